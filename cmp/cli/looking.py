@@ -1,0 +1,149 @@
+"""The verbs that only look: list, show, curves, doctor."""
+
+from __future__ import annotations
+
+import csv
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cmp.cli.answers import read_answers
+from cmp.cli.output import in_trouble, print_json, print_table, say
+from cmp.core.curves import as_json
+from cmp.core.present import library_json, loss_text, size_text
+from cmp.errors import BadInput, Unreadable
+from cmp.workbench import Curves, Workbench
+
+app = typer.Typer()
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON value and nothing else.")]
+
+
+@app.command("list")
+def list_runs(context: typer.Context, json: Json = False) -> None:
+    """Every run and checkpoint below the given folders."""
+    bench: Workbench = context.obj
+    library = bench.library()
+    now = time.time()
+    if json:
+        print_json(library_json(library, now))
+        return
+    for run in library.runs:
+        say(f"{run.id}   {run.trainer}, {run.state(now)}, base {run.base_model or 'unknown'}, loss {loss_text(run.last_loss)}")
+        rows = []
+        for c in run.checkpoints:
+            forms = ", ".join(form for form, _ in c.converted) or "–"
+            also = f"also {', '.join(a.rpartition('@')[2] for a in c.aliases)}" if c.aliases else ""
+            rows.append(["", c.key, c.layout, c.holds, size_text(c.bytes), forms, c.flaw or also])
+        if rows:
+            print_table(["", "step", "layout", "holds", "size", "converted", ""], rows, right=frozenset({4}))
+        else:
+            say("  no checkpoints, only logs")
+        for warning in run.warnings:
+            in_trouble(f"warning: {run.id}: {warning}")
+    for problem in library.problems:
+        in_trouble(f"passed over: {problem.path}: {problem.reason}")
+
+
+@app.command()
+def show(
+    context: typer.Context,
+    target: str,
+    base: Annotated[str | None, typer.Option(help="Base model: an id or a folder.")] = None,
+    alpha: Annotated[str | None, typer.Option(help="The LoRA's alpha, where nothing says it.")] = None,
+    json: Json = False,
+) -> None:
+    """One run or checkpoint: settings, tensors by kind, scale and where it was found, what it can become."""
+    bench: Workbench = context.obj
+    told = bench.show(target, read_answers(alpha, base))
+    if json:
+        print_json(told)
+        return
+    _print_facts(told)
+
+
+def _print_facts(told: object, indent: int = 0) -> None:
+    for name, value in told.items() if isinstance(told, dict) else enumerate(told if isinstance(told, list) else []):
+        label = " " * indent + (f"{name}:" if isinstance(told, dict) else "-")
+        if isinstance(value, (dict, list)) and value:
+            say(label)
+            _print_facts(value, indent + 2)
+        else:
+            say(f"{label} {'–' if value in (None, [], {}) else value}")
+
+
+@app.command()
+def curves(
+    context: typer.Context,
+    run: str,
+    tag: Annotated[list[str] | None, typer.Option(help="Only this tag; may be given several times.")] = None,
+    smooth: Annotated[float, typer.Option(help="TensorBoard's smoothing weight, 0 to 0.999, for pictures and the CSV.")] = 0.6,
+    logs: Annotated[Path | None, typer.Option(help="Read the event files in this folder instead.")] = None,
+    csv: Annotated[Path | None, typer.Option("--csv", help="Write steps, values and smoothed values here.")] = None,
+    png: Annotated[Path | None, typer.Option(help="Draw the curves here.")] = None,
+    svg: Annotated[Path | None, typer.Option(help="Draw the curves here.")] = None,
+    json: Json = False,
+) -> None:
+    """The logged curves of a run, as figures, JSON, CSV or a picture."""
+    bench: Workbench = context.obj
+    if not 0 <= smooth < 1:
+        raise BadInput(f"--smooth is {smooth}", "Use a number from 0 to 0.999; 0.6 is TensorBoard's default.")
+    found, _ = bench.find(run)
+    logged = bench.curves(found, tag or (), logs)
+    steps = [c.step for c in found.checkpoints if c.step is not None]
+    if csv:
+        _write_csv(logged, smooth, csv)
+    for picture in (png, svg):
+        if picture:
+            _draw(logged, smooth, steps, picture, "png" if picture is png else "svg")
+    if json:
+        print_json({"run": found.id, "curves": [as_json(c) for c in logged.curves], "checkpoints": steps, "notes": _notes(logged)})
+        return
+    rows = [
+        [c.tag, str(len(c.steps)), f"{c.steps[0]}–{c.steps[-1]}", loss_text(float(c.values[-1]))] for c in logged.curves if len(c.steps)
+    ]
+    if rows:
+        print_table(["tag", "points", "steps", "last"], rows, right=frozenset({1}))
+    for note in _notes(logged):
+        in_trouble(f"note: {note}")
+
+
+def _notes(logged: Curves) -> list[str]:
+    return list(dict.fromkeys((*logged.notes, *(note for curve in logged.curves for note in curve.notes))))
+
+
+def _write_csv(logged: Curves, weight: float, target: Path) -> None:
+    from cmp.core.curves import smooth
+
+    try:
+        with open(target, "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["tag", "step", "value", "smoothed"])
+            for curve in logged.curves:
+                for step, value, smoothed in zip(curve.steps, curve.values, smooth(curve.values, weight), strict=True):
+                    writer.writerow([curve.tag, int(step), float(value), float(smoothed)])
+    except OSError as fault:
+        raise Unreadable(f"cannot write {target}: {fault.strerror}", "Choose another place.") from fault
+    in_trouble(f"wrote {target}")
+
+
+def _draw(logged: Curves, weight: float, steps: list[int], target: Path, form: str) -> None:
+    from cmp.core.curves import is_epoch_axis
+    from cmp.pictures.figures import curve_figure
+
+    drawn = [c for c in logged.curves if "loss" in c.tag and not is_epoch_axis(c.tag)] or list(logged.curves)
+    curve_figure(drawn, smoothing=weight, log=False, markers=steps, path=target, format=form)
+    in_trouble(f"wrote {target}")
+
+
+@app.command()
+def doctor(context: typer.Context, path: Annotated[Path | None, typer.Argument()] = None, json: Json = False) -> None:
+    """Why a folder is not listed; what this machine can do: device, memory, disk, versions, base models found."""
+    bench: Workbench = context.obj
+    told = bench.doctor(path)
+    if json:
+        print_json(told)
+    else:
+        _print_facts(told)

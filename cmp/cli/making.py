@@ -1,0 +1,159 @@
+"""The verb that writes checkpoints in other forms: convert."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cmp.cli.answers import read_answers
+from cmp.cli.looking import Json
+from cmp.cli.output import in_trouble, print_json, say
+from cmp.core.conversion import FORMS, Conversion, ConversionPlan, summarise
+from cmp.core.present import path_text, size_text
+from cmp.core.progress import Progress
+from cmp.disk.converted import default_target
+from cmp.disk.ready import Answers
+from cmp.errors import BadInput, CmpError
+from cmp.workbench import Workbench
+
+app = typer.Typer()
+
+
+@app.command()
+def convert(
+    context: typer.Context,
+    targets: Annotated[list[str], typer.Argument(help="Runs, RUN@STEP, RUN@final, or paths; a run means all its checkpoints.")],
+    to: Annotated[str, typer.Option(help=f"The form: {', '.join(FORMS)}.")],
+    output: Annotated[Path | None, typer.Option(help="File or folder for one target, the parent folder for several.")] = None,
+    base: Annotated[str | None, typer.Option(help="Base model: an id or a folder.")] = None,
+    alpha: Annotated[str | None, typer.Option(help="The LoRA's alpha, where nothing says it.")] = None,
+    new: Annotated[bool, typer.Option("--new", help="Only what is not converted yet; this is what happens without --force.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Convert again; what was there goes to .cmp-trash.")] = False,
+    every: Annotated[int | None, typer.Option(help="Only checkpoints at multiples of so many steps.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and write nothing.")] = False,
+    json: Json = False,
+) -> None:
+    """Write checkpoints as a LoRA file, as a file for A1111/ComfyUI, or as a full diffusers pipeline, and prove the result."""
+    bench: Workbench = context.obj
+    if new and force:
+        raise BadInput("--new and --force were both given", "Use one of them.")
+    given = read_answers(alpha, base)
+    wanted = expand_targets(bench, targets, every)
+    told = Report()
+    plans = _plan(bench, wanted, to, given, output, force, told)
+    if dry_run:
+        told.planned = plans
+    else:
+        _carry_out(bench, plans, given, told, len(wanted))
+    if json:
+        print_json(told.as_json(dry_run))
+    elif not dry_run:
+        say(summarise(len(told.converted), len(told.skipped), len(told.failed)))
+    _leave(told, len(wanted))
+
+
+class Report:
+    """What became of each target."""
+
+    def __init__(self) -> None:
+        self.converted: list[Conversion] = []
+        self.skipped: list[tuple[ConversionPlan, str]] = []
+        self.failed: list[tuple[str, CmpError]] = []
+        self.planned: list[ConversionPlan] = []
+
+    def as_json(self, dry_run: bool) -> dict[str, object]:
+        told: dict[str, object] = {
+            "converted": [c.as_json() for c in self.converted],
+            "skipped": [{"checkpoint": p.checkpoint.id, "output": path_text(p.target), "why": why} for p, why in self.skipped],
+            "failed": [{"checkpoint": name, **fault.as_json()} for name, fault in self.failed],
+        }
+        if dry_run:
+            told["planned"] = [plan_json(plan) for plan in self.planned]
+        return told
+
+
+def plan_json(plan: ConversionPlan) -> dict[str, object]:
+    """A conversion that has not been carried out."""
+    return {
+        "checkpoint": plan.checkpoint.id,
+        "form": plan.form,
+        "output": path_text(plan.target),
+        "bytes": plan.bytes,
+        "scale": plan.scale.as_json() if plan.scale else None,
+        "base": plan.base.as_json() if plan.base else None,
+        "done": plan.done,
+    }
+
+
+def expand_targets(bench: Workbench, targets: list[str], every: int | None = None) -> list[str]:
+    """The checkpoints that targets mean: a run stands for all of its own. Raises BadInput or NotFound."""
+    if every is not None and every < 1:
+        raise BadInput(f"--every is {every}", "Use a number of steps, such as 1000.")
+    names: list[str] = []
+    for target in targets:
+        run, checkpoint = bench.find(target)
+        chosen = (checkpoint,) if checkpoint else run.checkpoints
+        if not chosen:
+            raise BadInput(f"run {run.id!r} has no checkpoints", "There is nothing to convert yet.")
+        outside = target if target != run.id and checkpoint is None and "@" not in target else None
+        for c in chosen:
+            if every is None or (c.step is not None and c.step % every == 0):
+                names.append(str(c.path) if outside or (checkpoint and target.startswith(("/", ".", "~"))) else c.id)
+    if not names:
+        raise BadInput(f"no checkpoint lies at a multiple of {every} steps", "Choose another --every.")
+    return list(dict.fromkeys(names))
+
+
+def _plan(
+    bench: Workbench, wanted: list[str], form: str, given: Answers, output: Path | None, force: bool, told: Report
+) -> list[ConversionPlan]:
+    in_trouble(f"{len(wanted)} checkpoint{'s' if len(wanted) != 1 else ''} to convert to {form}")
+    plans = []
+    for name in wanted:
+        try:
+            plan = bench.plan_conversion(name, form, given, output=_target(bench, name, form, output, len(wanted)), force=force)
+        except CmpError as fault:
+            if len(wanted) == 1:
+                raise
+            told.failed.append((name, fault))
+            in_trouble(f"failed {name}: {fault.message} {fault.hint}")
+            continue
+        if plan.done:
+            told.skipped.append((plan, plan.done))
+            in_trouble(f"skipped {name}: {plan.done}")
+            continue
+        plans.append(plan)
+        scale = f", scale {plan.scale.value:g} ({plan.scale.source})" if plan.scale else ""
+        in_trouble(f"planned {name} → {plan.target} ({size_text(plan.bytes)}{scale})")
+    return plans
+
+
+def _target(bench: Workbench, name: str, form: str, output: Path | None, count: int) -> Path | None:
+    """--output names the result itself for one target, the parent folder for several."""
+    if output is None or count == 1:
+        return output.expanduser().absolute() if output else None
+    run, checkpoint = bench.find(name)
+    assert checkpoint is not None
+    return output.expanduser().absolute() / default_target(run, checkpoint, form).name
+
+
+def _carry_out(bench: Workbench, plans: list[ConversionPlan], given: Answers, told: Report, wanted: int) -> None:
+    for step in bench.convert_all(plans, given):
+        if isinstance(step, Progress):
+            if step.what != "done":
+                in_trouble(f"converting {step.done + 1}/{step.total} {step.what}")
+        elif isinstance(step, Conversion):
+            told.converted.append(step)
+            in_trouble(f"converted {step.checkpoint} → {step.output} in {step.seconds:.1f} s; {'; '.join(step.checks)}")
+        else:
+            if wanted == 1:
+                raise step.error
+            told.failed.append((step.checkpoint, step.error))
+            in_trouble(f"failed {step.checkpoint}: {step.error.message} {step.error.hint}")
+
+
+def _leave(told: Report, wanted: int) -> None:
+    if told.failed:
+        raise typer.Exit(told.failed[0][1].exit_code if wanted == 1 else 1)

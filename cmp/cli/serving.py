@@ -1,0 +1,29 @@
+"""The verb that serves the page and REST."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated
+
+import typer
+
+from cmp.workbench import Workbench
+
+app = typer.Typer()
+
+
+@app.command()
+def serve(
+    context: typer.Context,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int | None, typer.Option(help="The port; 0 takes any free one.")] = None,
+    token: Annotated[str | None, typer.Option(help="What callers must show before anything is written or drawn.")] = None,
+) -> None:
+    """Serve the dashboard and the REST API."""
+    from cmp.server import serve_forever
+
+    bench: Workbench = context.obj
+    settings = bench.settings
+    settings = replace(settings, port=settings.port if port is None else port, token=token or settings.token)
+    bench.settings = settings
+    serve_forever(bench, host)

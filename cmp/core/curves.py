@@ -1,0 +1,267 @@
+"""Loss curves: one value per step out of what several starts of a training logged, and the arithmetic to draw them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmp.errors import BadInput
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+# Best first. The names that trainers use for the loss of the training step itself.
+_LOSS_NAMES = (
+    "loss",
+    "train_loss",
+    "train/loss",
+    "loss/train",
+    "training_loss",
+    "training/loss",
+    "loss/current",
+    "loss/train_step",
+    "step_loss",
+    "loss/step",
+    "train/step_loss",
+    "train_loss_step",
+    "train/loss_step",
+    "loss/loss",
+    "total_loss",
+    "loss/total",
+    "diffusion_loss",
+)
+_OTHER_LOSS = frozenset(("val", "valid", "validation", "eval", "evaluation", "test", "lr", "for"))
+_SMOOTHED = frozenset(("avg", "avr", "average", "mean", "smooth", "smoothed", "moving", "ema"))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """What one start of a training logged under one tag, as it was written.
+
+    `begins` is a step from which on this part replaces older ones even where it has no points yet: a SessionLog START, or the
+    step at which the same start logged its loss. None: the part's own first step decides.
+    """
+
+    steps: Integers
+    values: Floats
+    wall_times: Floats | None
+    source: Path
+    begins: int | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Branch:
+    """Points that a later start overwrote, ascending by step; to be drawn faint if at all."""
+
+    steps: Integers
+    values: Floats
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LossCurve:
+    """One tag of one run: `steps` ascend and are unique, `values` may hold nan and inf, `wall_times` are Unix seconds.
+
+    `source` is the newest file that gave points. `notes` say in words what was repaired.
+    """
+
+    run_id: str
+    tag: str
+    steps: Integers
+    values: Floats
+    wall_times: Floats | None
+    source: Path
+    notes: tuple[str, ...] = ()
+    abandoned: tuple[Branch, ...] = ()
+
+    @property
+    def non_finite(self) -> tuple[tuple[int, str], ...]:
+        """(step, "nan" | "inf" | "-inf") of every point that is not finite."""
+        where = np.flatnonzero(~np.isfinite(self.values))
+        return tuple((int(self.steps[i]), str(float(self.values[i]))) for i in where)
+
+
+def merge(run_id: str, tag: str, parts: Sequence[Part]) -> LossCurve:
+    """One curve out of parts given oldest first: a later part wins at every step from its beginning on.
+
+    A training that is resumed logs some steps again, and what the older file holds behind them belongs to weights that no longer
+    exist; it moves to `abandoned`. Raises ValueError without parts.
+    """
+    if not parts:
+        raise ValueError("merge needs at least one part")
+    kept: list[Part] = []
+    abandoned: list[Branch] = []
+    notes: list[str] = []
+    for part in parts:
+        part = _tidied(part, notes)
+        begin = _beginning(part)
+        if begin is None:
+            continue
+        lost = _cut(kept, begin)
+        if lost.steps.size:
+            abandoned.append(lost)
+            notes.append(f"{part.source.name} starts again at step {begin}: {_points(lost.steps.size)} of older files dropped")
+        if part.steps.size:
+            kept.append(part)
+    steps = np.concatenate([part.steps for part in kept] or [np.empty(0, np.int64)])
+    values = np.concatenate([part.values for part in kept] or [np.empty(0)])
+    times = [part.wall_times for part in kept if part.wall_times is not None]
+    wall_times = np.concatenate(times) if times and len(times) == len(kept) else None
+    source = (kept or parts)[-1].source
+    curve = LossCurve(run_id, tag, steps, values, wall_times, source, (), tuple(abandoned))
+    return LossCurve(run_id, tag, steps, values, wall_times, source, (*notes, *_say_non_finite(curve)), tuple(abandoned))
+
+
+def _points(count: int) -> str:
+    return f"{count} point" if count == 1 else f"{count} points"
+
+
+def _beginning(part: Part) -> int | None:
+    """The step from which on a tidied part replaces older ones; None if it says nothing."""
+    begins = [] if part.begins is None else [part.begins]
+    if part.steps.size:
+        begins.append(int(part.steps[0]))
+    return min(begins, default=None)
+
+
+def _tidied(part: Part, notes: list[str]) -> Part:
+    """The part sorted by step with the last value of each step; what was repaired is added to `notes`."""
+    steps = part.steps
+    gaps = np.diff(steps)
+    if gaps.size == 0 or gaps.min() > 0:
+        return part
+    order = np.argsort(steps, kind="stable")
+    ascending = steps[order]
+    last = np.append(np.diff(ascending) > 0, True)
+    doubled = int(steps.size - last.sum())
+    if doubled:
+        notes.append(f"{part.source.name}: {doubled} of {steps.size} values repeat a step; the last one of each step is used")
+    if gaps.min() < 0:
+        notes.append(f"{part.source.name}: steps are out of order; sorted")
+    take = order[last]
+    times = None if part.wall_times is None else part.wall_times[take]
+    return Part(ascending[last], part.values[take], times, part.source, part.begins)
+
+
+def _cut(kept: list[Part], begin: int) -> Branch:
+    """Takes the points at `begin` and later out of `kept` (in place) and returns them."""
+    lost: deque[Part] = deque()
+    while kept and kept[-1].steps[-1] >= begin:
+        part = kept.pop()
+        at = int(np.searchsorted(part.steps, begin))
+        lost.appendleft(Part(part.steps[at:], part.values[at:], None, part.source))
+        if at:
+            times = None if part.wall_times is None else part.wall_times[:at]
+            kept.append(Part(part.steps[:at], part.values[:at], times, part.source))
+            break
+    if not lost:
+        return Branch(np.empty(0, np.int64), np.empty(0))
+    return Branch(np.concatenate([part.steps for part in lost]), np.concatenate([part.values for part in lost]))
+
+
+def _say_non_finite(curve: LossCurve) -> tuple[str, ...]:
+    where = np.flatnonzero(~np.isfinite(curve.values))
+    if not where.size:
+        return ()
+    verb = "is" if where.size == 1 else "are"
+    return (f"{where.size} of {_points(curve.values.size)} {verb} not finite, first at step {curve.steps[where[0]]}",)
+
+
+def smooth(values: Floats, weight: float) -> Floats:
+    """TensorBoard's smoothing of `values`: the debiased exponential mean, 0 <= weight < 1 (0 changes nothing).
+
+    s_n = sum_i w^(n-i) x_i / sum_i w^(n-i) over the finite values. A value that is not finite stays as it is and does not count,
+    so it never spreads (tensorboard/webapp/widgets/line_chart_v2, `classicSmoothing`). Raises BadInput for another weight.
+    """
+    if not 0 <= weight < 1:
+        raise BadInput(f"smoothing is {weight!r}", "Give a number from 0 (none) to below 1, for example 0.9.")
+    out = np.array(values, dtype=np.float64)
+    finite = np.isfinite(out)
+    total = out[finite] * (1 - weight)  # scaled first, so that sums of huge values cannot overflow
+    if weight == 0 or total.size == 0:
+        return out
+    # Each pass doubles how far back a sum reaches: log2(n) passes over the array instead of n steps.
+    shift, decay = 1, float(weight)
+    while shift < total.size and decay > 0:
+        total[shift:] += decay * total[:-shift]
+        shift, decay = 2 * shift, decay * decay
+    out[finite] = total / -np.expm1(np.arange(1, total.size + 1) * math.log(weight))
+    return out
+
+
+def thin(steps: Integers, values: Floats, most: int) -> Integers:
+    """Positions, ascending, of at most `most` points (never under 5) that draw the same picture.
+
+    They hold the first and the last point and, of each of equal stretches of the step axis, the lowest, the highest and the first
+    that is not finite. Only points that exist: nothing is averaged. `steps` must ascend.
+    """
+    size = int(steps.size)
+    most = max(most, 5)
+    if size <= most:
+        return np.arange(size)
+    stretches = (most - 2) // 3
+    span = float(steps[-1]) - float(steps[0])
+    place = np.minimum((steps.astype(np.float64) - float(steps[0])) / (span or 1.0) * stretches, stretches - 1).astype(np.int64)
+    first = np.append(0, np.flatnonzero(np.diff(place)) + 1)
+    group = np.cumsum(np.append(0, np.diff(place) > 0))
+    finite = np.isfinite(values)
+    picks = [np.array([0, size - 1]), _first_of_group(~finite, group)]
+    for signed in (values, -values):
+        filled = np.where(finite, signed, np.inf)
+        lowest = np.minimum.reduceat(filled, first)
+        picks.append(_first_of_group(finite & (filled == lowest[group]), group))
+    return np.unique(np.concatenate(picks))
+
+
+def _first_of_group(wanted: NDArray[np.bool_], group: Integers) -> Integers:
+    where = np.flatnonzero(wanted)
+    return where[np.unique(group[where], return_index=True)[1]]
+
+
+def is_epoch_axis(tag: str) -> bool:
+    """True if the tag's "steps" are epoch numbers, so that it must not share an axis with steps or be joined to checkpoints.
+
+    Kohya's `loss/epoch_average` and `loss/epoch` are such; `epoch` and `train/epoch` hold the epoch as their value, by step, and
+    `loss_epoch` is Lightning's, by step as well.
+    """
+    segments = tag.lower().split("/")
+    if any(segment.startswith("epoch_") for segment in segments) or "per_epoch" in segments[-1]:
+        return True
+    return "epoch" in segments and any("loss" in segment for segment in segments)
+
+
+def loss_tag(tags: Iterable[str]) -> str | None:
+    """The tag of the training loss by step, or None: a validation loss, a rate or a mean by epoch is never passed off as it."""
+    by_name = {tag.lower(): tag for tag in sorted(tags) if not is_epoch_axis(tag)}
+    for name in _LOSS_NAMES:
+        if name in by_name:
+            return by_name[name]
+    candidates = []
+    for name, tag in by_name.items():
+        words = set(re.split(r"[^a-z0-9]+", name))
+        if "loss" in words and not words & _OTHER_LOSS:
+            candidates.append((bool(words & _SMOOTHED), len(tag), tag))
+    return min(candidates)[2] if candidates else None
+
+
+def as_json(curve: LossCurve) -> dict[str, object]:
+    """The contract's value of one curve; always valid JSON: a value that is not finite is null and stands in `non_finite`."""
+    finite = np.isfinite(curve.values)
+    values: list[float | None] = curve.values.tolist()
+    for i in np.flatnonzero(~finite).tolist():
+        values[i] = None
+    times = curve.wall_times
+    return {
+        "tag": curve.tag,
+        "steps": curve.steps.tolist(),
+        "values": values,
+        "non_finite": [{"step": step, "kind": kind} for step, kind in curve.non_finite],
+        "wall_times": times.tolist() if times is not None and np.isfinite(times).all() else None,
+        "source": "".join(f"%{ord(c) - 0xDC00:02X}" if 0xDC80 <= ord(c) <= 0xDCFF else c for c in str(curve.source)),
+    }

@@ -1,0 +1,170 @@
+"""A grid and its cells: what is to be drawn, in which order, and the key under which a finished picture is found again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from cmp.core.runs import Checkpoint
+from cmp.errors import BadInput
+
+SCHEDULERS = ("base", "DDIM", "Euler", "Euler a", "DPM++ 2M", "DPM++ 2M Karras", "Heun", "UniPC", "PNDM", "LMS")
+MOST_CELLS = 4096
+LONGEST_PROMPT = 4000  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How a picture is drawn; checked when made. `scheduler` "base" is the one that the base model comes with.
+
+    `width` and `height` in pixels, None for what the base model was made for.
+    """
+
+    steps: int = 12
+    guidance: float = 7.5
+    width: int | None = None
+    height: int | None = None
+    scheduler: str = "base"
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.steps <= 1000:
+            raise BadInput(f"steps is {self.steps}", "Use 1 to 1000 denoising steps.")
+        if not (math.isfinite(self.guidance) and 0 <= self.guidance <= 100):
+            raise BadInput(f"guidance is {self.guidance}", "Use a number from 0 to 100; 7.5 is usual.")
+        for name, side in (("width", self.width), ("height", self.height)):
+            if side is not None and not (8 <= side <= 4096 and side % 8 == 0):
+                raise BadInput(f"{name} is {side}", "Use a multiple of 8 from 8 to 4096.")
+        if self.scheduler not in SCHEDULERS:
+            raise BadInput(f"scheduler is {self.scheduler!r}", f"Use one of: {', '.join(SCHEDULERS)}.")
+
+    def as_json(self) -> dict[str, object]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What to draw, and what to keep away from."""
+
+    text: str
+    negative: str = ""
+
+    def __post_init__(self) -> None:
+        for name, value in (("prompt", self.text), ("negative prompt", self.negative)):
+            if len(value) > LONGEST_PROMPT:
+                raise BadInput(f"the {name} has {len(value)} characters", f"Use at most {LONGEST_PROMPT}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One picture to be drawn. `checkpoint` None is the base model alone."""
+
+    checkpoint: Checkpoint | None
+    prompt: Prompt
+    seed: int
+    strength: float
+    sampling: Sampling
+
+    def key(self, weights: str | None, circumstances: Mapping[str, str]) -> str:
+        """A digest of all that changes the pixels, and of nothing else.
+
+        `weights` is the digest of the tensors really loaded, scale included; `circumstances` names the base model's digest, library
+        versions, device kind, number type and mode.
+        """
+        told = {
+            "weights": weights,
+            "prompt": self.prompt.text,
+            "negative": self.prompt.negative,
+            "seed": self.seed,
+            "strength": self.strength if self.checkpoint else None,  # the base model has no strength
+            "sampling": self.sampling.as_json(),
+            "circumstances": dict(sorted(circumstances.items())),
+        }
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class GridSpec:
+    """All combinations of these values; checked when made."""
+
+    checkpoints: tuple[Checkpoint | None, ...]
+    prompts: tuple[Prompt, ...]
+    seeds: tuple[int, ...] = (0,)
+    strengths: tuple[float, ...] = (1.0,)
+    samplings: tuple[Sampling, ...] = (Sampling(),)
+
+    def __post_init__(self) -> None:
+        axes = (("checkpoint", self.checkpoints), ("prompt", self.prompts), ("seed", self.seeds), ("strength", self.strengths))
+        for name, values in (*axes, ("sampling", self.samplings)):
+            if not values:
+                raise BadInput(f"the grid has no {name}", f"Choose at least one {name}.")
+        for seed in self.seeds:
+            if not 0 <= seed < 2**63:
+                raise BadInput(f"seed is {seed}", "Use a whole number from 0 to 9223372036854775807.")
+        for strength in self.strengths:
+            if not (math.isfinite(strength) and -10 <= strength <= 10):
+                raise BadInput(f"strength is {strength}", "Use a number from -10 to 10; 1 is as trained.")
+        if self.size > MOST_CELLS:
+            raise BadInput(f"the grid has {self.size} cells", f"At most {MOST_CELLS} are drawn at once; choose fewer values.")
+
+    @property
+    def size(self) -> int:
+        return len(self.checkpoints) * len(self.prompts) * len(self.seeds) * len(self.strengths) * len(self.samplings)
+
+    def cells(self) -> tuple[Cell, ...]:
+        """Coarse first: every checkpoint with the first seed before any with the second, so that the eye can compare early.
+
+        Within such a pass a checkpoint is loaded once and draws all its cells.
+        """
+        return tuple(
+            Cell(checkpoint, prompt, seed, strength, sampling)
+            for seed in self.seeds
+            for checkpoint in self.checkpoints
+            for strength in (self.strengths if checkpoint else self.strengths[:1])
+            for sampling in self.samplings
+            for prompt in self.prompts
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why a cell could not be drawn, and what to do."""
+
+    error: str
+    hint: str = ""
+    code: int = 70
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A cell and what became of it: `path` is its picture, or `fault` says why there is none. `seconds` is the time it took to draw."""
+
+    cell: Cell
+    key: str
+    path: Path | None = None
+    reused: bool = False
+    seconds: float | None = None
+    fault: Fault | None = None
+    base: Mapping[str, object] | None = None
+
+    def as_json(self) -> dict[str, object]:
+        cell = self.cell
+        return {
+            "checkpoint": cell.checkpoint.id if cell.checkpoint else None,
+            "step": cell.checkpoint.step if cell.checkpoint else None,
+            "prompt": cell.prompt.text,
+            "negative": cell.prompt.negative,
+            "seed": cell.seed,
+            "strength": cell.strength if cell.checkpoint else None,
+            "sampling": cell.sampling.as_json(),
+            "mode": "exact",
+            "base": dict(self.base) if self.base else None,
+            "path": str(self.path) if self.path else None,
+            "key": self.key,
+            "reused": self.reused,
+            "seconds": self.seconds,
+            "fault": asdict(self.fault) if self.fault else None,
+        }

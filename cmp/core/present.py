@@ -1,0 +1,81 @@
+"""The contract's JSON values of runs and checkpoints, and figures as people read them."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime, timezone
+from pathlib import Path
+
+from cmp.core.conversion import FORMS
+from cmp.core.runs import Checkpoint, Library, Run
+
+
+def path_text(path: Path) -> str:
+    """A path for JSON: bytes that are not UTF-8 as %XX, so that the text can be encoded at all."""
+    return "".join(f"%{ord(c) - 0xDC00:02X}" if 0xDC80 <= ord(c) <= 0xDCFF else c for c in str(path))
+
+
+def iso_time(seconds: float) -> str | None:
+    """ISO 8601 in UTC, None for a time that is not known."""
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ") if seconds else None
+
+
+def checkpoint_json(checkpoint: Checkpoint) -> dict[str, object]:
+    made = dict(checkpoint.converted)
+    return {
+        "id": checkpoint.id,
+        "step": checkpoint.step,
+        "epoch": checkpoint.epoch,
+        "path": path_text(checkpoint.path),
+        "layout": checkpoint.layout,
+        "holds": checkpoint.holds,
+        "bytes": checkpoint.bytes,
+        "written_at": iso_time(checkpoint.written_at),
+        "flaw": checkpoint.flaw,
+        "aliases": list(checkpoint.aliases),
+        "converted": {form: path_text(made[form]) if form in made else None for form in FORMS},
+    }
+
+
+def run_json(run: Run, now: float) -> dict[str, object]:
+    loss = run.last_loss
+    return {
+        "id": run.id,
+        "folder": path_text(run.folder),
+        "trainer": run.trainer,
+        "base_model": run.base_model,
+        "settings": {key: setting.value for key, setting in run.settings.items()},
+        "bytes": run.bytes,
+        "state": run.state(now),
+        "checkpoints": [checkpoint_json(c) for c in run.checkpoints],
+        "last_loss": loss if loss is not None and math.isfinite(loss) else None,
+        "logs": [path_text(file) for file in run.logs],
+        "images": len(run.samples),
+        "warnings": list(run.warnings),
+    }
+
+
+def library_json(library: Library, now: float) -> dict[str, object]:
+    problems = [{"path": path_text(p.path), "reason": p.reason} for p in library.problems]
+    return {"runs": [run_json(run, now) for run in library.runs], "problems": problems}
+
+
+def size_text(size: float) -> str:
+    """Bytes as people say them: 3.4 GB. Thousands, as disks are sold."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if size < 1000 or unit == "TB":
+            return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
+        size /= 1000
+    raise AssertionError
+
+
+def loss_text(loss: float | None) -> str:
+    return "–" if loss is None else f"{loss:.4g}"
+
+
+def steps_text(run: Run) -> str:
+    """The span of a run's steps: `500–3000`, `500`, or `–`."""
+    steps = [c.step for c in run.checkpoints if c.step is not None]
+    if not steps:
+        return "–"
+    return f"{steps[0]}–{steps[-1]}" if len(steps) > 1 else str(steps[0])

@@ -1,0 +1,43 @@
+"""The same weights found twice in a run are one checkpoint: candidates by their headers, confirmed by a digest of the trained tensors."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+
+from cmp.core.runs import Checkpoint, Run
+from cmp.disk.checkpoint import Opened, open_weights
+from cmp.disk.ready import digest_of
+from cmp.disk.store import Store
+from cmp.errors import CmpError
+
+
+def merge_same_weights(run: Run, store: Store) -> Run:
+    """The run with its finals merged into the steps whose weights they are; the step's row keeps the others' ids as aliases.
+
+    Only finals are compared, and only with the latest step: two different steps of a training never have equal weights, unless
+    nothing was learned, and then both rows should be seen.
+    """
+    finals = [c for c in run.checkpoints if c.key.startswith("final") and c.holds == "lora" and c.flaw is None]
+    steps = [c for c in run.checkpoints if c.step is not None and c.holds == "lora" and c.flaw is None]
+    if not finals or len(finals) + len(steps) < 2:
+        return run
+    groups: dict[str, list[Checkpoint]] = defaultdict(list)
+    for checkpoint in (*steps[-1:], *finals):
+        if (digest := _digest(checkpoint, store)) is not None:
+            groups[digest].append(checkpoint)
+    merged: dict[str, Checkpoint | None] = {}
+    for first, *others in groups.values():
+        merged[first.key] = replace(first, aliases=tuple(other.id for other in others))
+        merged.update({other.key: None for other in others})
+    kept = (merged.get(c.key, c) for c in run.checkpoints)
+    return replace(run, checkpoints=tuple(c for c in kept if c is not None))
+
+
+def _digest(checkpoint: Checkpoint, store: Store) -> str | None:
+    assert checkpoint.file is not None  # a checkpoint that holds a LoRA has its file
+    try:
+        opened: Opened = open_weights(checkpoint.file)
+        return digest_of(opened, store)
+    except CmpError:
+        return None

@@ -1,0 +1,116 @@
+"""Finds base models on this disk and reads their components. Nothing is ever downloaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cmp.core.conversion import Base
+from cmp.core.runs import Run
+from cmp.disk.tensors import Header, read_header
+from cmp.errors import NotFound, Unreadable
+
+_COMPONENT_FILES = ("diffusion_pytorch_model.safetensors", "model.safetensors")
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """One component of a pipeline folder: its folder and the files that hold its tensors."""
+
+    folder: Path
+    headers: tuple[Header, ...]
+
+    def owner(self, name: str) -> Header | None:
+        return next((header for header in self.headers if name in header.tensors), None)
+
+    @property
+    def names(self) -> set[str]:
+        return {name for header in self.headers for name in header.tensors}
+
+
+def find_base(run: Run, bases: Iterable[Path], given: str | None = None, remembered: str | None = None) -> Base:
+    """The base model of a run: what was given, else what was remembered, else what the run recorded, sought in all known places.
+
+    Raises NotFound and says where it looked and how to name one.
+    """
+    places = tuple(bases)
+    for wanted, source in ((given, "given by the user"), (remembered, "remembered answer"), (run.base_model, "recorded by the run")):
+        if wanted:
+            folder = next(_candidates(wanted, places), None)
+            if folder is not None:
+                return Base(wanted, folder, "user", source)
+            if source == "given by the user":
+                raise NotFound(f"the base model {wanted!r} is not on this disk", _how(places))
+    recorded = f"the run recorded {run.base_model!r}, which is not on this disk" if run.base_model else "the run recorded none"
+    raise NotFound(f"no base model for {run.id!r}: {recorded}", _how(places))
+
+
+def _candidates(wanted: str, places: tuple[Path, ...]) -> Iterator[Path]:
+    spots = [Path(wanted).expanduser()]
+    for place in places:
+        name = wanted.replace("\\", "/").rstrip("/")
+        spots += [place / name] if not name.startswith("/") else []
+        spots += [place / name.rsplit("/", 1)[-1]]
+    for spot in spots:
+        if is_pipeline(spot):
+            yield spot.absolute()
+    if not Path(wanted).is_absolute() and wanted.count("/") == 1:
+        yield from _from_hub_cache(wanted)
+
+
+def _from_hub_cache(repository: str) -> Iterator[Path]:
+    from huggingface_hub import snapshot_download  # slow to import, and needed only for ids that lie in no given folder
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(repository, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError, HfHubHTTPError, OSError):
+        return
+    if is_pipeline(folder):
+        yield folder
+
+
+def is_pipeline(folder: Path) -> bool:
+    try:
+        return (folder / "model_index.json").is_file()
+    except OSError:
+        return False
+
+
+def pipelines_below(places: Iterable[Path]) -> list[Path]:
+    """The pipeline folders in the given places, at most two levels down (`NAME` and `ORG/NAME`)."""
+    found = []
+    for place in places:
+        for pattern in ("*/model_index.json", "*/*/model_index.json"):
+            found += [path.parent for path in sorted(place.glob(pattern))]
+    return found
+
+
+def read_component(base: Path, component: str) -> Component:
+    """The headers of a component's weights, whether in one file or in several; raises Unreadable or NotFound."""
+    folder = base / component
+    for name in _COMPONENT_FILES:
+        if (folder / name).is_file():
+            return Component(folder, (read_header(folder / name),))
+        index = folder / f"{name}.index.json"
+        if index.is_file():
+            return Component(folder, tuple(read_header(folder / shard) for shard in _shards(index)))
+    raise NotFound(f"the base model {base} has no {component} weights", "Give a complete diffusers pipeline folder as --base.")
+
+
+def _shards(index: Path) -> list[str]:
+    try:
+        table = json.loads(index.read_bytes())["weight_map"]
+        names = sorted(set(table.values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as fault:
+        raise Unreadable(f"{index} is no list of shards", "Copy the base model again.") from fault
+    if any(not isinstance(name, str) or "/" in name or "\\" in name or name.startswith(".") for name in names):
+        raise Unreadable(f"{index} names files outside its own folder", "Do not use this folder.")
+    return names
+
+
+def _how(places: tuple[Path, ...]) -> str:
+    looked = ", ".join(map(str, places)) or "no extra folder"
+    return f"Give it with --base ID_OR_DIR, or put it below --bases DIR / CMP_BASES (looked in: {looked}, and the Hugging Face cache)."

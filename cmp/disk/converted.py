@@ -1,0 +1,55 @@
+"""Where converted forms lie, and which of them are really ours.
+
+`checkpoint_pipelines/` stands only where checkpoints are in `checkpoints/`: beside `checkpoint-N` itself, a folder of that name would make
+diffusers' example scripts fail when they resume.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from cmp.core.conversion import FORMS, GENERATOR
+from cmp.core.runs import Checkpoint, Run
+
+METADATA = "checkpoint_metadata.json"
+_LARGEST_METADATA = 4_000_000  # bytes
+
+
+def default_target(run: Run, checkpoint: Checkpoint, form: str, within: Path | None = None) -> Path:
+    """The path of a converted form, below `within` (the run's folder unless that cannot be written)."""
+    home = within or run.folder
+    if form != "pipeline":
+        return home / "converted" / form / f"{run.folder.name}-{_file_key(checkpoint)}.safetensors"
+    if checkpoint.path.parent.name == "checkpoints" and within is None:
+        return home / "checkpoint_pipelines" / checkpoint.path.name
+    return home / "converted" / "pipeline" / _file_key(checkpoint)
+
+
+def _file_key(checkpoint: Checkpoint) -> str:
+    return checkpoint.key.replace("/", "_")
+
+
+def converted_forms(run: Run, checkpoint: Checkpoint) -> tuple[tuple[str, Path], ...]:
+    """The forms of this checkpoint that exist at their default place and were made by this program."""
+    targets = ((form, default_target(run, checkpoint, form)) for form in FORMS)
+    return tuple((form, target) for form, target in targets if is_ours(target))
+
+
+def is_ours(target: Path) -> bool:
+    """Whether a converted form carries our proof. A pipeline without it may be the base model under a checkpoint's name."""
+    if target.suffix == ".safetensors":
+        return target.is_file() and not target.is_symlink()
+    return read_metadata(target).get("generator") == GENERATOR
+
+
+def read_metadata(pipeline: Path) -> dict[str, object]:
+    """The record in a converted pipeline's folder; empty if there is none that can be read."""
+    file = pipeline / METADATA
+    try:
+        if not file.is_file() or file.is_symlink() or file.stat().st_size > _LARGEST_METADATA:
+            return {}
+        read = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return read if isinstance(read, dict) else {}

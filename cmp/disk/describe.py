@@ -1,0 +1,131 @@
+"""What `show` and `doctor` tell: one run, one checkpoint, one folder, this machine."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from cmp import __version__
+from cmp.core.conversion import FORMS
+from cmp.core.present import checkpoint_json, path_text, run_json, size_text
+from cmp.core.runs import Checkpoint, Run
+from cmp.disk.bases import pipelines_below
+from cmp.disk.folders import list_folder
+from cmp.disk.ready import Answers, open_checkpoint, ready_checkpoint
+from cmp.disk.scan import scan
+from cmp.disk.store import Store
+from cmp.errors import CmpError
+
+_PACKAGES = (
+    "torch",
+    "diffusers",
+    "transformers",
+    "peft",
+    "accelerate",
+    "safetensors",
+    "gradio",
+    "tensorboard",
+    "pandas",
+    "matplotlib",
+    "plotly",
+)
+
+
+def describe_run(run: Run, answers: Answers) -> dict[str, object]:
+    """A run's settings with their sources, and what was answered for it."""
+    told = run_json(run, time.time())
+    told["settings"] = {key: {"value": s.value, "source": path_text(Path(s.source))} for key, s in run.settings.items()}
+    told["answers"] = {"alpha": answers.alpha, "base": answers.base}
+    return told
+
+
+def describe_checkpoint(run: Run, checkpoint: Checkpoint, bases: Iterable[Path], store: Store, given: Answers) -> dict[str, object]:
+    """A checkpoint's tensors by kind, its scale and base with their sources, and each form it can become or why not."""
+    told = checkpoint_json(checkpoint)
+    try:
+        opened = open_checkpoint(checkpoint)
+    except CmpError as fault:
+        return told | {"usable": False, "why": fault.message, "hint": fault.hint}
+    weights = opened.weights
+    types = Counter(entry.dtype for entry in opened.header.tensors.values())
+    told["tensors"] = {
+        "total": len(opened.header.tensors),
+        "pairs": len(weights.pairs),
+        "frozen": len(weights.frozen or {}),
+        "types": dict(types),
+    }
+    told |= {"component": weights.component, "rank": list(weights.ranks), "targets": list(weights.targets)}
+    forms = {}
+    for form in FORMS:
+        try:
+            ready = ready_checkpoint(run, checkpoint, bases, store, given, need_base=form == "pipeline")
+            forms[form] = "can be made" if form == "pipeline" or ready.scale else "not for full weights"
+            told["scale"] = ready.scale.as_json() if ready.scale else None
+            told["base"] = ready.base.as_json() if ready.base else told.get("base")
+        except CmpError as fault:
+            forms[form] = f"{fault.message} {fault.hint}"
+    return told | {"forms": forms}
+
+
+def why_not_listed(path: Path) -> list[str]:
+    """In words, what a scan makes of a folder."""
+    library = scan([path])
+    told = [f"{problem.path}: {problem.reason}" for problem in library.problems]
+    for run in library.runs:
+        told.append(f"{run.folder} is listed as run {run.id!r} ({run.trainer}), {len(run.checkpoints)} checkpoints")
+        told += [f"{c.path}: {c.flaw}" for c in run.checkpoints if c.flaw]
+    if not library.runs:
+        told += _what_lies_in(path)
+    return told
+
+
+def _what_lies_in(path: Path) -> list[str]:
+    try:
+        folder = list_folder(path)
+    except CmpError:
+        return []
+    names = sorted(folder.folders)[:8] + sorted(folder.files)[:8]
+    told = [f"it holds: {', '.join(names) or 'nothing'}"]
+    told += [f"{name} is a link, and links are not followed" for name in sorted(folder.links)[:8]]
+    told.append("a run has folders checkpoint-N, here or in checkpoints/, or a weights file such as pytorch_lora_weights.safetensors")
+    return told
+
+
+def describe_machine(roots: Iterable[Path], bases: tuple[Path, ...], home: Path) -> dict[str, object]:
+    """Memory, disk, versions, and the base models found."""
+    return {
+        "cmp": __version__,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "cores": os.cpu_count(),
+        "memory": _memory(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "runs": [path_text(root) for root in roots],
+        "home": path_text(home),
+        "disk_free": size_text(shutil.disk_usage(_existing(home)).free),
+        "bases": [path_text(folder) for folder in pipelines_below(bases)],
+    }
+
+
+def _existing(path: Path) -> Path:
+    return path if path.exists() else _existing(path.parent)
+
+
+def _memory() -> str | None:
+    try:
+        return size_text(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
+        return None
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None

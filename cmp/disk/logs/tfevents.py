@@ -1,0 +1,257 @@
+"""Scalars out of TensorBoard event files, however long they are and while they grow.
+
+Nearly every record of a training's log is "one simple value of one tag", alike but for the numbers; such records are decoded by
+the column. The others go through TensorBoard's own message type.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from google.protobuf.message import DecodeError
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+
+from cmp.core.curves import Floats, Integers
+from cmp.disk.logs.records import HEADER, LARGEST, Block, Bytes, first_record, opened, read_blocks, sound
+
+_TEMPLATES = 16
+_FEW = 4
+_TENSOR_TYPES = {1: ("<f4", "float_val"), 2: ("<f8", "double_val"), 3: ("<i4", "int_val"), 9: ("<i8", "int64_val")}
+_NAME = re.compile(r"tfevents\.([0-9]+)\.(.+)", re.ASCII)
+_HOST_PID = re.compile(r"(.+)\.([0-9]+)\.([0-9]+)(?:\.[^0-9].*)?", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TagScalars:
+    """The values of one tag in the order written. `offsets`: where in the file each one's record starts."""
+
+    steps: Integers
+    values: Floats
+    wall_times: Floats
+    offsets: Integers
+
+
+@dataclass(frozen=True, slots=True)
+class SessionStart:
+    """A SessionLog START at `offset` of the file: what was logged before it at `step` and later is void."""
+
+    offset: int
+    step: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EventScalars:
+    """What bytes `start` to `end` of an event file hold. Reading can go on at `end`; a half-written record lies behind it."""
+
+    path: Path
+    tags: Mapping[str, TagScalars]
+    starts: tuple[SessionStart, ...]
+    start: int
+    end: int
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EventFileName:
+    """What the name of an event file tells: when it was begun (Unix seconds), on which host, by which process."""
+
+    time: int
+    host: str = ""
+    pid: int | None = None
+
+
+def read_name(path: Path) -> EventFileName | None:
+    """The parts of an event file's name, None if it is no event file (TensorBoard's rule: "tfevents" stands in the name)."""
+    if "tfevents" not in path.name or path.name.endswith(".profile-empty"):
+        return None
+    found = _NAME.search(path.name)
+    if found is None:
+        return EventFileName(0)
+    tail = _HOST_PID.fullmatch(found[2])
+    return EventFileName(int(found[1]), tail[1], int(tail[2])) if tail else EventFileName(int(found[1]), found[2])
+
+
+def oldest_first(files: Iterable[Path]) -> tuple[Path, ...]:
+    """Event files in the order in which they were begun, by their names."""
+    return tuple(sorted(files, key=lambda path: ((read_name(path) or EventFileName(0)).time, path.name)))
+
+
+def read_scalars(path: Path, start: int = 0) -> EventScalars:
+    """Every scalar from byte `start` on, which must be 0 or an earlier `end`; a file that has shrunk is read from 0.
+
+    Stops before a half-written last record. A record that does not match its checksum is left out, one whose length cannot be
+    trusted ends the reading; `notes` say so. Raises Unreadable if there is no such regular file or it must not be read.
+    """
+    with opened(path) as (file, size):
+        return _collect(path, file, start if start <= size else 0, size)
+
+
+def read_more(earlier: EventScalars) -> EventScalars:
+    """The same file as it is now; only what was added is read."""
+    more = read_scalars(earlier.path, earlier.end)
+    if more.start != earlier.end:
+        return more
+    tags = dict(earlier.tags)
+    for tag, new in more.tags.items():
+        tags[tag] = _joined([tags[tag], new]) if tag in tags else new
+    notes = tuple(dict.fromkeys(earlier.notes + more.notes))
+    return EventScalars(earlier.path, tags, earlier.starts + more.starts, earlier.start, more.end, notes)
+
+
+def read_tail(path: Path, wanted: int) -> EventScalars:
+    """The scalars of the last `wanted` bytes, without reading what lies before. Raises as `read_scalars` does."""
+    with opened(path) as (file, size):
+        start = max(0, size - wanted)
+        if start:
+            file.seek(start)
+            first = first_record(file.read(wanted))
+            start = size if first is None else start + first
+        return _collect(path, file, start, size)
+
+
+@dataclass(slots=True, eq=False)
+class _Found:
+    """What has been decoded so far: columns of records alike, and single (step, value, wall time, offset)."""
+
+    columns: dict[str, list[TagScalars]] = field(default_factory=dict)
+    singles: dict[str, list[tuple[int, float, float, int]]] = field(default_factory=dict)
+    starts: list[SessionStart] = field(default_factory=list)
+    damaged: list[int] = field(default_factory=list)
+
+    def tags(self) -> dict[str, TagScalars]:
+        for tag, rows in self.singles.items():
+            steps, values, times, offsets = zip(*rows, strict=True)
+            single = TagScalars(np.array(steps, np.int64), np.array(values), np.array(times), np.array(offsets, np.int64))
+            self.columns.setdefault(tag, []).append(single)
+        return {tag: _joined(columns) for tag, columns in self.columns.items()}
+
+
+def _joined(columns: Sequence[TagScalars]) -> TagScalars:
+    """All of one tag in the order of the file."""
+    offsets = np.concatenate([column.offsets for column in columns])
+    order = np.argsort(offsets, kind="stable")
+    steps = np.concatenate([column.steps for column in columns])[order]
+    values = np.concatenate([column.values for column in columns])[order]
+    wall_times = np.concatenate([column.wall_times for column in columns])[order]
+    return TagScalars(steps, values, wall_times, offsets[order])
+
+
+def _collect(path: Path, file: BinaryIO, start: int, size: int) -> EventScalars:
+    found = _Found()
+    notes: list[str] = []
+    end = start
+    for block in read_blocks(file, start, size):
+        _decode(block, found)
+        end = block.end
+        if block.note:
+            notes.append(f"{path.name}: {block.note}")
+    if found.damaged:
+        some = "1 damaged record" if len(found.damaged) == 1 else f"{len(found.damaged)} damaged records"
+        notes.append(f"{path.name}: {some} left out, the first at byte {min(found.damaged)}")
+    return EventScalars(path, found.tags(), tuple(found.starts), start, end, tuple(notes))
+
+
+def _decode(block: Block, found: _Found) -> None:
+    right = sound(block)
+    found.damaged.extend((block.starts[~right] + block.base).tolist())
+    wanted = np.flatnonzero(right & (block.lengths > 0) & (block.lengths <= LARGEST))
+    wanted = wanted[np.argsort(block.lengths[wanted], kind="stable")]
+    lengths = block.lengths[wanted]
+    for group in np.split(wanted, np.flatnonzero(np.diff(lengths)) + 1):
+        if group.size:
+            _decode_alike(block, block.starts[group], int(block.lengths[group[0]]), found)
+
+
+def _decode_alike(block: Block, starts: Integers, length: int, found: _Found) -> None:
+    """Decodes records of one length: by the column while many are alike, the rest one by one."""
+    payloads = np.lib.stride_tricks.sliding_window_view(block.data, length)[starts + HEADER]
+    left = np.arange(starts.size)
+    for _ in range(_TEMPLATES):
+        if left.size < _FEW:
+            break
+        template = _template(payloads[left[0]])
+        if template is None:
+            _decode_one(payloads[left[0]], int(starts[left[0]]) + block.base, found)
+            left = left[1:]
+            continue
+        tag, mask = template
+        alike = ~((payloads[left] ^ payloads[left[0]]) & mask).any(axis=1)
+        column = _decode_column(payloads[left[alike]], mask, starts[left[alike]] + block.base)
+        found.columns.setdefault(tag, []).append(column)
+        left = left[~alike]
+    for i in left.tolist():
+        _decode_one(payloads[i], int(starts[i]) + block.base, found)
+
+
+def _template(payload: Bytes) -> tuple[str, Bytes] | None:
+    """Tag and mask of a record that is exactly one simple value of one tag, else None.
+
+    The mask has the bits that records alike share: none of the wall time (bytes 1 to 8) and the value (the last 4), of the step's
+    bytes only "another one follows". That the bytes lie so is proven by writing the message anew and comparing.
+    """
+    event = _parsed(payload)
+    if event is None or len(event.summary.value) != 1 or event.summary.value[0].WhichOneof("value") != "simple_value":
+        return None
+    if payload.size < 14 or payload[0] != 0x09:
+        return None
+    value = event.summary.value[0]
+    plain = Event(wall_time=event.wall_time, step=event.step)
+    plain.summary.value.add(tag=value.tag, simple_value=value.simple_value)
+    written = np.frombuffer(plain.SerializeToString(), np.uint8)
+    mask = np.full(payload.size, 0xFF, dtype=np.uint8)
+    mask[1:9] = mask[-4:] = 0
+    if payload[9] == 0x10:
+        mask[10 : 11 + int(np.argmax(payload[10:] < 0x80))] = 0x80
+    if written.size != payload.size or ((written ^ payload) & mask).any():
+        return None
+    return value.tag, mask
+
+
+def _decode_column(rows: Bytes, mask: Bytes, offsets: Integers) -> TagScalars:
+    steps = np.zeros(rows.shape[0], dtype=np.uint64)
+    for place, column in enumerate(np.flatnonzero(mask == 0x80).tolist()):
+        steps |= (rows[:, column] & 0x7F).astype(np.uint64) << np.uint64(7 * place)
+    wall_times = np.ascontiguousarray(rows[:, 1:9]).view("<f8")[:, 0].astype(np.float64)
+    values = np.ascontiguousarray(rows[:, -4:]).view("<f4")[:, 0].astype(np.float64)
+    return TagScalars(steps.view(np.int64), values, wall_times, offsets)
+
+
+def _decode_one(payload: Bytes, offset: int, found: _Found) -> None:
+    event = _parsed(payload)
+    if event is None:
+        found.damaged.append(offset)
+        return
+    if event.session_log.status == SessionLog.START:
+        found.starts.append(SessionStart(offset, event.step))
+    for value in event.summary.value:
+        number = _scalar(value)
+        if number is not None:
+            found.singles.setdefault(value.tag, []).append((event.step, number, event.wall_time, offset))
+
+
+def _parsed(payload: Bytes) -> Any:
+    try:
+        return Event.FromString(payload.tobytes())
+    except DecodeError:
+        return None
+
+
+def _scalar(value: Any) -> float | None:
+    """The number in a summary value: a simple value, or a tensor of one number from the "scalars" plugin; else None."""
+    if value.WhichOneof("value") == "simple_value":
+        return float(value.simple_value)
+    if value.WhichOneof("value") != "tensor" or value.metadata.plugin_data.plugin_name not in ("scalars", ""):
+        return None
+    kind, name = _TENSOR_TYPES.get(value.tensor.dtype, ("", ""))
+    if not kind:
+        return None
+    content = value.tensor.tensor_content
+    if content:
+        return float(np.frombuffer(content, kind)[0]) if len(content) == np.dtype(kind).itemsize else None
+    numbers = getattr(value.tensor, name)
+    return float(numbers[0]) if len(numbers) == 1 else None

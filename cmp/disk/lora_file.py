@@ -1,0 +1,136 @@
+"""Writes a checkpoint's adapter as one small LoRA file, reading only the adapter's tensors out of however large a checkpoint.
+
+The scale alpha/rank is folded into lora_B, so that every tool draws it at the strength it was trained with, whether or not the tool knows
+about alpha. For a power of two, as in rank 8 with alpha 16, folding is exact; else it is off by at most one unit in the last place.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Generator, Mapping
+from pathlib import Path
+
+import numpy as np
+from safetensors import safe_open
+
+from cmp import __version__
+from cmp.core.conversion import GENERATOR, Conversion, ConversionPlan, to_webui_name, whole_metadata
+from cmp.core.progress import Progress
+from cmp.core.weights import Weights
+from cmp.disk.base_proof import Comparison, compare_with_base
+from cmp.disk.bases import read_component
+from cmp.disk.checkpoint import Opened, open_weights
+from cmp.disk.tensors import as_float32, digest_tensors, read_tensors, write_tensors
+from cmp.errors import Refused
+
+
+def read_folded(opened: Opened, scale: float) -> dict[str, np.ndarray]:
+    """The adapter under diffusers' names as float32, scale folded into lora_B. A few MB, whatever the checkpoint's size."""
+    canonical = opened.weights.canonical
+    folded = {}
+    for stored, array in read_tensors(opened.header, canonical):
+        values = as_float32(array, opened.header.tensors[stored].dtype)
+        name = canonical[stored]
+        folded[name] = values * np.float32(scale) if ".lora_B." in name else values
+    _check_finite(folded)
+    return folded
+
+
+def _check_finite(folded: Mapping[str, np.ndarray]) -> None:
+    bad = [name for name, values in folded.items() if not np.isfinite(values).all()]
+    if bad:
+        raise Refused(
+            f"{len(bad)} tensors hold NaN or infinity, the first is {bad[0]}", "The training broke down here; take an earlier step."
+        )
+
+
+def convert_to_lora(plan: ConversionPlan) -> Generator[Progress, None, Conversion]:
+    """Carries out a plan for the forms "lora" and "webui"; the target is either complete and proven, or as it was before."""
+    started = time.monotonic()
+    assert plan.scale is not None and plan.checkpoint.file is not None
+    yield Progress(0, 3, "reading the adapter")
+    opened = open_weights(plan.checkpoint.file)
+    checks = []
+    if plan.base and opened.weights.frozen:
+        yield Progress(1, 3, "comparing the frozen weights with the base")
+        comparison = compare_with_base(opened, read_component(plan.base.path, str(opened.weights.component)))
+        checks.append(require_same_base(comparison, plan.base.id))
+    elif opened.weights.frozen:
+        checks.append("the frozen weights were NOT compared with a base model: none was given or found")
+    folded = read_folded(opened, plan.scale.value)
+    if all(not values.any() for name, values in folded.items() if ".lora_B." in name):
+        checks.append("identical to the base model: every lora_B is zero")
+    yield Progress(2, 3, "writing and reading back")
+    tensors = _named_for(plan.form, folded, plan.scale.rank)
+    described = {name: ("F32", values.shape) for name, values in tensors.items()}
+    write_tensors(plan.target, described, tensors.__getitem__, _metadata(plan, opened, checks))
+    checks.append(_read_back(plan.target, tensors))
+    yield Progress(3, 3, "done")
+    weights = opened.weights
+    return Conversion(
+        plan.checkpoint.id, plan.form, plan.target, plan.target.stat().st_size, time.monotonic() - started,
+        len(opened.header.tensors), len(weights.canonical), plan.left_out, plan.scale, tuple(checks),
+    )  # fmt: skip
+
+
+def require_same_base(comparison: Comparison, base_id: str) -> str:
+    """The proof in words; raises Refused and names the tensors that speak against it."""
+    if comparison.proven:
+        return f"all {comparison.equal} frozen tensors equal those of {base_id} to the bit"
+    parts = (("differ", comparison.differing), ("are not in the base", comparison.missing), ("are only in the base", comparison.absent))
+    said = "; ".join(f"{len(names)} {how}, for example {names[0]}" for how, names in parts if names)
+    raise Refused(
+        f"the frozen weights are not those of {base_id}: {said}",
+        "It was trained on another base (give it with --base), or more than the LoRA was trained; then the LoRA alone would draw something else.",
+    )
+
+
+def _named_for(form: str, folded: Mapping[str, np.ndarray], rank: int) -> dict[str, np.ndarray]:
+    if form == "lora":
+        return dict(folded)
+    named = {to_webui_name(name): values for name, values in folded.items()}
+    # such files carry alpha per module and multiply by alpha/rank on loading: with alpha = rank the folded values stay as they are
+    alphas = {name.rsplit(".lora_", 1)[0] + ".alpha" for name in named}
+    return named | {name: np.array(rank, dtype="<f4") for name in alphas}
+
+
+def _metadata(plan: ConversionPlan, opened: Opened, checks: list[str]) -> dict[str, str]:
+    record = conversion_record(plan, digest_tensors(opened.header, opened.weights.canonical), opened.weights)
+    entries: dict[str, object] = {
+        "format": "pt",
+        "generator": f"{GENERATOR} {__version__}",
+        "cmp_conversion": json.dumps(record | {"checks": checks}),
+    }
+    if plan.form == "webui" and plan.scale:
+        entries |= {"ss_network_dim": plan.scale.rank, "ss_network_alpha": plan.scale.rank, "ss_network_module": "networks.lora"}
+    return whole_metadata(entries)
+
+
+def conversion_record(plan: ConversionPlan, digest: str, weights: Weights) -> dict[str, object]:
+    """What a converted form says of itself: where it came from, by which proof, with which scale."""
+    return {
+        "generator": GENERATOR,
+        "version": __version__,
+        "made_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "checkpoint": plan.checkpoint.id,
+        "step": plan.checkpoint.step,
+        "form": plan.form,
+        "digest": digest,
+        "tensors": {"pairs": len(weights.pairs), "frozen": len(weights.frozen or {}), "unexplained": len(weights.unexplained)},
+        "scale": plan.scale.as_json() if plan.scale else None,
+        "scale_folded": True,
+        "base": plan.base.as_json() if plan.base else None,
+    }
+
+
+def _read_back(target: Path, expected: Mapping[str, np.ndarray]) -> str:
+    """Reads the written file with the safetensors library, not with the reader that took part in making it."""
+    with safe_open(target, framework="np") as file:
+        names = set(file.keys())
+        if names != set(expected):
+            raise Refused(f"{target} does not hold what was written", "The disk may be failing; convert again.")
+        for name in names:
+            if not np.array_equal(file.get_tensor(name), expected[name]):
+                raise Refused(f"{target} came back with another {name}", "The disk may be failing; convert again.")
+    return f"read back: all {len(expected)} tensors equal what was taken from the checkpoint"

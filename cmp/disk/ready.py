@@ -1,0 +1,157 @@
+"""Makes a checkpoint ready for use: its weights read, its scale known, its base found and proven. Drawing and converting both start here."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cmp.core.conversion import Base, Scale, resolve_scale
+from cmp.core.runs import Checkpoint, Run
+from cmp.disk.base_proof import Comparison, compare_with_base
+from cmp.disk.bases import find_base, pipelines_below, read_component
+from cmp.disk.checkpoint import Opened, open_weights
+from cmp.disk.evidence import collect_evidence
+from cmp.disk.store import Store, subject_of
+from cmp.disk.tensors import digest_tensors, identify
+from cmp.errors import CmpError, NotFound, Refused, Unreadable
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What a user has said about a run: alpha and base, None where they were not asked. Answers are remembered per run."""
+
+    alpha: float | None = None
+    base: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A checkpoint that can be used. `scale` is None for full weights, which have none."""
+
+    checkpoint: Checkpoint
+    opened: Opened
+    scale: Scale | None
+    base: Base | None
+
+    def digest(self, store: Store) -> str:
+        """Digest of the trained tensors and the scale they are used with."""
+        raw = digest_of(self.opened, store)
+        return hashlib.sha256(f"{raw}*{self.scale.value if self.scale else 1}".encode()).hexdigest()
+
+
+def ready_checkpoint(
+    run: Run, checkpoint: Checkpoint, bases: Iterable[Path], store: Store, given: Answers = Answers(), *, need_base: bool
+) -> Ready:
+    """Reads one checkpoint's header and everything that speaks about it; raises what stands against using it.
+
+    With `need_base` a base must be found, and a full dump must equal it. Without, the base is taken if it is there.
+    """
+    opened = open_checkpoint(checkpoint)
+    remembered = remembered_answers(run, store)
+    places = tuple(bases)
+    scale = None
+    if opened.weights.pairs:
+        # a given alpha ends the search: sources that cannot be read are then no reason to refuse
+        alpha = given.alpha if given.alpha is not None else remembered.alpha
+        scale = resolve_scale(opened.weights, () if alpha is not None else collect_evidence(run, checkpoint, opened), alpha)
+    try:
+        base = find_base(run, places, given.base, remembered.base)
+    except NotFound:
+        base = _base_by_tensors(opened, places, store) if not given.base else None
+        if base is None and (need_base or given.base):
+            raise
+    if base is not None and need_base:
+        base = prove_base(opened, base, store)
+    return Ready(checkpoint, opened, scale, base)
+
+
+def open_checkpoint(checkpoint: Checkpoint) -> Opened:
+    """The weights of a checkpoint, read anew; raises Unreadable or Refused with its flaw."""
+    if checkpoint.file is None:
+        raise Unreadable(f"{checkpoint.id}: {checkpoint.flaw}", "Choose another checkpoint, or wait until it is whole.")
+    opened = open_weights(checkpoint.file)
+    if opened.weights.flaws:
+        raise Refused(f"{checkpoint.id}: {'; '.join(opened.weights.flaws)}", "It cannot be used without leaving something out unexplained.")
+    return opened
+
+
+def remembered_answers(run: Run, store: Store) -> Answers:
+    """What was answered for this run before."""
+    known = store.get("answers", subject_of(run.folder))
+    if not isinstance(known, dict):
+        return Answers()
+    return Answers(known.get("alpha"), known.get("base"))
+
+
+def remember_answers(run: Run, store: Store, given: Answers) -> None:
+    """Keeps what was given now over what was given before."""
+    before = remembered_answers(run, store)
+    alpha = before.alpha if given.alpha is None else given.alpha
+    base = before.base if given.base is None else given.base
+    store.put("answers", subject_of(run.folder), {"alpha": alpha, "base": base})
+
+
+def digest_of(opened: Opened, store: Store) -> str:
+    """SHA-256 of the trained tensors, computed once per file and remembered."""
+    subject = f"{opened.header.path}|{opened.header.identity}"
+    return store.remembered("tensors-digest", subject, lambda: digest_tensors(opened.header, opened.weights.canonical))
+
+
+def prove_base(opened: Opened, base: Base, store: Store) -> Base:
+    """The base with its proof: "tensors" where the checkpoint holds the whole model, else as it came. Raises Refused."""
+    if opened.weights.layout != "accelerate-peft":
+        return base
+    comparison = _compare(opened, base.path, store)
+    if not comparison["proven"]:
+        raise Refused(
+            f"the frozen weights of {opened.header.path.parent.name} are not those of {base.id}: {comparison['told']}",
+            "It was trained on another base, or more than the LoRA was trained. Give its own base with --base.",
+        )
+    return replace(base, proof="tensors", source=f"{base.source}; all {comparison['equal']} frozen tensors equal")
+
+
+def _compare(opened: Opened, base: Path, store: Store) -> dict[str, object]:
+    component = read_component(base, str(opened.weights.component))
+    files = "|".join(f"{header.path}|{header.identity}" for header in component.headers)
+    subject = f"{opened.header.path}|{opened.header.identity}|{files}"
+    return store.remembered("base-proof", subject, lambda: _told(compare_with_base(opened, component)))
+
+
+def _told(comparison: Comparison) -> dict[str, object]:
+    groups = (("differ", comparison.differing), ("are not in the base", comparison.missing), ("are only in the base", comparison.absent))
+    told = "; ".join(f"{len(names)} {how}, for example {names[0]}" for how, names in groups if names)
+    return {"proven": comparison.proven, "equal": comparison.equal, "told": told}
+
+
+def _base_by_tensors(opened: Opened, places: tuple[Path, ...], store: Store) -> Base | None:
+    """The pipeline among those at hand that a full dump proves to be its base."""
+    if opened.weights.layout != "accelerate-peft":
+        return None
+    for folder in pipelines_below(places):
+        try:
+            if _compare(opened, folder, store)["proven"]:
+                return Base(folder.name, folder, "tensors", f"found by its tensors in {folder}")
+        except CmpError:
+            continue  # a pipeline that cannot be read is not this checkpoint's base as far as anyone can tell
+    return None
+
+
+def digest_base(base: Path, store: Store) -> str:
+    """SHA-256 over all files of a pipeline that decide what it draws; each file is hashed once and remembered."""
+    total = hashlib.sha256()
+    for path in sorted(base.rglob("*")):
+        if path.suffix in (".safetensors", ".json", ".txt", ".model") and path.is_file() and not path.name.startswith("."):
+            inside = path.relative_to(base).as_posix()
+            digest = store.remembered("file-digest", f"{path}|{identify(path)}", lambda path=path: _hash_file(path))
+            total.update(f"{inside}\0{digest}\n".encode())
+    return total.hexdigest()
+
+
+def _hash_file(path: Path) -> str:
+    with open(path, "rb") as file:
+        digest = hashlib.sha256()
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

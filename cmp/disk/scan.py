@@ -1,0 +1,120 @@
+"""Finds every run below the given folders. Only names and headers are read; nothing is followed out of the roots."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from cmp.core.runs import Checkpoint, Library, Problem, Run, Setting, run_id, with_unique_ids, with_unique_keys
+from cmp.disk.converted import converted_forms
+from cmp.disk.folders import Folder, list_folder, size_below
+from cmp.disk.logs.curves import read_latest
+from cmp.disk.logs.match import LogFolder, Tracker, logs_of_run
+from cmp.disk.trainers import accelerate
+from cmp.errors import CmpError
+
+DEEPEST = 8  # levels below a root; runs lie two or three deep
+_NEVER_RUNS = {"checkpoints", "checkpoint_pipelines", "converted", "validation", "samples", "sample", "__pycache__", "node_modules"}
+SharedLogs = dict[Path, tuple[Tracker, ...]]
+_BASE_KEYS = ("pretrained_model_name_or_path", "base_model", "base")
+
+
+def scan(roots: Iterable[Path]) -> Library:
+    """All runs below `roots`, ids unique; folders that could not be read are listed as problems and take nothing else down."""
+    runs: list[Run] = []
+    problems: list[Problem] = []
+    shared: SharedLogs = {}
+    for root in dict.fromkeys(roots):
+        found = list(_below(root, root, 0, problems, shared))
+        if not found and not any(p.path == root for p in problems):
+            problems.append(Problem(root, "no training run lies below this folder"))
+        runs.extend(found)
+    return Library(with_unique_ids(_without_claimed_logs(runs)), tuple(problems))
+
+
+def _below(path: Path, root: Path, depth: int, problems: list[Problem], shared: SharedLogs) -> Iterator[Run]:
+    try:
+        folder = list_folder(path)
+        run = _read_run(folder, root, shared)
+    except CmpError as fault:
+        problems.append(Problem(path, fault.message))
+        return
+    except RecursionError:
+        problems.append(Problem(path, "its files are nested too deeply"))
+        return
+    if run is not None and run.checkpoints:
+        yield run
+        return
+    inner = []
+    if depth < DEEPEST:
+        for name in sorted(folder.folders):
+            if not name.startswith(".") and name not in _NEVER_RUNS:
+                inner.extend(_below(path / name, root, depth + 1, problems, shared))
+    if run is not None and not inner:  # logs alone: a run only if no run below them is the one they belong to
+        yield run
+    yield from inner
+
+
+def _read_run(folder: Folder, root: Path, shared: SharedLogs) -> Run | None:
+    name = run_id(folder.path, root)
+    found = accelerate.recognise(name, folder)
+    if found is None and not _has_logs(folder):
+        return None
+    logs = logs_of_run(folder.path, shared)
+    if found is None:
+        found = accelerate.Found("unknown", ())
+        if not logs:
+            return None
+    settings = _settings(logs)
+    checkpoints = with_unique_keys(found.checkpoints)
+    images = {sample.step: sample.path for sample in reversed(found.samples)}
+    files = tuple(file for log in logs for file in log.event_files)
+    latest = read_latest(files)
+    run = Run(
+        id=name,
+        folder=folder.path,
+        root=root,
+        trainer=found.trainer,
+        base_model=_base_model(settings),
+        settings=settings,
+        logs=files,
+        samples=found.samples,
+        bytes=size_below(folder.path),
+        last_loss=latest.loss if latest else None,
+        last_logged=latest.wall_time if latest else None,
+        warnings=found.warnings,
+    )
+    return replace(run, checkpoints=tuple(_finished(run, c, images) for c in checkpoints))
+
+
+def _finished(run: Run, checkpoint: Checkpoint, images: dict[int, Path]) -> Checkpoint:
+    image = images.get(checkpoint.step) if checkpoint.step is not None else None
+    return replace(checkpoint, image=image, converted=converted_forms(run, checkpoint))
+
+
+def _has_logs(folder: Folder) -> bool:
+    return "logs" in folder.folders or any("tfevents" in name for name in folder.files)
+
+
+def _settings(logs: Iterable[LogFolder]) -> dict[str, Setting]:
+    """What the run recorded; where it was started several times the newest start says what holds."""
+    settings: dict[str, Setting] = {}
+    for log in logs:
+        for key, value in (log.hparams or {}).items():
+            settings[key] = Setting(value, str(log.hparams_file or log.path))
+    return settings
+
+
+def _base_model(settings: dict[str, Setting]) -> str | None:
+    for key in _BASE_KEYS:
+        if key in settings and isinstance(settings[key].value, str):
+            return str(settings[key].value)
+    return None
+
+
+def _without_claimed_logs(runs: list[Run]) -> list[Run]:
+    """Without the runs that are only logs and whose logs belong to a run with checkpoints elsewhere in the tree."""
+    claimed = {os.fspath(file) for run in runs if run.checkpoints for file in run.logs}
+    return [run for run in runs if run.checkpoints or not claimed.issuperset(map(os.fspath, run.logs))]

@@ -1,0 +1,85 @@
+"""What this program remembers between starts, in CMP_HOME: names, notes, answers, folders, digests, and where cells lie.
+
+One SQLite file. Nothing in it is needed to read a run: deleting it loses names and answers, never weights or images.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TypeVar, cast
+
+from cmp.errors import Refused
+
+T = TypeVar("T")
+
+_SCHEMA = "CREATE TABLE IF NOT EXISTS facts (kind TEXT, subject TEXT, value TEXT, PRIMARY KEY (kind, subject)) WITHOUT ROWID"
+
+
+class Store:
+    """Small facts by kind and subject, each a JSON value. Usable from several threads and processes."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            if self._connection is None:
+                try:
+                    self.home.mkdir(parents=True, exist_ok=True)
+                    connection = sqlite3.connect(self.home / "state.db", timeout=10, check_same_thread=False, isolation_level=None)
+                    connection.execute("PRAGMA journal_mode=WAL")
+                    connection.execute(_SCHEMA)
+                except (OSError, sqlite3.Error) as fault:
+                    raise Refused(f"cannot keep state in {self.home}: {fault}", "Set CMP_HOME to a folder that can be written.") from fault
+                self._connection = connection
+            yield self._connection
+
+    def get(self, kind: str, subject: str) -> object | None:
+        """The remembered value, None if there is none or nothing can be remembered here."""
+        with suppress(Refused), self._open() as connection:
+            row = connection.execute("SELECT value FROM facts WHERE kind = ? AND subject = ?", (kind, subject)).fetchone()
+            return json.loads(row[0]) if row else None
+        return None
+
+    def remembered(self, kind: str, subject: str, compute: Callable[[], T]) -> T:
+        """What is remembered, or else what `compute` gives, remembered from then on if anything can be."""
+        known = self.get(kind, subject)
+        if known is not None:
+            return cast(T, known)
+        value = compute()
+        with suppress(Refused):
+            self.put(kind, subject, value)
+        return value
+
+    def put(self, kind: str, subject: str, value: object | None) -> None:
+        """Remembers a value; None forgets it."""
+        with self._open() as connection:
+            if value is None:
+                connection.execute("DELETE FROM facts WHERE kind = ? AND subject = ?", (kind, subject))
+            else:
+                connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", (kind, subject, json.dumps(value)))
+
+    def all(self, kind: str) -> dict[str, object]:
+        """Every remembered value of one kind, by subject."""
+        with suppress(Refused), self._open() as connection:
+            rows = connection.execute("SELECT subject, value FROM facts WHERE kind = ?", (kind,)).fetchall()
+            return {subject: json.loads(value) for subject, value in rows}
+        return {}
+
+    def cell_path(self, key: str) -> Path:
+        """Where the picture of a cell lies, whether it has been drawn or not."""
+        return self.home / "cells" / key[:2] / f"{key}.png"
+
+
+def subject_of(folder: Path) -> str:
+    """A folder's name for the store: its real path, bytes that are no UTF-8 included."""
+    return os.fsencode(os.path.realpath(folder)).decode("utf-8", "backslashreplace")

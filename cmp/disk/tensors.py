@@ -1,0 +1,272 @@
+"""Reads tensors out of a safetensors file without loading the rest, and writes such files so that either the old or the new one exists.
+
+The header is read here rather than by the safetensors library because a scan must say *what* is wrong with a file ("1.5 of 3.2 GB are
+there") and because the byte offsets are what lets a few MB of LoRA be read out of gigabytes. Format:
+https://github.com/huggingface/safetensors#format
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cmp.errors import NoSpace, Unreadable
+
+LONGEST_HEADER = 100_000_000  # bytes; the library's own limit
+
+# numpy has no bfloat16 and no float8: their bits are carried in unsigned integers of the same width
+NUMPY_TYPES = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "F8_E4M3": "|u1", "F8_E5M2": "|u1",
+    "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1", "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "|u1", "BOOL": "|b1",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where one tensor lies: `start` and `end` count bytes from the beginning of the file."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a file was when it was looked at: if any of it changes, what was read before may not be mixed with what is read after."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+
+    def __str__(self) -> str:
+        return f"{self.device}:{self.inode}:{self.size}:{self.mtime_ns}"
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The table of contents of one safetensors file."""
+
+    path: Path
+    tensors: Mapping[str, Entry]
+    metadata: Mapping[str, str]
+    identity: Identity
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: entry.shape for name, entry in self.tensors.items()}
+
+
+def identify(path: Path) -> Identity:
+    """The identity of a regular file; raises Unreadable for anything else, so that no FIFO is ever opened."""
+    try:
+        found = os.stat(path)
+    except OSError as fault:
+        raise Unreadable(f"cannot look at {path}: {fault.strerror}", "Check that it exists and may be read.") from fault
+    if not stat.S_ISREG(found.st_mode):
+        raise Unreadable(f"{path} is not a regular file", "Only regular files are opened.")
+    return Identity(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def read_header(path: Path) -> Header:
+    """The header of a safetensors file; raises Unreadable and says what is wrong, also for a file that is still being written."""
+    identity = identify(path)
+    if identity.size == 0:
+        raise Unreadable(f"{path} is empty (0 bytes)", "It may still be being written; look again later.")
+    if identity.size < 8:
+        raise Unreadable(f"{path} is not a safetensors file: it has {identity.size} bytes", "Check what wrote it.")
+    try:
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            _check_length(path, length, identity.size)
+            raw = file.read(length)
+    except OSError as fault:
+        raise Unreadable(f"cannot read {path}: {fault.strerror}", "Check its permissions.") from fault
+    table = _parse(path, raw)
+    metadata = table.pop("__metadata__", None) or {}
+    if not isinstance(metadata, dict):
+        raise Unreadable(f"{path} has a header whose metadata is no table", "The file is damaged; copy it again.")
+    tensors = _entries(path, table, 8 + length, identity.size)
+    return Header(path, tensors, {str(k): str(v) for k, v in metadata.items()}, identity)
+
+
+def _check_length(path: Path, length: int, size: int) -> None:
+    if length > LONGEST_HEADER:
+        raise Unreadable(f"{path} is not a safetensors file: its header claims {length} bytes", "Check what wrote it.")
+    if 8 + length > size:
+        raise Unreadable(
+            f"{path} is incomplete: {size:,} bytes are there and the header alone needs {8 + length:,}",
+            "It may still be being written; it is picked up when it is whole.",
+        )
+
+
+def _parse(path: Path, raw: bytes) -> dict[str, Any]:
+    try:
+        table = json.loads(raw)
+    except (ValueError, RecursionError) as fault:
+        raise Unreadable(f"{path} has a header that is not JSON", "The file is damaged, or is no safetensors file.") from fault
+    if not isinstance(table, dict):
+        raise Unreadable(f"{path} has a header that is no table", "The file is damaged, or is no safetensors file.")
+    return table
+
+
+def _entries(path: Path, table: dict[str, Any], origin: int, size: int) -> dict[str, Entry]:
+    entries = {}
+    for name, described in table.items():
+        try:
+            dtype, shape = described["dtype"], tuple(described["shape"])
+            start, end = described["data_offsets"]
+            whole = all(type(n) is int and n >= 0 for n in (*shape, start, end))
+        except (TypeError, KeyError, ValueError) as fault:
+            raise Unreadable(f"{path} describes tensor {name[:80]!r} wrongly", "The file is damaged; copy it again.") from fault
+        if dtype not in NUMPY_TYPES or not whole or end - start != _count(shape) * np.dtype(NUMPY_TYPES[dtype]).itemsize:
+            raise Unreadable(f"{path} describes tensor {name[:80]!r} wrongly", "The file is damaged; copy it again.")
+        entries[name] = Entry(dtype, shape, origin + start, origin + end)
+    _check_layout(path, entries, origin, size)
+    return entries
+
+
+def _check_layout(path: Path, entries: dict[str, Entry], origin: int, size: int) -> None:
+    """Tensors must lie end to end: an overlap or a hole means that the offsets cannot be trusted."""
+    reached = origin
+    for entry in sorted(entries.values(), key=lambda e: (e.start, e.end)):
+        if entry.start != reached:
+            raise Unreadable(f"{path} has tensors that overlap or leave a hole", "The file is damaged; copy it again.")
+        reached = entry.end
+    if reached > size:
+        raise Unreadable(
+            f"{path} is incomplete: {size:,} of {reached:,} bytes are there",
+            "It may still be being written; it is picked up when it is whole.",
+        )
+    if reached < size:
+        raise Unreadable(f"{path} has {size - reached:,} bytes behind its last tensor", "The file is damaged; copy it again.")
+
+
+def _count(shape: tuple[int, ...]) -> int:
+    count = 1
+    for n in shape:
+        count *= n
+    return count
+
+
+def read_tensors(header: Header, names: Iterable[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields the named tensors one at a time, each a fresh array in its stored type (bfloat16 as its bits, see NUMPY_TYPES).
+
+    Raises Unreadable if the file has been replaced or has changed since its header was read.
+    """
+    with open(header.path, "rb", buffering=0) as file:
+        _check_same(header, file.fileno())
+        for name in names:
+            entry = header.tensors[name]
+            array: np.ndarray = np.empty(entry.shape, NUMPY_TYPES[entry.dtype])
+            if array.nbytes:
+                file.seek(entry.start)
+                if file.readinto(memoryview(array.reshape(-1)).cast("B")) != array.nbytes:
+                    raise Unreadable(f"{header.path} became shorter while it was read", "Look again when nothing writes to it.")
+            yield name, array
+        _check_same(header, file.fileno())
+
+
+def _check_same(header: Header, descriptor: int) -> None:
+    now = os.fstat(descriptor)
+    if Identity(now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns) != header.identity:
+        raise Unreadable(f"{header.path} has changed since it was looked at", "Try again when nothing writes to it.")
+
+
+def as_float32(array: np.ndarray, dtype: str) -> np.ndarray:
+    """The values as float32, exact for every floating type that is not wider."""
+    if dtype == "BF16":
+        return (array.astype("<u4") << 16).view("<f4")
+    if dtype in ("F32", "F16", "F64"):
+        return array.astype("<f4", copy=False)
+    raise Unreadable(f"tensors of type {dtype} hold no weights that can be computed with here", "Save the LoRA in a float type.")
+
+
+def cast_bits(array: np.ndarray, dtype: str, wanted: str) -> np.ndarray:
+    """The array as `wanted` would store it, rounded to nearest even as torch does."""
+    if dtype == wanted:
+        return array
+    values = as_float32(array, dtype)
+    if wanted == "BF16":
+        bits = values.view("<u4")
+        rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+        return np.where(np.isnan(values), 0x7FC0, rounded).astype("<u2")
+    return values.astype(NUMPY_TYPES[wanted])
+
+
+def digest_tensors(header: Header, names: Mapping[str, str]) -> str:
+    """SHA-256 over the tensors `names` (stored name → canonical name): their canonical names, types, shapes and bytes."""
+    total = hashlib.sha256()
+    ordered = sorted(names, key=names.__getitem__)
+    for stored, array in read_tensors(header, ordered):
+        entry = header.tensors[stored]
+        total.update(f"{names[stored]}\0{entry.dtype}\0{entry.shape}\0".encode())
+        total.update(array.tobytes())
+    return total.hexdigest()
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """Gives a temporary path beside `target` that becomes `target` when the block ends well, and vanishes when it does not."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=".tmp-", suffix=target.suffix)
+    os.close(handle)
+    draft = Path(name)
+    try:
+        yield draft
+        os.chmod(draft, 0o666 & ~_umask())
+        os.replace(draft, target)
+    except OSError as fault:
+        if fault.errno == 28:
+            raise NoSpace(f"the disk became full while writing {target}", "Make room and try again; nothing was left behind.") from fault
+        raise
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    # the mask can only be read by setting it; the process is single-threaded here for all that matters: every writer sets the same
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def write_tensors(
+    target: Path, described: Mapping[str, tuple[str, tuple[int, ...]]], read: Callable[[str], np.ndarray], metadata: Mapping[str, str]
+) -> None:
+    """Writes one safetensors file, tensor by tensor, and syncs it; memory is that of the largest tensor.
+
+    `described` gives type and shape of every tensor; `read(name)` its values in that type. Raises NoSpace.
+    """
+    table: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
+    # widest types first, then by name: the library's own order, which keeps every tensor aligned to its type
+    ordered = sorted(described, key=lambda n: (-np.dtype(NUMPY_TYPES[described[n][0]]).itemsize, n))
+    reached = 0
+    for name in ordered:
+        dtype, shape = described[name]
+        size = _count(shape) * np.dtype(NUMPY_TYPES[dtype]).itemsize
+        table[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [reached, reached + size]}
+        reached += size
+    head = json.dumps(table, separators=(",", ":"), ensure_ascii=False).encode()
+    head += b" " * (-len(head) % 8)
+    with replacing(target) as draft, open(draft, "wb") as file:
+        file.write(len(head).to_bytes(8, "little") + head)
+        for name in ordered:
+            dtype, shape = described[name]
+            array = read(name)
+            if array.shape != shape or array.dtype != np.dtype(NUMPY_TYPES[dtype]):
+                raise ValueError(f"{name} was to be {dtype} {shape} and came as {array.dtype} {array.shape}")
+            file.write(np.ascontiguousarray(array).data)
+        file.flush()
+        os.fsync(file.fileno())

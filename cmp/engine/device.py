@@ -1,0 +1,60 @@
+"""Which device and number type to compute with, and what counts when two machines' pictures are to be equal."""
+
+from __future__ import annotations
+
+import diffusers
+import peft
+import torch
+import transformers
+
+from cmp.errors import BadInput
+
+
+def choose_device(wanted: str) -> torch.device:
+    """The device called `wanted`; "auto" takes CUDA, then Apple's MPS, then the CPU. Raises BadInput for one that is not there."""
+    if wanted == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(wanted)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as fault:
+        raise BadInput(f"the device {wanted!r} cannot be used here", "Set CMP_DEVICE to auto, cpu, cuda, cuda:1 or mps.") from fault
+    return device
+
+
+def choose_dtype(device: torch.device) -> torch.dtype:
+    """Half precision on CUDA, where base models are made for it; full precision elsewhere."""
+    return torch.float16 if device.type == "cuda" else torch.float32
+
+
+def circumstances(device: torch.device, dtype: torch.dtype) -> dict[str, str]:
+    """What changes pixels besides weights and settings, for a cell's key."""
+    return {
+        "device": device.type,
+        "dtype": str(dtype).removeprefix("torch."),
+        "torch": torch.__version__.partition("+")[0],
+        "diffusers": diffusers.__version__,
+        "transformers": transformers.__version__,
+        "peft": peft.__version__,
+        "mode": "exact",
+        "form": "adapter",
+    }
+
+
+def realign(model: torch.nn.Module) -> None:
+    """Moves CPU tensors to 64-byte aligned memory.
+
+    Tensors that lie in a mapped safetensors file start at odd addresses, for which CPU kernels take other paths: the same weights then
+    give results 4e-7 apart, sometimes one grey level in a picture. Aligned, equal weights give equal bits.
+    """
+    for tensor in [*model.parameters(), *model.buffers()]:
+        if tensor.device.type == "cpu" and tensor.data_ptr() % 64:
+            tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
+
+
+def describe_devices() -> list[str]:
+    """What there is to compute with, in words."""
+    found = [f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
+    return [*found, *(["mps"] if torch.backends.mps.is_available() else []), f"cpu ({torch.get_num_threads()} threads)"]

@@ -1,0 +1,194 @@
+"""A base model held in memory, and the one checkpoint it wears: put on, read back, compared, and only then drawn with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline
+from peft.tuners.lora import LoraLayer
+
+from cmp.core.weights import Weights
+from cmp.engine.device import choose_dtype, realign
+from cmp.errors import Refused, Unreadable
+
+ADAPTER = "checkpoint"
+_TRUSTED_LIBRARIES = {"diffusers", "transformers", None}
+
+
+class WornPipeline:
+    """A diffusers pipeline whose weights are known at every moment.
+
+    `wear(...)` replaces what was worn before. `worn` is the digest of the worn weights, None while it is the base model alone.
+    """
+
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        self.device = device
+        self.dtype = choose_dtype(device)
+        self.pipe = load_pipeline(folder, self.dtype)
+        self.pipe.to(device)
+        for component in self._modules().values():
+            realign(component)
+        self.worn: str | None = None
+        self._pairs: dict[str, tuple[int, ...]] = {}
+        self._own: dict[str, torch.nn.Module] = {}
+        self.base_scheduler = type(self.pipe.scheduler)
+        self.scheduler_config = dict(self.pipe.scheduler.config)
+
+    def _modules(self) -> dict[str, torch.nn.Module]:
+        return {name: part for name, part in self.pipe.components.items() if isinstance(part, torch.nn.Module)}
+
+    def wear_nothing(self) -> None:
+        """Back to the base model. The adapter stays attached but switched off, ready for the next checkpoint."""
+        self._restore_components()
+        if self._pairs:
+            self.pipe.disable_lora()
+        self.worn = None
+
+    def wear_lora(self, digest: str, folded: Mapping[str, np.ndarray], strength: float) -> None:
+        """Puts on an adapter given as `read_folded` makes it, and proves it; raises Refused if one tensor did not land."""
+        self._restore_components()
+        if self.worn != digest:
+            self.worn = None
+            self._put_on(folded)
+        self.pipe.enable_lora()
+        self.pipe.set_adapters([ADAPTER], [strength])
+        prove_worn(self._modules(), folded, strength)
+        self.worn = digest
+
+    def _put_on(self, folded: Mapping[str, np.ndarray]) -> None:
+        shapes = {name: values.shape for name, values in folded.items()}
+        if shapes == self._pairs:
+            self._copy_in(folded)
+            return
+        if self._pairs:
+            self.pipe.delete_adapters([ADAPTER])
+            self._pairs = {}
+        state = {name: torch.from_numpy(values).to(self.dtype) for name, values in folded.items()}
+        try:
+            self.pipe.load_lora_weights(state, adapter_name=ADAPTER)
+        except (ValueError, RuntimeError, KeyError) as fault:
+            raise Refused(f"diffusers cannot attach this adapter: {fault}", "It was made for another model architecture.") from fault
+        self._pairs = shapes
+        for component in self._modules().values():
+            component.to(self.device)
+            realign(component)
+
+    @torch.no_grad()
+    def _copy_in(self, folded: Mapping[str, np.ndarray]) -> None:
+        """Checkpoints of one run have the same shapes: their few MB are copied into the adapter that is already there."""
+        for name, parameter in adapter_tensors(self._modules()).items():
+            parameter.copy_(torch.from_numpy(folded[name]))
+
+    def wear_component(self, digest: str, component: str, state: Mapping[str, torch.Tensor]) -> None:
+        """Replaces a whole component, as a full fine-tune needs; strict, so that every tensor is used and none is missing."""
+        if self.worn == digest:
+            return
+        self.wear_nothing()
+        if self._pairs:
+            self.pipe.delete_adapters([ADAPTER])
+            self._pairs = {}
+        base = getattr(self.pipe, component)
+        self._own[component] = base
+        fresh = type(base).from_config(base.config) if hasattr(type(base), "from_config") else type(base)(base.config)
+        try:
+            fresh.load_state_dict(dict(state), strict=True)
+        except RuntimeError as fault:
+            raise Refused(
+                f"these weights are not a {component} of this base model: {str(fault)[:300]}", "Give its own base with --base."
+            ) from fault
+        fresh.to(self.device, self.dtype).eval().requires_grad_(False)
+        realign(fresh)
+        for name, landed in fresh.state_dict().items():
+            if not torch.equal(landed.cpu(), state[name].to(self.dtype)):
+                raise Refused(f"{component}.{name} did not land in the model", "This is a fault of ours; please report it.")
+        setattr(self.pipe, component, fresh)
+        self.worn = digest
+
+    def _restore_components(self) -> None:
+        for name, base in self._own.items():
+            setattr(self.pipe, name, base)
+            self.worn = None
+        self._own.clear()
+
+
+def adapter_tensors(modules: Mapping[str, torch.nn.Module]) -> dict[str, torch.nn.Parameter]:
+    """Every adapter tensor that is really in the model, under diffusers' names."""
+    found = {}
+    for component, model in modules.items():
+        for name, module in model.named_modules():
+            if isinstance(module, LoraLayer):
+                for half in ("lora_A", "lora_B"):
+                    for adapter, layer in getattr(module, half).items():
+                        suffix = "" if adapter == ADAPTER else f".{adapter}"
+                        found[f"{component}.{name}.{half}{suffix}.weight"] = layer.weight
+    return found
+
+
+def prove_worn(modules: Mapping[str, torch.nn.Module], folded: Mapping[str, np.ndarray], strength: float) -> None:
+    """Compares the model with the checkpoint: the same names, the same values, every scale as asked for.
+
+    This is rule one: the model is asked, not the loader, because loaders have been seen to load nothing and only log it.
+    """
+    inside = adapter_tensors(modules)
+    if set(inside) != set(folded):
+        lost, strange = sorted(set(folded) - set(inside)), sorted(set(inside) - set(folded))
+        told = [f"{len(lost)} did not land, for example {lost[0]}"] if lost else []
+        told += [f"{len(strange)} are in the model and not in the checkpoint, for example {strange[0]}"] if strange else []
+        raise Refused(f"of {len(folded)} adapter tensors {'; '.join(told)}", "The checkpoint was made for another model; give its base.")
+    for name, parameter in inside.items():
+        expected = torch.from_numpy(folded[name]).to(parameter.dtype)
+        if not torch.equal(parameter.detach().cpu(), expected):
+            raise Refused(f"{name} in the model is not what the checkpoint holds", "This is a fault of ours; please report it.")
+    for component, model in modules.items():
+        for name, module in model.named_modules():
+            if isinstance(module, LoraLayer) and (module.scaling.get(ADAPTER) != strength or module.disable_adapters or module.merged):
+                raise Refused(f"{component}.{name} is not drawn at strength {strength:g}", "This is a fault of ours; please report it.")
+
+
+def check_fits(weights: Weights, shapes: Mapping[str, tuple[int, ...]], lora_shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raises Refused if one module of the adapter is not in the base or has other measures; names the first.
+
+    `shapes` are the base component's tensors, `lora_shapes` the checkpoint's. Some module names exist in several architectures, so
+    that "most names match" says nothing.
+    """
+    for pair in weights.pairs:
+        base = shapes.get(f"{pair.module}.weight")
+        if base is None:
+            raise Refused(
+                f"the base model has no module {pair.module}, which the checkpoint adapts",
+                "It was trained on another architecture; give its own base with --base.",
+            )
+        down, up = lora_shapes[pair.down], lora_shapes[pair.up]
+        if (up[0], down[1]) != (base[0], base[1]):
+            raise Refused(
+                f"{pair.module} is {base[1]} → {base[0]} in the base and {down[1]} → {up[0]} in the checkpoint",
+                "It was trained on another base model; give it with --base.",
+            )
+
+
+def load_pipeline(folder: Path, dtype: torch.dtype) -> Any:
+    """The pipeline in a folder, from this disk alone; never runs code that lies in the folder."""
+    try:
+        index = json.loads((folder / "model_index.json").read_bytes())
+    except (OSError, ValueError) as fault:
+        raise Unreadable(f"{folder} is no diffusers pipeline: {fault}", "Give a folder that has a model_index.json.") from fault
+    for name, parts in index.items():
+        if isinstance(parts, list) and parts and parts[0] not in _TRUSTED_LIBRARIES and name != "safety_checker":
+            raise Refused(
+                f"{folder} wants {name} from {parts[0]!r}, which is code of its own",
+                "Only diffusers' and transformers' classes are loaded.",
+            )
+    spared: dict[str, Any] = {name: None for name in ("safety_checker", "feature_extractor", "image_encoder") if name in index}
+    if "requires_safety_checker" in index:
+        spared["requires_safety_checker"] = False
+    try:
+        pipe = DiffusionPipeline.from_pretrained(folder, dtype=dtype, local_files_only=True, trust_remote_code=False, **spared)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as fault:
+        raise Unreadable(f"cannot load the base model {folder}: {fault}", "Check that the folder is complete.") from fault
+    pipe.set_progress_bar_config(disable=True)
+    return pipe

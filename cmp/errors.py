@@ -1,0 +1,74 @@
+"""Every error that a user can meet, named by what the caller can do about it.
+
+A message says what happened and quotes the value; `hint` says what to do. Anything that is not a `CmpError` is a fault of this
+program and keeps its traceback. Exit codes and HTTP statuses are part of the contract with scripts.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class CmpError(Exception):
+    """Base of the family; raised only through its subclasses."""
+
+    title: ClassVar[str] = "Failed"
+    exit_code: ClassVar[int] = 70
+    http_status: ClassVar[int] = 500
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def as_json(self) -> dict[str, object]:
+        """The contract's error value: `{"error", "hint", "code"}`."""
+        return {"error": self.message, "hint": self.hint, "code": self.exit_code}
+
+
+class BadInput(CmpError):
+    """A value that was given cannot be used; giving another one helps."""
+
+    title, exit_code, http_status = "Cannot use that", 2, 422
+
+
+class NotFound(CmpError):
+    """What was named is not there."""
+
+    title, exit_code, http_status = "Not found", 3, 404
+
+
+class Unreadable(CmpError):
+    """A file is there but is damaged, incomplete, or not permitted to be read."""
+
+    title, exit_code, http_status = "Cannot read", 4, 422
+
+
+class Refused(CmpError):
+    """Doing it would lose something, or show something false."""
+
+    title, exit_code, http_status = "Refused", 5, 409
+
+
+class NoSpace(CmpError):
+    """The disk cannot hold the result."""
+
+    title, exit_code, http_status = "Not enough space", 6, 507
+
+
+class Locked(CmpError):
+    """Another process is doing the same thing right now."""
+
+    title, exit_code, http_status = "In use", 75, 409
+
+
+class Cancelled(CmpError):
+    """The user stopped it."""
+
+    title, exit_code, http_status = "Cancelled", 130, 409
+
+
+def as_error(message: str, hint: str, code: int) -> CmpError:
+    """The error of that exit code, for a fault that was kept as a value."""
+    kinds = {kind.exit_code: kind for kind in CmpError.__subclasses__()}
+    return kinds.get(code, CmpError)(message, hint)

@@ -1,0 +1,179 @@
+"""Serves page, REST and pictures on one port, behind one guard."""
+
+from __future__ import annotations
+
+import hmac
+import os
+import secrets
+import socket
+from collections.abc import Awaitable, Callable, MutableMapping
+from importlib.resources import files
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from cmp.errors import BadInput, CmpError
+from cmp.viewer import HEAD, asset
+from cmp.workbench import Workbench
+
+COOKIE = "cmp_token"
+FOR_EVER = "private, max-age=31536000, immutable"
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_TYPES = {"css": "text/css", "js": "text/javascript"}
+
+Scope = MutableMapping[str, Any]
+App = Callable[[Scope, Any, Any], Awaitable[None]]
+
+
+class Guard:
+    """Lets nothing write from another site, and where a token is set lets nobody in without it.
+
+    The token is taken from `Authorization: Bearer`, from `X-CMP-Token`, or from a cookie that is set once by `?token=`.
+    """
+
+    def __init__(self, app: App, token: str | None) -> None:
+        self.app = app
+        self.token = token
+
+    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request = Request(scope)
+        answer = self._foreign(request) or self._token_in_address(request) or self._unknown(request)
+        await (answer or self.app)(scope, receive, send)
+
+    def _foreign(self, request: Request) -> Response | None:
+        origin = request.headers.get("origin")
+        if request.method in ("GET", "HEAD", "OPTIONS") or not origin or urlsplit(origin).netloc == request.headers.get("host"):
+            return None
+        return refusal(403, f"the request comes from {origin!r}, another site", "Use the dashboard's own address.")
+
+    def _token_in_address(self, request: Request) -> Response | None:
+        given = parse_qs(request.url.query).get("token", [""])[0]
+        if not self.token or request.method != "GET" or not _same(given, self.token):
+            return None
+        answer = RedirectResponse(request.url.path or "/", 303)
+        answer.set_cookie(COOKIE, self.token, httponly=True, samesite="lax", secure=request.url.scheme == "https")
+        return answer
+
+    def _unknown(self, request: Request) -> Response | None:
+        if not self.token:
+            return None
+        bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
+        shown = (bearer, request.headers.get("x-cmp-token", ""), request.cookies.get(COOKIE, ""))
+        if any(_same(given, self.token) for given in shown):
+            return None
+        return refusal(401, "this dashboard needs its token", "Open the address with ?token=… that was printed where it was started.")
+
+
+def _same(given: str, token: str) -> bool:
+    return hmac.compare_digest(given.encode(), token.encode())
+
+
+def refusal(status: int, error: str, hint: str) -> Response:
+    return JSONResponse({"detail": {"error": error, "hint": hint, "code": status}}, status)
+
+
+def file_routes(bench: Workbench) -> list[BaseRoute]:
+    """Viewer files and pictures. No path ever comes from a caller: cells and samples are named by digests."""
+
+    def static(request: Request) -> Response:
+        name = request.path_params["name"]
+        if name == "plotly.min.js":
+            content = files("plotly").joinpath("package_data", name).read_bytes()
+            return Response(content, media_type=_TYPES["js"], headers={"Cache-Control": FOR_EVER})
+        return _or_refusal(lambda: Response(asset(name), media_type=_TYPES[name.rpartition(".")[2]], headers={"Cache-Control": FOR_EVER}))
+
+    def picture(kind: str) -> Callable[[Request], Response]:
+        def answer(request: Request) -> Response:
+            def read() -> Response:
+                content, media_type = bench.picture(kind, request.path_params["name"])
+                return Response(content, media_type=media_type, headers={"Cache-Control": FOR_EVER, "X-Content-Type-Options": "nosniff"})
+
+            return _or_refusal(read)
+
+        return answer
+
+    return [
+        Route("/cmp/static/{name}", static),
+        Route("/cmp/cell/{name}", picture("cell")),
+        Route("/cmp/sample/{name}", picture("sample")),
+    ]
+
+
+def _or_refusal(make: Callable[[], Response]) -> Response:
+    try:
+        return make()
+    except CmpError as fault:
+        return JSONResponse({"detail": fault.as_json()}, fault.http_status)
+
+
+def launch_options(bench: Workbench, host: str) -> dict[str, Any]:
+    """What gradio's `launch` needs so that routes, guard and limits hold however it is started."""
+    from cmp.rest import api_routes
+    from cmp.ui.page import CSS
+
+    middleware = [Middleware(Guard, token=bench.settings.token)]
+    if host in LOOPBACK:  # a page of another site must not reach this server through a name that it lets point here
+        middleware.insert(0, Middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK)))
+    return {
+        "app_kwargs": {
+            "routes": [*file_routes(bench), *api_routes(bench)],
+            "middleware": middleware,
+            "title": "cmp",
+            "docs_url": None,
+            "redoc_url": None,
+        },
+        "head": HEAD,
+        "css": CSS,
+        "run_history": False,
+        "ssr_mode": False,  # with it a Node process stands in front and hides our routes
+        "enable_monitoring": False,
+        "share": False,
+        "max_file_size": "5mb",
+        "footer_links": [],
+        "quiet": True,
+    }
+
+
+def prepare_environment(bench: Workbench, environ: MutableMapping[str, str]) -> None:
+    """Gradio's own settings, before it is imported: no telemetry, and a temporary folder that no other program shares."""
+    environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    environ.setdefault("GRADIO_TEMP_DIR", str(bench.settings.home / "gradio"))
+    environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+
+def serve_forever(bench: Workbench, host: str = "127.0.0.1") -> None:
+    """Serves until it is interrupted; raises BadInput if the port is taken."""
+    if host not in LOOPBACK and not bench.settings.token:
+        from dataclasses import replace
+
+        bench.settings = replace(bench.settings, token=secrets.token_urlsafe(24))
+    port = free_port(host, bench.settings.port)
+    prepare_environment(bench, os.environ)
+    from cmp.ui.page import build_page
+
+    page = build_page(bench)
+    page.queue(max_size=64, default_concurrency_limit=8)
+    query = f"?token={bench.settings.token}" if bench.settings.token else ""
+    print(f"cmp serves {', '.join(map(str, bench.roots))}\nOpen http://{host}:{port}/{query}", flush=True)
+    page.launch(server_name=host, server_port=port, **launch_options(bench, host))
+
+
+def free_port(host: str, port: int) -> int:
+    """The port to listen on; 0 asks the system for a free one. Raises BadInput for one that is taken."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as fault:
+            raise BadInput(
+                f"cannot listen on {host}:{port}: {fault.strerror}", "Choose another with --port, or --port 0 for any free one."
+            ) from fault
+        return int(probe.getsockname()[1])

@@ -1,0 +1,201 @@
+"""The Compare tab: the same prompts and seeds at every chosen checkpoint, or the pictures that the trainer drew."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gradio as gr
+
+from cmp import viewer
+from cmp.core.axes import parse_axis, parse_whole_axis
+from cmp.core.conversion import parse_alpha
+from cmp.core.grids import SCHEDULERS, GridSpec, Prompt, Sampling, Tile
+from cmp.core.runs import Checkpoint, Library, Run, Sample, validation_prompts
+from cmp.disk.ready import Answers
+from cmp.errors import BadInput, NotFound
+from cmp.jobs import Job
+from cmp.ui.faults import cancelling, told
+from cmp.ui.runs_tab import RunsTab
+from cmp.ui.values import matrix, samples_matrix
+from cmp.workbench import Workbench
+
+BASE = "base"
+DRAWN, SAMPLES = "drawn here", "drawn by the trainer"
+EMPTY = {
+    "title": "",
+    "columns": [],
+    "rows": [],
+    "cells": [],
+    "done": 0,
+    "total": 0,
+    "note": "Choose checkpoints and a prompt, and press Draw.",
+}
+
+
+def build_compare_tab(bench: Workbench, tab: gr.Tab, tabs: gr.Tabs, runs_tab: RunsTab) -> None:
+    """Lays out the tab and connects its events."""
+    job_id = gr.Textbox(visible=False)
+    with gr.Row():
+        with gr.Column(scale=1, min_width=320):
+            source = gr.Radio([DRAWN, SAMPLES], value=DRAWN, label="Pictures", elem_id="compare-source")
+            runs = gr.Dropdown([], multiselect=True, label="Runs", elem_id="compare-runs")
+            picks = gr.CheckboxGroup([], label="Checkpoints", elem_id="compare-checkpoints")
+            prompts = gr.Textbox(label="Prompts, one per line", lines=2, elem_id="compare-prompts")
+            with gr.Row():
+                draw = gr.Button("Draw", variant="primary", elem_id="compare-draw", min_width=80)
+                cancel = gr.Button("Cancel", elem_id="compare-cancel", min_width=80)
+            status = gr.Textbox(label="Drawing", interactive=False, lines=1, elem_id="compare-status")
+            seeds = gr.Textbox("0", label="Seeds", info="0 · 1-4 · 7, 11", elem_id="compare-seeds")
+            negative = gr.Textbox(label="Negative prompt", lines=1, elem_id="compare-negative")
+            with gr.Accordion("Sampling", open=False):
+                steps = gr.Slider(1, 100, 12, step=1, label="Denoising steps", elem_id="compare-steps")
+                guidance = gr.Slider(0, 20, 4, step=0.5, label="Guidance scale (CFG)", elem_id="compare-guidance")
+                strengths = gr.Textbox("1", label="LoRA strengths", info="1 · 0.5-1 [3] · 0, 0.5, 1", elem_id="compare-strengths")
+                scheduler = gr.Dropdown(list(SCHEDULERS), value="base", label="Sampler", elem_id="compare-scheduler")
+            with gr.Accordion("Base model and alpha", open=False) as asking:
+                base = gr.Textbox(label="Base model: an id or a folder on this computer", elem_id="compare-base")
+                alpha = gr.Textbox(label="The LoRA's alpha, where nothing says it", elem_id="compare-alpha")
+        with gr.Column(scale=4, min_width=480, elem_id="grid-column"):
+            grid = gr.HTML(
+                EMPTY, apply_default_css=False, html_template=viewer.MATRIX_TEMPLATE, js_on_load=viewer.matrix_on_load(), elem_id="grid"
+            )
+    clock = gr.Timer(0.3, active=False)
+
+    def enter(picked: list[str], ticked: list[str], run_id: str, text: str) -> Any:
+        library = bench.library(fresh=False)
+        known = [run.id for run in library.runs]
+        picked = [name for name in picked if name in known] or [name for name in (run_id,) if name in known] or known[:1]
+        text = text or "\n".join(first_prompts(library, picked))
+        choices = [(bench.name_of(run), run.id) for run in library.runs]
+        return gr.update(choices=choices, value=picked), pick_update(bench, library, picked, ticked), text
+
+    def change_runs(picked: list[str], ticked: list[str]) -> Any:
+        return pick_update(bench, bench.library(fresh=False), picked, ticked)
+
+    def compare_selected(run_id: str, ticks: str, text: str) -> Any:
+        library = bench.library(fresh=False)
+        update = pick_update(bench, library, [run_id], [BASE, *ticks.split("\n")] if ticks else [])
+        choices = [(bench.name_of(run), run.id) for run in library.runs]
+        text = text or "\n".join(first_prompts(library, [run_id]))
+        return gr.Tabs(selected="compare"), gr.update(choices=choices, value=[run_id]), update, text
+
+    @told
+    def start(
+        picked: list[str], text: str, neg: str, seed: str, count: float, cfg: float, strength: str, name: str, base_: str, alpha_: str
+    ) -> Any:
+        spec = read_spec(bench, picked, text or "", neg or "", seed, Sampling(int(count), float(cfg), scheduler=name), strength)
+        given = Answers(parse_alpha(alpha_), (base_ or "").strip() or None)
+        runs_ = runs_of(bench, spec, picked)
+        for run in runs_ if given != Answers() else ():
+            bench.answer(run, given)
+        job = bench.jobs.start("grid", f"{spec.size} cells", spec.size, lambda: bench.draw_grid(spec, runs_, given), spec)
+        return job.id, gr.Timer(active=True), DRAWN, "loading the base model …", grid_value(bench, job)
+
+    def watch(job: str) -> Any:
+        found = bench.jobs.find(job)
+        text, ask = grid_status(found)
+        return grid_value(bench, found), text, gr.Timer(active=not found.over), gr.Accordion(open=True) if ask else gr.skip()
+
+    @told
+    def show(which: str, picked: list[str], job: str) -> Any:
+        if which == SAMPLES:
+            return trainer_grid(bench, picked)
+        return grid_value(bench, bench.jobs.find(job)) if job else EMPTY
+
+    tab.select(enter, [runs, picks, runs_tab.chosen, prompts], [runs, picks, prompts], queue=False, show_progress="hidden")
+    runs.input(change_runs, [runs, picks], picks, queue=False, show_progress="hidden")
+    runs_tab.compare.click(compare_selected, [runs_tab.chosen, runs_tab.ticked, prompts], [tabs, runs, picks, prompts], queue=False)
+    asked = [picks, prompts, negative, seeds, steps, guidance, strengths, scheduler, base, alpha]
+    draw.click(start, asked, [job_id, clock, source, status, grid], show_progress="hidden")
+    cancel.click(cancelling(bench), job_id, None, queue=False)
+    clock.tick(watch, job_id, [grid, status, clock, asking], queue=False, show_progress="hidden")
+    source.input(show, [source, runs, job_id], grid, queue=False, show_progress="hidden")
+
+
+def first_prompts(library: Library, picked: Sequence[str]) -> list[str]:
+    """Two of the prompts that the runs were validated with: what their trainer thought worth looking at."""
+    return next((list(found[:2]) for run in library.runs if run.id in picked and (found := validation_prompts(run))), [])
+
+
+def pick_update(bench: Workbench, library: Library, picked: Sequence[str], ticked: Sequence[str]) -> Any:
+    """The checkpoints to choose from; those that cannot be used are left out, the Runs tab says why."""
+    chosen = [run for run in library.runs if run.id in picked]
+    choices = [("base model", BASE)] if chosen else []
+    for run in chosen:
+        for c in run.checkpoints:
+            if c.flaw is None:
+                choices.append((bench.name_of(c) if len(chosen) == 1 else f"{bench.name_of(run)} · {bench.name_of(c)}", c.id))
+    known = {value for _, value in choices}
+    kept = [value for value in ticked if value in known]
+    return gr.update(choices=choices, value=kept or [value for _, value in choices])
+
+
+def read_spec(
+    bench: Workbench, picked: Sequence[str], text: str, negative: str, seeds: str, sampling: Sampling, strengths: str
+) -> GridSpec:
+    """The grid that the form describes; raises BadInput that names the field."""
+    prompts = tuple(Prompt(line.strip(), negative.strip()) for line in text.splitlines() if line.strip())
+    if not picked:
+        raise BadInput("no checkpoint is chosen", "Tick at least one, or the base model.")
+    if not prompts:
+        raise BadInput("there is no prompt", "Write what to draw, one prompt per line.")
+    checkpoints = tuple(bench.find(name, only_ids=True)[1] for name in picked if name != BASE)
+    columns = (*((None,) if BASE in picked else ()), *sorted((c for c in checkpoints if c), key=lambda c: (c.run_id, c.sort_key)))
+    return GridSpec(columns, prompts, parse_whole_axis(seeds, "seeds"), parse_axis(strengths, "strengths"), (sampling,))
+
+
+def runs_of(bench: Workbench, spec: GridSpec, picked: Sequence[str]) -> list[Run]:
+    """The runs of a grid's checkpoints. The base model alone is that of the first run there is."""
+    library = bench.library(fresh=False)
+    names = dict.fromkeys(c.run_id for c in spec.checkpoints if c)
+    if names:
+        return [library.run(name) for name in names]
+    if not library.runs:
+        raise NotFound("there is no run, so no base model is known", "Add a folder in the Runs tab.")
+    return [library.runs[0]]
+
+
+def grid_value(bench: Workbench, job: Job) -> dict[str, Any]:
+    """What the viewer shows of a grid that is being drawn or has been."""
+    assert isinstance(job.subject, GridSpec)
+    tiles = [item for item in job.items if isinstance(item, Tile)]
+    several = len({c.run_id for c in job.subject.checkpoints if c}) > 1
+
+    def label(checkpoint: Checkpoint | None) -> tuple[str, str]:
+        if checkpoint is None:
+            return "base model", ""
+        name = bench.name_of(checkpoint)
+        named = f"step {name}" if name == str(checkpoint.step) else name
+        return named, bench.name_of(bench.library(fresh=False).run(checkpoint.run_id)) if several else ""
+
+    return matrix(job.subject, tiles, label, working=not job.over)
+
+
+def grid_status(job: Job) -> tuple[str, bool]:
+    """How far a grid has come, in words, and whether the user is asked for a base model or an alpha."""
+    tiles = [item for item in job.items if isinstance(item, Tile)]
+    faults = [tile.fault for tile in tiles if tile.fault]
+    reused = sum(tile.reused for tile in tiles)
+    lines = [f"{job.state}: {len(tiles)} of {job.total} cells" + (f", {reused} reused" if reused else "")]
+    if faults:
+        lines.append(f"{len(faults)} could not be drawn: {faults[0].error} {faults[0].hint}")
+    ask = any("--base" in fault.hint or "--alpha" in fault.hint for fault in faults)
+    if ask:
+        lines.append("Which base model, which alpha? Say so under “Base model and alpha” and press Draw again.")
+    if job.error:
+        lines.append(f"{job.error.message} {job.error.hint}")
+    return "\n".join(lines), ask
+
+
+def trainer_grid(bench: Workbench, picked: Sequence[str]) -> dict[str, Any]:
+    """The pictures that the trainer of the first picked run left."""
+    library = bench.library(fresh=False)
+    run = next((r for r in library.runs if r.id in picked and r.samples), None) or next((r for r in library.runs if r.id in picked), None)
+    if run is None:
+        raise NotFound("no run is chosen", "Choose one above.")
+
+    def url(sample: Sample, whole: bool) -> str:
+        return f"/cmp/sample/{bench.sample_name(sample)}.{'png' if whole else '256.webp'}"
+
+    return samples_matrix(run, bench.name_of, url)

@@ -1,0 +1,36 @@
+"""What every tab does alike: errors of input become the page's own messages, and a job is cancelled."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+
+from cmp.errors import CmpError
+from cmp.workbench import Workbench
+
+
+def told(handler: Callable[..., Any]) -> Callable[..., Any]:
+    """The handler, whose errors of input appear as a message with what to do. Anything else is a fault of ours and is logged."""
+
+    @functools.wraps(handler)
+    def answer(*values: Any) -> Any:
+        try:
+            return handler(*values)
+        except CmpError as fault:
+            raise gr.Error(f"{fault.message} {fault.hint}".strip(), title=fault.title, duration=15, print_exception=False) from None
+
+    return answer
+
+
+def cancelling(bench: Workbench) -> Callable[[str], None]:
+    """The handler of a Cancel button that is given the id of the job it belongs to, empty before the first."""
+
+    @told
+    def cancel(job_id: str) -> None:
+        if job_id:
+            bench.jobs.cancel(job_id)
+
+    return cancel

@@ -1,0 +1,32 @@
+"""The page: one tab per file, nothing else."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from cmp.ui.compare_tab import build_compare_tab
+from cmp.ui.curves_tab import build_curves_tab
+from cmp.ui.runs_tab import build_runs_tab
+from cmp.workbench import Workbench
+
+CSS = """
+.gradio-container { max-width: 1680px !important; }
+footer { display: none !important; }
+#problems textarea { color: #b42318; }
+#grid-column { position: sticky; top: 8px; align-self: flex-start; }
+"""
+DEMO = "  \nThis is the bundled demo. Start with `--runs DIR`, or add a folder below, to see your own runs."
+
+
+def build_page(bench: Workbench) -> gr.Blocks:
+    """The whole dashboard; `server.launch_options` says how to launch it."""
+    with gr.Blocks(title="Checkpoint comparison", analytics_enabled=False, delete_cache=(3600, 86400)) as page:
+        gr.Markdown("## Checkpoint comparison" + (DEMO if bench.shows_demo else ""))
+        with gr.Tabs() as tabs:
+            with gr.Tab("Runs", id="runs"):
+                runs = build_runs_tab(bench, page)
+            with gr.Tab("Curves", id="curves") as curves_tab:
+                build_curves_tab(bench, curves_tab, runs.chosen)
+            with gr.Tab("Compare", id="compare") as compare_tab:
+                build_compare_tab(bench, compare_tab, tabs, runs)
+    return page

@@ -1,0 +1,103 @@
+// A table whose rows are ticked (many) or chosen (one): runs and checkpoints. Sorting is by value, so that step 500 stands before 1000.
+(() => {
+  "use strict";
+  const { el, setText } = window.cmpDom;
+
+  const textOf = (cell) => (cell && typeof cell === "object" ? cell.text : cell) ?? "";
+  const sortOf = (cell) => (cell && typeof cell === "object" && "sort" in cell ? cell.sort : textOf(cell));
+
+  const compare = (a, b) => {
+    const [x, y] = [sortOf(a), sortOf(b)];
+    if (x === null || y === null) return (x === null) - (y === null); // what has no value stands last
+    return typeof x === "number" && typeof y === "number" ? x - y : String(x).localeCompare(String(y));
+  };
+
+  window.cmpTable = (root, { onPick }) => {
+    let value = { columns: [], rows: [], ticked: [], many: true };
+    let ticked = new Set();
+    let order = null; // {column, down}
+
+    const head = el("tr");
+    const body = el("tbody");
+    const note = el("p", { class: "cmp-note" });
+    const table = el("table", {}, el("thead", {}, head), body);
+    root.classList.add("cmp-table");
+    root.replaceChildren(el("div", { class: "cmp-box" }, table), note);
+
+    const tell = () => onPick({ index: 0, value: [...ticked].join("\n"), ticked: [...ticked] });
+
+    const pick = (row) => {
+      if (value.many) {
+        if (!ticked.delete(row.key)) ticked.add(row.key);
+      } else if (ticked.has(row.key)) return;
+      else ticked = new Set([row.key]);
+      draw();
+      tell();
+    };
+
+    const pickAll = (on) => {
+      ticked = new Set(on ? value.rows.filter((row) => row.usable).map((row) => row.key) : []);
+      draw();
+      tell();
+    };
+
+    const drawHead = () => {
+      const cells = [];
+      if (value.many) {
+        const usable = value.rows.filter((row) => row.usable);
+        const all = el("input", { type: "checkbox", "aria-label": "tick all", change: (event) => pickAll(event.target.checked) });
+        all.checked = usable.length > 0 && usable.every((row) => ticked.has(row.key));
+        cells.push(el("th", { class: "cmp-tick" }, all));
+      }
+      if (value.rows.some((row) => row.thumb)) cells.push(el("th", { text: value.thumbs || "" }));
+      value.columns.forEach((name, i) => {
+        const sorted = order && order.column === i;
+        const button = el("button", { type: "button", text: name + (sorted ? (order.down ? " ↓" : " ↑") : ""), click: () => sortBy(i) });
+        const figures = value.rows.some((row) => typeof sortOf(row.cells[i]) === "number");
+        cells.push(el("th", { class: figures ? "cmp-figure" : "", "aria-sort": sorted ? (order.down ? "descending" : "ascending") : "none" }, button));
+      });
+      head.replaceChildren(...cells);
+    };
+
+    const sortBy = (column) => {
+      order = { column, down: !!order && order.column === column && !order.down };
+      draw();
+    };
+
+    const drawRow = (row, withThumbs) => {
+      const on = ticked.has(row.key);
+      const cells = [];
+      const choose = () => { if (row.usable || !value.many) pick(row); };
+      if (value.many) {
+        const box = el("input", { type: "checkbox", "aria-label": textOf(row.cells[0]), change: choose, click: (event) => event.stopPropagation() });
+        box.checked = on;
+        box.disabled = !row.usable;
+        cells.push(el("td", { class: "cmp-tick" }, box));
+      }
+      if (withThumbs) cells.push(el("td", { class: "cmp-thumb" }, ...(row.thumb ? [el("img", { src: row.thumb, alt: "sample", loading: "lazy" })] : [])));
+      for (const cell of row.cells) {
+        cells.push(el("td", { text: textOf(cell), class: typeof sortOf(cell) === "number" ? "cmp-figure" : "" }));
+      }
+      if (row.flaw) cells.at(-1).append(el("span", { class: "cmp-flaw", text: row.flaw }));
+      return el("tr", { class: on ? "is-ticked" : "", "data-key": row.key, "aria-selected": String(on), click: choose }, ...cells);
+    };
+
+    const draw = () => {
+      drawHead();
+      const rows = [...value.rows];
+      if (order) rows.sort((a, b) => compare(a.cells[order.column], b.cells[order.column]) * (order.down ? -1 : 1));
+      const withThumbs = rows.some((row) => row.thumb);
+      body.replaceChildren(...rows.map((row) => drawRow(row, withThumbs)));
+    };
+
+    const update = (next) => {
+      if (!next) return;
+      value = next;
+      const keys = new Set(value.rows.map((row) => row.key));
+      ticked = new Set((value.ticked || []).filter((key) => keys.has(key)));
+      draw();
+      setText(note, value.note);
+    };
+    return { update };
+  };
+})();

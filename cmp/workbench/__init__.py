@@ -1,0 +1,165 @@
+"""The verbs. Page, command line and REST all call these and nothing below them; the store, the jobs and the one GPU belong here."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cmp.core.conversion import Conversion, ConversionPlan
+from cmp.core.grids import Cell, GridSpec, Tile
+from cmp.core.progress import Progress
+from cmp.core.runs import Checkpoint, Run
+from cmp.disk.describe import describe_machine, why_not_listed
+from cmp.disk.planning import check_space, make_way, plan_conversion
+from cmp.disk.ready import Answers, Ready, ready_checkpoint
+from cmp.errors import BadInput, CmpError, NotFound
+from cmp.jobs import Jobs
+from cmp.settings import Settings
+from cmp.workbench.shelf import Curves, Shelf
+
+if TYPE_CHECKING:
+    from cmp.engine.draw import Studio
+
+__all__ = ["Curves", "FailedConversion", "Workbench"]
+
+
+@dataclass(frozen=True, slots=True)
+class FailedConversion:
+    """A conversion that did not come about, and why."""
+
+    checkpoint: str
+    error: CmpError
+
+
+class Workbench(Shelf):
+    """Everything one process can do with runs. Safe to use from several threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.jobs = Jobs()
+        self.gpu = threading.Lock()
+        self._studio: Studio | None = None
+
+    def doctor(self, path: Path | None = None) -> dict[str, object]:
+        """Why a folder is not listed, or what this machine can do."""
+        if path is not None:
+            return {"why": why_not_listed(path.expanduser().absolute())}
+        from cmp.engine.device import describe_devices
+
+        return describe_machine(self.roots, self.bases, self.settings.home) | {"device": describe_devices()}
+
+    # -- conversion ----------------------------------------------------------------------------------------------------
+
+    def plan_conversion(
+        self, target: str, form: str, given: Answers = Answers(), *, output: Path | None = None, force: bool = False
+    ) -> ConversionPlan:
+        """What converting one checkpoint would do, from headers alone; raises what stands against it."""
+        run, checkpoint = self.find(target)
+        if checkpoint is None:
+            raise BadInput(f"{target!r} is a run, and a checkpoint is converted", f"Name one, such as {target}@final, or all of them.")
+        return plan_conversion(run, checkpoint, form, self.bases, self.store, given, output=output, force=force)
+
+    def convert(self, plan: ConversionPlan) -> Generator[Progress, None, Conversion]:
+        """Carries out a plan; raises NoSpace before the first byte if the result does not fit."""
+        check_space([plan])
+        if plan.replaces:
+            make_way(plan.target, plan.run.folder)
+        if plan.form == "pipeline":
+            from cmp.engine.convert import convert_to_pipeline as carry_out
+        else:
+            from cmp.disk.lora_file import convert_to_lora as carry_out
+        conversion = yield from carry_out(plan)
+        self._library = None
+        return conversion
+
+    def convert_all(
+        self, plans: Iterable[ConversionPlan], given: Answers = Answers()
+    ) -> Iterator[Progress | Conversion | FailedConversion]:
+        """Converts one after another; one that fails is told as such and does not stop the rest.
+
+        What the user said of scale and base is remembered for the run once a conversion with it has come out well.
+        """
+        plans = [plan for plan in plans if not plan.done]
+        check_space(plans)
+        for done, plan in enumerate(plans):
+            try:
+                work = self.convert(plan)
+                while True:
+                    try:
+                        step = next(work)
+                    except StopIteration as finished:
+                        if given != Answers():
+                            self.answer(plan.run, given)
+                        yield finished.value
+                        break
+                    yield Progress(done, len(plans), f"{plan.checkpoint.id}: {step.what}")
+            except CmpError as fault:
+                yield FailedConversion(plan.checkpoint.id, fault)
+        yield Progress(len(plans), len(plans), "done")
+
+    # -- grids ---------------------------------------------------------------------------------------------------------
+
+    def studio(self) -> Studio:
+        """The models in memory; the first call imports torch."""
+        if self._studio is None:
+            from cmp.engine.draw import Studio
+
+            self._studio = Studio(self.settings.device)
+        return self._studio
+
+    def ready(self, run: Run, checkpoint: Checkpoint, given: Answers = Answers()) -> Ready:
+        """A checkpoint ready to be drawn with; raises what stands against it."""
+        return ready_checkpoint(run, checkpoint, self.bases, self.store, given, need_base=True)
+
+    def draw_grid(self, spec: GridSpec, runs: Iterable[Run], given: Answers = Answers()) -> Iterator[Tile]:
+        """Draws every cell of a grid that has not been drawn before; see `engine.draw.draw_cells`.
+
+        `runs` are those that the checkpoints belong to; the base column is drawn with the base of the first.
+        """
+        from cmp.engine.draw import draw_cells
+
+        known: dict[str | None, Ready | CmpError] = {}
+        by_id = {run.id: run for run in runs}
+
+        def make_ready(cell: Cell) -> Ready:
+            name = cell.checkpoint.id if cell.checkpoint else None
+            if name not in known:
+                known[name] = self._try_ready(cell.checkpoint, by_id, given)
+            found = known[name]
+            if isinstance(found, CmpError):
+                raise found
+            return found
+
+        return draw_cells(spec.cells(), make_ready, self.studio(), self.store, self.gpu)
+
+    def _try_ready(self, checkpoint: Checkpoint | None, runs: dict[str, Run], given: Answers) -> Ready | CmpError:
+        """Asked once per checkpoint and grid, so that a column that cannot be drawn says so at once in all its cells."""
+        try:
+            if checkpoint is not None:
+                return self.ready(runs[checkpoint.run_id], checkpoint, given)
+            return self._any_ready(next(iter(runs.values())), given)
+        except CmpError as fault:
+            return fault
+
+    def _any_ready(self, run: Run, given: Answers) -> Ready:
+        """The base column needs a run's base, whichever of its checkpoints leads to it."""
+        faults: list[CmpError] = []
+        for checkpoint in run.checkpoints:
+            try:
+                return self.ready(run, checkpoint, given)
+            except CmpError as fault:
+                faults.append(fault)
+        raise faults[0] if faults else NotFound(f"run {run.id!r} has no checkpoint", "Its base model is known only through them.")
+
+    # -- what is in memory ---------------------------------------------------------------------------------------------
+
+    def device_name(self) -> str:
+        """The kind of device that is drawn with: "cuda", "mps" or "cpu"."""
+        return str(self.studio().device.type)
+
+    def loaded_models(self) -> list[str]:
+        """The base models in memory now."""
+        return self._studio.loaded if self._studio else []

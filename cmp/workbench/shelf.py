@@ -1,0 +1,183 @@
+"""The runs that a workbench knows: where it looks, what it found, what things are called, and the pictures that belong to them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cmp.core.curves import LossCurve
+from cmp.core.runs import Checkpoint, Library, Run, Sample, display_name
+from cmp.disk.alias import merge_same_weights
+from cmp.disk.demo import open_demo
+from cmp.disk.describe import describe_checkpoint, describe_run
+from cmp.disk.locate import locate
+from cmp.disk.logs.curves import read_curves
+from cmp.disk.logs.match import logs_of_run
+from cmp.disk.ready import Answers, remember_answers, remembered_answers
+from cmp.disk.scan import scan
+from cmp.disk.store import Store
+from cmp.errors import BadInput, NotFound
+from cmp.settings import Settings
+
+_FRESH = 2.0  # seconds for which a finished scan answers again
+_PICTURE = re.compile(r"([0-9a-f]{64})(?:\.(256|512)\.webp|\.png)\Z", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Curves:
+    """What was logged, and in words what had to be left out or repaired."""
+
+    curves: tuple[LossCurve, ...]
+    notes: tuple[str, ...]
+
+
+class Shelf:
+    """Runs, their names and notes. Safe to use from several threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.store = Store(settings.home)
+        self._library: tuple[float, Library] | None = None
+        self._samples: dict[str, Sample] = {}
+        self._scanning = threading.Lock()
+        self._demo_bases: tuple[Path, ...] = ()
+
+    # -- runs ----------------------------------------------------------------------------------------------------------
+
+    @property
+    def roots(self) -> tuple[Path, ...]:
+        """The folders to look in: those given at the start, or else the demo, and those that were added on the page."""
+        return (*(self.settings.runs or (self._demo_runs(),)), *self.added_folders())
+
+    def _demo_runs(self) -> Path:
+        demo = open_demo(self.settings.home)
+        self._demo_bases = (demo.bases,)
+        return demo.runs
+
+    @property
+    def shows_demo(self) -> bool:
+        return not self.settings.runs
+
+    @property
+    def bases(self) -> tuple[Path, ...]:
+        """Folders in which base models are sought by name."""
+        return (*self.settings.bases, *self._demo_bases)
+
+    def added_folders(self) -> tuple[Path, ...]:
+        return tuple(Path(folder) for folder in sorted(self.store.all("folder")))
+
+    def add_folder(self, text: str) -> Path:
+        """Looks in one more folder from now on; raises BadInput or NotFound."""
+        if not text.strip():
+            raise BadInput("no folder was given", "Type the path of a folder that holds training runs.")
+        folder = Path(text.strip()).expanduser().absolute()
+        if not folder.is_dir():
+            raise NotFound(f"there is no folder {folder}", "Check the path as this computer knows it.")
+        self.store.put("folder", str(folder), True)
+        self._library = None
+        return folder
+
+    def remove_folder(self, text: str) -> None:
+        """Looks there no longer. Nothing on disk is touched. Raises NotFound for a folder that was not added here."""
+        if Path(text) not in self.added_folders():
+            raise NotFound(f"{text!r} is not among the added folders", "Folders given at the start are removed by starting without them.")
+        self.store.put("folder", text, None)
+        self._library = None
+
+    def library(self, *, fresh: bool = True) -> Library:
+        """All runs of all roots. With `fresh=False` a scan of the last two seconds will do."""
+        with self._scanning:
+            if fresh or self._library is None or time.monotonic() - self._library[0] > _FRESH:
+                found = scan(self.roots)
+                runs = tuple(merge_same_weights(run, self.store) for run in found.runs)
+                self._library = (time.monotonic(), Library(runs, found.problems))
+            return self._library[1]
+
+    def find(self, target: str, *, only_ids: bool = False) -> tuple[Run, Checkpoint | None]:
+        """The run, and the checkpoint if one is meant, of a TARGET: an id, or unless `only_ids` a path. Raises NotFound."""
+        if not only_ids and (located := locate(target)):
+            run, key = located
+            run = merge_same_weights(run, self.store)
+            return run, run.checkpoint(key) if key else None
+        library = self.library(fresh=False)
+        try:
+            return library.find(target)
+        except NotFound:
+            if "@" in target and any(run.id == target for run in library.runs):
+                return library.run(target), None
+            raise
+
+    def name_of(self, item: Run | Checkpoint) -> str:
+        """The name people gave it, else one made from its folder's name or its step."""
+        given = self.store.get("name", item.id)
+        if isinstance(given, str):
+            return given
+        return display_name(item.folder.name) if isinstance(item, Run) else item.key
+
+    def rename(self, target: str, name: str) -> None:
+        """Gives a run or checkpoint a display name, used everywhere; empty takes it away. Ids do not change."""
+        run, checkpoint = self.find(target, only_ids=True)
+        if len(name) > 200:
+            raise BadInput(f"the name has {len(name)} characters", "Use at most 200.")
+        self.store.put("name", (checkpoint or run).id, name.strip() or None)
+
+    def show(self, target: str, given: Answers = Answers()) -> dict[str, object]:
+        """Everything known about one run or checkpoint; what stands against using it is told, not raised."""
+        run, checkpoint = self.find(target)
+        if checkpoint is None:
+            return describe_run(run, self.answers(run))
+        return describe_checkpoint(run, checkpoint, self.bases, self.store, given)
+
+    # -- curves --------------------------------------------------------------------------------------------------------
+
+    def curves(self, run: Run, tags: Iterable[str] = (), logs: Path | None = None) -> Curves:
+        """The logged curves of a run, the training loss first; without `tags` all of them, with `logs` those in that folder.
+
+        Raises NotFound for a tag that was never logged, and for a folder that is not there.
+        """
+        if logs is not None and not logs.is_dir():
+            raise NotFound(f"there is no folder {logs}", "--logs takes the folder that holds the event files.")
+        files = run.logs if logs is None else tuple(file for log in logs_of_run(logs.absolute()) for file in log.event_files)
+        curves, notes = read_curves(run.id, files)
+        known = {curve.tag: curve for curve in curves}
+        wanted = tuple(tags) or tuple(known)
+        for tag in wanted:
+            if tag not in known:
+                raise NotFound(f"{run.id!r} has no curve {tag!r}", f"It has: {', '.join(known) or 'none'}.")
+        if not curves:
+            notes = (*notes, "no scalars yet: no event file of this run holds a value")
+        return Curves(tuple(known[tag] for tag in wanted), notes)
+
+    def answers(self, run: Run) -> Answers:
+        return remembered_answers(run, self.store)
+
+    def answer(self, run: Run, given: Answers) -> None:
+        """Remembers alpha and base for this run."""
+        remember_answers(run, self.store, given)
+
+    # -- pictures ------------------------------------------------------------------------------------------------------
+
+    def sample_name(self, sample: Sample) -> str:
+        """The name under which a trainer's picture is served: a digest, so that no path ever comes from a caller."""
+        name = hashlib.sha256(f"{sample.path}|{sample.path.stat().st_mtime_ns}".encode("utf-8", "surrogateescape")).hexdigest()
+        self._samples[name] = sample
+        return name
+
+    def picture(self, kind: str, name: str) -> tuple[bytes, str]:
+        """Bytes and media type of a drawn cell or of a trainer's sample, as `DIGEST.png` or `DIGEST.256.webp`; raises NotFound."""
+        from cmp.pictures.files import thumbnail, whole
+
+        found = _PICTURE.match(name)
+        if not found:
+            raise NotFound(f"there is no picture {name[:100]!r}", "Pictures are named by their digest.")
+        digest, side = found[1], found[2]
+        sample = self._samples.get(digest)
+        path = self.store.cell_path(digest) if kind == "cell" else (sample.path if sample else None)
+        if path is None or not path.is_file():
+            raise NotFound(f"the picture {digest[:12]}… is not here", "Draw it again, or reload the page.")
+        return (thumbnail(path, int(side)), "image/webp") if side else whole(path)

@@ -1,0 +1,45 @@
+"""What more than one folder of tests needs."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+BROWSER_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+BROWSER_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+def _skip_loudly(reason: str) -> None:
+    """A suite without a browser must not look like one that passed."""
+    warnings.warn(f"Browser tests are skipped: {reason}", stacklevel=2)
+    pytest.skip(reason)
+
+
+def _start(chromium: Any) -> Any:
+    """The Chromium that playwright installed, or else the one of this system."""
+    from playwright.sync_api import Error
+
+    try:
+        return chromium.launch(args=BROWSER_FLAGS)
+    except Error as own:
+        found = next((path for path in map(shutil.which, BROWSER_NAMES) if path), None)
+        if not found:
+            _skip_loudly(f"no browser: {own.message.splitlines()[0]}; and none of {', '.join(BROWSER_NAMES)} is on PATH")
+        return chromium.launch(executable_path=found, args=BROWSER_FLAGS)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A headless Chromium, shared by all tests; each takes its own context from it."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError as missing:
+        _skip_loudly(f"{missing}; install requirements-dev.txt")
+    with sync_playwright() as playwright:
+        running = _start(playwright.chromium)
+        yield running
+        running.close()

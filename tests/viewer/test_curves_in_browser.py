@@ -1,0 +1,149 @@
+"""The chart in a real browser, with real key and pointer events."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+NEEDS_PLOTLY = True
+HOSTILE = '<b>&amp;</b> <img src=x onerror="window.pwned=1"> ${window.pwned=1} {{value}} %{y}'
+
+
+def line(run: str, tag: str = "loss", **more: object) -> dict[str, object]:
+    x = list(range(0, 1000, 10))
+    y = [1 / (1 + step / 100) for step in x]
+    return {"run": run, "label": f"run {run}", "tag": tag, "x": x, "y": [None, *y[1:]], "smooth": y, **more}
+
+
+def chart(*series: dict[str, object], **more: object) -> dict[str, object]:
+    marks = [{"run": "a", "label": "a at 500", "step": 500, "y": None}]
+    return {"series": series or [line("a"), line("b")], "markers": marks, "log": False, "notes": [], "empty": "", **more}
+
+
+def plot(page: Any, value: object) -> None:
+    page.evaluate("value => C.update(value)", value)
+    page.wait_for_function("() => { const c = document.querySelector('.cmp-chart'); return c._fullLayout && c._fullLayout.width }")
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+def inside(page: Any, what: str) -> Any:
+    return page.evaluate(f"document.querySelector('.cmp-chart').{what}")
+
+
+def pixel(page: Any, step: float, y: float) -> list[float]:
+    return page.evaluate(
+        """([step, y]) => {
+        const chart = document.querySelector(".cmp-chart"), box = chart.getBoundingClientRect();
+        const { xaxis, yaxis } = chart._fullLayout;
+        return [box.left + xaxis._offset + xaxis.d2p(step), box.top + yaxis._offset + yaxis.d2p(y)]; }""",
+        [step, y],
+    )
+
+
+def drag(page: Any, start: list[float], end: list[float]) -> None:
+    page.mouse.move(*start)
+    page.mouse.down()
+    page.mouse.move(*end, steps=6)
+    page.mouse.up()
+    page.wait_for_function("document.querySelector('.cmp-chart').layout.xaxis.autorange === false")
+
+
+def test_a_chart_hidden_at_first_gets_its_size_when_shown(page: Any) -> None:
+    page.evaluate("document.querySelector('#curves').style.display = 'none'")
+    page.evaluate("value => C.update(value)", chart())
+    page.evaluate("document.querySelector('#curves').style.cssText = 'width: 700px'")
+    page.wait_for_function("document.querySelector('.cmp-chart')._fullLayout?.width === 700")
+    page.set_viewport_size({"width": 500, "height": 700})
+    page.evaluate("document.querySelector('#curves').style.cssText = 'width: 400px'")
+    page.wait_for_function("document.querySelector('.cmp-chart')._fullLayout.width === 400")
+
+
+def test_a_hostile_run_name_is_shown_as_text_in_legend_hover_and_notes(page: Any) -> None:
+    marks = [{"run": HOSTILE, "label": HOSTILE, "step": 500, "y": None}]
+    plot(page, chart(line(HOSTILE, HOSTILE, label=HOSTILE), markers=marks, notes=[HOSTILE]))
+    assert page.locator(".cmp-legend").text_content() == page.locator(".cmp-notes").text_content() == HOSTILE
+    page.mouse.move(*pixel(page, 480, 0.2))
+    page.mouse.move(*pixel(page, 500, 0.2))
+    page.locator(".hoverlayer .legend").wait_for()
+    assert HOSTILE[:59] in page.locator(".hoverlayer").text_content()  # longer names are cut off
+    assert page.locator("#curves img").count() == 0
+
+
+def test_log_scale_changes_the_axis_and_lets_go_of_the_old_zoom(page: Any) -> None:
+    plot(page, chart())
+    drag(page, pixel(page, 200, 0.9), pixel(page, 600, 0.3))
+    zoomed = inside(page, "_fullLayout.xaxis.range")
+    plot(page, chart(log=True))
+    assert inside(page, "_fullLayout.yaxis.type") == "log"
+    assert inside(page, "_fullLayout.yaxis.autorange") is True
+    assert inside(page, "_fullLayout.xaxis.range") == zoomed
+
+
+def test_a_zoom_survives_new_points_and_a_double_click_ends_it(page: Any) -> None:
+    plot(page, chart())
+    drag(page, pixel(page, 200, 0.9), pixel(page, 600, 0.3))
+    zoomed = inside(page, "_fullLayout.xaxis.range")
+    assert zoomed == pytest.approx([200, 600], abs=8)
+    longer = line("a")
+    longer["y"][-1] = 0.5  # type: ignore[index]
+    plot(page, chart(longer, line("b")))
+    assert inside(page, "_fullLayout.xaxis.range") == zoomed
+    page.mouse.dblclick(*pixel(page, 400, 0.5))
+    page.wait_for_function("document.querySelector('.cmp-chart')._fullLayout.xaxis.autorange")
+    assert not page.get_by_text("Reset zoom").is_visible()
+
+
+def test_only_a_click_on_a_mark_names_its_checkpoint(page: Any) -> None:
+    plot(page, chart())
+    height = 1 / (1 + 500 / 100)
+    for step, y in ((500, 0.8), (300, 0.25), (500, height)):
+        page.mouse.move(*pixel(page, step - 3, y))
+        page.mouse.move(*pixel(page, step, y))
+        page.wait_for_timeout(120)  # Plotly ignores moves that follow each other faster than its own clock
+        page.mouse.click(*pixel(page, step, y))
+    assert page.evaluate("picked.map(({run, step}) => [run, step])") == [["a", 500]]
+
+
+def test_a_mark_without_height_lies_on_its_line_or_is_counted_in_a_note(page: Any) -> None:
+    marks = [{"run": "a", "label": "", "step": step, "y": None} for step in (495, 1000, 5000)]
+    plot(page, chart(markers=marks))
+    heights = page.evaluate("document.querySelector('.cmp-chart')._fullData.at(-2).y")
+    smooth = line("a")["smooth"]
+    assert heights == pytest.approx([(smooth[49] + smooth[50]) / 2, smooth[-1]])  # type: ignore[index]
+    assert "1 of 3 checkpoints" in page.locator(".cmp-notes").inner_text()
+
+
+def colours(page: Any) -> dict[str, str]:
+    return page.evaluate(
+        "Object.fromEntries(document.querySelector('.cmp-chart')._fullData.map((trace) => [trace.uid, trace.line?.color]))"
+    )
+
+
+def test_a_run_keeps_its_colour_when_another_leaves(page: Any) -> None:
+    plot(page, chart(line("a"), line("b"), line("c")))
+    before = colours(page)
+    plot(page, chart(line("c"), line("b")))
+    after = colours(page)
+    assert len({before[f"line {run}\0loss"] for run in "abc"}) == 3
+    assert all(after[f"line {run}\0loss"] == before[f"line {run}\0loss"] for run in "bc")
+
+
+def test_the_legend_hides_a_run_and_its_marks(page: Any) -> None:
+    plot(page, chart())
+    page.get_by_role("button", name="run a").click()
+    shown = "document.querySelector('.cmp-chart')._fullData.filter((trace) => trace.visible === true).map((trace) => trace.uid)"
+    assert page.evaluate(shown) == ["raw b\0loss", "line b\0loss"]
+
+
+def test_the_chart_follows_a_change_of_theme(page: Any) -> None:
+    plot(page, chart())
+    light = inside(page, "_fullLayout.font.color")
+    page.evaluate("document.body.classList.add('dark')")
+    page.wait_for_function("document.querySelector('.cmp-chart')._fullLayout.font.color === 'rgba(238, 238, 238, 1)'")
+    assert light == "rgba(31, 41, 55, 1)"
+
+
+def test_an_empty_chart_says_why(page: Any) -> None:
+    page.evaluate("C.update({ series: [], empty: 'This run has no log.' })")
+    assert page.locator("#curves").inner_text().strip() == "This run has no log."
