@@ -2,9 +2,9 @@
 
 import os
 
-from cmp.settings import Settings, quiet_threads
+from cmp.settings import Settings, prepare_libraries
 
-quiet_threads(os.environ)
+prepare_libraries(os.environ)
 
 from cmp.errors import CmpError  # noqa: E402  (torch reads the thread settings when it is imported)
 from cmp.server import serve_forever  # noqa: E402

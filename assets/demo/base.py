@@ -24,7 +24,7 @@ from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-NOISE = dict(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, num_train_timesteps=1000)
+NOISE = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "num_train_timesteps": 1000}
 ENGLISH = "the an of and with in at two three photo drawing picture shoes boot sneaker hat cat dog house tree white grey"
 
 
@@ -51,9 +51,16 @@ def make_models(vocabulary: int) -> tuple[AutoencoderKL, CLIPTextModel, UNet2DCo
     )  # fmt: skip
     text = CLIPTextModel(
         CLIPTextConfig(
-            vocab_size=vocabulary, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
-            max_position_embeddings=77, bos_token_id=vocabulary - 2, eos_token_id=vocabulary - 1, pad_token_id=vocabulary - 1,
-        )  # fmt: skip
+            vocab_size=vocabulary,
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=77,
+            bos_token_id=vocabulary - 2,
+            eos_token_id=vocabulary - 1,
+            pad_token_id=vocabulary - 1,
+        )
     )
     unet = UNet2DConditionModel(
         sample_size=16, block_out_channels=(32, 40, 48, 48), layers_per_block=2, cross_attention_dim=64, attention_head_dim=2,

@@ -17,7 +17,7 @@ import typer
 from cmp.cli import drawing, looking, making, serving
 from cmp.cli.output import fail, in_trouble
 from cmp.errors import CmpError
-from cmp.settings import Settings, quiet_threads
+from cmp.settings import Settings, prepare_libraries
 from cmp.workbench import Workbench
 
 app = typer.Typer(
@@ -46,7 +46,7 @@ for verbs in (looking.app, making.app, drawing.app, serving.app):
 
 def main() -> None:
     """Runs the command line and exits with the contract's code."""
-    quiet_threads(os.environ)
+    prepare_libraries(os.environ)
     arguments = sys.argv[1:]
     try:
         app(args=arguments, prog_name="python -m cmp", standalone_mode=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ _WEIGHT_FILES = (
     "transformer/diffusion_pytorch_model.safetensors",
     "model.safetensors",
 )
+_FURTHER = re.compile(r"model_[0-9]+\.safetensors\Z", re.ASCII)  # Accelerate numbers the second and later models
 _KNOWN_BUT_UNREAD = {
     "pytorch_model.bin": "its weights are a pickle (pytorch_model.bin), which is not read yet",
     "model.safetensors.index.json": "its weights are in several files (model.safetensors.index.json), which is not read yet",
@@ -66,7 +68,7 @@ def read_checkpoint(
         return replace(draft, flaw=fault.message)
     except OSError as fault:
         return replace(draft, flaw=f"cannot read {folder}: {fault.strerror}")
-    flaw = "; ".join(weights.flaws) or None
+    flaw = "; ".join((*weights.flaws, *_further_models(listing, file, weights))) or None
     return replace(draft, layout=weights.layout, holds=weights.holds, flaw=flaw)
 
 
@@ -81,6 +83,14 @@ def find_weights(listing: Folder) -> Path | None:
         elif not head and rest in listing.files:
             return listing.path / rest
     return None
+
+
+def _further_models(listing: Folder, file: Path, weights: Weights) -> list[str]:
+    """What else was trained here. Using one model of several would draw something that was never trained, so it is refused."""
+    more = sorted(name for name in listing.files if _FURTHER.match(name)) if file.name == "model.safetensors" else []
+    if weights.layout == "full" and file.parent.name in listing.folders:
+        more += [name for name in ("text_encoder", "text_encoder_2", "controlnet") if name in listing.folders and name != file.parent.name]
+    return [f"it holds further models ({', '.join(more)}), and several together are not read yet"] if more else []
 
 
 def _why_nothing(listing: Folder) -> str:

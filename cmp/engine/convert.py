@@ -74,12 +74,24 @@ def trained_components(plan: ConversionPlan, opened: Opened) -> dict[str, Compon
         shapes = {n: e.shape for header in component.headers for n, e in header.tensors.items()}
         mine = [pair for pair in weights.pairs if pair.component == name]
         check_fits(type(weights)(weights.layout, name, tuple(mine)), shapes, opened.header.shapes)
-        if weights.layout == "full" and (strange := set(weights.canonical.values()) ^ {f"{name}.{n}" for n in shapes}):
-            raise Refused(
-                f"the checkpoint and the base differ in {len(strange)} tensors, for example {min(strange)}",
-                "Give its own base with --base.",
-            )
+        if weights.layout == "full":
+            _check_same_shape(opened, name, shapes)
     return components
+
+
+def _check_same_shape(opened: Opened, name: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """A full component must be the base's component in every name and shape; raises Refused and names the first that is not."""
+    mine = {
+        canonical.removeprefix(f"{name}."): opened.header.tensors[stored].shape for stored, canonical in opened.weights.canonical.items()
+    }
+    for tensor in sorted(set(mine) | set(shapes)):
+        ours, theirs = mine.get(tensor), shapes.get(tensor)
+        if ours != theirs:
+            said = (f"{name}.{tensor} is {list(ours or ())} in the checkpoint", f"{list(theirs or ())} in the base")
+            told = " and ".join(said)
+            raise Refused(
+                told, "It was trained on another base; give it with --base. A text encoder with new words needs its own tokenizer."
+            )
 
 
 def _link_base(base: Path, draft: Path, changed: set[str]) -> None:
@@ -106,7 +118,8 @@ def _write_component(plan: ConversionPlan, opened: Opened, name: str, base: Comp
     stem = "diffusion_pytorch_model" if name in ("unet", "transformer") else "model"
     target = folder / f"{stem}.safetensors"
     write_tensors(target, described, merge, {"format": "pt"})
-    return _read_back(target, merge, described)
+    meant = "W + scale·B·A, computed a second time" if opened.weights.pairs else "the checkpoint's"
+    return _read_back(target, merge, described, meant)
 
 
 def _merged(plan: ConversionPlan, opened: Opened, name: str, base: Component) -> Merge:
@@ -141,7 +154,7 @@ def _taken(opened: Opened, described: Mapping[str, tuple[str, tuple[int, ...]]])
     return take
 
 
-def _read_back(target: Path, merge: Merge, described: Mapping[str, tuple[str, tuple[int, ...]]]) -> str:
+def _read_back(target: Path, merge: Merge, described: Mapping[str, tuple[str, tuple[int, ...]]], meant: str) -> str:
     """Reads the file with the safetensors library and compares every tensor with a second computation."""
     with safe_open(target, framework="pt") as file:
         if set(file.keys()) != set(described):
@@ -150,7 +163,7 @@ def _read_back(target: Path, merge: Merge, described: Mapping[str, tuple[str, tu
             written = file.get_tensor(name).contiguous().reshape(-1).view(torch.uint8).numpy()
             if not np.array_equal(written, np.ascontiguousarray(merge(name)).reshape(-1).view(np.uint8)):
                 raise Refused(f"{target} came back with another {name}", "The disk may be failing; convert again.")
-    return f"read back: all {len(described)} tensors of {target.parent.name} equal W + scale·B·A, computed a second time"
+    return f"read back: all {len(described)} tensors of {target.parent.name} equal {meant}"
 
 
 def _write_record(plan: ConversionPlan, opened: Opened, checks: list[str], file: Path) -> None:

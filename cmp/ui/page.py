@@ -10,9 +10,10 @@ from cmp.ui.runs_tab import build_runs_tab
 from cmp.workbench import Workbench
 
 CSS = """
-.gradio-container { max-width: 1680px !important; }
+.gradio-container { max-width: 1680px !important; overflow: clip !important; }
 footer { display: none !important; }
 #problems textarea { color: #b42318; }
+/* the grid stays in view beside the long form; sticking needs ancestors that do not scroll, hence the clip above */
 #grid-column { position: sticky; top: 8px; align-self: flex-start; }
 """
 DEMO = "  \nThis is the bundled demo. Start with `--runs DIR`, or add a folder below, to see your own runs."

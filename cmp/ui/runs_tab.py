@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from cmp import viewer
-from cmp.core.conversion import Conversion, ConversionPlan
+from cmp.core.conversion import Conversion, ConversionPlan, summarise
 from cmp.core.present import size_text
 from cmp.core.runs import Library, Sample
 from cmp.errors import BadInput, CmpError
@@ -190,9 +190,7 @@ def conversion_text(job: Job) -> str:
     converted = [item for item in job.items if isinstance(item, Conversion)]
     failed = [item for item in job.items if isinstance(item, FailedConversion)]
     skipped, faults = job.subject if isinstance(job.subject, tuple) else (0, [])
-    lines = [
-        f"{job.state}: converted {len(converted)}, skipped {skipped}, failed {len(failed) + len(faults)} of {job.total + skipped + len(faults)}"
-    ]
+    lines = [f"{job.state}: {summarise(len(converted), skipped, len(failed) + len(faults))}"]
     if not job.over and job.progress:
         lines.append(job.progress.what)
     lines += [f"{item.checkpoint} → {item.output} ({size_text(item.bytes)}): {'; '.join(item.checks)}" for item in converted]

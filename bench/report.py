@@ -1,0 +1,77 @@
+"""What every bench script shares: timing commands in turn, judging figures, and writing them with CPU, load and commit."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "bench" / "RESULTS.md"
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One claim: `value` is to be at most `limit`, both in `unit`; `peer` says what the peer took in the same run."""
+
+    what: str
+    value: float
+    limit: float
+    unit: str
+    peer: str = "–"
+
+    @property
+    def verdict(self) -> str:
+        return "PASS" if self.value <= self.limit else "MISS"
+
+
+def interleaved(rounds: int, *jobs: Callable[[], object]) -> list[list[float]]:
+    """Seconds that each job took in every round; the jobs take turns, so that a busy minute hits them alike."""
+    taken: list[list[float]] = [[] for _ in jobs]
+    for _ in range(rounds):
+        for times, job in zip(taken, jobs, strict=True):
+            started = time.perf_counter()
+            job()
+            times.append(time.perf_counter() - started)
+    return taken
+
+
+def spread(times: Sequence[float]) -> str:
+    return f"{statistics.median(times):.3f} s ({min(times):.3f}–{max(times):.3f})"
+
+
+def write(title: str, figures: Sequence[Figure]) -> None:
+    """Prints the figures and replaces this script's section in RESULTS.md."""
+    lines = [
+        f"## {title}",
+        "",
+        f"{_cpu()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {platform.python_version()}, commit {_commit()}",
+        "",
+    ]
+    lines += ["| figure | ours | limit | peer | |", "|---|---|---|---|---|"]
+    lines += [f"| {f.what} | {f.value:.3g} {f.unit} | {f.limit:g} {f.unit} | {f.peer} | {f.verdict} |" for f in figures]
+    for figure in figures:
+        print(f"{figure.verdict}  {figure.what}: {figure.value:.3g} {figure.unit} (limit {figure.limit:g}; peer {figure.peer})")
+    kept = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else "# Measured\n"
+    sections = kept.split("\n## ")
+    others = [section for section in sections[1:] if not section.startswith(f"{title}\n")]
+    text = "\n## ".join([sections[0].rstrip() + "\n", *(section.rstrip() + "\n" for section in others)])
+    RESULTS.write_text(text + "\n" + "\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _commit() -> str:
+    done = subprocess.run(["git", "-C", str(ROOT), "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"

@@ -1,0 +1,213 @@
+"""The whole journey through the page, in a real browser with real pointer and key events. Screenshots are kept in test-results/."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from .conftest import FULL, ROOT, Server
+
+pytestmark = [pytest.mark.browser, pytest.mark.model]
+
+PICTURES = ROOT / "test-results"
+DECODED = """images => images.map(image => {
+  const canvas = document.createElement('canvas');
+  [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
+  const pen = canvas.getContext('2d');
+  pen.drawImage(image, 0, 0);
+  return { complete: image.complete, pixels: [...pen.getImageData(0, 0, canvas.width, canvas.height).data] };
+})"""
+
+
+class Watched:
+    """A page, and everything on it that should not have happened."""
+
+    def __init__(self, page: Any, server: Server) -> None:
+        self.page = page
+        self.complaints: list[str] = []
+        self.asked: set[str] = set()
+        page.on("console", lambda message: self.complaints.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda fault: self.complaints.append(str(fault)))
+        page.on("response", lambda answer: self.complaints.append(f"{answer.status} {answer.url}") if answer.status >= 400 else None)
+        page.on("request", lambda request: self.asked.add(urlsplit(request.url).netloc))
+        page.goto(server.url)
+        page.wait_for_selector("#runs-table tbody tr")
+
+    def picture(self, name: str) -> None:
+        PICTURES.mkdir(exist_ok=True)
+        self.page.screenshot(path=PICTURES / f"{name}.png")
+
+    def tab(self, name: str) -> None:
+        self.page.get_by_role("tab", name=name).click()
+
+    def row(self, table: str, key: str) -> Any:
+        return self.page.locator(f'#{table} tr[data-key="{key}"]')
+
+    def status(self, name: str, wanted: str, seconds: float = 60) -> str:
+        """Waits until a text field holds the wanted words."""
+        self.page.wait_for_function(
+            "([name, wanted]) => document.querySelector(`#${name} textarea`)?.value.includes(wanted)",
+            arg=[name, wanted],
+            timeout=seconds * 1000,
+        )
+        return self.page.locator(f"#{name} textarea").input_value()
+
+
+@pytest.fixture
+def page(browser: Any, server: Server) -> Iterator[Watched]:
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    context.set_default_timeout(60_000)
+    watched = Watched(context.new_page(), server)
+    yield watched
+    context.close()
+    assert watched.complaints == []
+    assert watched.asked <= {urlsplit(server.url).netloc, ""}, "a request left the machine"
+
+
+def test_the_whole_journey_on_the_demo(page: Watched, server: Server) -> None:
+    _runs_are_listed_with_their_checkpoints(page)
+    _two_checkpoints_are_converted(page, server)
+    _the_loss_is_drawn_with_a_mark_per_checkpoint(page)
+    _a_grid_of_three_checkpoints_and_two_prompts_is_drawn(page)
+    _a_cell_opens_large_and_moves_with_the_arrow_keys(page)
+    _the_trainers_own_pictures_are_shown_without_drawing(page)
+
+
+def _runs_are_listed_with_their_checkpoints(page: Watched) -> None:
+    page.row("runs-table", FULL).click()
+    page.page.wait_for_selector(f'#checkpoints-table tr[data-key="{FULL}@500"]')
+    keys = page.page.locator("#checkpoints-table tbody tr").evaluate_all("rows => rows.map(row => row.dataset.key)")
+    assert keys == [f"{FULL}@{step}" for step in (500, 1000, 1500, 2000, 2500, 3000)], "steps are sorted by number"
+    assert page.page.locator("#checkpoints-table tbody img").count() == 6
+    page.picture("runs")
+
+
+def _two_checkpoints_are_converted(page: Watched, server: Server) -> None:
+    for step in (500, 1500):
+        page.row("checkpoints-table", f"{FULL}@{step}").locator("input").click()
+    page.status("convert-plan", "2 to convert")
+    assert "free in" in page.status("convert-plan", "scale 2")
+    page.page.click("#convert-selected")
+    told = page.status("convert-status", "done:")
+    assert "converted 2, skipped 0, failed 0, total 2" in told and "686 frozen tensors equal" in told
+    folder = server.home / "demo" / "training" / "outputs" / FULL / "converted" / "lora"
+    assert {file.name for file in folder.iterdir()} == {f"{FULL}-{step}.safetensors" for step in (500, 1500)}
+    converted = page.row("checkpoints-table", f"{FULL}@500").locator("td").nth(6)
+    page.page.wait_for_function("cell => cell.innerText === 'lora'", arg=converted.element_handle())
+    page.picture("converted")
+
+
+def _the_loss_is_drawn_with_a_mark_per_checkpoint(page: Watched) -> None:
+    page.tab("Curves")
+    page.page.wait_for_selector("#curves .main-svg .scatterlayer .trace")
+    assert page.page.locator("#curves .scatterlayer .points path").count() >= 6
+    before = page.page.locator("#curves .scatterlayer").inner_html()
+    page.page.locator("#curve-log input").click()
+    page.page.wait_for_function("before => document.querySelector('#curves .scatterlayer').innerHTML !== before", arg=before)
+    page.picture("curves")
+
+
+def _a_grid_of_three_checkpoints_and_two_prompts_is_drawn(page: Watched) -> None:
+    page.tab("Runs")
+    page.row("checkpoints-table", f"{FULL}@3000").locator("input").click()
+    page.page.wait_for_timeout(400)  # the tick is told to the server before the next click can use it
+    page.page.click("#compare-selected")
+    page.page.locator("#compare-prompts textarea").fill("a red casual shoe\na blue casual shoe")
+    page.page.click("#compare-draw")
+    page.status("compare-status", "done:", seconds=120)
+    images = page.page.locator("#grid td img")
+    assert images.count() == 8, "base model and three steps, two prompts"
+    page.page.wait_for_function("[...document.querySelectorAll('#grid td img')].every(image => image.complete && image.naturalWidth)")
+    seen = images.evaluate_all(DECODED)
+    colours = [picture["pixels"] for picture in seen]
+    assert all(len(set(map(tuple, zip(p[::4], p[1::4], p[2::4], strict=True)))) > 50 for p in colours), "no picture is constant"
+    assert len({tuple(p) for p in colours}) == 8, "every column differs"
+    labels = page.page.locator("#grid thead th").all_inner_texts()
+    assert [text.split("\n")[0] for text in labels if text.strip()] == ["base model", "step 500", "step 1500", "step 3000"]
+    page.picture("compare")
+
+
+def _a_cell_opens_large_and_moves_with_the_arrow_keys(page: Watched) -> None:
+    page.page.locator("#grid td img").first.click()
+    page.page.wait_for_selector("[role=dialog] img")
+    first = page.page.locator("[role=dialog]").inner_text()
+    page.page.keyboard.press("ArrowRight")
+    page.page.wait_for_function("before => document.querySelector('[role=dialog]').innerText !== before", arg=first)
+    assert "step 500" in page.page.locator("[role=dialog]").inner_text()
+    page.picture("full_view")
+    page.page.keyboard.press("Escape")
+    page.page.wait_for_selector("[role=dialog]", state="hidden")
+
+
+def _the_trainers_own_pictures_are_shown_without_drawing(page: Watched) -> None:
+    page.page.get_by_label("drawn by the trainer").click()
+    page.page.wait_for_function("document.querySelectorAll('#grid td img').length === 96")
+    page.picture("trainer")
+
+
+def test_a_display_name_is_used_everywhere_and_the_id_stays(page: Watched) -> None:
+    page.row("runs-table", FULL).click()
+    page.page.get_by_role("button", name="Names").click()
+    page.page.locator("#display-name textarea, #display-name input").first.fill("Shoes ${alert(1)} <b>bold</b>")
+    page.page.click("#save-name")
+    page.page.wait_for_function("document.querySelector('#runs-table').innerText.includes('Shoes ${alert(1)} <b>bold</b>')")
+    assert page.row("runs-table", FULL).count() == 1
+    page.tab("Curves")
+    page.page.wait_for_function("document.querySelector('#curves').innerText.includes('${alert(1)}')")
+    page.tab("Runs")
+    page.page.locator("#display-name textarea, #display-name input").first.fill("")
+    page.page.click("#save-name")
+    page.page.wait_for_function("document.querySelector('#runs-table').innerText.includes('Lora Casual')")
+
+
+def test_a_folder_is_added_and_what_cannot_be_read_is_told(page: Watched, tmp_path: Path) -> None:
+    (tmp_path / "nothing here").mkdir()
+    page.page.get_by_role("button", name="Folders").click()
+    page.page.locator("#folder textarea, #folder input").first.fill(str(tmp_path / "nothing here"))
+    page.page.click("#folder-add")
+    assert "no training run" in page.status("problems", str(tmp_path))
+    page.page.click("#folder-remove")
+    page.page.wait_for_selector("#problems", state="hidden")
+
+
+def test_a_new_checkpoint_appears_without_a_restart(page: Watched, server: Server) -> None:
+    """Copies a checkpoint under a new step into a run of its own, and waits for the page to show it."""
+    import shutil
+
+    source = server.home / "demo" / "training" / "outputs" / FULL / "checkpoints" / "checkpoint-500"
+    target = server.home / "demo" / "training" / "outputs" / "growing" / "checkpoints" / "checkpoint-40"
+    shutil.copytree(source, target)
+    try:
+        page.row("runs-table", "growing").wait_for()
+        page.row("runs-table", "growing").click()
+        page.row("checkpoints-table", "growing@40").wait_for()
+        shutil.copytree(source, target.with_name("checkpoint-60"))
+        page.row("checkpoints-table", "growing@60").wait_for()
+    finally:
+        shutil.rmtree(target.parents[1])
+    page.row("runs-table", "growing").wait_for(state="detached")
+
+
+def test_a_missing_base_is_asked_for(page: Watched, server: Server) -> None:
+    """A LoRA whose recorded base is not here: the page says so, opens the question, and draws once it is answered."""
+    import shutil
+
+    outputs = server.home / "demo" / "training" / "outputs"
+    shutil.copytree(outputs / FULL / "lora_weights", outputs / "orphan" / "lora_weights")
+    try:
+        page.row("runs-table", "orphan").click()
+        page.tab("Compare")
+        page.page.locator("#compare-prompts textarea").fill("a red casual shoe")
+        page.page.click("#compare-draw")
+        assert "Which base model" in page.status("compare-status", "could not be drawn")
+        page.page.locator("#compare-base textarea, #compare-base input").first.fill("cmp-demo/tiny-shapes")
+        page.page.click("#compare-draw")
+        page.status("compare-status", "done: 2 of 2 cells")
+        page.page.wait_for_function("[...document.querySelectorAll('#grid td img')].filter(image => image.naturalWidth).length === 2")
+        page.picture("answered")
+    finally:
+        shutil.rmtree(outputs / "orphan")
