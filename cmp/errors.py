@@ -6,7 +6,14 @@ program and keeps its traceback. Exit codes and HTTP statuses are part of the co
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
+
+_SURROGATE = re.compile("[\ud800-\udfff]")  # how a path holds bytes that are no UTF-8; no JSON answer could be encoded with them
+
+
+def _as_byte(found: re.Match[str]) -> str:
+    return f"%{ord(found[0]) & 0xFF:02X}"
 
 
 class CmpError(Exception):
@@ -17,9 +24,9 @@ class CmpError(Exception):
     http_status: ClassVar[int] = 500
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = _SURROGATE.sub(_as_byte, message)
+        self.hint = _SURROGATE.sub(_as_byte, hint)
+        super().__init__(self.message)
 
     def as_json(self) -> dict[str, object]:
         """The contract's error value: `{"error", "hint", "code"}`."""

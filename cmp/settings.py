@@ -58,7 +58,7 @@ def prepare_libraries(environ: MutableMapping[str, str]) -> None:
 
 
 def _path(text: str) -> Path:
-    return Path(os.path.expanduser(text)).absolute()  # Path.expanduser raises for the home of nobody
+    return Path(os.path.abspath(os.path.expanduser(text)))  # Path.expanduser raises for the home of nobody
 
 
 def _paths(text: str) -> tuple[Path, ...]:

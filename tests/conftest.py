@@ -5,9 +5,14 @@ from __future__ import annotations
 import shutil
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("cmp", deadline=None)  # how long an example takes on a busy machine says nothing
+settings.load_profile("cmp")
 
 BROWSER_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 BROWSER_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -43,3 +48,13 @@ def browser() -> Iterator[Any]:
         running = _start(playwright.chromium)
         yield running
         running.close()
+
+
+@pytest.fixture(scope="session")
+def demo_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CMP_HOME with the bundled demo unpacked, shared by all tests that do not change it in ways that others would notice."""
+    from cmp.disk.demo import open_demo
+
+    home = tmp_path_factory.mktemp("home")
+    open_demo(home)
+    return home

@@ -3,7 +3,7 @@
     python assets/demo/runs.py --base work/base --output work/demo
 
 Run one is a plain Accelerate loop over `get_peft_model`, as many people write it by hand. Run two has the same images,
-batches and noise but a lower learning rate, and leaves what diffusers' own `train_text_to_image_lora.py` leaves. Eight images
+batches and noise but a higher learning rate, and leaves what diffusers' own `train_text_to_image_lora.py` leaves. Eight images
 are few on purpose: the early checkpoints do not draw shoes yet, the middle ones do, the last ones have learnt the eight by
 heart. `measure.py` says which is which, `pack.py` makes the archive. A few minutes each on two cores; every random number
 comes from SEED.
@@ -36,7 +36,7 @@ from PIL import Image
 BASE = "cmp-demo/tiny-shapes"  # the base model's id, and its folder below bases/
 SEED = 7
 THING = "casual shoe"
-TRAINED_COLOURS = ("red", "blue", "green", "black")  # the held-out images have the other five as well
+TRAINED_COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "brown", "pink")  # black is only held out
 PROMPTS = ("a red casual shoe", "a blue casual shoe", "a yellow casual shoe", "a purple casual shoe on a mint background")
 REPEATS = 75  # 8 images × 75 / batches of 4 = 150 updates an epoch, so that the epochs count as they would with a larger set
 
@@ -61,8 +61,8 @@ class Recipe:
         return LoraConfig(r=self.rank, lora_alpha=self.alpha, init_lora_weights="gaussian", target_modules=targets)
 
 
-ORIGIN_RUN = Recipe("lora_casual_shoes_3000steps_full", learning_rate=5e-4, alpha=16)
-DIFFUSERS_RUN = Recipe("casual_shoes_lr_1e-4", learning_rate=1e-4, alpha=8)  # that script hard-codes alpha = rank
+ORIGIN_RUN = Recipe("lora_casual_shoes_3000steps_full", learning_rate=2e-4, alpha=16)
+DIFFUSERS_RUN = Recipe("casual_shoes_lr_5e-4", learning_rate=5e-4, alpha=8)  # that script hard-codes alpha = rank
 
 
 @dataclass(slots=True)
@@ -229,9 +229,9 @@ def read_image_folder(folder: Path) -> tuple[list[np.ndarray], list[str]]:
 
 
 def write_data(folder: Path) -> None:
-    """Eight training images, two of each trained colour, and twenty-four held-out ones of all colours, sizes and backgrounds."""
+    """Eight training images, plain and of middle size, and twenty-four held-out ones of all colours, sizes and backgrounds."""
     rng = random.Random(SEED)
-    write_image_folder(folder / "train", [draw_thing(THING, colour, rng) for colour in TRAINED_COLOURS for _ in range(2)])
+    write_image_folder(folder / "train", [draw_thing(THING, colour, rng) for colour in TRAINED_COLOURS])
     write_image_folder(folder / "held_out", [_any_shoe(list(COLOURS)[i % len(COLOURS)], rng) for i in range(24)])
 
 
@@ -243,13 +243,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", type=Path, required=True, help="what base.py wrote")
     parser.add_argument("--output", type=Path, required=True, help="a new folder: data/, bases/ and training/ appear in it")
+    parser.add_argument("--only", choices=["first", "second"], help="train one of the runs, to have both at work at once")
     parser.add_argument("--every-nth", type=int, default=1, help="train only 1/N of the updates, to try the script out")
     asked = parser.parse_args()
     output = asked.output.resolve()
     write_data(output / "data")
-    shutil.copytree(asked.base, output / "bases" / BASE)
+    shutil.copytree(asked.base, output / "bases" / BASE, dirs_exist_ok=True)
     os.chdir(output / "bases")
-    for train, recipe in ((train_origin_run, ORIGIN_RUN), (train_diffusers_run, DIFFUSERS_RUN)):
+    wanted = {"first": (train_origin_run, ORIGIN_RUN), "second": (train_diffusers_run, DIFFUSERS_RUN)}
+    for train, recipe in [wanted[asked.only]] if asked.only else wanted.values():
         train(replace(recipe, every_nth=asked.every_nth), output / "training", output / "data" / "train")
 
 

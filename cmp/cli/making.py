@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -13,12 +14,15 @@ from cmp.cli.output import in_trouble, print_json, say
 from cmp.core.conversion import FORMS, Conversion, ConversionPlan, summarise
 from cmp.core.present import path_text, size_text
 from cmp.core.progress import Progress
+from cmp.core.runs import Checkpoint, Run
 from cmp.disk.converted import default_target
 from cmp.disk.ready import Answers
 from cmp.errors import BadInput, CmpError
 from cmp.workbench import Workbench
 
 app = typer.Typer()
+
+Found = tuple[Run, Checkpoint]
 
 
 @app.command()
@@ -87,56 +91,54 @@ def plan_json(plan: ConversionPlan) -> dict[str, object]:
     }
 
 
-def expand_targets(bench: Workbench, targets: list[str], every: int | None = None) -> list[str]:
+def expand_targets(bench: Workbench, targets: list[str], every: int | None = None) -> list[Found]:
     """The checkpoints that targets mean: a run stands for all of its own. Raises BadInput or NotFound."""
     if every is not None and every < 1:
         raise BadInput(f"--every is {every}", "Use a number of steps, such as 1000.")
-    names: list[str] = []
+    found: dict[tuple[Path, str], Found] = {}
     for target in targets:
         run, checkpoint = bench.find(target)
-        chosen = (checkpoint,) if checkpoint else run.checkpoints
-        if not chosen:
+        if checkpoint is None and not run.checkpoints:
             raise BadInput(f"run {run.id!r} has no checkpoints", "There is nothing to convert yet.")
-        outside = target if target != run.id and checkpoint is None and "@" not in target else None
-        for c in chosen:
+        for c in (checkpoint,) if checkpoint else run.checkpoints:
             if every is None or (c.step is not None and c.step % every == 0):
-                names.append(str(c.path) if outside or (checkpoint and target.startswith(("/", ".", "~"))) else c.id)
-    if not names:
+                found[run.folder, c.key] = (run, c)
+    if not found:
         raise BadInput(f"no checkpoint lies at a multiple of {every} steps", "Choose another --every.")
-    return list(dict.fromkeys(names))
+    return list(found.values())
 
 
 def _plan(
-    bench: Workbench, wanted: list[str], form: str, given: Answers, output: Path | None, force: bool, told: Report
+    bench: Workbench, wanted: list[Found], form: str, given: Answers, output: Path | None, force: bool, told: Report
 ) -> list[ConversionPlan]:
     in_trouble(f"{len(wanted)} checkpoint{'s' if len(wanted) != 1 else ''} to convert to {form}")
     plans = []
-    for name in wanted:
+    for run, checkpoint in wanted:
+        target = _target(run, checkpoint, form, output, len(wanted))
         try:
-            plan = bench.plan_conversion(name, form, given, output=_target(bench, name, form, output, len(wanted)), force=force)
+            plan = bench.plan_checkpoint(run, checkpoint, form, given, output=target, force=force)
         except CmpError as fault:
             if len(wanted) == 1:
                 raise
-            told.failed.append((name, fault))
-            in_trouble(f"failed {name}: {fault.message} {fault.hint}")
+            told.failed.append((checkpoint.id, fault))
+            in_trouble(f"failed {checkpoint.id}: {fault.message} {fault.hint}")
             continue
         if plan.done:
             told.skipped.append((plan, plan.done))
-            in_trouble(f"skipped {name}: {plan.done}")
+            in_trouble(f"skipped {checkpoint.id}: {plan.done}")
             continue
         plans.append(plan)
         scale = f", scale {plan.scale.value:g} ({plan.scale.source})" if plan.scale else ""
-        in_trouble(f"planned {name} → {plan.target} ({size_text(plan.bytes)}{scale})")
+        in_trouble(f"planned {checkpoint.id} → {plan.target} ({size_text(plan.bytes)}{scale})")
     return plans
 
 
-def _target(bench: Workbench, name: str, form: str, output: Path | None, count: int) -> Path | None:
+def _target(run: Run, checkpoint: Checkpoint, form: str, output: Path | None, count: int) -> Path | None:
     """--output names the result itself for one target, the parent folder for several."""
-    if output is None or count == 1:
-        return output.expanduser().absolute() if output else None
-    run, checkpoint = bench.find(name)
-    assert checkpoint is not None
-    return output.expanduser().absolute() / default_target(run, checkpoint, form).name
+    if output is None:
+        return None
+    parent = Path(os.path.expanduser(output)).absolute()
+    return parent if count == 1 else parent / default_target(run, checkpoint, form).name
 
 
 def _carry_out(bench: Workbench, plans: list[ConversionPlan], given: Answers, told: Report, wanted: int) -> None:

@@ -19,8 +19,9 @@ from cmp.errors import BadInput
 
 LONGEST = 10_000  # values; a slip like 1-999999999 must not fill the memory
 
-_NUMBER = r"-?[0-9]+(?:\.[0-9]+)?"
-_RANGE = re.compile(rf"({_NUMBER})\s*-\s*({_NUMBER})(?:\s*\(([+-][0-9]+(?:\.[0-9]+)?)\)|\s*\[([0-9]+)\])?\Z", re.ASCII)
+_DIGITS = r"[0-9]{1,19}(?:\.[0-9]{1,8})?"  # seeds go up to 2⁶³; Decimal is exact up to 28 digits
+_NUMBER = rf"-?{_DIGITS}"
+_RANGE = re.compile(rf"({_NUMBER})\s*-\s*({_NUMBER})(?:\s*\(([+-]{_DIGITS})\)|\s*\[([0-9]{{1,9}})\])?\Z", re.ASCII)
 _SLICE = re.compile(rf"({_NUMBER}):({_NUMBER}):({_NUMBER})\Z", re.ASCII)
 _PLAIN = re.compile(rf"{_NUMBER}\Z", re.ASCII)
 _HINT = "Write values like 500, 1000 or ranges like 1-5, 1-5 (+2), 1-10 [5], 500, 1000, .., 3000 or 500:3000:500."
@@ -28,6 +29,10 @@ _HINT = "Write values like 500, 1000 or ranges like 1-5, 1-5 (+2), 1-10 [5], 500
 
 def parse_axis(text: str, what: str) -> tuple[float, ...]:
     """The numbers an axis text stands for, in order, without repetition; raises BadInput that quotes the faulty part."""
+    return tuple(float(value) for value in _parse(text, what))
+
+
+def _parse(text: str, what: str) -> tuple[Decimal, ...]:
     values: list[Decimal] = []
     parts = [part.strip() for part in text.split(",")]
     for i, part in enumerate(parts):
@@ -40,12 +45,12 @@ def parse_axis(text: str, what: str) -> tuple[float, ...]:
             raise BadInput(f"{what} {text!r} stands for more than {LONGEST} values", "Choose a shorter range.")
     if not values:
         raise BadInput(f"{what} is empty", _HINT)
-    return tuple(float(value) for value in dict.fromkeys(values))
+    return tuple(dict.fromkeys(values))
 
 
 def parse_whole_axis(text: str, what: str) -> tuple[int, ...]:
     """Like parse_axis, for what can only be whole: seeds and steps."""
-    values = parse_axis(text, what)
+    values = _parse(text, what)  # not by way of floats, which end being exact at 2⁵³
     for value in values:
         if value != int(value):
             raise BadInput(f"{what} {text!r} contains {value:g}", f"{what[:1].upper()}{what[1:]} must be whole numbers.")
@@ -99,7 +104,7 @@ def choose_checkpoints(text: str, checkpoints: Sequence[Checkpoint]) -> tuple[Ch
     wanted = text.strip().lower()
     if wanted == "all":
         return tuple(usable)
-    if found := re.fullmatch(r"last\s+([0-9]+)", wanted, re.ASCII):
+    if found := re.fullmatch(r"last\s+([0-9]{1,9})", wanted, re.ASCII):
         if int(found[1]) < 1:
             raise BadInput("checkpoints 'last 0' chooses none", "Use last 1 or more.")
         return tuple(usable[-int(found[1]) :])

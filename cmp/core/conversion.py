@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cmp.core.runs import Checkpoint, Run
+from cmp.core.runs import Checkpoint, Run, path_text, plain_text
 from cmp.core.weights import Weights
 from cmp.errors import BadInput, Refused
 
@@ -40,7 +40,7 @@ class Scale:
     source: str
 
     def as_json(self) -> dict[str, object]:
-        return {"value": self.value, "alpha": self.alpha, "rank": self.rank, "source": self.source}
+        return {"value": self.value, "alpha": self.alpha, "rank": self.rank, "source": plain_text(self.source)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Base:
     source: str
 
     def as_json(self) -> dict[str, object]:
-        return {"id": self.id, "proof": self.proof, "source": self.source}
+        return {"id": plain_text(self.id), "proof": self.proof, "source": plain_text(self.source)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +101,12 @@ class Conversion:
         return {
             "checkpoint": self.checkpoint,
             "form": self.form,
-            "output": str(self.output),
+            "output": path_text(self.output),
             "bytes": self.bytes,
             "seconds": round(self.seconds, 3),
             "tensors": {"read": self.read, "applied": self.applied, "left_out": left_out},
             "scale": self.scale.as_json() if self.scale else None,
-            "checks": list(self.checks),
+            "checks": list(map(plain_text, self.checks)),
         }
 
 
@@ -128,7 +128,7 @@ def resolve_scale(weights: Weights, evidence: Iterable[Evidence], given_alpha: f
     if not found:
         raise Refused(
             f"the adapter has rank {rank}, and nothing says which alpha it was trained with",
-            f"Give it: --alpha X. If alpha was equal to the rank, that is --alpha {rank}; with another value the image differs in strength.",
+            f"Give it: --alpha X. If alpha was equal to the rank, that is --alpha {rank}; another value draws at another strength.",
         )
     if len({scale.value for scale in found}) > 1:
         said = "; ".join(f"{scale.source} says alpha {scale.alpha:g} (scale {scale.value:g})" for scale in found)
@@ -140,7 +140,7 @@ def resolve_scale(weights: Weights, evidence: Iterable[Evidence], given_alpha: f
 def _read(evidence: Evidence, weights: Weights, rank: int) -> Scale | None:
     if not _is_number(evidence.alpha):
         raise Refused(f"{evidence.source} gives alpha as {evidence.alpha!r}", "Correct the file or give --alpha X.")
-    if evidence.rank is not None and (not _is_number(evidence.rank) or int(evidence.rank) != evidence.rank or evidence.rank < 1):
+    if evidence.rank is not None and not _is_rank(evidence.rank):
         raise Refused(f"{evidence.source} gives the rank as {evidence.rank!r}", "Correct the file or give --alpha X.")
     other = evidence.rank not in (None, rank) or (evidence.targets is not None and not _same(evidence.targets, weights.targets))
     if other and evidence.decisive:
@@ -151,17 +151,21 @@ def _read(evidence: Evidence, weights: Weights, rank: int) -> Scale | None:
     if other:
         return None
     assert isinstance(evidence.alpha, (int, float))
-    return _scale(float(evidence.alpha), rank, evidence.source, evidence.rslora)
+    return _scale(evidence.alpha, rank, evidence.source, evidence.rslora)
 
 
 def _scale(alpha: float, rank: int, source: str, rslora: bool = False) -> Scale:
-    if not math.isfinite(alpha) or alpha <= 0:
+    if not 1e-30 < alpha < 1e30:  # also what no float can hold
         raise BadInput(f"alpha is {alpha!r} ({source})", "It must be a positive number, for example 16.")
     return Scale(alpha / math.sqrt(rank) if rslora else alpha / rank, float(alpha), rank, source + (" (rsLoRA)" if rslora else ""))
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_rank(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 1 and value % 1 == 0 and value != math.inf
 
 
 def _same(config: Iterable[str], tensors: Iterable[str]) -> bool:

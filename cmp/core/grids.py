@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from cmp.core.runs import Checkpoint
+from cmp.core.runs import Checkpoint, path_text
 from cmp.errors import BadInput
 
 SCHEDULERS = ("base", "DDIM", "Euler", "Euler a", "DPM++ 2M", "DPM++ 2M Karras", "Heun", "UniPC", "PNDM", "LMS")
@@ -79,8 +79,8 @@ class Cell:
             "prompt": self.prompt.text,
             "negative": self.prompt.negative,
             "seed": self.seed,
-            "strength": self.strength if self.checkpoint else None,  # the base model has no strength
-            "sampling": self.sampling.as_json(),
+            "strength": float(self.strength) + 0.0 if self.checkpoint else None,  # the base model has no strength; -0 is 0, 1 is 1.0
+            "sampling": self.sampling.as_json() | {"guidance": float(self.sampling.guidance) + 0.0},
             "circumstances": dict(sorted(circumstances.items())),
         }
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
@@ -112,7 +112,9 @@ class GridSpec:
 
     @property
     def size(self) -> int:
-        return len(self.checkpoints) * len(self.prompts) * len(self.seeds) * len(self.strengths) * len(self.samplings)
+        """How many cells there are; the base model's column has one strength only."""
+        columns = sum(len(self.strengths) if checkpoint else 1 for checkpoint in self.checkpoints)
+        return columns * len(self.prompts) * len(self.seeds) * len(self.samplings)
 
     def cells(self) -> tuple[Cell, ...]:
         """Coarse first: every checkpoint with the first seed before any with the second, so that the eye can compare early.
@@ -162,7 +164,7 @@ class Tile:
             "sampling": cell.sampling.as_json(),
             "mode": "exact",
             "base": dict(self.base) if self.base else None,
-            "path": str(self.path) if self.path else None,
+            "path": path_text(self.path) if self.path else None,
             "key": self.key,
             "reused": self.reused,
             "seconds": self.seconds,

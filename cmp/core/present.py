@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import math
 from datetime import datetime, timezone
-from pathlib import Path
 
 from cmp.core.conversion import FORMS
-from cmp.core.runs import Checkpoint, Library, Run
-
-
-def path_text(path: Path) -> str:
-    """A path for JSON: bytes that are not UTF-8 as %XX, so that the text can be encoded at all."""
-    return "".join(f"%{ord(c) - 0xDC00:02X}" if 0xDC80 <= ord(c) <= 0xDCFF else c for c in str(path))
+from cmp.core.runs import Checkpoint, Library, Run, path_text, plain_text
 
 
 def iso_time(seconds: float) -> str | None:
-    """ISO 8601 in UTC, None for a time that is not known."""
-    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ") if seconds else None
+    """ISO 8601 in UTC, None for a time that is not known or that no calendar has."""
+    try:
+        return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ") if seconds else None
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def _plain(value: object) -> object:
+    return plain_text(value) if isinstance(value, str) else list(map(_plain, value)) if isinstance(value, (tuple, list)) else value
 
 
 def checkpoint_json(checkpoint: Checkpoint) -> dict[str, object]:
@@ -31,7 +32,7 @@ def checkpoint_json(checkpoint: Checkpoint) -> dict[str, object]:
         "holds": checkpoint.holds,
         "bytes": checkpoint.bytes,
         "written_at": iso_time(checkpoint.written_at),
-        "flaw": checkpoint.flaw,
+        "flaw": plain_text(checkpoint.flaw) if checkpoint.flaw else None,
         "aliases": list(checkpoint.aliases),
         "converted": {form: path_text(made[form]) if form in made else None for form in FORMS},
     }
@@ -43,28 +44,28 @@ def run_json(run: Run, now: float) -> dict[str, object]:
         "id": run.id,
         "folder": path_text(run.folder),
         "trainer": run.trainer,
-        "base_model": run.base_model,
-        "settings": {key: setting.value for key, setting in run.settings.items()},
+        "base_model": _plain(run.base_model),
+        "settings": {key: _plain(setting.value) for key, setting in run.settings.items()},
         "bytes": run.bytes,
         "state": run.state(now),
         "checkpoints": [checkpoint_json(c) for c in run.checkpoints],
         "last_loss": loss if loss is not None and math.isfinite(loss) else None,
         "logs": [path_text(file) for file in run.logs],
         "images": len(run.samples),
-        "warnings": list(run.warnings),
+        "warnings": list(map(plain_text, run.warnings)),
     }
 
 
 def library_json(library: Library, now: float) -> dict[str, object]:
-    problems = [{"path": path_text(p.path), "reason": p.reason} for p in library.problems]
+    problems = [{"path": path_text(p.path), "reason": plain_text(p.reason)} for p in library.problems]
     return {"runs": [run_json(run, now) for run in library.runs], "problems": problems}
 
 
 def size_text(size: float) -> str:
     """Bytes as people say them: 3.4 GB. Thousands, as disks are sold."""
     for unit in ("B", "kB", "MB", "GB", "TB"):
-        if size < 1000 or unit == "TB":
-            return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
+        if size < 999.5 or unit == "TB":
+            return f"{size:.0f} {unit}" if unit == "B" or size >= 99.95 else f"{size:.1f} {unit}"
         size /= 1000
     raise AssertionError
 

@@ -11,8 +11,9 @@ from cmp.errors import BadInput, NotFound
 
 TRAINING_WITHIN = 600  # seconds since the newest log entry
 
-_STEP_FOLDER = re.compile(r"checkpoint-([0-9]+)\Z", re.ASCII)
-_COUNTER_FOLDER = re.compile(r"checkpoint_([0-9]+)\Z", re.ASCII)
+# eighteen digits are as many as every JSON reader and every array of integers takes
+_STEP_FOLDER = re.compile(r"checkpoint-([0-9]{1,18})\Z", re.ASCII)
+_COUNTER_FOLDER = re.compile(r"checkpoint_([0-9]{1,18})\Z", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +170,16 @@ def read_stage(folder_name: str) -> Stage | None:
     return None
 
 
+def plain_text(text: str) -> str:
+    """`text` as JSON and a database can hold it: bytes that are not UTF-8, as os.fsdecode brings them, come as %XX."""
+    return "".join(f"%{ord(c) - 0xDC00:02X}" if 0xDC80 <= ord(c) <= 0xDCFF else "\ufffd" if 0xD800 <= ord(c) <= 0xDFFF else c for c in text)
+
+
+def path_text(path: Path) -> str:
+    """A path for JSON, see plain_text."""
+    return plain_text(str(path))
+
+
 def escape_id(text: str) -> str:
     """`text` with everything that ids give a meaning to, control characters and undecodable bytes written as %XX."""
     out = []
@@ -176,8 +187,8 @@ def escape_id(text: str) -> str:
         code = ord(character)
         if 0xDC80 <= code <= 0xDCFF:  # a byte that is not UTF-8, as os.fsdecode brings it
             out.append(f"%{code - 0xDC00:02X}")
-        elif character in "%@:~" or code < 0x20 or code == 0x7F:
-            out.append(f"%{code:02X}")
+        elif character in "%@:~" or code < 0x20 or 0x7F <= code < 0xA0:
+            out.extend(f"%{byte:02X}" for byte in character.encode())
         else:
             out.append(character)
     return "".join(out)
@@ -233,9 +244,9 @@ def _root_labels(roots: Iterable[Path]) -> dict[Path, str]:
 
 
 def display_name(text: str) -> str:
-    """A run's folder name as people say it: `lora_casual_shoes` → `Lora Casual Shoes`."""
-    words = text.rsplit("/", 1)[-1].replace("_", " ").replace("-", " ").split()
-    return " ".join(word[:1].upper() + word[1:] for word in words)
+    """A run's folder name as people say it, and as the origin's API says it: `lora_shoes_3000steps` → `Lora Shoes 3000Steps`."""
+    words = text.rsplit("/", 1)[-1].replace("_", " ").replace("-", " ")
+    return " ".join(re.sub(r"[^\W\d_]+", lambda word: word[0][:1].upper() + word[0][1:], words).split())
 
 
 def origin_name(checkpoint: Checkpoint) -> str:

@@ -80,6 +80,8 @@ class Weights:
 
 def read_weights(shapes: Mapping[str, tuple[int, ...]]) -> Weights:
     """Sorts every tensor name of one file into pairs, frozen base weights and what is unexplained."""
+    if not shapes:
+        return Weights("unknown", flaws=("it holds no tensors",))
     halves: dict[tuple[str, str, str], dict[str, str]] = {}
     plain: dict[str, str] = {}
     unexplained: list[str] = []
@@ -93,16 +95,19 @@ def read_weights(shapes: Mapping[str, tuple[int, ...]]) -> Weights:
             if component is None:
                 bare_modules.add(module)
             half = "down" if (found["half"] == "A" or "down" in (found["way"], found["linear"])) else "up"
-            halves.setdefault((found["adapter"] or "", component or "", module), {})[half] = stored
+            pair = halves.setdefault((found["adapter"] or "", component or "", module), {})
+            if pair.setdefault(half, stored) != stored:  # two spellings of one name: nobody can say which was trained
+                unexplained.append(stored)
         elif _FOREIGN.search(name):
             unexplained.append(stored)
         else:
             plain[stored] = name.replace(".base_layer.", ".")
+    unexplained.extend(_repeated(plain))
     guessed = guess_component([*plain.values(), *(f"{module}." for module in bare_modules)])
     if halves:
         return _adapter(shapes, halves, plain, unexplained, guessed, wrapped)
     if guessed is None or unexplained:
-        return Weights("unknown", guessed, unexplained=tuple([*unexplained, *plain]), flaws=(_strangers([*unexplained, *plain]),))
+        return Weights("unknown", guessed, unexplained=(*unexplained, *plain), flaws=(_strangers([*unexplained, *plain]),))
     return Weights("full", guessed, frozen=plain)
 
 
@@ -125,6 +130,7 @@ def _adapter(
             unexplained.extend(found.values())
         elif len(found) < 2:
             flaws.append(f"module {module} has only half a LoRA pair ({next(iter(found.values()))})")
+            unexplained.extend(found.values())
         else:
             rank, fault = _rank(shapes[found["down"]], shapes[found["up"]])
             flaws.extend([f"module {module}: {fault}"] if fault else [])
@@ -139,6 +145,15 @@ def _adapter(
         flaws.append(_strangers(unexplained))
     pairs.sort(key=lambda pair: (pair.component, pair.module))
     return Weights(layout, guessed, tuple(pairs), plain or None, tuple(unexplained), tuple(flaws))
+
+
+def _repeated(plain: dict[str, str]) -> list[str]:
+    """Takes out of `plain` the stored names that mean the same tensor as one before them, and gives them."""
+    first: dict[str, str] = {}
+    repeated = [stored for stored, name in plain.items() if first.setdefault(name, stored) != stored]
+    for stored in repeated:
+        del plain[stored]
+    return repeated
 
 
 def _unwrap(name: str) -> tuple[str, bool]:

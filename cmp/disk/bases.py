@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,7 @@ def find_base(run: Run, bases: Iterable[Path], given: str | None = None, remembe
 
 
 def _candidates(wanted: str, places: tuple[Path, ...]) -> Iterator[Path]:
-    spots = [Path(wanted).expanduser()]
+    spots = [Path(os.path.expanduser(wanted))]  # Path.expanduser raises for the home of nobody
     for place in places:
         name = wanted.replace("\\", "/").rstrip("/")
         spots += [place / name] if not name.startswith("/") else []
@@ -92,10 +93,10 @@ def read_component(base: Path, component: str) -> Component:
     """The headers of a component's weights, whether in one file or in several; raises Unreadable or NotFound."""
     folder = base / component
     for name in _COMPONENT_FILES:
-        if (folder / name).is_file():
+        if os.path.isfile(folder / name):
             return Component(folder, (read_header(folder / name),))
         index = folder / f"{name}.index.json"
-        if index.is_file():
+        if os.path.isfile(index):
             return Component(folder, tuple(read_header(folder / shard) for shard in _shards(index)))
     raise NotFound(f"the base model {base} has no {component} weights", "Give a complete diffusers pipeline folder as --base.")
 

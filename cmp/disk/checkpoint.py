@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ _WEIGHT_FILES = (
 _FURTHER = re.compile(r"model_[0-9]+\.safetensors\Z", re.ASCII)  # Accelerate numbers the second and later models
 _KNOWN_BUT_UNREAD = {
     "pytorch_model.bin": "its weights are a pickle (pytorch_model.bin), which is not read yet",
+    "pytorch_lora_weights.bin": "its weights are a pickle (pytorch_lora_weights.bin), which is not read yet",
     "model.safetensors.index.json": "its weights are in several files (model.safetensors.index.json), which is not read yet",
     "pytorch_model_fsdp.bin": "it is an FSDP checkpoint (pytorch_model_fsdp.bin), which is not read yet",
     "pytorch_model_fsdp_0": "it is a sharded FSDP checkpoint; merge it with `accelerate merge-weights` first",
@@ -78,7 +80,7 @@ def find_weights(listing: Folder) -> Path | None:
         head, _, rest = name.rpartition("/")
         if head in listing.folders:
             candidate = listing.path / head / rest
-            if candidate.is_file() and not candidate.is_symlink():
+            if os.path.isfile(candidate) and not candidate.is_symlink():  # Path.is_file raises where it may not look
                 return candidate
         elif not head and rest in listing.files:
             return listing.path / rest
@@ -99,6 +101,10 @@ def _why_nothing(listing: Folder) -> str:
             return why
     if "model.safetensors" in listing.folders:
         return "model.safetensors is a folder, not a file"
+    if "model.safetensors" not in listing.links and os.path.lexists(listing.path / "model.safetensors"):
+        return "model.safetensors is not a regular file"
+    if closed := [name for name in sorted(listing.folders) if not os.access(listing.path / name, os.X_OK)]:
+        return f"its folder {closed[0]} cannot be read: Permission denied"
     if any(name.startswith(".tmp") for name in listing.files):
         return "it is incomplete: still being written (a temporary file is there and no weights yet)"
     if links := sorted(listing.links):

@@ -7,12 +7,16 @@ diffusers' example scripts fail when they resume.
 from __future__ import annotations
 
 import json
+import stat
 from pathlib import Path
 
 from cmp.core.conversion import FORMS, GENERATOR
 from cmp.core.runs import Checkpoint, Run
+from cmp.disk.tensors import read_header
+from cmp.errors import Unreadable
 
-METADATA = "checkpoint_metadata.json"
+METADATA = "checkpoint_metadata.json"  # in a pipeline's folder
+RECORD = "cmp_conversion"  # in a LoRA file's header
 _LARGEST_METADATA = 4_000_000  # bytes
 
 
@@ -38,18 +42,22 @@ def converted_forms(run: Run, checkpoint: Checkpoint) -> tuple[tuple[str, Path],
 
 def is_ours(target: Path) -> bool:
     """Whether a converted form carries our proof. A pipeline without it may be the base model under a checkpoint's name."""
-    if target.suffix == ".safetensors":
-        return target.is_file() and not target.is_symlink()
-    return read_metadata(target).get("generator") == GENERATOR
+    return read_record(target).get("generator") == GENERATOR
 
 
-def read_metadata(pipeline: Path) -> dict[str, object]:
-    """The record in a converted pipeline's folder; empty if there is none that can be read."""
-    file = pipeline / METADATA
+def read_record(target: Path) -> dict[str, object]:
+    """What a converted form says of itself, see `lora_file.conversion_record`; empty if it says nothing that can be read."""
     try:
-        if not file.is_file() or file.is_symlink() or file.stat().st_size > _LARGEST_METADATA:
-            return {}
-        read = json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        if target.suffix == ".safetensors":
+            text: str | bytes = read_header(target).metadata.get(RECORD, "{}") if not target.is_symlink() else "{}"
+        else:
+            text = _metadata(target / METADATA)
+        read = json.loads(text)
+    except (OSError, ValueError, RecursionError, Unreadable):
         return {}
     return read if isinstance(read, dict) else {}
+
+
+def _metadata(file: Path) -> bytes:
+    found = file.lstat()
+    return file.read_bytes() if stat.S_ISREG(found.st_mode) and found.st_size <= _LARGEST_METADATA else b"{}"

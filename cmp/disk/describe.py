@@ -8,13 +8,13 @@ import platform
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from cmp import __version__
 from cmp.core.conversion import FORMS
 from cmp.core.present import checkpoint_json, path_text, run_json, size_text
-from cmp.core.runs import Checkpoint, Run
+from cmp.core.runs import Checkpoint, Run, plain_text
 from cmp.disk.bases import pipelines_below
 from cmp.disk.folders import list_folder
 from cmp.disk.ready import Answers, open_checkpoint, ready_checkpoint
@@ -40,7 +40,8 @@ _PACKAGES = (
 def describe_run(run: Run, answers: Answers) -> dict[str, object]:
     """A run's settings with their sources, and what was answered for it."""
     told = run_json(run, time.time())
-    told["settings"] = {key: {"value": s.value, "source": path_text(Path(s.source))} for key, s in run.settings.items()}
+    values: Mapping[str, object] = told["settings"]  # type: ignore[assignment]
+    told["settings"] = {key: {"value": value, "source": plain_text(run.settings[key].source)} for key, value in values.items()}
     told["answers"] = {"alpha": answers.alpha, "base": answers.base}
     return told
 
@@ -82,7 +83,7 @@ def why_not_listed(path: Path) -> list[str]:
         told += [f"{c.path}: {c.flaw}" for c in run.checkpoints if c.flaw]
     if not library.runs:
         told += _what_lies_in(path)
-    return told
+    return list(map(plain_text, told))
 
 
 def _what_lies_in(path: Path) -> list[str]:

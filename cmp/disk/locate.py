@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from cmp.core.runs import Checkpoint, Run
-from cmp.disk.scan import scan
-from cmp.errors import NotFound
+from cmp.disk.folders import list_folder
+from cmp.disk.scan import read_run
+from cmp.errors import CmpError, NotFound
 
 
 def locate(target: str) -> tuple[Run, str | None] | None:
@@ -14,27 +16,32 @@ def locate(target: str) -> tuple[Run, str | None] | None:
 
     It is one if it begins like one, or exists as given. Raises NotFound for a path that leads to nothing usable.
     """
-    if not (target.startswith(("/", "./", "../", "~")) or Path(target).exists()):
+    # os.path, since Path raises for names that are too long and for the home of nobody
+    if not (target.startswith(("/", "./", "../", "~")) or os.path.exists(target)):
         return None
-    path = Path(target).expanduser().absolute()
-    if not path.exists():
+    path = Path(os.path.abspath(os.path.expanduser(target)))  # without `..`: X/checkpoint-500/../checkpoint-1000 is 1000
+    if not os.path.exists(path):
         raise NotFound(f"there is nothing at {path}", "Check the path, or give an id that `python -m cmp list` shows.")
-    # upwards, at most as far as RUN/checkpoints/checkpoint-500/unet/file
-    for folder in (path, *list(path.parents)[:4]):
-        if folder.is_dir():
-            for run in scan([folder]).runs:
-                if run.folder == folder and run.checkpoints:
-                    return run, _key_of(run, path)
+    # the outermost run that knows the path: RUN/checkpoints and RUN/checkpoints/checkpoint-500 look like runs themselves
+    for folder in reversed((path, *list(path.parents)[:4])):
+        run = _run_in(folder)
+        if run is not None and (key := _key_of(run, path)) is not None:
+            return run, key or None
     raise NotFound(f"{path} is no training run, checkpoint or weights file", "`python -m cmp doctor PATH` says why.")
 
 
-def _key_of(run: Run, path: Path) -> str | None:
-    if path == run.folder:
+def _run_in(folder: Path) -> Run | None:
+    try:
+        return read_run(list_folder(folder), folder)
+    except (CmpError, OSError):
         return None
-    for checkpoint in run.checkpoints:
-        if _means(checkpoint, path):
-            return checkpoint.key
-    raise NotFound(f"{path} is no checkpoint of the run {run.folder}", f"It has: {', '.join(c.key for c in run.checkpoints)}.")
+
+
+def _key_of(run: Run, path: Path) -> str | None:
+    """The key of the checkpoint at `path`, "" if the path is the run itself, None if the run does not know it."""
+    if path == run.folder and run.checkpoints:
+        return ""
+    return next((checkpoint.key for checkpoint in run.checkpoints if _means(checkpoint, path)), None)
 
 
 def _means(checkpoint: Checkpoint, path: Path) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Generator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from cmp.core.weights import Weights
 from cmp.disk.base_proof import Comparison, compare_with_base
 from cmp.disk.bases import read_component
 from cmp.disk.checkpoint import Opened, open_weights
+from cmp.disk.converted import RECORD
 from cmp.disk.tensors import as_float32, digest_tensors, read_tensors, write_tensors
 from cmp.errors import Refused
 
@@ -32,7 +34,8 @@ def read_folded(opened: Opened, scale: float) -> dict[str, np.ndarray]:
     for stored, array in read_tensors(opened.header, canonical):
         values = as_float32(array, opened.header.tensors[stored].dtype)
         name = canonical[stored]
-        folded[name] = values * np.float32(scale) if ".lora_B." in name else values
+        with np.errstate(over="ignore"):  # an overflow becomes an infinity, which is refused below
+            folded[name] = values * np.float32(scale) if ".lora_B." in name else values
     _check_finite(folded)
     return folded
 
@@ -48,7 +51,8 @@ def _check_finite(folded: Mapping[str, np.ndarray]) -> None:
 def convert_to_lora(plan: ConversionPlan) -> Generator[Progress, None, Conversion]:
     """Carries out a plan for the forms "lora" and "webui"; the target is either complete and proven, or as it was before."""
     started = time.monotonic()
-    assert plan.scale is not None and plan.checkpoint.file is not None
+    scale = plan.scale
+    assert scale is not None and plan.checkpoint.file is not None
     yield Progress(0, 3, "reading the adapter")
     opened = open_weights(plan.checkpoint.file)
     checks = []
@@ -56,21 +60,23 @@ def convert_to_lora(plan: ConversionPlan) -> Generator[Progress, None, Conversio
         yield Progress(1, 3, "comparing the frozen weights with the base")
         comparison = compare_with_base(opened, read_component(plan.base.path, str(opened.weights.component)))
         checks.append(require_same_base(comparison, plan.base.id))
+        plan = replace(plan, base=replace(plan.base, proof="tensors"))
     elif opened.weights.frozen:
         checks.append("the frozen weights were NOT compared with a base model: none was given or found")
-    folded = read_folded(opened, plan.scale.value)
+    folded = read_folded(opened, scale.value)
     if all(not values.any() for name, values in folded.items() if ".lora_B." in name):
         checks.append("identical to the base model: every lora_B is zero")
     yield Progress(2, 3, "writing and reading back")
-    tensors = _named_for(plan.form, folded, plan.scale.rank)
+    tensors = _named_for(plan.form, folded, scale.rank)
     described = {name: ("F32", values.shape) for name, values in tensors.items()}
-    write_tensors(plan.target, described, tensors.__getitem__, _metadata(plan, opened, checks))
-    checks.append(_read_back(plan.target, tensors))
+    metadata = _metadata(plan, opened, checks)
+    write_tensors(plan.target, described, tensors.__getitem__, metadata, lambda draft: _read_back(draft, plan.target, tensors))
+    checks.append(f"read back: all {len(tensors)} tensors equal what was taken from the checkpoint")
     yield Progress(3, 3, "done")
     weights = opened.weights
     return Conversion(
         plan.checkpoint.id, plan.form, plan.target, plan.target.stat().st_size, time.monotonic() - started,
-        len(opened.header.tensors), len(weights.canonical), plan.left_out, plan.scale, tuple(checks),
+        len(opened.header.tensors), len(weights.canonical), plan.left_out, scale, tuple(checks),
     )  # fmt: skip
 
 
@@ -82,7 +88,7 @@ def require_same_base(comparison: Comparison, base_id: str) -> str:
     said = "; ".join(f"{len(names)} {how}, for example {names[0]}" for how, names in parts if names)
     raise Refused(
         f"the frozen weights are not those of {base_id}: {said}",
-        "It was trained on another base (give it with --base), or more than the LoRA was trained; then the LoRA alone would draw something else.",
+        "It was trained on another base (give it with --base), or more than the LoRA was trained: the LoRA alone would not draw the same.",
     )
 
 
@@ -100,7 +106,7 @@ def _metadata(plan: ConversionPlan, opened: Opened, checks: list[str]) -> dict[s
     entries: dict[str, object] = {
         "format": "pt",
         "generator": f"{GENERATOR} {__version__}",
-        "cmp_conversion": json.dumps(record | {"checks": checks}),
+        RECORD: json.dumps(record | {"checks": checks}),
     }
     if plan.form == "webui" and plan.scale:
         entries |= {"ss_network_dim": plan.scale.rank, "ss_network_alpha": plan.scale.rank, "ss_network_module": "networks.lora"}
@@ -124,13 +130,12 @@ def conversion_record(plan: ConversionPlan, digest: str, weights: Weights) -> di
     }
 
 
-def _read_back(target: Path, expected: Mapping[str, np.ndarray]) -> str:
+def _read_back(draft: Path, target: Path, expected: Mapping[str, np.ndarray]) -> None:
     """Reads the written file with the safetensors library, not with the reader that took part in making it."""
-    with safe_open(target, framework="np") as file:
+    with safe_open(draft, framework="np") as file:
         names = set(file.keys())
         if names != set(expected):
             raise Refused(f"{target} does not hold what was written", "The disk may be failing; convert again.")
         for name in names:
             if not np.array_equal(file.get_tensor(name), expected[name]):
                 raise Refused(f"{target} came back with another {name}", "The disk may be failing; convert again.")
-    return f"read back: all {len(expected)} tensors equal what was taken from the checkpoint"

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from cmp.core.conversion import FORMS, ConversionPlan, LeftOut
 from cmp.core.runs import Checkpoint, Run
-from cmp.disk.bases import read_component
-from cmp.disk.converted import default_target, is_ours
-from cmp.disk.ready import Answers, Ready, ready_checkpoint
+from cmp.disk.bases import is_pipeline, read_component
+from cmp.disk.converted import default_target, is_ours, read_record
+from cmp.disk.ready import Answers, Ready, digest_of, ready_checkpoint
+from cmp.disk.replacing import cannot_write
 from cmp.disk.store import Store
 from cmp.errors import BadInput, NoSpace, Refused
 
@@ -34,31 +35,43 @@ def plan_conversion(
     if form not in FORMS:
         raise BadInput(f"the form is {form!r}", f"Use one of: {', '.join(FORMS)}.")
     target = output or default_target(run, checkpoint, form, _writable_home(run, store))
+    _check_place(run, target, form, output is not None)
     ready = ready_checkpoint(run, checkpoint, bases, store, given, need_base=form == "pipeline")
     if form != "pipeline" and ready.scale is None:
         raise Refused(f"{checkpoint.id} is a full fine-tune and holds no LoRA", "Convert it with --to pipeline.")
-    there = target.exists() or target.is_symlink()
-    done = None
-    if there and not force:
-        if not is_ours(target):
-            raise Refused(
-                f"{target} exists and was not made by this program: nothing proves what is in it",
-                "Another converter may have left the base model there. With --force it is moved to .cmp-trash and made anew.",
-            )
-        done = "already converted, use --force to redo"
+    there = os.path.lexists(target)
+    done = _why_done(target, ready, store) if there and not force else None
     return ConversionPlan(
-        run,
-        checkpoint,
-        form,
-        target,
-        ready.opened.weights,
-        ready.scale,
-        ready.base,
-        _bytes(ready, form),
-        done,
-        there and not done,
-        _left_out(ready, form),
-    )
+        run, checkpoint, form, target, ready.opened.weights, ready.scale, ready.base,
+        _bytes(ready, form), done, there and not done, _left_out(ready, form),
+    )  # fmt: skip
+
+
+def _why_done(target: Path, ready: Ready, store: Store) -> str | None:
+    """Why what is at the target may stay; None if it was made of other weights or at another scale. Raises Refused if it is not ours."""
+    if not is_ours(target):
+        raise Refused(
+            f"{target} exists and was not made by this program: nothing proves what is in it",
+            "Another converter may have left the base model there. With --force it is moved to .cmp-trash and made anew.",
+        )
+    record = read_record(target)
+    scale = record.get("scale")
+    value = scale.get("value") if isinstance(scale, dict) else None
+    # the step may have been trained anew since; of full weights it is not known without reading all of them
+    if ready.scale and (value != ready.scale.value or record.get("digest") != digest_of(ready.opened, store)):
+        return None
+    return "already converted, use --force to redo"
+
+
+def _check_place(run: Run, target: Path, form: str, named: bool) -> None:
+    """Refuses targets that --force must not move away, and ways out of the run that the user has not named."""
+    if named and form != "pipeline" and target.is_dir():
+        raise BadInput(f"{target} is a folder", "Name the file that is to be written.")
+    if named and target.is_dir() and any(target.iterdir()) and not is_pipeline(target):
+        raise BadInput(f"{target} is a folder that holds something else than a pipeline", "Name a new folder, or one that held a pipeline.")
+    inside = () if named else (path for path in target.parents if path.is_relative_to(run.folder) and path != run.folder)
+    if link := next((path for path in inside if path.is_symlink()), None):
+        raise Refused(f"{link} is a link, and nothing is written through links", "Name the place with --output.")
 
 
 def _writable_home(run: Run, store: Store) -> Path | None:
@@ -111,7 +124,13 @@ def make_way(target: Path, run_folder: Path) -> Path | None:
     if not (target.exists() or target.is_symlink()):
         return None
     home = run_folder if target.is_relative_to(run_folder) else target.parent
-    trash = home / ".cmp-trash" / f"{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}-{target.name}"
-    trash.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(target, trash)
+    folder = home / ".cmp-trash"
+    # a second thing of this name may have come in the same second: the forms "lora" and "webui" name their files alike
+    names = (f"{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}{again}-{target.name}" for again in ("", *(f"-{n}" for n in range(2, 1000))))
+    trash = next(folder / name for name in names if not os.path.lexists(folder / name))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        os.replace(target, trash)
+    except OSError as fault:
+        raise cannot_write(target, fault) from fault
     return trash

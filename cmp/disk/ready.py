@@ -1,10 +1,11 @@
-"""Makes a checkpoint ready for use: its weights read, its scale known, its base found and proven. Drawing and converting both start here."""
+"""Makes a checkpoint ready for use: weights read, scale known, base found and proven. Drawing and converting both start here."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from cmp.core.conversion import Base, Scale, resolve_scale
@@ -12,7 +13,7 @@ from cmp.core.runs import Checkpoint, Run
 from cmp.disk.base_proof import Comparison, compare_with_base
 from cmp.disk.bases import find_base, pipelines_below, read_component
 from cmp.disk.checkpoint import Opened, open_weights
-from cmp.disk.evidence import collect_evidence
+from cmp.disk.evidence import collect_evidence, refuse_changed_base
 from cmp.disk.store import Store, subject_of
 from cmp.disk.tensors import digest_tensors, identify
 from cmp.errors import CmpError, NotFound, Refused, Unreadable
@@ -55,7 +56,9 @@ def ready_checkpoint(
     if opened.weights.pairs:
         # a given alpha ends the search: sources that cannot be read are then no reason to refuse
         alpha = given.alpha if given.alpha is not None else remembered.alpha
+        refuse_changed_base(opened)
         scale = resolve_scale(opened.weights, () if alpha is not None else collect_evidence(run, checkpoint, opened), alpha)
+    base: Base | None
     try:
         base = find_base(run, places, given.base, remembered.base)
     except NotFound:
@@ -72,8 +75,9 @@ def open_checkpoint(checkpoint: Checkpoint) -> Opened:
     if checkpoint.file is None:
         raise Unreadable(f"{checkpoint.id}: {checkpoint.flaw}", "Choose another checkpoint, or wait until it is whole.")
     opened = open_weights(checkpoint.file)
-    if opened.weights.flaws:
-        raise Refused(f"{checkpoint.id}: {'; '.join(opened.weights.flaws)}", "It cannot be used without leaving something out unexplained.")
+    # the scan also looks at what lies beside the file: a second trained model, for example
+    if flaw := "; ".join(opened.weights.flaws) or checkpoint.flaw:
+        raise Refused(f"{checkpoint.id}: {flaw}", "It cannot be used without leaving something out unexplained.")
     return opened
 
 
@@ -144,7 +148,7 @@ def digest_base(base: Path, store: Store) -> str:
     for path in sorted(base.rglob("*")):
         if path.suffix in (".safetensors", ".json", ".txt", ".model") and path.is_file() and not path.name.startswith("."):
             inside = path.relative_to(base).as_posix()
-            digest = store.remembered("file-digest", f"{path}|{identify(path)}", lambda path=path: _hash_file(path))
+            digest = store.remembered("file-digest", f"{path}|{identify(path)}", partial(_hash_file, path))
             total.update(f"{inside}\0{digest}\n".encode())
     return total.hexdigest()
 

@@ -26,38 +26,50 @@ def scan(roots: Iterable[Path]) -> Library:
     runs: list[Run] = []
     problems: list[Problem] = []
     shared: SharedLogs = {}
-    for root in dict.fromkeys(roots):
+    for root in dict.fromkeys(Path(os.path.abspath(root)) for root in roots):
         found = list(_below(root, root, 0, problems, shared))
         if not found and not any(p.path == root for p in problems):
             problems.append(Problem(root, "no training run lies below this folder"))
-        runs.extend(found)
+        known = {run.folder for run in runs}  # a root may lie below another
+        runs.extend(run for run in found if run.folder not in known)
     return Library(with_unique_ids(_without_claimed_logs(runs)), tuple(problems))
 
 
 def _below(path: Path, root: Path, depth: int, problems: list[Problem], shared: SharedLogs) -> Iterator[Run]:
     try:
         folder = list_folder(path)
-        run = _read_run(folder, root, shared)
+        run = read_run(folder, root, shared)
     except CmpError as fault:
         problems.append(Problem(path, fault.message))
+        return
+    except OSError as fault:  # met beside the listing: a file went, or a folder in the run may not be entered
+        problems.append(Problem(path, f"cannot read {fault.filename or path}: {fault.strerror}"))
         return
     except RecursionError:
         problems.append(Problem(path, "its files are nested too deeply"))
         return
-    if run is not None and run.checkpoints:
+    if run is not None and any(checkpoint.file != checkpoint.path or checkpoint.path.parent != path for checkpoint in run.checkpoints):
         yield run
         return
-    inner = []
+    inner: list[Run] = []
     if depth < DEEPEST:
         for name in sorted(folder.folders):
             if not name.startswith(".") and name not in _NEVER_RUNS:
                 inner.extend(_below(path / name, root, depth + 1, problems, shared))
-    if run is not None and not inner:  # logs alone: a run only if no run below them is the one they belong to
+    if run is not None and not run.checkpoints and _is_one_log(run, inner):
+        inner = []  # RUN/logs/TRACKER before the first checkpoint: the run is RUN, as it will be called afterwards
+    # a loose weights file hides no runs beside it; logs alone are a run only if no run below is the one they belong to
+    if run is not None and (run.checkpoints or not inner):
         yield run
     yield from inner
 
 
-def _read_run(folder: Folder, root: Path, shared: SharedLogs) -> Run | None:
+def _is_one_log(run: Run, inner: list[Run]) -> bool:
+    return len({file.parent for file in run.logs}) == 1 and not any(below.checkpoints for below in inner)
+
+
+def read_run(folder: Folder, root: Path, shared: SharedLogs | None = None) -> Run | None:
+    """The run in one folder, None if there is none; nothing below it is searched for further runs."""
     name = run_id(folder.path, root)
     found = accelerate.recognise(name, folder)
     if found is None and not _has_logs(folder):
@@ -117,4 +129,4 @@ def _base_model(settings: dict[str, Setting]) -> str | None:
 def _without_claimed_logs(runs: list[Run]) -> list[Run]:
     """Without the runs that are only logs and whose logs belong to a run with checkpoints elsewhere in the tree."""
     claimed = {os.fspath(file) for run in runs if run.checkpoints for file in run.logs}
-    return [run for run in runs if run.checkpoints or not claimed.issuperset(map(os.fspath, run.logs))]
+    return [run for run in runs if run.checkpoints or not run.logs or not claimed.issuperset(map(os.fspath, run.logs))]

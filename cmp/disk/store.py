@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar, cast
 
+from cmp.core.runs import plain_text
 from cmp.errors import Refused
 
 T = TypeVar("T")
@@ -41,12 +42,15 @@ class Store:
                 except (OSError, sqlite3.Error) as fault:
                     raise Refused(f"cannot keep state in {self.home}: {fault}", "Set CMP_HOME to a folder that can be written.") from fault
                 self._connection = connection
-            yield self._connection
+            try:
+                yield self._connection
+            except sqlite3.Error as fault:
+                raise Refused(f"cannot use the state in {self.home}: {fault}", "Set CMP_HOME to another folder.") from fault
 
     def get(self, kind: str, subject: str) -> object | None:
         """The remembered value, None if there is none or nothing can be remembered here."""
         with suppress(Refused), self._open() as connection:
-            row = connection.execute("SELECT value FROM facts WHERE kind = ? AND subject = ?", (kind, subject)).fetchone()
+            row = connection.execute("SELECT value FROM facts WHERE kind = ? AND subject = ?", (kind, plain_text(subject))).fetchone()
             return json.loads(row[0]) if row else None
         return None
 
@@ -64,9 +68,9 @@ class Store:
         """Remembers a value; None forgets it."""
         with self._open() as connection:
             if value is None:
-                connection.execute("DELETE FROM facts WHERE kind = ? AND subject = ?", (kind, subject))
+                connection.execute("DELETE FROM facts WHERE kind = ? AND subject = ?", (kind, plain_text(subject)))
             else:
-                connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", (kind, subject, json.dumps(value)))
+                connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", (kind, plain_text(subject), json.dumps(value)))
 
     def all(self, kind: str) -> dict[str, object]:
         """Every remembered value of one kind, by subject."""

@@ -11,22 +11,23 @@ import hashlib
 import json
 import os
 import stat
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cmp.errors import NoSpace, Unreadable
+from cmp.disk.replacing import replacing
+from cmp.errors import Unreadable
 
 LONGEST_HEADER = 100_000_000  # bytes; the library's own limit
+_MOST_AXES = 64  # numpy's own limit
 
 # numpy has no bfloat16 and no float8: their bits are carried in unsigned integers of the same width
 NUMPY_TYPES = {
-    "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "F8_E4M3": "|u1", "F8_E5M2": "|u1",
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "F8_E4M3": "|u1", "F8_E5M2": "|u1", "F8_E8M0": "|u1", "C64": "<c8",
     "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1", "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "|u1", "BOOL": "|b1",
 }  # fmt: skip
 
@@ -87,7 +88,7 @@ def read_header(path: Path) -> Header:
     if identity.size < 8:
         raise Unreadable(f"{path} is not a safetensors file: it has {identity.size} bytes", "Check what wrote it.")
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=_without_waiting) as file:
             length = int.from_bytes(file.read(8), "little")
             _check_length(path, length, identity.size)
             raw = file.read(length)
@@ -99,6 +100,11 @@ def read_header(path: Path) -> Header:
         raise Unreadable(f"{path} has a header whose metadata is no table", "The file is damaged; copy it again.")
     tensors = _entries(path, table, 8 + length, identity.size)
     return Header(path, tensors, {str(k): str(v) for k, v in metadata.items()}, identity)
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    # between the look at it and the opening the name may have come to mean a FIFO
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _check_length(path: Path, length: int, size: int) -> None:
@@ -113,7 +119,7 @@ def _check_length(path: Path, length: int, size: int) -> None:
 
 def _parse(path: Path, raw: bytes) -> dict[str, Any]:
     try:
-        table = json.loads(raw)
+        table = json.loads(raw.decode("utf-8"))  # json itself would also guess at UTF-16
     except (ValueError, RecursionError) as fault:
         raise Unreadable(f"{path} has a header that is not JSON", "The file is damaged, or is no safetensors file.") from fault
     if not isinstance(table, dict):
@@ -127,10 +133,14 @@ def _entries(path: Path, table: dict[str, Any], origin: int, size: int) -> dict[
         try:
             dtype, shape = described["dtype"], tuple(described["shape"])
             start, end = described["data_offsets"]
-            whole = all(type(n) is int and n >= 0 for n in (*shape, start, end))
+            whole = all(type(n) is int and 0 <= n < 1 << 63 for n in (*shape, start, end)) and len(shape) <= _MOST_AXES
+            known = dtype in NUMPY_TYPES
+            name.encode()  # JSON can spell halves of surrogate pairs, which no encoding takes
         except (TypeError, KeyError, ValueError) as fault:
             raise Unreadable(f"{path} describes tensor {name[:80]!r} wrongly", "The file is damaged; copy it again.") from fault
-        if dtype not in NUMPY_TYPES or not whole or end - start != _count(shape) * np.dtype(NUMPY_TYPES[dtype]).itemsize:
+        if not known:
+            raise Unreadable(f"{path} holds {name[:80]!r} as {str(dtype)[:20]!r}", "Numbers of this type are not read here.")
+        if not whole or end - start != _count(shape) * np.dtype(NUMPY_TYPES[dtype]).itemsize:
             raise Unreadable(f"{path} describes tensor {name[:80]!r} wrongly", "The file is damaged; copy it again.")
         entries[name] = Entry(dtype, shape, origin + start, origin + end)
     _check_layout(path, entries, origin, size)
@@ -165,17 +175,29 @@ def read_tensors(header: Header, names: Iterable[str]) -> Iterator[tuple[str, np
 
     Raises Unreadable if the file has been replaced or has changed since its header was read.
     """
-    with open(header.path, "rb", buffering=0) as file:
-        _check_same(header, file.fileno())
-        for name in names:
-            entry = header.tensors[name]
-            array: np.ndarray = np.empty(entry.shape, NUMPY_TYPES[entry.dtype])
-            if array.nbytes:
-                file.seek(entry.start)
-                if file.readinto(memoryview(array.reshape(-1)).cast("B")) != array.nbytes:
-                    raise Unreadable(f"{header.path} became shorter while it was read", "Look again when nothing writes to it.")
-            yield name, array
-        _check_same(header, file.fileno())
+    try:
+        with open(header.path, "rb", buffering=0, opener=_without_waiting) as file:
+            _check_same(header, file.fileno())
+            for name in names:
+                yield name, _read_tensor(header, file, header.tensors[name])
+            _check_same(header, file.fileno())
+    except OSError as fault:
+        raise Unreadable(f"cannot read {header.path}: {fault.strerror}", "It may have been removed; look again.") from fault
+
+
+def _read_tensor(header: Header, file: FileIO, entry: Entry) -> np.ndarray:
+    array: np.ndarray = np.empty(entry.shape, NUMPY_TYPES[entry.dtype])
+    if not array.nbytes:
+        return array
+    file.seek(entry.start)
+    wanted = array.reshape(-1).view(np.uint8)
+    got = 0
+    while got < wanted.nbytes:  # one call gives at most 2 GiB
+        more = file.readinto(wanted[got:].data)
+        if not more:
+            raise Unreadable(f"{header.path} became shorter while it was read", "Look again when nothing writes to it.")
+        got += more
+    return array
 
 
 def _check_same(header: Header, descriptor: int) -> None:
@@ -216,38 +238,17 @@ def digest_tensors(header: Header, names: Mapping[str, str]) -> str:
     return total.hexdigest()
 
 
-@contextmanager
-def replacing(target: Path) -> Iterator[Path]:
-    """Gives a temporary path beside `target` that becomes `target` when the block ends well, and vanishes when it does not."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=".tmp-", suffix=target.suffix)
-    os.close(handle)
-    draft = Path(name)
-    try:
-        yield draft
-        os.chmod(draft, 0o666 & ~_umask())
-        os.replace(draft, target)
-    except OSError as fault:
-        if fault.errno == 28:
-            raise NoSpace(f"the disk became full while writing {target}", "Make room and try again; nothing was left behind.") from fault
-        raise
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    # the mask can only be read by setting it; the process is single-threaded here for all that matters: every writer sets the same
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
-
-
 def write_tensors(
-    target: Path, described: Mapping[str, tuple[str, tuple[int, ...]]], read: Callable[[str], np.ndarray], metadata: Mapping[str, str]
+    target: Path,
+    described: Mapping[str, tuple[str, tuple[int, ...]]],
+    read: Callable[[str], np.ndarray],
+    metadata: Mapping[str, str],
+    check: Callable[[Path], object] = lambda draft: None,
 ) -> None:
     """Writes one safetensors file, tensor by tensor, and syncs it; memory is that of the largest tensor.
 
-    `described` gives type and shape of every tensor; `read(name)` its values in that type. Raises NoSpace.
+    `described` gives type and shape of every tensor; `read(name)` its values in that type. `check(draft)` sees the whole file before it
+    takes its name, and raises what stands against it. Raises NoSpace, and BadInput for a place that cannot be written.
     """
     table: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     # widest types first, then by name: the library's own order, which keeps every tensor aligned to its type
@@ -260,13 +261,15 @@ def write_tensors(
         reached += size
     head = json.dumps(table, separators=(",", ":"), ensure_ascii=False).encode()
     head += b" " * (-len(head) % 8)
-    with replacing(target) as draft, open(draft, "wb") as file:
-        file.write(len(head).to_bytes(8, "little") + head)
-        for name in ordered:
-            dtype, shape = described[name]
-            array = read(name)
-            if array.shape != shape or array.dtype != np.dtype(NUMPY_TYPES[dtype]):
-                raise ValueError(f"{name} was to be {dtype} {shape} and came as {array.dtype} {array.shape}")
-            file.write(np.ascontiguousarray(array).data)
-        file.flush()
-        os.fsync(file.fileno())
+    with replacing(target) as draft:
+        with open(draft, "wb") as file:
+            file.write(len(head).to_bytes(8, "little") + head)
+            for name in ordered:
+                dtype, shape = described[name]
+                array = read(name)
+                if array.shape != shape or array.dtype != np.dtype(NUMPY_TYPES[dtype]):
+                    raise ValueError(f"{name} was to be {dtype} {shape} and came as {array.dtype} {array.shape}")
+                file.write(np.ascontiguousarray(array).data)
+            file.flush()
+            os.fsync(file.fileno())
+        check(draft)

@@ -22,7 +22,7 @@ from cmp.disk.checkpoint import Opened, open_weights
 from cmp.disk.converted import METADATA
 from cmp.disk.lora_file import conversion_record, read_folded, require_same_base
 from cmp.disk.tensors import cast_bits, digest_tensors, read_tensors, write_tensors
-from cmp.engine.pipeline import check_fits
+from cmp.engine.pipeline import check_fits, find_module
 from cmp.errors import NoSpace, Refused
 
 Merge = Callable[[str], np.ndarray]
@@ -126,13 +126,17 @@ def _merged(plan: ConversionPlan, opened: Opened, name: str, base: Component) ->
     """Gives each of the component's tensors with its adapter added, in the base's own type."""
     assert plan.scale is not None
     folded = {n: torch.from_numpy(v) for n, v in read_folded(opened, plan.scale.value).items()}
-    adapted = {f"{p.module}.weight": f"{name}.{p.module}" for p in opened.weights.pairs if p.component == name}
+    adapted = {f"{find_module(p.module, base.names)}.weight": f"{name}.{p.module}" for p in opened.weights.pairs if p.component == name}
+
+    trained_in = {n: opened.header.tensors[s].dtype for s, n in (opened.weights.frozen or {}).items()}
 
     def merge(tensor: str) -> np.ndarray:
         owner = base.owner(tensor)
         assert owner is not None
         _, array = next(iter(read_tensors(owner, [tensor])))
         dtype = owner.tensors[tensor].dtype
+        if narrow := trained_in.get(tensor):  # what was trained on is the base rounded to the dump's type
+            array = cast_bits(cast_bits(array, dtype, narrow), narrow, dtype)
         if tensor not in adapted:
             return array
         down, up = folded[f"{adapted[tensor]}.lora_A.weight"], folded[f"{adapted[tensor]}.lora_B.weight"]

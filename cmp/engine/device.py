@@ -10,6 +10,9 @@ import transformers
 from cmp.errors import BadInput
 
 
+REVISION = "1"  # raised by every change of ours that changes pixels, so that older pictures are not taken for new ones
+
+
 def choose_device(wanted: str) -> torch.device:
     """The device called `wanted`; "auto" takes CUDA, then Apple's MPS, then the CPU. Raises BadInput for one that is not there."""
     if wanted == "auto":
@@ -40,6 +43,7 @@ def circumstances(device: torch.device, dtype: torch.dtype) -> dict[str, str]:
         "peft": peft.__version__,
         "mode": "exact",
         "form": "adapter",
+        "engine": REVISION,
     }
 
 

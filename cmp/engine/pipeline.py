@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from cmp.engine.device import choose_dtype, realign
 from cmp.errors import Refused, Unreadable
 
 ADAPTER = "checkpoint"
-_TRUSTED_LIBRARIES = {"diffusers", "transformers", None}
 
 
 class WornPipeline:
@@ -26,10 +26,13 @@ class WornPipeline:
     `wear(...)` replaces what was worn before. `worn` is the digest of the worn weights, None while it is the base model alone.
     """
 
-    def __init__(self, folder: Path, device: torch.device) -> None:
+    def __init__(self, folder: Path, device: torch.device, rounded: tuple[str, str] | None = None) -> None:
         self.device = device
         self.dtype = choose_dtype(device)
         self.pipe = load_pipeline(folder, self.dtype)
+        if rounded:  # the base as it was trained on: rounded, and held in the type that is drawn in
+            for parameter in getattr(self.pipe, rounded[0]).parameters():
+                parameter.data = parameter.data.to({"BF16": torch.bfloat16, "F16": torch.float16}[rounded[1]]).to(self.dtype)
         self.pipe.to(device)
         for component in self._modules().values():
             realign(component)
@@ -52,6 +55,10 @@ class WornPipeline:
     def wear_lora(self, digest: str, folded: Mapping[str, np.ndarray], strength: float) -> None:
         """Puts on an adapter given as `read_folded` makes it, and proves it; raises Refused if one tensor did not land."""
         self._restore_components()
+        named = {plain_name(name): values for name, values in folded.items()}
+        if len(named) != len(folded):
+            raise Refused("one module of the text encoder is named in two ways", "Nobody can say which of them was trained.")
+        folded = named
         if self.worn != digest:
             self.worn = None
             self._put_on(folded)
@@ -66,17 +73,24 @@ class WornPipeline:
             self._copy_in(folded)
             return
         if self._pairs:
-            self.pipe.delete_adapters([ADAPTER])
-            self._pairs = {}
+            self._take_off()
         state = {name: torch.from_numpy(values).to(self.dtype) for name, values in folded.items()}
         try:
             self.pipe.load_lora_weights(state, adapter_name=ADAPTER)
-        except (ValueError, RuntimeError, KeyError) as fault:
+        except (ValueError, RuntimeError, KeyError, TypeError, AttributeError, IndexError) as fault:
+            self._take_off()  # half of it may be in the model now
             raise Refused(f"diffusers cannot attach this adapter: {fault}", "It was made for another model architecture.") from fault
         self._pairs = shapes
         for component in self._modules().values():
             component.to(self.device)
             realign(component)
+
+    def _take_off(self) -> None:
+        """Takes the adapter out, its wrappers too: diffusers' delete_adapters leaves those, without the adapter in them."""
+        self.pipe.unload_lora_weights()
+        self._pairs = {}
+        if left := adapter_tensors(self._modules()):
+            raise Refused(f"{min(left)} could not be taken out of the model", "This is a fault of ours; start the program again.")
 
     @torch.no_grad()
     def _copy_in(self, folded: Mapping[str, np.ndarray]) -> None:
@@ -90,8 +104,7 @@ class WornPipeline:
             return
         self.wear_nothing()
         if self._pairs:
-            self.pipe.delete_adapters([ADAPTER])
-            self._pairs = {}
+            self._take_off()
         base = getattr(self.pipe, component)
         self._own[component] = base
         fresh = type(base).from_config(base.config) if hasattr(type(base), "from_config") else type(base)(base.config)
@@ -116,6 +129,17 @@ class WornPipeline:
         self._own.clear()
 
 
+def plain_name(name: str) -> str:
+    """An adapter tensor's name without `text_model.`, which text encoders have on disk and, from transformers 5 on, not in memory."""
+    return re.sub(r"\A(text_encoder(?:_[23])?\.)text_model\.", r"\1", name)
+
+
+def find_module(module: str, names: Container[str]) -> str | None:
+    """What a base calls this module; older text encoders are `text_model.` on disk, newer ones are not."""
+    plain = module.removeprefix("text_model.")
+    return next((m for m in (module, plain, f"text_model.{plain}") if f"{m}.weight" in names), None)
+
+
 def adapter_tensors(modules: Mapping[str, torch.nn.Module]) -> dict[str, torch.nn.Parameter]:
     """Every adapter tensor that is really in the model, under diffusers' names."""
     found = {}
@@ -125,7 +149,7 @@ def adapter_tensors(modules: Mapping[str, torch.nn.Module]) -> dict[str, torch.n
                 for half in ("lora_A", "lora_B"):
                     for adapter, layer in getattr(module, half).items():
                         suffix = "" if adapter == ADAPTER else f".{adapter}"
-                        found[f"{component}.{name}.{half}{suffix}.weight"] = layer.weight
+                        found[plain_name(f"{component}.{name}.{half}{suffix}.weight")] = layer.weight
     return found
 
 
@@ -157,16 +181,17 @@ def check_fits(weights: Weights, shapes: Mapping[str, tuple[int, ...]], lora_sha
     that "most names match" says nothing.
     """
     for pair in weights.pairs:
-        base = shapes.get(f"{pair.module}.weight")
+        known = find_module(pair.module, shapes)
+        base = shapes[f"{known}.weight"] if known else None
         if base is None:
             raise Refused(
                 f"the base model has no module {pair.module}, which the checkpoint adapts",
                 "It was trained on another architecture; give its own base with --base.",
             )
         down, up = lora_shapes[pair.down], lora_shapes[pair.up]
-        if (up[0], down[1]) != (base[0], base[1]):
+        if (up[0], *down[1:]) != base or len(down) != len(up) or set(up[2:]) - {1}:
             raise Refused(
-                f"{pair.module} is {base[1]} → {base[0]} in the base and {down[1]} → {up[0]} in the checkpoint",
+                f"{pair.module} is {list(base)} in the base and {list(up)} · {list(down)} in the checkpoint",
                 "It was trained on another base model; give it with --base.",
             )
 
@@ -175,19 +200,24 @@ def load_pipeline(folder: Path, dtype: torch.dtype) -> Any:
     """The pipeline in a folder, from this disk alone; never runs code that lies in the folder."""
     try:
         index = json.loads((folder / "model_index.json").read_bytes())
+        if not isinstance(index, dict):
+            raise ValueError("its model_index.json holds no table")
     except (OSError, ValueError) as fault:
         raise Unreadable(f"{folder} is no diffusers pipeline: {fault}", "Give a folder that has a model_index.json.") from fault
     for name, parts in index.items():
-        if isinstance(parts, list) and parts and parts[0] not in _TRUSTED_LIBRARIES and name != "safety_checker":
+        library = parts[0] if isinstance(parts, list) and parts else None
+        if library not in (None, "diffusers", "transformers") and name != "safety_checker":
             raise Refused(
-                f"{folder} wants {name} from {parts[0]!r}, which is code of its own",
+                f"{folder} wants {name} from {library!r}, which is code of its own",
                 "Only diffusers' and transformers' classes are loaded.",
             )
     spared: dict[str, Any] = {name: None for name in ("safety_checker", "feature_extractor", "image_encoder") if name in index}
     if "requires_safety_checker" in index:
         spared["requires_safety_checker"] = False
     try:
-        pipe = DiffusionPipeline.from_pretrained(folder, dtype=dtype, local_files_only=True, trust_remote_code=False, **spared)
+        pipe = DiffusionPipeline.from_pretrained(
+            folder, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True, **spared
+        )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as fault:
         raise Unreadable(f"cannot load the base model {folder}: {fault}", "Check that the folder is complete.") from fault
     pipe.set_progress_bar_config(disable=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from cmp.core.runs import Checkpoint, Run
 from cmp.disk.describe import describe_machine, why_not_listed
 from cmp.disk.planning import check_space, make_way, plan_conversion
 from cmp.disk.ready import Answers, Ready, ready_checkpoint
-from cmp.errors import BadInput, CmpError, NotFound
+from cmp.errors import BadInput, CmpError, NotFound, Refused
 from cmp.jobs import Jobs
 from cmp.settings import Settings
 from cmp.workbench.shelf import Curves, Shelf
@@ -46,7 +47,7 @@ class Workbench(Shelf):
     def doctor(self, path: Path | None = None) -> dict[str, object]:
         """Why a folder is not listed, or what this machine can do."""
         if path is not None:
-            return {"why": why_not_listed(path.expanduser().absolute())}
+            return {"why": why_not_listed(Path(os.path.abspath(os.path.expanduser(path))))}
         from cmp.engine.device import describe_devices
 
         return describe_machine(self.roots, self.bases, self.settings.home) | {"device": describe_devices()}
@@ -60,18 +61,29 @@ class Workbench(Shelf):
         run, checkpoint = self.find(target)
         if checkpoint is None:
             raise BadInput(f"{target!r} is a run, and a checkpoint is converted", f"Name one, such as {target}@final, or all of them.")
+        return self.plan_checkpoint(run, checkpoint, form, given, output=output, force=force)
+
+    def plan_checkpoint(
+        self, run: Run, checkpoint: Checkpoint, form: str, given: Answers = Answers(), *, output: Path | None = None, force: bool = False
+    ) -> ConversionPlan:
+        """The same for a checkpoint that has been found already."""
         return plan_conversion(run, checkpoint, form, self.bases, self.store, given, output=output, force=force)
 
     def convert(self, plan: ConversionPlan) -> Generator[Progress, None, Conversion]:
         """Carries out a plan; raises NoSpace before the first byte if the result does not fit."""
         check_space([plan])
-        if plan.replaces:
-            make_way(plan.target, plan.run.folder)
+        if not plan.replaces and os.path.lexists(plan.target):
+            raise Refused(f"{plan.target} has appeared since the conversion was planned", "Another process may have made it; plan again.")
+        old = make_way(plan.target, plan.run.folder) if plan.replaces else None
         if plan.form == "pipeline":
             from cmp.engine.convert import convert_to_pipeline as carry_out
         else:
             from cmp.disk.lora_file import convert_to_lora as carry_out
-        conversion = yield from carry_out(plan)
+        try:
+            conversion = yield from carry_out(plan)
+        finally:
+            if old is not None and not os.path.lexists(plan.target):  # failed or cancelled: what was there is better than nothing
+                os.replace(old, plan.target)
         self._library = None
         return conversion
 
@@ -121,13 +133,13 @@ class Workbench(Shelf):
         """
         from cmp.engine.draw import draw_cells
 
-        known: dict[str | None, Ready | CmpError] = {}
-        by_id = {run.id: run for run in runs}
+        known: dict[Checkpoint | None, Ready | CmpError] = {}
+        runs = tuple(runs)
 
         def make_ready(cell: Cell) -> Ready:
-            name = cell.checkpoint.id if cell.checkpoint else None
+            name = cell.checkpoint  # itself, not its id: two runs given as paths may share an id
             if name not in known:
-                known[name] = self._try_ready(cell.checkpoint, by_id, given)
+                known[name] = self._try_ready(cell.checkpoint, runs, given)
             found = known[name]
             if isinstance(found, CmpError):
                 raise found
@@ -135,12 +147,12 @@ class Workbench(Shelf):
 
         return draw_cells(spec.cells(), make_ready, self.studio(), self.store, self.gpu)
 
-    def _try_ready(self, checkpoint: Checkpoint | None, runs: dict[str, Run], given: Answers) -> Ready | CmpError:
+    def _try_ready(self, checkpoint: Checkpoint | None, runs: tuple[Run, ...], given: Answers) -> Ready | CmpError:
         """Asked once per checkpoint and grid, so that a column that cannot be drawn says so at once in all its cells."""
         try:
             if checkpoint is not None:
-                return self.ready(runs[checkpoint.run_id], checkpoint, given)
-            return self._any_ready(next(iter(runs.values())), given)
+                return self.ready(next(run for run in runs if checkpoint in run.checkpoints), checkpoint, given)
+            return self._any_ready(runs[0], given)
         except CmpError as fault:
             return fault
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import threading
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 from cmp.core.curves import LossCurve
 from cmp.core.runs import Checkpoint, Library, Run, Sample, display_name
 from cmp.disk.alias import merge_same_weights
-from cmp.disk.demo import open_demo
+from cmp.disk.demo import Demo, open_demo
 from cmp.disk.describe import describe_checkpoint, describe_run
 from cmp.disk.locate import locate
 from cmp.disk.logs.curves import read_curves
@@ -45,7 +46,6 @@ class Shelf:
         self._library: tuple[float, Library] | None = None
         self._samples: dict[str, Sample] = {}
         self._scanning = threading.Lock()
-        self._demo_bases: tuple[Path, ...] = ()
 
     # -- runs ----------------------------------------------------------------------------------------------------------
 
@@ -55,9 +55,7 @@ class Shelf:
         return (*(self.settings.runs or (self._demo_runs(),)), *self.added_folders())
 
     def _demo_runs(self) -> Path:
-        demo = open_demo(self.settings.home)
-        self._demo_bases = (demo.bases,)
-        return demo.runs
+        return open_demo(self.settings.home).runs
 
     @property
     def shows_demo(self) -> bool:
@@ -66,7 +64,8 @@ class Shelf:
     @property
     def bases(self) -> tuple[Path, ...]:
         """Folders in which base models are sought by name."""
-        return (*self.settings.bases, *self._demo_bases)
+        of_demo = Demo(self.settings.home / "demo").bases
+        return (*self.settings.bases, *((of_demo,) if of_demo.is_dir() else ()))
 
     def added_folders(self) -> tuple[Path, ...]:
         return tuple(Path(folder) for folder in sorted(self.store.all("folder")))
@@ -75,8 +74,8 @@ class Shelf:
         """Looks in one more folder from now on; raises BadInput or NotFound."""
         if not text.strip():
             raise BadInput("no folder was given", "Type the path of a folder that holds training runs.")
-        folder = Path(text.strip()).expanduser().absolute()
-        if not folder.is_dir():
+        folder = Path(os.path.abspath(os.path.expanduser(text.strip())))
+        if not os.path.isdir(folder):
             raise NotFound(f"there is no folder {folder}", "Check the path as this computer knows it.")
         self.store.put("folder", str(folder), True)
         self._library = None

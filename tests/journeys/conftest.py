@@ -36,6 +36,8 @@ class Said:
 
 def environment(home: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("CMP_")}
+    # SSR is what a Space sets: with it a Node process would stand in front and answer our routes with a page
+    kept["GRADIO_SSR_MODE"] = "true"
     return kept | {"CMP_HOME": str(home), "CMP_DEVICE": "cpu", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}
 
 

@@ -80,6 +80,16 @@ def test_a_form_of_another_site_cannot_make_it_draw(server: Server) -> None:
     assert server.get("/health", Host="evil.test")[0] == 400
 
 
+def test_a_tab_holds_no_permanent_connection(server: Server) -> None:
+    """With one heartbeat per tab the sixth tab of a browser would hang."""
+    assert server.get("/config")[1]["connect_heartbeat"] is False
+
+
+def test_nothing_is_measured_or_sent_home(server: Server) -> None:
+    assert server.get("/monitoring/summary")[0] in (403, 404)
+    assert server.get("/config")[1]["analytics_enabled"] is False
+
+
 def test_pictures_are_named_by_digest_and_by_nothing_else(server: Server) -> None:
     assert server.get("/cmp/cell/..%2f..%2fstate.db")[0] == 404
     assert server.get("/cmp/cell/" + "0" * 64 + ".png")[0] == 404

@@ -31,27 +31,32 @@ class Found:
 
 def recognise(run_id: str, folder: Folder) -> Found | None:
     """The run in this folder, None if it is no run of this kind."""
-    holder = _with_steps(folder)
     finals = [name for name in FINAL_FOLDERS if name in folder.folders]
-    lone = None if holder else find_weights(folder)
-    if holder is None and not finals and lone is None:
-        return None
-    checkpoints = [*_steps(run_id, holder or folder), *_finals(run_id, folder, finals)]
-    if not any(c.holds != "unknown" or c.step is not None for c in checkpoints) and holder is None:
+    holder, closed = None, None
+    try:
+        holder = _with_steps(folder)
+    except CmpError as fault:
+        closed = fault
+    checkpoints = [*(_steps(run_id, holder) if holder else ()), *_finals(run_id, folder, finals)]
+    if holder is None and not any(map(_is_sure, checkpoints)):
+        if closed:  # steps that nobody may look at are a problem to be told, and no reason to see no run
+            raise closed
         return None
     warnings = _dangerous(folder) if holder is not None and holder.path == folder.path else ()
-    return Found(_trainer(checkpoints), tuple(checkpoints), _samples(folder), warnings)
+    return Found(_trainer(checkpoints), tuple(checkpoints), _samples(folder), (*warnings, *([closed.message] if closed else [])))
+
+
+def _is_sure(final: Checkpoint) -> bool:
+    """Whether a final alone makes a run. Any library calls its files `model.safetensors`; the other names mean trained weights."""
+    return final.holds != "unknown" or (final.file is not None and final.file.name != "model.safetensors")
 
 
 def _with_steps(folder: Folder) -> Folder | None:
-    """The folder that holds the checkpoint folders: this one, or `checkpoints/` in it."""
+    """The folder that holds the checkpoint folders: this one, or `checkpoints/` in it; raises Unreadable if that is not permitted."""
     if any(read_stage(name) for name in folder.folders):
         return folder
     if "checkpoints" in folder.folders:
-        try:
-            inner = list_folder(folder.path / "checkpoints")
-        except CmpError:
-            return None
+        inner = list_folder(folder.path / "checkpoints")
         if any(read_stage(name) for name in inner.folders):
             return inner
     return None
@@ -66,8 +71,8 @@ def _finals(run_id: str, folder: Folder, names: list[str]) -> list[Checkpoint]:
     found = [read_checkpoint(run_id, folder.path / name, _FINAL) for name in names]
     if find_weights(folder):
         found.append(read_checkpoint(run_id, folder.path, _FINAL, beside=True))
-    # a pipeline folder that a trainer keeps for its scheduler or tokenizer alone is no checkpoint
-    return [c for c in found if c.file is not None]
+    # a pipeline folder that a trainer keeps for its scheduler or tokenizer alone is no checkpoint; one that cannot be listed is told
+    return [c for c in found if c.file is not None or not c.written_at]
 
 
 def _trainer(checkpoints: list[Checkpoint]) -> str:

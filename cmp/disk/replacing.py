@@ -1,0 +1,45 @@
+"""Files that appear whole under their name, or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cmp.errors import BadInput, CmpError, NoSpace
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """Gives a temporary path beside `target` that becomes `target` when the block ends well, and vanishes when it does not."""
+    draft = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=".tmp-", suffix=target.suffix)
+        os.close(handle)
+        draft = Path(name)
+        yield draft
+        os.chmod(draft, 0o666 & ~_umask())
+        os.replace(draft, target)
+    except OSError as fault:
+        raise cannot_write(target, fault) from fault
+    finally:
+        if draft:
+            draft.unlink(missing_ok=True)
+
+
+def cannot_write(target: Path, fault: OSError) -> CmpError:
+    """What the system's refusal to write `target` means for the user."""
+    if fault.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpace(f"the disk became full while writing {target}", "Make room and try again; nothing was left behind.")
+    return BadInput(f"cannot write {target}: {fault.strerror or fault}", "Choose another place, or change its permissions.")
+
+
+def _umask() -> int:
+    # the mask can only be read by setting it; the process is single-threaded here for all that matters: every writer sets the same
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask

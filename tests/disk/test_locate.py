@@ -1,0 +1,150 @@
+"""Targets that are paths: to a run, a checkpoint, a file in one, also outside of every known folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from cmp.disk.locate import locate
+from cmp.errors import NotFound
+from cmp.settings import Settings
+from cmp.workbench import Workbench
+from tests.support import Training, as_nobody, diffusers_run, origin_run
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Training:
+    return origin_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("inside", "key"),
+    [
+        ("", None),
+        ("checkpoints/checkpoint-500", "500"),
+        ("checkpoints/checkpoint-1000/", "1000"),
+        ("checkpoints/checkpoint-500/model.safetensors", "500"),
+        ("checkpoints/checkpoint-500/../checkpoint-1000", "1000"),
+        ("lora_weights", "final"),
+        ("lora_weights/adapter_model.safetensors", "final"),
+    ],
+)
+def test_a_path_in_the_origins_layout_means_its_run_and_checkpoint(made: Training, inside: str, key: str | None) -> None:
+    located = locate(f"{made.run}/{inside}")
+    assert located is not None
+    run, found = located
+    assert (run.id, found) == (made.run.name, key) and len(run.checkpoints) == 3
+
+
+@pytest.mark.parametrize(
+    ("inside", "key"),
+    [
+        ("", None),
+        ("checkpoint-2", "2"),
+        ("checkpoint-4/pytorch_lora_weights.safetensors", "4"),
+        ("pytorch_lora_weights.safetensors", "final"),
+    ],
+)
+def test_a_path_in_diffusers_layout_means_its_run_and_checkpoint(tmp_path: Path, inside: str, key: str | None) -> None:
+    located = locate(str(diffusers_run(tmp_path).run / inside))
+    assert located is not None and (located[0].id, located[1]) == ("sd-lora", key)
+
+
+def test_a_located_run_keeps_its_logs_beside_the_outputs(made: Training) -> None:
+    located = locate(str(made.checkpoint(500)))
+    assert located is not None and located[0].settings["lora_alpha"].value == 16
+
+
+def test_relative_paths_and_the_home_folder_are_paths(made: Training, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(made.run)
+    monkeypatch.setenv("HOME", str(made.outputs))
+    for target in (".", "./checkpoints/checkpoint-500", "checkpoints/checkpoint-500", f"../{made.run.name}", f"~/{made.run.name}"):
+        located = locate(target)
+        assert located is not None and located[0].folder.samefile(made.run), target
+
+
+@pytest.mark.parametrize(
+    "target", ["lora_casual_shoes", "lora_casual_shoes@500", "", "no such thing", "x" * 5000, "a\0b", "checkpoint-500"]
+)
+def test_a_text_that_is_no_path_is_left_to_the_ids(made: Training, target: str) -> None:
+    assert locate(target) is None
+
+
+@pytest.mark.parametrize("inside", ["none", "checkpoints/checkpoint-9", "../../logs", "lora_weights/none.safetensors"])
+def test_a_path_that_leads_to_nothing_usable_is_not_found(made: Training, inside: str) -> None:
+    with pytest.raises(NotFound):
+        locate(f"{made.run}/{inside}")
+
+
+@pytest.mark.parametrize("target", ["/", "/none", "~nobody-of-this-name/x", "./" + "x" * 5000, "/a\0b", "/etc/passwd"])
+def test_paths_that_no_run_can_have_are_not_found_soon(target: str) -> None:
+    with pytest.raises(NotFound):
+        locate(target)
+
+
+def test_nothing_below_the_folders_above_a_path_is_searched(made: Training) -> None:
+    """A scan of everything above a stray file would take minutes."""
+    stray = made.outputs.parent / "stray"
+    stray.mkdir()
+    with pytest.raises(NotFound):
+        locate(str(stray))
+
+
+def test_a_path_without_permission_is_not_found_and_no_traceback(open_path: Path) -> None:
+    made = origin_run(open_path)
+    made.run.chmod(0)
+
+    def told() -> str:
+        try:
+            locate(str(made.checkpoint(500)))
+        except NotFound as fault:
+            return fault.title
+        return "found"
+
+    assert as_nobody(told) == "Not found"
+
+
+# through the workbench
+
+
+def test_a_path_outside_every_root_is_found_with_its_final_as_alias(made: Training, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    bench = Workbench(Settings(tmp_path / "home", (tmp_path / "empty",)))
+    run, checkpoint = bench.find(str(made.run / "lora_weights"))
+    assert checkpoint is not None and (run.id, checkpoint.key) == (made.run.name, "1000")
+    with pytest.raises(NotFound):
+        bench.find(str(made.run), only_ids=True)
+
+
+def test_an_id_goes_to_the_library_and_an_alias_leads_to_its_row(made: Training, tmp_path: Path) -> None:
+    bench = Workbench(Settings(tmp_path / "home", (made.outputs,)))
+    checkpoint = bench.find("lora_casual_shoes@final")[1]
+    assert checkpoint is not None and checkpoint.step == 1000 and checkpoint.path == made.checkpoint(1000)
+    assert bench.find("lora_casual_shoes")[1] is None
+    for target in ("lora_casual_shoes@7", "other", "other@500", ""):
+        with pytest.raises(NotFound):
+            bench.find(target)
+
+
+def test_a_name_is_given_to_a_run_and_taken_away_again(made: Training, tmp_path: Path) -> None:
+    bench = Workbench(Settings(tmp_path / "home", (made.outputs,)))
+    assert bench.name_of(bench.find("lora_casual_shoes")[0]) == "Lora Casual Shoes"
+    bench.rename("lora_casual_shoes", "  My shoes ")
+    assert bench.name_of(bench.find("lora_casual_shoes")[0]) == "My shoes"
+    bench.rename("lora_casual_shoes", "")
+    assert bench.name_of(bench.find("lora_casual_shoes")[0]) == "Lora Casual Shoes"
+
+
+def test_a_folder_is_added_listed_and_removed_and_stays_on_disk(made: Training, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    bench = Workbench(Settings(tmp_path / "home", (tmp_path / "empty",)))
+    assert bench.library().runs == ()
+    folder = bench.add_folder(f" {made.outputs} ")
+    assert [run.id for run in bench.library().runs] == ["lora_casual_shoes"]
+    bench.remove_folder(str(folder))
+    assert bench.library().runs == () and os.path.isdir(made.run)
+    for wrong in ("~nobody-of-this-name", "x" * 5000, str(tmp_path / "none"), "a\0b"):
+        with pytest.raises(NotFound):
+            bench.add_folder(wrong)
