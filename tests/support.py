@@ -204,6 +204,7 @@ def diffusers_run(training: Path, steps: Iterable[int] = (2, 4), rank: int = 4, 
         last = {f"unet.{n.replace(h, older[h])}": v for n, v in adapter_tensors(max(steps), rank).items() for h in older if h in n}
         save(made.run / "pytorch_lora_weights.safetensors", last)
     told = {"output_dir": f"outputs/{name}", "rank": rank, "pretrained_model_name_or_path": BASE_NAME, "validation_prompt": "a shoe"}
+    told |= {"train_batch_size": 1, "max_train_steps": max(steps, default=0), "checkpointing_steps": 2}  # by these its log is known
     write_log(made.run / "logs" / "text2image-fine-tune", [(step, 0.5 / step) for step in range(1, 5)], "train_loss", **told)
     return made
 

@@ -122,8 +122,11 @@ def resolve_scale(weights: Weights, evidence: Iterable[Evidence], given_alpha: f
             "Adapters with a rank pattern are not converted yet.",
         )
     rank = weights.ranks[0]
-    if given_alpha is not None:
-        return _scale(given_alpha, rank, "given by the user")
+    if given_alpha is not None:  # it answers what alpha is, not how alpha is used
+        kinds = {e.rslora for e in evidence if not _describes_another(e, weights, rank)}
+        if len(kinds) > 1:
+            raise Refused("the sources contradict each other in whether this is an rsLoRA", "Correct the wrong one.")
+        return _scale(given_alpha, rank, "given by the user", kinds == {True})
     found = [scale for e in evidence if (scale := _read(e, weights, rank))]
     if not found:
         raise Refused(
@@ -142,7 +145,7 @@ def _read(evidence: Evidence, weights: Weights, rank: int) -> Scale | None:
         raise Refused(f"{evidence.source} gives alpha as {evidence.alpha!r}", "Correct the file or give --alpha X.")
     if evidence.rank is not None and not _is_rank(evidence.rank):
         raise Refused(f"{evidence.source} gives the rank as {evidence.rank!r}", "Correct the file or give --alpha X.")
-    other = evidence.rank not in (None, rank) or (evidence.targets is not None and not _same(evidence.targets, weights.targets))
+    other = _describes_another(evidence, weights, rank)
     if other and evidence.decisive:
         raise Refused(
             f"{evidence.source} describes another adapter: rank {evidence.rank}, the tensors have rank {rank}",
@@ -152,6 +155,10 @@ def _read(evidence: Evidence, weights: Weights, rank: int) -> Scale | None:
         return None
     assert isinstance(evidence.alpha, (int, float))
     return _scale(evidence.alpha, rank, evidence.source, evidence.rslora)
+
+
+def _describes_another(evidence: Evidence, weights: Weights, rank: int) -> bool:
+    return evidence.rank not in (None, rank) or (evidence.targets is not None and not same_targets(evidence.targets, weights.targets))
 
 
 def _scale(alpha: float, rank: int, source: str, rslora: bool = False) -> Scale:
@@ -168,7 +175,7 @@ def _is_rank(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 1 and value % 1 == 0 and value != math.inf
 
 
-def _same(config: Iterable[str], tensors: Iterable[str]) -> bool:
+def same_targets(config: Iterable[str], tensors: Iterable[str]) -> bool:
     """PEFT matches a target by the end of the module's name, so `attn1.to_k` and `to_k` may both name what the tensors show as to_k."""
     return {name.rsplit(".", 1)[-1] for name in config} == {name.rsplit(".", 1)[-1] for name in tensors}
 
@@ -190,6 +197,8 @@ def to_webui_name(canonical: str) -> str:
     prefix = {"unet": "lora_unet", "text_encoder": "lora_te"}.get(component)
     if prefix is None:
         raise Refused(f"component {component!r} has no agreed name in this form", "Use --to lora.")
+    if component == "text_encoder" and not module.startswith("text_model."):
+        module = f"text_model.{module}"  # transformers 5 dropped this part of the name; A1111 and ComfyUI look for it
     return f"{prefix}_{module.replace('.', '_')}.lora_{'down' if half.startswith('A') else 'up'}.weight"
 
 

@@ -88,6 +88,7 @@ class Run:
     last_loss: float | None = None
     last_logged: float | None = None
     warnings: tuple[str, ...] = ()
+    starts: tuple[Mapping[str, Setting], ...] = ()  # the settings of each start by itself, oldest first
 
     def state(self, now: float) -> str:
         """Whether it is being trained, by what its own log says; file times say nothing, since copying a run changes them."""

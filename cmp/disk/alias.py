@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import replace
 
+from cmp.core.conversion import resolve_scale
 from cmp.core.runs import Checkpoint, Run
 from cmp.disk.checkpoint import Opened, open_weights
+from cmp.disk.evidence import collect_evidence
 from cmp.disk.ready import digest_of
 from cmp.disk.store import Store
 from cmp.errors import CmpError
@@ -22,10 +24,10 @@ def merge_same_weights(run: Run, store: Store) -> Run:
     steps = [c for c in run.checkpoints if c.step is not None and c.holds == "lora" and c.flaw is None]
     if not finals or len(finals) + len(steps) < 2:
         return run
-    groups: dict[str, list[Checkpoint]] = defaultdict(list)
+    groups: dict[tuple[str, float], list[Checkpoint]] = defaultdict(list)
     for checkpoint in (*steps[-1:], *finals):
-        if (digest := _digest(checkpoint, store)) is not None:
-            groups[digest].append(checkpoint)
+        if (same := _weights_and_scale(run, checkpoint, store)) is not None:
+            groups[same].append(checkpoint)
     merged: dict[str, Checkpoint | None] = {}
     for first, *others in groups.values():
         merged[first.key] = replace(first, aliases=tuple(other.id for other in others))
@@ -34,10 +36,11 @@ def merge_same_weights(run: Run, store: Store) -> Run:
     return replace(run, checkpoints=tuple(c for c in kept if c is not None))
 
 
-def _digest(checkpoint: Checkpoint, store: Store) -> str | None:
+def _weights_and_scale(run: Run, checkpoint: Checkpoint, store: Store) -> tuple[str, float] | None:
+    """None where either is not known: a row that hides another must not hide what contradicts it."""
     assert checkpoint.file is not None  # a checkpoint that holds a LoRA has its file
     try:
         opened: Opened = open_weights(checkpoint.file)
-        return digest_of(opened, store)
+        return digest_of(opened, store), resolve_scale(opened.weights, collect_evidence(run, checkpoint, opened)).value
     except CmpError:
         return None

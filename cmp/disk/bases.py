@@ -92,6 +92,9 @@ def pipelines_below(places: Iterable[Path]) -> list[Path]:
 def read_component(base: Path, component: str) -> Component:
     """The headers of a component's weights, whether in one file or in several; raises Unreadable or NotFound."""
     folder = base / component
+    there = [n for name in _COMPONENT_FILES for n in (name, f"{name}.index.json") if os.path.isfile(folder / n)]
+    if len(there) > 1:  # the libraries choose differently between them
+        raise Unreadable(f"{folder} holds both {there[0]} and {there[1]}: which of them is the model?", "Remove the one that is not.")
     for name in _COMPONENT_FILES:
         if os.path.isfile(folder / name):
             return Component(folder, (read_header(folder / name),))

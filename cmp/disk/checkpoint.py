@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cmp.core.runs import Checkpoint, Stage
+from cmp.core.runs import Checkpoint, Stage, read_stage
 from cmp.core.weights import Weights, read_weights
 from cmp.disk.folders import Folder, list_folder, size_below
 from cmp.disk.tensors import Header, read_header
@@ -24,7 +24,6 @@ _WEIGHT_FILES = (
     "transformer/diffusion_pytorch_model.safetensors",
     "model.safetensors",
 )
-_FURTHER = re.compile(r"model_[0-9]+\.safetensors\Z", re.ASCII)  # Accelerate numbers the second and later models
 _KNOWN_BUT_UNREAD = {
     "pytorch_model.bin": "its weights are a pickle (pytorch_model.bin), which is not read yet",
     "pytorch_lora_weights.bin": "its weights are a pickle (pytorch_lora_weights.bin), which is not read yet",
@@ -33,6 +32,26 @@ _KNOWN_BUT_UNREAD = {
     "pytorch_model_fsdp_0": "it is a sharded FSDP checkpoint; merge it with `accelerate merge-weights` first",
     "zero_to_fp32.py": "it is a DeepSpeed checkpoint; merge it with DeepSpeed's own zero_to_fp32 first",
 }
+
+
+# Accelerate calls the second and further models model_1, model_2 …
+_FURTHER_MODEL = re.compile(r"(?:model|pytorch_model)_[0-9]+(?:\.safetensors|\.bin)(?:\.index\.json)?\Z", re.ASCII)
+_TRAINED_PARTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3", "controlnet")
+
+
+def left_aside(file: Path) -> str | None:
+    """Why this weights file is not all of its checkpoint: further models and trained components beside it; None if it is."""
+    inner = file.parent.name in _TRAINED_PARTS
+    listing = list_folder(file.parent.parent if inner else file.parent)
+    if "model_index.json" in listing.files:
+        return None  # a whole pipeline: its other parts are compared with the base's, see ready.require_same_parts
+    if any(read_stage(name) for name in listing.folders):
+        return None  # the run's own folder
+    more = [name for name in sorted(listing.files) if _FURTHER_MODEL.match(name)]
+    for name in _TRAINED_PARTS:
+        if name in listing.folders and not (inner and name == file.parent.name):
+            more += [f"{name}/{n}" for n in sorted(list_folder(listing.path / name).files) if n.endswith((".safetensors", ".bin"))]
+    return f"it also holds {', '.join(more)}: {file.name} alone would leave that out, and several are not read yet" if more else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +89,7 @@ def read_checkpoint(
         return replace(draft, flaw=fault.message)
     except OSError as fault:
         return replace(draft, flaw=f"cannot read {folder}: {fault.strerror}")
-    flaw = "; ".join((*weights.flaws, *_further_models(listing, file, weights))) or None
+    flaw = "; ".join(filter(None, (*weights.flaws, left_aside(file)))) or None
     return replace(draft, layout=weights.layout, holds=weights.holds, flaw=flaw)
 
 
@@ -85,14 +104,6 @@ def find_weights(listing: Folder) -> Path | None:
         elif not head and rest in listing.files:
             return listing.path / rest
     return None
-
-
-def _further_models(listing: Folder, file: Path, weights: Weights) -> list[str]:
-    """What else was trained here. Using one model of several would draw something that was never trained, so it is refused."""
-    more = sorted(name for name in listing.files if _FURTHER.match(name)) if file.name == "model.safetensors" else []
-    if weights.layout == "full" and file.parent.name in listing.folders:
-        more += [name for name in ("text_encoder", "text_encoder_2", "controlnet") if name in listing.folders and name != file.parent.name]
-    return [f"it holds further models ({', '.join(more)}), and several together are not read yet"] if more else []
 
 
 def _why_nothing(listing: Folder) -> str:

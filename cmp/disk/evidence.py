@@ -5,40 +5,58 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cmp.core.conversion import Evidence
-from cmp.core.runs import Checkpoint, Run
+from cmp.core.conversion import Evidence, same_targets
+from cmp.core.runs import Checkpoint, Run, Setting
 from cmp.disk.checkpoint import Opened
 from cmp.errors import Refused
 
 _ALPHA_KEYS = ("lora_alpha", "alpha", "network_alpha")
 _RANK_KEYS = ("lora_rank", "rank", "r")
+# the settings by which the log of one of diffusers' SD and SDXL LoRA scripts is known; other scripts may log a rank and hide an alpha
+_OF_DIFFUSERS = {"pretrained_model_name_or_path", "train_batch_size", "max_train_steps", "checkpointing_steps"}
 _LORA_KINDS = ("LORA",)
-_CHANGE_THE_BASE = ("pissa", "olora", "corda", "loftq")  # values of init_lora_weights
+_MORE_THAN_PAIRS = {
+    "bias": "biases were trained too",
+    "lora_bias": "the adapter has biases",
+    "modules_to_save": "whole modules were trained too",
+    "trainable_token_indices": "token embeddings were trained too",
+    "target_parameters": "it adapts bare parameters",
+    "layer_replication": "it repeats layers",
+    "fan_in_fan_out": "its matrices are transposed",
+    "alora_invocation_tokens": "it is switched on by tokens",
+    "use_qalora": "it pools its input",
+    "arrow_config": "it routes between adapters",
+}
+_HARMLESS_STARTS = (True, False, None, "gaussian", "eva", "orthogonal")  # the others, such as pissa and olora, change the base
 _LARGEST_CONFIG = 4_000_000  # bytes
 
 
-def collect_evidence(run: Run, checkpoint: Checkpoint, opened: Opened) -> tuple[Evidence, ...]:
-    """Everything that speaks of this checkpoint's alpha, nearest first; raises Refused for a source that cannot be trusted at all."""
-    return tuple(_evidence(run, checkpoint, opened))
+def collect_evidence(run: Run, checkpoint: Checkpoint, opened: Opened, *, alpha_known: bool = False) -> tuple[Evidence, ...]:
+    """Everything that speaks of this checkpoint's alpha, nearest first; raises Refused for a source that cannot be trusted at all.
+
+    With `alpha_known` a source that cannot be read is passed over: the user has answered what it would have told.
+    """
+    return tuple(_evidence(run, checkpoint, opened, alpha_known))
 
 
-def _evidence(run: Run, checkpoint: Checkpoint, opened: Opened) -> Iterator[Evidence]:
+def _evidence(run: Run, checkpoint: Checkpoint, opened: Opened, lenient: bool) -> Iterator[Evidence]:
     if header := opened.header.metadata.get("lora_adapter_metadata"):
-        yield from _from_header(header, opened)
+        yield from _from_header(header, opened, lenient)
     folder = opened.header.path.parent
-    if config := _adapter_config(folder):
+    if config := _adapter_config(folder, lenient):
         yield _from_config(config, _seen_from(run, folder / "adapter_config.json"), decisive=True)
     for final in ("lora_weights", "final_pipeline/unet", "."):
         other = run.folder / final
-        if other.resolve() != folder.resolve() and (config := _adapter_config(other)):
+        if other.resolve() != folder.resolve() and (config := _adapter_config(other, lenient)):
             yield _from_config(config, _seen_from(run, other / "adapter_config.json"))
     yield from _from_hparams(run, checkpoint)
 
 
-def _from_header(text: str, opened: Opened) -> Iterator[Evidence]:
+def _from_header(text: str, opened: Opened, lenient: bool) -> Iterator[Evidence]:
     """diffusers ≥ 0.34 writes the LoraConfig of every component as JSON, keys `unet.r`, `unet.lora_alpha`."""
     source = f"lora_adapter_metadata in {opened.header.path.name}"
     try:
@@ -46,14 +64,25 @@ def _from_header(text: str, opened: Opened) -> Iterator[Evidence]:
     except (ValueError, RecursionError):
         config = None
     if not isinstance(config, dict):
+        if lenient:
+            return
         raise Refused(f"{source} is not JSON: {text[:40]!r}…", "The file is damaged. If you know alpha, give --alpha X.")
-    for component in sorted({pair.component for pair in opened.weights.pairs}):
+    components = sorted({pair.component for pair in opened.weights.pairs})
+    told = [c for c in components if f"{c}.lora_alpha" in config]
+    if told and told != components and not lenient:
+        missing = ", ".join(c for c in components if c not in told)
+        raise Refused(f"{source} says nothing of the alpha of {missing}", "If you know alpha, give --alpha X.")
+    for component in components:
         own = {key.removeprefix(f"{component}."): value for key, value in config.items() if key.startswith(f"{component}.")}
         if "lora_alpha" in own:
-            yield _from_config(own, source, decisive=True)
+            found = _from_config(own, source, decisive=True)
+            mine = replace(opened.weights, pairs=tuple(p for p in opened.weights.pairs if p.component == component))
+            if found.targets is not None and not same_targets(found.targets, mine.targets):
+                raise Refused(f"{source} names other modules of {component} than the file holds", "It may belong to another run.")
+            yield replace(found, targets=None)  # it speaks of this component alone
 
 
-def _adapter_config(folder: Path) -> dict[str, Any] | None:
+def _adapter_config(folder: Path, lenient: bool) -> dict[str, Any] | None:
     file = folder / "adapter_config.json"
     try:
         if not file.is_file() or file.is_symlink():
@@ -62,6 +91,8 @@ def _adapter_config(folder: Path) -> dict[str, Any] | None:
             raise ValueError("it is far too large")
         config = json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError) as fault:
+        if lenient:
+            return None
         raise Refused(f"{file} cannot be read: {fault}", "Correct the file or give --alpha X.") from fault
     if not isinstance(config, dict):
         raise Refused(f"{file} holds no table", "Correct the file or give --alpha X.")
@@ -80,6 +111,14 @@ def _from_config(config: Mapping[str, Any], source: str, decisive: bool = False)
     for pattern in ("rank_pattern", "alpha_pattern"):
         if config.get(pattern):
             raise Refused(f"{source} has a {pattern}: modules differ in scale", "Adapters with patterns are not converted yet.")
+    for key, what in _MORE_THAN_PAIRS.items():
+        if config.get(key) not in (None, False, "none", [], {}):
+            raise Refused(f"{source} has {key} = {config[key]!r}: {what}", "Only plain LoRA adapters are converted so far.")
+    if (start := config.get("init_lora_weights", True)) not in _HARMLESS_STARTS:
+        raise Refused(
+            f"{source} says init_lora_weights = {start!r}: it changed the base's own weights, and B·A on the plain base is something else",
+            "Convert it to a plain LoRA with PEFT (path_initial_model_for_weight_conversion) first.",
+        )
     if config.get("use_dora"):
         raise Refused(f"{source} says that this is a DoRA", "DoRA is not converted yet.")
     targets = config.get("target_modules")
@@ -88,32 +127,18 @@ def _from_config(config: Mapping[str, Any], source: str, decisive: bool = False)
     return Evidence(config.get("lora_alpha"), config.get("r"), source, listed, rslora, decisive)
 
 
-def refuse_changed_base(opened: Opened) -> None:
-    """Raises Refused for an adapter whose start changed the base's own weights, as PiSSA does: on the plain base it draws something else.
-
-    A whole dump passes, since its base weights are compared.
-    """
-    if opened.weights.frozen:
-        return
-    try:
-        config = _adapter_config(opened.header.path.parent) or {}
-    except Refused:  # says nothing; whether alpha is known all the same is judged elsewhere
-        return
-    start = config.get("init_lora_weights")
-    if isinstance(start, str) and start.lower().startswith(_CHANGE_THE_BASE):
-        raise Refused(
-            f"the adapter was started by {start!r}, which changes the base model's own weights, and those are not in this file",
-            "Save it with PEFT's path_initial_model_for_weight_conversion, or use the whole model's checkpoint.",
-        )
-
-
 def _from_hparams(run: Run, checkpoint: Checkpoint) -> Iterator[Evidence]:
-    """The run's recorded settings. A diffusers script that records a rank and has no alpha setting uses alpha = rank in its code."""
-    rank = next((run.settings[key] for key in _RANK_KEYS if key in run.settings), None)
-    alpha = next((run.settings[key] for key in _ALPHA_KEYS if key in run.settings), None)
-    rslora = any(bool(run.settings[key].value) for key in ("use_rslora", "rslora") if key in run.settings)
+    for settings in run.starts or (run.settings,):
+        yield from _from_start(run, checkpoint, settings)
+
+
+def _from_start(run: Run, checkpoint: Checkpoint, settings: Mapping[str, Setting]) -> Iterator[Evidence]:
+    """One start's recorded settings. A diffusers script that records a rank and has no alpha setting uses alpha = rank in its code."""
+    rank = next((settings[key] for key in _RANK_KEYS if key in settings), None)
+    alpha = next((settings[key] for key in _ALPHA_KEYS if key in settings), None)
+    rslora = any(bool(settings[key].value) for key in ("use_rslora", "rslora") if key in settings)
     if alpha is not None:
         yield Evidence(alpha.value, rank.value if rank else None, _seen_from(run, alpha.source), rslora=rslora)
-    elif rank is not None and checkpoint.layout == "diffusers-lora":
+    elif rank is not None and checkpoint.layout == "diffusers-lora" and set(settings) >= _OF_DIFFUSERS:
         source = f"{_seen_from(run, rank.source)} (diffusers' script: it has no alpha setting and uses alpha = rank)"
         yield Evidence(rank.value, rank.value, source)

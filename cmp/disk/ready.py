@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from cmp.core.conversion import Base, Scale, resolve_scale
+from cmp.core.conversion import Base, Evidence, Scale, resolve_scale, same_targets
 from cmp.core.runs import Checkpoint, Run
+from cmp.core.weights import Weights
 from cmp.disk.base_proof import Comparison, compare_with_base
 from cmp.disk.bases import find_base, pipelines_below, read_component
 from cmp.disk.checkpoint import Opened, open_weights
-from cmp.disk.evidence import collect_evidence, refuse_changed_base
+from cmp.disk.evidence import collect_evidence
 from cmp.disk.store import Store, subject_of
 from cmp.disk.tensors import digest_tensors, identify
 from cmp.errors import CmpError, NotFound, Refused, Unreadable
@@ -47,27 +48,46 @@ def ready_checkpoint(
 ) -> Ready:
     """Reads one checkpoint's header and everything that speaks about it; raises what stands against using it.
 
-    With `need_base` a base must be found, and a full dump must equal it. Without, the base is taken if it is there.
+    With `need_base` a base must be found, and a full dump must equal it. Without, the base is taken if it is there; where it is not,
+    an adapter config of the run must say that nothing but the LoRA was trained, since nothing else shows it.
     """
     opened = open_checkpoint(checkpoint)
     remembered = remembered_answers(run, store)
     places = tuple(bases)
-    scale = None
-    if opened.weights.pairs:
-        # a given alpha ends the search: sources that cannot be read are then no reason to refuse
-        alpha = given.alpha if given.alpha is not None else remembered.alpha
-        refuse_changed_base(opened)
-        scale = resolve_scale(opened.weights, () if alpha is not None else collect_evidence(run, checkpoint, opened), alpha)
+    scale, evidence = _scale(run, checkpoint, opened, given.alpha, remembered.alpha) if opened.weights.pairs else (None, ())
     base: Base | None
     try:
         base = find_base(run, places, given.base, remembered.base)
     except NotFound:
         base = _base_by_tensors(opened, places, store) if not given.base else None
-        if base is None and (need_base or given.base):
+        if base is None and (need_base or given.base or not _holds_only_lora(opened.weights, evidence)):
             raise
     if base is not None and need_base:
         base = prove_base(opened, base, store)
+        require_same_parts(opened, base)
     return Ready(checkpoint, opened, scale, base)
+
+
+def _scale(
+    run: Run, checkpoint: Checkpoint, opened: Opened, given: float | None, remembered: float | None
+) -> tuple[Scale, tuple[Evidence, ...]]:
+    """The scale and all that speaks for it. An alpha given now decides; one given earlier does only where the files leave it open."""
+    if given is None and remembered is not None:
+        try:
+            evidence = collect_evidence(run, checkpoint, opened)
+            return resolve_scale(opened.weights, evidence), evidence
+        except Refused:
+            given = remembered
+    evidence = collect_evidence(run, checkpoint, opened, alpha_known=given is not None)
+    return resolve_scale(opened.weights, evidence, given), evidence
+
+
+def _holds_only_lora(weights: Weights, evidence: tuple[Evidence, ...]) -> bool:
+    """Whether it is known without a base that nothing but LoRA pairs was trained. A dump alone does not show it: biases may have been."""
+    if not (weights.frozen and weights.pairs):
+        return True
+    configs = (e for e in evidence if e.targets is not None)  # only adapter configs list targets, and one with more than LoRA was refused
+    return any(e.rank in weights.ranks and same_targets(e.targets or (), weights.targets) for e in configs)
 
 
 def open_checkpoint(checkpoint: Checkpoint) -> Opened:
@@ -95,6 +115,24 @@ def remember_answers(run: Run, store: Store, given: Answers) -> None:
     alpha = before.alpha if given.alpha is None else given.alpha
     base = before.base if given.base is None else given.base
     store.put("answers", subject_of(run.folder), {"alpha": alpha, "base": base})
+
+
+def require_same_parts(opened: Opened, base: Base) -> None:
+    """The other parts of a trained pipeline must be the base's, since the base's are what is drawn with; raises Refused."""
+    pipeline = opened.header.path.parent.parent
+    if opened.weights.layout != "full" or not (pipeline / "model_index.json").is_file():
+        return
+    for name in ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3"):
+        if name == opened.weights.component or not (pipeline / name).is_dir():
+            continue
+        theirs = read_component(base.path, name)
+        for header in read_component(pipeline, name).headers:
+            part = Opened(header, Weights("full", name, frozen={n: n for n in header.tensors}))
+            comparison = compare_with_base(part, theirs)
+            if comparison.differing or comparison.missing:
+                first = (*comparison.differing, *comparison.missing)[0]
+                told = f"{pipeline.name} was trained in its {name} too: {first} is not the base's"
+                raise Refused(told, "Give the pipeline itself as --base, or the base that it was trained on.")
 
 
 def digest_of(opened: Opened, store: Store) -> str:

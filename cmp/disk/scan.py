@@ -91,6 +91,7 @@ def read_run(folder: Folder, root: Path, shared: SharedLogs | None = None) -> Ru
         trainer=found.trainer,
         base_model=_base_model(settings),
         settings=settings,
+        starts=tuple({k: Setting(v, str(file)) for k, v in values.items()} for log in logs for file, values in log.starts),
         logs=files,
         samples=found.samples,
         bytes=size_below(folder.path),

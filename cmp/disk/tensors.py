@@ -50,9 +50,10 @@ class Identity:
     inode: int
     size: int
     mtime_ns: int
+    ctime_ns: int  # changes with every write, also where a copy sets the old mtime
 
     def __str__(self) -> str:
-        return f"{self.device}:{self.inode}:{self.size}:{self.mtime_ns}"
+        return f"{self.device}:{self.inode}:{self.size}:{self.mtime_ns}:{self.ctime_ns}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ def identify(path: Path) -> Identity:
         raise Unreadable(f"cannot look at {path}: {fault.strerror}", "Check that it exists and may be read.") from fault
     if not stat.S_ISREG(found.st_mode):
         raise Unreadable(f"{path} is not a regular file", "Only regular files are opened.")
-    return Identity(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+    return Identity(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 def read_header(path: Path) -> Header:
@@ -202,7 +203,7 @@ def _read_tensor(header: Header, file: FileIO, entry: Entry) -> np.ndarray:
 
 def _check_same(header: Header, descriptor: int) -> None:
     now = os.fstat(descriptor)
-    if Identity(now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns) != header.identity:
+    if Identity(now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns) != header.identity:
         raise Unreadable(f"{header.path} has changed since it was looked at", "Try again when nothing writes to it.")
 
 

@@ -9,7 +9,6 @@ import transformers
 
 from cmp.errors import BadInput
 
-
 REVISION = "1"  # raised by every change of ours that changes pixels, so that older pictures are not taken for new ones
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from cmp.disk.folders import Folder, list_folder
-from cmp.disk.logs.hparams import Hparams, Value, read_hparams, read_output_dir
+from cmp.disk.logs.hparams import Value, read_hparams, read_output_dir
 from cmp.disk.logs.tfevents import EventFileName, oldest_first, read_name
 from cmp.errors import CmpError
 
@@ -39,6 +39,7 @@ class LogFolder:
     hparams: Mapping[str, Value] | None = None
     hparams_file: Path | None = None
     flaw: str | None = None
+    starts: tuple[tuple[Path, Mapping[str, Value]], ...] = ()  # the settings of every start with their file, oldest first
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +87,11 @@ def _newest(log: LogFolder) -> tuple[int, str]:
 def _log_folder(path: Path, starts: Iterable[Start], why: str) -> LogFolder:
     starts = tuple(starts)
     files = oldest_first(start.event_file for start in starts if start.event_file)
-    flaw: Hparams | None = None
-    for start in reversed(starts):
-        if start.hparams_file:
-            found = read_hparams(start.hparams_file)
-            if found.flaw is None:
-                return LogFolder(path, files, why, found.values, found.path)
-            flaw = flaw or found
+    read = [read_hparams(start.hparams_file) for start in starts if start.hparams_file]
+    told = tuple((found.path, found.values) for found in read if found.flaw is None)
+    if told:
+        return LogFolder(path, files, why, told[-1][1], told[-1][0], starts=told)
+    flaw = read[-1] if read else None
     return LogFolder(path, files, why, None, flaw.path if flaw else None, flaw.flaw if flaw else None)
 
 
