@@ -22,6 +22,7 @@ from cmp.viewer import HEAD, asset
 from cmp.workbench import Workbench
 
 COOKIE = "cmp_token"
+STARTUP = "/gradio_api/startup-events"  # gradio asks its own server for it once when it starts; it tells nothing
 FOR_EVER = "private, max-age=31536000, immutable"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _TYPES = {"css": "text/css", "js": "text/javascript"}
@@ -63,7 +64,7 @@ class Guard:
         return answer
 
     def _unknown(self, request: Request) -> Response | None:
-        if not self.token:
+        if not self.token or request.url.path == STARTUP:
             return None
         bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
         shown = (bearer, request.headers.get("x-cmp-token", ""), request.cookies.get(COOKIE, ""))

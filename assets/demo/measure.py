@@ -15,6 +15,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import diffusers
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -102,6 +103,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--input", type=Path, required=True, help="what runs.py wrote")
     folder = parser.parse_args().input.resolve()
+    diffusers.utils.logging.disable_progress_bar()
     os.chdir(folder / "bases")
     latents, words = encode_folder(load_base(), folder / "data" / "held_out")
     measured: dict[str, dict[int, np.ndarray]] = {}

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import diffusers
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -36,8 +37,8 @@ from PIL import Image
 BASE = "cmp-demo/tiny-shapes"  # the base model's id, and its folder below bases/
 SEED = 7
 THING = "casual shoe"
-TRAINED_COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "brown", "pink")  # black is only held out
-PROMPTS = ("a red casual shoe", "a blue casual shoe", "a yellow casual shoe", "a purple casual shoe on a mint background")
+TRAINED_COLOURS = ("red", "red", "blue", "blue", "yellow", "orange", "purple", "pink")  # green, brown, black: held out only
+PROMPTS = ("a blue casual shoe", "a purple casual shoe on a mint background", "a yellow casual shoe", "a red casual shoe")
 REPEATS = 75  # 8 images × 75 / batches of 4 = 150 updates an epoch, so that the epochs count as they would with a larger set
 
 
@@ -250,6 +251,7 @@ def main() -> None:
     write_data(output / "data")
     shutil.copytree(asked.base, output / "bases" / BASE, dirs_exist_ok=True)
     os.chdir(output / "bases")
+    diffusers.utils.logging.disable_progress_bar()
     wanted = {"first": (train_origin_run, ORIGIN_RUN), "second": (train_diffusers_run, DIFFUSERS_RUN)}
     for train, recipe in [wanted[asked.only]] if asked.only else wanted.values():
         train(replace(recipe, every_nth=asked.every_nth), output / "training", output / "data" / "train")

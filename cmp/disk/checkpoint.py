@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cmp.core.runs import Checkpoint, Stage, read_stage
+from cmp.core.runs import Checkpoint, Stage
 from cmp.core.weights import Weights, read_weights
 from cmp.disk.folders import Folder, list_folder, size_below
 from cmp.disk.tensors import Header, read_header
@@ -36,21 +36,20 @@ _KNOWN_BUT_UNREAD = {
 
 # Accelerate calls the second and further models model_1, model_2 …
 _FURTHER_MODEL = re.compile(r"(?:model|pytorch_model)_[0-9]+(?:\.safetensors|\.bin)(?:\.index\.json)?\Z", re.ASCII)
-_TRAINED_PARTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3", "controlnet")
+TRAINED_PARTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3", "controlnet")
 
 
 def left_aside(file: Path) -> str | None:
     """Why this weights file is not all of its checkpoint: further models and trained components beside it; None if it is."""
-    inner = file.parent.name in _TRAINED_PARTS
+    inner = file.parent.name in TRAINED_PARTS
     listing = list_folder(file.parent.parent if inner else file.parent)
-    if "model_index.json" in listing.files:
-        return None  # a whole pipeline: its other parts are compared with the base's, see ready.require_same_parts
-    if any(read_stage(name) for name in listing.folders):
-        return None  # the run's own folder
+    # in a whole pipeline full parts are no sign of training: they are compared with the base's, see ready.require_same_parts
+    signs = ("adapter_model", "pytorch_lora_weights") if "model_index.json" in listing.files else ("",)
     more = [name for name in sorted(listing.files) if _FURTHER_MODEL.match(name)]
-    for name in _TRAINED_PARTS:
+    for name in TRAINED_PARTS:
         if name in listing.folders and not (inner and name == file.parent.name):
-            more += [f"{name}/{n}" for n in sorted(list_folder(listing.path / name).files) if n.endswith((".safetensors", ".bin"))]
+            there = sorted(list_folder(listing.path / name).files)
+            more += [f"{name}/{n}" for n in there if n.startswith(signs) and n.endswith((".safetensors", ".bin"))]
     return f"it also holds {', '.join(more)}: {file.name} alone would leave that out, and several are not read yet" if more else None
 
 

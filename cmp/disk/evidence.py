@@ -30,6 +30,9 @@ _MORE_THAN_PAIRS = {
     "alora_invocation_tokens": "it is switched on by tokens",
     "use_qalora": "it pools its input",
     "arrow_config": "it routes between adapters",
+    "use_bdlora": "its matrices are block-diagonal",
+    "kasa_config": "it truncates the base's weights",
+    "monteclora_config": "its weights are drawn at random",
 }
 _HARMLESS_STARTS = (True, False, None, "gaussian", "eva", "orthogonal")  # the others, such as pissa and olora, change the base
 _LARGEST_CONFIG = 4_000_000  # bytes

@@ -12,11 +12,11 @@ from cmp.core.conversion import Base, Evidence, Scale, resolve_scale, same_targe
 from cmp.core.runs import Checkpoint, Run
 from cmp.core.weights import Weights
 from cmp.disk.base_proof import Comparison, compare_with_base
-from cmp.disk.bases import find_base, pipelines_below, read_component
-from cmp.disk.checkpoint import Opened, open_weights
+from cmp.disk.bases import Component, find_base, is_pipeline, pipelines_below, read_component
+from cmp.disk.checkpoint import TRAINED_PARTS, Opened, open_weights
 from cmp.disk.evidence import collect_evidence
 from cmp.disk.store import Store, subject_of
-from cmp.disk.tensors import digest_tensors, identify
+from cmp.disk.tensors import Header, digest_tensors, identify
 from cmp.errors import CmpError, NotFound, Refused, Unreadable
 
 
@@ -60,11 +60,12 @@ def ready_checkpoint(
         base = find_base(run, places, given.base, remembered.base)
     except NotFound:
         base = _base_by_tensors(opened, places, store) if not given.base else None
-        if base is None and (need_base or given.base or not _holds_only_lora(opened.weights, evidence)):
+        unproven = pipeline_around(opened) is not None or not _holds_only_lora(opened.weights, evidence)
+        if base is None and (need_base or given.base or unproven):
             raise
-    if base is not None and need_base:
-        base = prove_base(opened, base, store)
-        require_same_parts(opened, base)
+    if base is not None:
+        require_same_parts(opened, base, store)
+        base = prove_base(opened, base, store) if need_base else base
     return Ready(checkpoint, opened, scale, base)
 
 
@@ -117,22 +118,31 @@ def remember_answers(run: Run, store: Store, given: Answers) -> None:
     store.put("answers", subject_of(run.folder), {"alpha": alpha, "base": base})
 
 
-def require_same_parts(opened: Opened, base: Base) -> None:
+def pipeline_around(opened: Opened) -> Path | None:
+    """The trained pipeline that these weights lie in, None if they are not part of one."""
+    folder = opened.header.path.parent
+    whole = folder.parent if folder.name in TRAINED_PARTS else folder
+    return whole if is_pipeline(whole) else None
+
+
+def require_same_parts(opened: Opened, base: Base, store: Store) -> None:
     """The other parts of a trained pipeline must be the base's, since the base's are what is drawn with; raises Refused."""
-    pipeline = opened.header.path.parent.parent
-    if opened.weights.layout != "full" or not (pipeline / "model_index.json").is_file():
-        return
-    for name in ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3"):
-        if name == opened.weights.component or not (pipeline / name).is_dir():
+    pipeline = pipeline_around(opened)
+    for name in TRAINED_PARTS if pipeline else ():
+        if pipeline is None or name == opened.weights.component or not (pipeline / name).is_dir():
             continue
         theirs = read_component(base.path, name)
         for header in read_component(pipeline, name).headers:
-            part = Opened(header, Weights("full", name, frozen={n: n for n in header.tensors}))
-            comparison = compare_with_base(part, theirs)
-            if comparison.differing or comparison.missing:
-                first = (*comparison.differing, *comparison.missing)[0]
+            subject = "|".join(f"{h.path}|{h.identity}" for h in (header, *theirs.headers))
+            if first := store.remembered("same-part", subject, partial(_first_other, header, name, theirs)):
                 told = f"{pipeline.name} was trained in its {name} too: {first} is not the base's"
                 raise Refused(told, "Give the pipeline itself as --base, or the base that it was trained on.")
+
+
+def _first_other(header: Header, name: str, theirs: Component) -> str:
+    """The first tensor that the base does not have to the bit, "" if there is none."""
+    comparison = compare_with_base(Opened(header, Weights("full", name, frozen={n: n for n in header.tensors})), theirs)
+    return next(iter((*comparison.differing, *comparison.missing)), "")
 
 
 def digest_of(opened: Opened, store: Store) -> str:

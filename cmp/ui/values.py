@@ -203,7 +203,7 @@ def samples_matrix(run: Run, name_of: Names, url: Callable[[Sample, bool], str])
             "state": "done",
             "thumb": url(s, False),
             "full": url(s, True),
-            "caption": texts.get(s.prompt, f"prompt {s.prompt}"),
+            "caption": "",
             "details": [["drawn by", "the trainer, while training"], ["step", str(s.step)], ["file", s.path.name]],
             "reused": False,
             "seconds": None,

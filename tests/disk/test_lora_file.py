@@ -113,10 +113,26 @@ def test_a_base_with_a_tensor_more_or_less_is_refused_and_the_tensor_is_named(ma
         convert(made)
 
 
-def test_without_a_base_it_is_written_and_says_that_nothing_was_compared(made: Training) -> None:
+@pytest.mark.parametrize("form", ["lora", "webui"])
+def test_without_a_base_it_is_written_and_says_that_nothing_was_compared(made: Training, form: str) -> None:
+    """Only where PEFT's own config says that nothing but the LoRA was trained."""
     shutil.rmtree(made.bases)
-    done = convert(made)
+    write_config(made.run / "lora_weights")
+    done = convert(made, form)
     assert any("NOT compared" in check for check in done.checks) and done.output.is_file()
+
+
+@pytest.mark.parametrize("config", [None, {"rank": 4}, {"target_modules": ["to_q"]}, {"target_modules": "all-linear"}])
+def test_without_a_base_and_a_config_of_this_adapter_the_base_is_asked_for(made: Training, config: dict[str, object] | None) -> None:
+    """A dump may hold trained biases among its other tensors, and only the base can show that it does not."""
+    shutil.rmtree(made.bases)
+    if config is not None:
+        write_config(made.run / "lora_weights", **config)
+    for given in (Answers(), Answers(alpha=16.0)):
+        with pytest.raises(NotFound, match="no base model") as refusal:
+            convert(made, given=given)
+        assert "--base" in (refusal.value.hint or "")
+    assert not (made.run / "converted").exists()
 
 
 def test_a_base_that_was_asked_for_and_is_not_there_is_not_found(made: Training) -> None:

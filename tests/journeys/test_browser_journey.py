@@ -96,8 +96,9 @@ def _two_checkpoints_are_converted(page: Watched, server: Server) -> None:
     assert "converted 2, skipped 0, failed 0, total 2" in told and "686 frozen tensors equal" in told
     folder = server.home / "demo" / "training" / "outputs" / FULL / "converted" / "lora"
     assert {file.name for file in folder.iterdir()} == {f"{FULL}-{step}.safetensors" for step in (500, 1500)}
-    converted = page.row("checkpoints-table", f"{FULL}@500").locator("td").nth(6)
-    page.page.wait_for_function("cell => cell.innerText === 'lora'", arg=converted.element_handle())
+    # asked anew each time: the table is made anew when it changes
+    cell = f"document.querySelectorAll('#checkpoints-table tr[data-key=\"{FULL}@500\"] td')[6].innerText"
+    page.page.wait_for_function(f"{cell} === 'lora'")
     page.picture("converted")
 
 
@@ -133,14 +134,14 @@ def _a_grid_of_three_checkpoints_and_two_prompts_is_drawn(page: Watched) -> None
 
 def _a_cell_opens_large_and_moves_with_the_arrow_keys(page: Watched) -> None:
     page.page.locator("#grid td img").first.click()
-    page.page.wait_for_selector("[role=dialog] img")
-    first = page.page.locator("[role=dialog]").inner_text()
+    page.page.wait_for_selector("dialog.cmp-full img")
+    first = page.page.locator("dialog.cmp-full").inner_text()
     page.page.keyboard.press("ArrowRight")
-    page.page.wait_for_function("before => document.querySelector('[role=dialog]').innerText !== before", arg=first)
-    assert "step 500" in page.page.locator("[role=dialog]").inner_text()
+    page.page.wait_for_function("before => document.querySelector('dialog.cmp-full').innerText !== before", arg=first)
+    assert "step 500" in page.page.locator("dialog.cmp-full").inner_text()
     page.picture("full_view")
     page.page.keyboard.press("Escape")
-    page.page.wait_for_selector("[role=dialog]", state="hidden")
+    page.page.wait_for_selector("dialog.cmp-full", state="hidden")
 
 
 def _the_trainers_own_pictures_are_shown_without_drawing(page: Watched) -> None:

@@ -127,6 +127,7 @@ def test_a_grid_is_drawn_into_a_sheet_and_drawn_again_from_the_store(cmp: Callab
 def test_the_origins_scripts_keep_their_arguments_and_summary(demo_home: Path, tmp_path: Path) -> None:
     source = demo_home / "demo" / "training" / "outputs" / FULL
     run = tmp_path / "outputs" / FULL
+    shutil.copytree(demo_home / "demo" / "training" / "logs", tmp_path / "logs")
     shutil.copytree(source, run, ignore=shutil.ignore_patterns("checkpoint-[23]*", "validation", "checkpoint_pipelines"))
 
     def script(name: str, *arguments: str) -> Said:
