@@ -53,10 +53,7 @@ LAYERS = {
 }
 
 # Signatures and layouts that are read from top to bottom, and which splitting would only scatter: (module, function, why)
-EXEMPT = {
-    ("cmp/ui/compare_tab.py", "build_compare_tab"): "a page's widgets, one after the other",
-    ("cmp/ui/runs_tab.py", "_conversion"): "a page's widgets, one after the other",
-}
+EXEMPT: dict[tuple[str, str], str] = {}
 
 
 @cache

@@ -141,7 +141,10 @@ def require_same_parts(opened: Opened, base: Base, store: Store) -> None:
 
 def _first_other(header: Header, name: str, theirs: Component) -> str:
     """The first tensor that the base does not have to the bit, "" if there is none."""
-    comparison = compare_with_base(Opened(header, Weights("full", name, frozen={n: n for n in header.tensors})), theirs)
+    names = theirs.names
+    alike = ((n, (n, n.removeprefix("text_model."), f"text_model.{n}")) for n in header.tensors)  # transformers 5 dropped that part
+    frozen = {n: next((m for m in several if m in names), n) for n, several in alike}
+    comparison = compare_with_base(Opened(header, Weights("full", name, frozen=frozen)), theirs)
     return next(iter((*comparison.differing, *comparison.missing)), "")
 
 

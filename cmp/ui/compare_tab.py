@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import gradio as gr
 
@@ -33,63 +34,111 @@ EMPTY = {
 }
 
 
+@dataclass(slots=True)
+class Form:
+    """The tab's widgets."""
+
+    source: gr.Radio
+    runs: gr.Dropdown
+    picks: gr.CheckboxGroup
+    prompts: gr.Textbox
+    draw: gr.Button
+    cancel: gr.Button
+    status: gr.Textbox
+    asked: list[gr.components.Component]  # what a grid is described by, in the order of `Asked`
+    question: gr.Accordion
+    grid: gr.HTML
+    job_id: gr.Textbox
+    clock: gr.Timer
+
+
+class Asked(NamedTuple):
+    """The values of `Form.asked`. Fields of a closed section come as None."""
+
+    picked: list[str]
+    prompts: str
+    negative: str | None
+    seeds: str
+    steps: float
+    guidance: float
+    strengths: str
+    scheduler: str
+    base: str | None
+    alpha: str | None
+
+
 def build_compare_tab(bench: Workbench, tab: gr.Tab, tabs: gr.Tabs, runs_tab: RunsTab) -> None:
     """Lays out the tab and connects its events."""
-    job_id = gr.Textbox(visible=False)
     with gr.Row():
         with gr.Column(scale=1, min_width=320):
-            source = gr.Radio([DRAWN, SAMPLES], value=DRAWN, label="Pictures", elem_id="compare-source")
-            runs = gr.Dropdown([], multiselect=True, label="Runs", elem_id="compare-runs")
-            picks = gr.CheckboxGroup([], label="Checkpoints", elem_id="compare-checkpoints")
-            prompts = gr.Textbox(label="Prompts, one per line", lines=2, elem_id="compare-prompts")
-            with gr.Row():
-                draw = gr.Button("Draw", variant="primary", elem_id="compare-draw", min_width=80)
-                cancel = gr.Button("Cancel", elem_id="compare-cancel", min_width=80)
-            status = gr.Textbox(label="Drawing", interactive=False, lines=1, elem_id="compare-status")
-            seeds = gr.Textbox("0", label="Seeds", info="0 · 1-4 · 7, 11", elem_id="compare-seeds")
-            negative = gr.Textbox(label="Negative prompt", lines=1, elem_id="compare-negative")
-            with gr.Accordion("Sampling", open=False):
-                steps = gr.Slider(1, 100, 12, step=1, label="Denoising steps", elem_id="compare-steps")
-                guidance = gr.Slider(0, 20, 4, step=0.5, label="Guidance scale (CFG)", elem_id="compare-guidance")
-                strengths = gr.Textbox("1", label="LoRA strengths", info="1 · 0.5-1 [3] · 0, 0.5, 1", elem_id="compare-strengths")
-                scheduler = gr.Dropdown(list(SCHEDULERS), value="base", label="Sampler", elem_id="compare-scheduler")
-            with gr.Accordion("Base model and alpha", open=False) as asking:
-                base = gr.Textbox(label="Base model: an id or a folder on this computer", elem_id="compare-base")
-                alpha = gr.Textbox(label="The LoRA's alpha, where nothing says it", elem_id="compare-alpha")
+            form = _lay_out()
         with gr.Column(scale=4, min_width=480, elem_id="grid-column"):
-            grid = gr.HTML(
-                EMPTY, apply_default_css=False, html_template=viewer.MATRIX_TEMPLATE, js_on_load=viewer.matrix_on_load(), elem_id="grid"
-            )
-    clock = gr.Timer(0.3, active=False)
+            form.grid.render()
+    _choosing(bench, form, tab, tabs, runs_tab)
+    _drawing(bench, form)
+
+
+def _lay_out() -> Form:
+    source = gr.Radio([DRAWN, SAMPLES], value=DRAWN, label="Pictures", elem_id="compare-source")
+    runs = gr.Dropdown([], multiselect=True, label="Runs", elem_id="compare-runs")
+    picks = gr.CheckboxGroup([], label="Checkpoints", elem_id="compare-checkpoints")
+    prompts = gr.Textbox(label="Prompts, one per line", lines=2, elem_id="compare-prompts")
+    with gr.Row():
+        draw = gr.Button("Draw", variant="primary", elem_id="compare-draw", min_width=80)
+        cancel = gr.Button("Cancel", elem_id="compare-cancel", min_width=80)
+    status = gr.Textbox(label="Drawing", interactive=False, lines=1, elem_id="compare-status")
+    seeds = gr.Textbox("0", label="Seeds", info="0 · 1-4 · 7, 11", elem_id="compare-seeds")
+    negative = gr.Textbox(label="Negative prompt", lines=1, elem_id="compare-negative")
+    with gr.Accordion("Sampling", open=False):
+        steps = gr.Slider(1, 100, 12, step=1, label="Denoising steps", elem_id="compare-steps")
+        guidance = gr.Slider(0, 20, 4, step=0.5, label="Guidance scale (CFG)", elem_id="compare-guidance")
+        strengths = gr.Textbox("1", label="LoRA strengths", info="1 · 0.5-1 [3] · 0, 0.5, 1", elem_id="compare-strengths")
+        scheduler = gr.Dropdown(list(SCHEDULERS), value="base", label="Sampler", elem_id="compare-scheduler")
+    with gr.Accordion("Base model and alpha", open=False) as question:
+        base = gr.Textbox(label="Base model: an id or a folder on this computer", elem_id="compare-base")
+        alpha = gr.Textbox(label="The LoRA's alpha, where nothing says it", elem_id="compare-alpha")
+    template, mount = viewer.MATRIX_TEMPLATE, viewer.matrix_on_load()
+    grid = gr.HTML(EMPTY, apply_default_css=False, html_template=template, js_on_load=mount, elem_id="grid", render=False)
+    asked = [picks, prompts, negative, seeds, steps, guidance, strengths, scheduler, base, alpha]
+    job_id, clock = gr.Textbox(visible=False), gr.Timer(0.3, active=False)
+    return Form(source, runs, picks, prompts, draw, cancel, status, asked, question, grid, job_id, clock)
+
+
+def _choosing(bench: Workbench, form: Form, tab: gr.Tab, tabs: gr.Tabs, runs_tab: RunsTab) -> None:
+    def choices(library: Library, picked: list[str], ticked: list[str], text: str) -> tuple[Any, Any, str]:
+        names = [(bench.name_of(run), run.id) for run in library.runs]
+        text = text or "\n".join(first_prompts(library, picked))
+        return gr.update(choices=names, value=picked), pick_update(bench, library, picked, ticked), text
 
     def enter(picked: list[str], ticked: list[str], run_id: str, text: str) -> Any:
         library = bench.library(fresh=False)
         known = [run.id for run in library.runs]
         picked = [name for name in picked if name in known] or [name for name in (run_id,) if name in known] or known[:1]
-        text = text or "\n".join(first_prompts(library, picked))
-        choices = [(bench.name_of(run), run.id) for run in library.runs]
-        return gr.update(choices=choices, value=picked), pick_update(bench, library, picked, ticked), text
+        return choices(library, picked, ticked, text)
 
     def change_runs(picked: list[str], ticked: list[str]) -> Any:
         return pick_update(bench, bench.library(fresh=False), picked, ticked)
 
     def compare_selected(run_id: str, ticks: str, text: str) -> Any:
-        library = bench.library(fresh=False)
-        update = pick_update(bench, library, [run_id], [BASE, *ticks.split("\n")] if ticks else [])
-        choices = [(bench.name_of(run), run.id) for run in library.runs]
-        text = text or "\n".join(first_prompts(library, [run_id]))
-        return gr.Tabs(selected="compare"), gr.update(choices=choices, value=[run_id]), update, text
+        ticked = [BASE, *ticks.split("\n")] if ticks else []
+        return gr.Tabs(selected="compare"), *choices(bench.library(fresh=False), [run_id], ticked, text)
 
+    chosen = [form.runs, form.picks, form.prompts]
+    tab.select(enter, [form.runs, form.picks, runs_tab.chosen, form.prompts], chosen, queue=False, show_progress="hidden")
+    form.runs.input(change_runs, [form.runs, form.picks], form.picks, queue=False, show_progress="hidden")
+    runs_tab.compare.click(compare_selected, [runs_tab.chosen, runs_tab.ticked, form.prompts], [tabs, *chosen], queue=False)
+
+
+def _drawing(bench: Workbench, form: Form) -> None:
     @told
-    def start(
-        picked: list[str], text: str, neg: str, seed: str, count: float, cfg: float, strength: str, name: str, base_: str, alpha_: str
-    ) -> Any:
-        spec = read_spec(bench, picked, text or "", neg or "", seed, Sampling(int(count), float(cfg), scheduler=name), strength)
-        given = Answers(parse_alpha(alpha_), (base_ or "").strip() or None)
-        runs_ = runs_of(bench, spec, picked)
-        for run in runs_ if given != Answers() else ():
+    def start(*values: Any) -> Any:
+        asked = Asked(*values)
+        spec = read_spec(bench, asked)
+        runs = runs_of(bench, spec)
+        given = Answers(parse_alpha(asked.alpha), (asked.base or "").strip() or None)
+        for run in runs if given != Answers() else ():
             bench.answer(run, given)
-        job = bench.jobs.start("grid", f"{spec.size} cells", spec.size, lambda: bench.draw_grid(spec, runs_, given), spec)
+        job = bench.jobs.start("grid", f"{spec.size} cells", spec.size, lambda: bench.draw_grid(spec, runs, given), spec)
         return job.id, gr.Timer(active=True), DRAWN, "loading the base model …", grid_value(bench, job)
 
     def watch(job: str) -> Any:
@@ -103,14 +152,11 @@ def build_compare_tab(bench: Workbench, tab: gr.Tab, tabs: gr.Tabs, runs_tab: Ru
             return trainer_grid(bench, picked)
         return grid_value(bench, bench.jobs.find(job)) if job else EMPTY
 
-    tab.select(enter, [runs, picks, runs_tab.chosen, prompts], [runs, picks, prompts], queue=False, show_progress="hidden")
-    runs.input(change_runs, [runs, picks], picks, queue=False, show_progress="hidden")
-    runs_tab.compare.click(compare_selected, [runs_tab.chosen, runs_tab.ticked, prompts], [tabs, runs, picks, prompts], queue=False)
-    asked = [picks, prompts, negative, seeds, steps, guidance, strengths, scheduler, base, alpha]
-    draw.click(start, asked, [job_id, clock, source, status, grid], show_progress="hidden")
-    cancel.click(cancelling(bench), job_id, None, queue=False)
-    clock.tick(watch, job_id, [grid, status, clock, asking], queue=False, show_progress="hidden")
-    source.input(show, [source, runs, job_id], grid, queue=False, show_progress="hidden")
+    form.draw.click(start, form.asked, [form.job_id, form.clock, form.source, form.status, form.grid], show_progress="hidden")
+    form.cancel.click(cancelling(bench), form.job_id, None, queue=False)
+    watched = [form.grid, form.status, form.clock, form.question]
+    form.clock.tick(watch, form.job_id, watched, queue=False, show_progress="hidden")
+    form.source.input(show, [form.source, form.runs, form.job_id], form.grid, queue=False, show_progress="hidden")
 
 
 def first_prompts(library: Library, picked: Sequence[str]) -> list[str]:
@@ -131,21 +177,21 @@ def pick_update(bench: Workbench, library: Library, picked: Sequence[str], ticke
     return gr.update(choices=choices, value=kept or [value for _, value in choices])
 
 
-def read_spec(
-    bench: Workbench, picked: Sequence[str], text: str, negative: str, seeds: str, sampling: Sampling, strengths: str
-) -> GridSpec:
+def read_spec(bench: Workbench, asked: Asked) -> GridSpec:
     """The grid that the form describes; raises BadInput that names the field."""
-    prompts = tuple(Prompt(line.strip(), negative.strip()) for line in text.splitlines() if line.strip())
-    if not picked:
+    negative = (asked.negative or "").strip()
+    prompts = tuple(Prompt(line.strip(), negative) for line in (asked.prompts or "").splitlines() if line.strip())
+    if not asked.picked:
         raise BadInput("no checkpoint is chosen", "Tick at least one, or the base model.")
     if not prompts:
         raise BadInput("there is no prompt", "Write what to draw, one prompt per line.")
-    checkpoints = tuple(bench.find(name, only_ids=True)[1] for name in picked if name != BASE)
-    columns = (*((None,) if BASE in picked else ()), *sorted((c for c in checkpoints if c), key=lambda c: (c.run_id, c.sort_key)))
-    return GridSpec(columns, prompts, parse_whole_axis(seeds, "seeds"), parse_axis(strengths, "strengths"), (sampling,))
+    checkpoints = tuple(bench.find(name, only_ids=True)[1] for name in asked.picked if name != BASE)
+    columns = (*((None,) if BASE in asked.picked else ()), *sorted((c for c in checkpoints if c), key=lambda c: (c.run_id, c.sort_key)))
+    sampling = Sampling(int(asked.steps), float(asked.guidance), scheduler=asked.scheduler)
+    return GridSpec(columns, prompts, parse_whole_axis(asked.seeds, "seeds"), parse_axis(asked.strengths, "strengths"), (sampling,))
 
 
-def runs_of(bench: Workbench, spec: GridSpec, picked: Sequence[str]) -> list[Run]:
+def runs_of(bench: Workbench, spec: GridSpec) -> list[Run]:
     """The runs of a grid's checkpoints. The base model alone is that of the first run there is."""
     library = bench.library(fresh=False)
     names = dict.fromkeys(c.run_id for c in spec.checkpoints if c)

@@ -150,29 +150,16 @@ def _conversion(
     convert, convert_new, cancel = buttons
     clock = gr.Timer(0.5, active=False)
 
-    def start(targets: list[str], kind: str) -> Any:
-        plans, faults = make_plans(bench, targets, kind)
-        due = [plan for plan in plans if not plan.done]
-        if not due and faults:
-            raise faults[0]
-        if not due:
-            done = f"nothing to do: {len(plans)} of {len(targets)} are converted already" if targets else "nothing to do: all are converted"
-            return "", gr.update(value=done, visible=True), gr.Timer(active=False)
-        job = bench.jobs.start(
-            "convert", f"convert {len(due)} to {kind}", len(due), lambda: bench.convert_all(due), (len(plans) - len(due), faults)
-        )
-        return job.id, gr.update(value="starting …", visible=True), gr.Timer(active=True)
-
     @told
     def start_selected(ticks: str, kind: str) -> Any:
         if not ticks:
             raise BadInput("no checkpoint is ticked", "Tick the checkpoints that you want to convert.")
-        return start(ticks.split("\n"), kind)
+        return start_conversion(bench, ticks.split("\n"), kind)
 
     @told
     def start_new(run_id: str, kind: str) -> Any:
         run = bench.library(fresh=False).run(run_id)
-        return start([c.id for c in run.checkpoints if c.flaw is None and kind not in dict(c.converted)], kind)
+        return start_conversion(bench, [c.id for c in run.checkpoints if c.flaw is None and kind not in dict(c.converted)], kind)
 
     def watch(job: str) -> Any:
         found = bench.jobs.find(job)
@@ -183,6 +170,20 @@ def _conversion(
     convert_new.click(start_new, [chosen, form], shown, show_progress="hidden")
     cancel.click(cancelling(bench), job_id, None, queue=False)
     clock.tick(watch, job_id, [status, clock, seen], queue=False, show_progress="hidden")
+
+
+def start_conversion(bench: Workbench, targets: list[str], kind: str) -> tuple[str, Any, gr.Timer]:
+    """Queues what is not converted yet: the job's id (empty if nothing is due), the status, and the clock that watches it."""
+    plans, faults = make_plans(bench, targets, kind)
+    due = [plan for plan in plans if not plan.done]
+    if not due and faults:
+        raise faults[0]
+    if not due:
+        done = f"nothing to do: {len(plans)} of {len(targets)} are converted already" if targets else "nothing to do: all are converted"
+        return "", gr.update(value=done, visible=True), gr.Timer(active=False)
+    left = (len(plans) - len(due), faults)
+    job = bench.jobs.start("convert", f"convert {len(due)} to {kind}", len(due), lambda: bench.convert_all(due), left)
+    return job.id, gr.update(value="starting …", visible=True), gr.Timer(active=True)
 
 
 def conversion_text(job: Job) -> str:
