@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-_WRAPPERS = ("_orig_mod.", "module.", "base_model.model.")  # torch.compile, DDP, PEFT; in any number and order
+_WRAPPERS = re.compile(r"(?:_orig_mod\.|module\.|base_model\.model\.)+")  # torch.compile, DDP, PEFT; in any number and order
 _COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3", "controlnet")
 _LORA = re.compile(
     r"(?P<module>.+?)\.(?:lora_(?P<half>A|B)|lora\.(?P<way>down|up)|lora_linear_layer\.(?P<linear>down|up))"
@@ -90,7 +90,8 @@ def read_weights(shapes: Mapping[str, tuple[int, ...]]) -> Weights:
     for stored in shapes:
         name, was_wrapped = _unwrap(stored)
         wrapped |= was_wrapped
-        if found := _LORA.match(name):
+        found = _LORA.match(name) if "lora" in name else None  # most names are plain, and the pattern is slow
+        if found:
             component, module = _split_component(found["module"])
             if component is None:
                 bare_modules.add(module)
@@ -158,11 +159,9 @@ def _repeated(plain: dict[str, str]) -> list[str]:
 
 def _unwrap(name: str) -> tuple[str, bool]:
     """The name without what PEFT, DDP and torch.compile put in front, and whether PEFT's prefix was among it."""
-    wrapped = False
-    while prefix := next((p for p in _WRAPPERS if name.startswith(p)), None):
-        wrapped |= prefix == "base_model.model."
-        name = name[len(prefix) :]
-    return name, wrapped
+    if not (found := _WRAPPERS.match(name)):
+        return name, False
+    return name[found.end() :], "base_model.model." in found[0]
 
 
 def _split_component(module: str) -> tuple[str | None, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import shutil
@@ -126,6 +125,8 @@ def _memory() -> str | None:
 
 
 def _version(name: str) -> str | None:
+    import importlib.metadata  # slow, and `list` needs nothing of it
+
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

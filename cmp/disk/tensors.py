@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from io import FileIO
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ NUMPY_TYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "F8_E4M3": "|u1", "F8_E5M2": "|u1", "F8_E8M0": "|u1", "C64": "<c8",
     "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1", "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "|u1", "BOOL": "|b1",
 }  # fmt: skip
+_WIDTHS = {name: np.dtype(kind).itemsize for name, kind in NUMPY_TYPES.items()}  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,14 +137,15 @@ def _entries(path: Path, table: dict[str, Any], origin: int, size: int) -> dict[
         try:
             dtype, shape = described["dtype"], tuple(described["shape"])
             start, end = described["data_offsets"]
-            whole = all(type(n) is int and 0 <= n < 1 << 63 for n in (*shape, start, end)) and len(shape) <= _MOST_AXES
-            known = dtype in NUMPY_TYPES
+            numbers = (*shape, start, end)
+            whole = {*map(type, numbers)} == {int} and min(numbers) >= 0 and max(numbers) < 1 << 63 and len(shape) <= _MOST_AXES
+            width = _WIDTHS.get(dtype)
             name.encode()  # JSON can spell halves of surrogate pairs, which no encoding takes
         except (TypeError, KeyError, ValueError) as fault:
             raise Unreadable(f"{path} describes tensor {name[:80]!r} wrongly", "The file is damaged; copy it again.") from fault
-        if not known:
+        if width is None:
             raise Unreadable(f"{path} holds {name[:80]!r} as {str(dtype)[:20]!r}", "Numbers of this type are not read here.")
-        if not whole or end - start != _count(shape) * np.dtype(NUMPY_TYPES[dtype]).itemsize:
+        if not whole or end - start != math.prod(shape) * width:
             raise Unreadable(f"{path} describes tensor {name[:80]!r} wrongly", "The file is damaged; copy it again.")
         entries[name] = Entry(dtype, shape, origin + start, origin + end)
     _check_layout(path, entries, origin, size)
@@ -151,7 +155,7 @@ def _entries(path: Path, table: dict[str, Any], origin: int, size: int) -> dict[
 def _check_layout(path: Path, entries: dict[str, Entry], origin: int, size: int) -> None:
     """Tensors must lie end to end: an overlap or a hole means that the offsets cannot be trusted."""
     reached = origin
-    for entry in sorted(entries.values(), key=lambda e: (e.start, e.end)):
+    for entry in sorted(entries.values(), key=attrgetter("start", "end")):
         if entry.start != reached:
             raise Unreadable(f"{path} has tensors that overlap or leave a hole", "The file is damaged; copy it again.")
         reached = entry.end
@@ -162,13 +166,6 @@ def _check_layout(path: Path, entries: dict[str, Entry], origin: int, size: int)
         )
     if reached < size:
         raise Unreadable(f"{path} has {size - reached:,} bytes behind its last tensor", "The file is damaged; copy it again.")
-
-
-def _count(shape: tuple[int, ...]) -> int:
-    count = 1
-    for n in shape:
-        count *= n
-    return count
 
 
 def read_tensors(header: Header, names: Iterable[str]) -> Iterator[tuple[str, np.ndarray]]:
@@ -253,11 +250,11 @@ def write_tensors(
     """
     table: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     # widest types first, then by name: the library's own order, which keeps every tensor aligned to its type
-    ordered = sorted(described, key=lambda n: (-np.dtype(NUMPY_TYPES[described[n][0]]).itemsize, n))
+    ordered = sorted(described, key=lambda n: (-_WIDTHS[described[n][0]], n))
     reached = 0
     for name in ordered:
         dtype, shape = described[name]
-        size = _count(shape) * np.dtype(NUMPY_TYPES[dtype]).itemsize
+        size = math.prod(shape) * _WIDTHS[dtype]
         table[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [reached, reached + size]}
         reached += size
     head = json.dumps(table, separators=(",", ":"), ensure_ascii=False).encode()
