@@ -72,7 +72,8 @@ class Sample:
 class Run:
     """One training run; `checkpoints` ascend by step.
 
-    `last_loss` is the newest logged training loss (it may be nan), `last_logged` the newest wall time in the logs, Unix seconds.
+    `last_loss` is the newest logged training loss (it may be nan), `last_logged` the newest wall time in the logs, Unix seconds,
+    `grew_at` when two scans last saw its checkpoints grow.
     """
 
     id: str
@@ -87,12 +88,16 @@ class Run:
     bytes: int = 0
     last_loss: float | None = None
     last_logged: float | None = None
+    grew_at: float | None = None
     warnings: tuple[str, ...] = ()
     starts: tuple[Mapping[str, Setting], ...] = ()  # the settings of each start by itself, oldest first
 
     def state(self, now: float) -> str:
-        """Whether it is being trained, by what its own log says; file times say nothing, since copying a run changes them."""
-        return "training" if self.last_logged is not None and 0 <= now - self.last_logged < TRAINING_WITHIN else "idle"
+        """Whether it is being trained: its own log is fresh, or its checkpoints were seen growing. File times alone say nothing, since
+        copying a run changes them.
+        """
+        signs = (self.last_logged, self.grew_at)
+        return "training" if any(sign is not None and 0 <= now - sign < TRAINING_WITHIN for sign in signs) else "idle"
 
     def checkpoint(self, key: str) -> Checkpoint:
         """The checkpoint of that key, or the one that has it as an alias; raises NotFound and names the keys there are."""

@@ -21,9 +21,10 @@ from cmp.disk.bases import Component, read_component
 from cmp.disk.checkpoint import Opened, open_weights
 from cmp.disk.converted import METADATA
 from cmp.disk.lora_file import conversion_record, read_folded, require_same_base
+from cmp.disk.replacing import cannot_write
 from cmp.disk.tensors import cast_bits, digest_tensors, read_tensors, write_tensors
 from cmp.engine.pipeline import check_fits, find_module
-from cmp.errors import NoSpace, Refused
+from cmp.errors import Refused
 
 Merge = Callable[[str], np.ndarray]
 
@@ -39,9 +40,10 @@ def convert_to_pipeline(plan: ConversionPlan) -> Generator[Progress, None, Conve
     if opened.weights.layout == "accelerate-peft":
         comparison = compare_with_base(opened, trained[str(opened.weights.component)])
         checks.append(require_same_base(comparison, plan.base.id))
-    plan.target.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=".tmp-", dir=plan.target.parent))
+    draft = None
     try:
+        plan.target.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=".tmp-", dir=plan.target.parent))
         yield Progress(1, 4, "linking the untouched parts of the base")
         os.chmod(draft, plan.target.parent.stat().st_mode & 0o777)
         _link_base(plan.base.path, draft, set(trained))
@@ -52,11 +54,10 @@ def convert_to_pipeline(plan: ConversionPlan) -> Generator[Progress, None, Conve
         _write_record(plan, opened, checks, draft / METADATA)
         os.replace(draft, plan.target)
     except OSError as fault:
-        if fault.errno == 28:
-            raise NoSpace(f"the disk became full while writing {plan.target}", "Make room; nothing was left behind.") from fault
-        raise
+        raise cannot_write(plan.target, fault) from fault
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        if draft:
+            shutil.rmtree(draft, ignore_errors=True)
     yield Progress(4, 4, "done")
     return Conversion(
         plan.checkpoint.id, plan.form, plan.target, plan.bytes, time.monotonic() - started,

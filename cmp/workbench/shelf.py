@@ -8,7 +8,7 @@ import re
 import threading
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cmp.core.curves import LossCurve
@@ -45,6 +45,8 @@ class Shelf:
         self.store = Store(settings.home)
         self._library: tuple[float, Library] | None = None
         self._samples: dict[str, Sample] = {}
+        self._sizes: dict[Path, int] = {}  # bytes of each run's checkpoints at the last scan
+        self._grew: dict[Path, float] = {}
         self._scanning = threading.Lock()
 
     # -- runs ----------------------------------------------------------------------------------------------------------
@@ -93,9 +95,17 @@ class Shelf:
         with self._scanning:
             if fresh or self._library is None or time.monotonic() - self._library[0] > _FRESH:
                 found = scan(self.roots)
-                runs = tuple(merge_same_weights(run, self.store) for run in found.runs)
+                runs = tuple(merge_same_weights(self._watched(run), self.store) for run in found.runs)
                 self._library = (time.monotonic(), Library(runs, found.problems))
             return self._library[1]
+
+    def _watched(self, run: Run) -> Run:
+        """The run with the time at which its checkpoints were seen growing. What this program writes into a run does not count."""
+        size = sum(checkpoint.bytes for checkpoint in run.checkpoints)
+        if size > self._sizes.get(run.folder, size):
+            self._grew[run.folder] = time.time()
+        self._sizes[run.folder] = size
+        return replace(run, grew_at=self._grew.get(run.folder))
 
     def find(self, target: str, *, only_ids: bool = False) -> tuple[Run, Checkpoint | None]:
         """The run, and the checkpoint if one is meant, of a TARGET: an id, or unless `only_ids` a path. Raises NotFound."""

@@ -133,3 +133,13 @@ def test_every_picture_carries_its_settings(draw: Callable[..., Tile]) -> None:
         text, record = image.info["parameters"], json.loads(image.info["cmp"])
     assert text.startswith(PROMPT) and f"Seed: {SEED}" in text and "CFG scale: 4" in text
     assert record["checkpoint"] == f"{FULL}@1000" and record["base"]["proof"] == "tensors"
+
+
+def test_a_pipeline_that_cannot_be_written_is_told_and_leaves_nothing(bench: Workbench, tmp_path: Path) -> None:
+    from cmp.errors import BadInput
+
+    (tmp_path / "file").write_text("in the way")
+    plan = bench.plan_conversion(f"{FULL}@1500", "pipeline", output=tmp_path / "file" / "pipeline")
+    with pytest.raises(BadInput, match="cannot write"):
+        run_through(bench.convert(plan))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -1,0 +1,29 @@
+"""What a workbench knows of runs beyond one scan."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+from tests.support import bench_of, convert, origin_run
+
+
+def test_a_run_whose_checkpoints_grow_between_two_scans_is_being_trained(tmp_path: Path) -> None:
+    made = origin_run(tmp_path)
+    bench = bench_of(made)
+    (run,) = bench.library().runs
+    assert run.state(time.time()) == "idle"
+    shutil.copytree(made.checkpoint(500), made.checkpoint(2000))
+    (run,) = bench.library().runs
+    assert run.state(time.time()) == "training"
+    assert run.state(time.time() + 3600) == "idle"
+
+
+def test_a_conversion_of_ours_is_no_training(tmp_path: Path) -> None:
+    made = origin_run(tmp_path)
+    bench = bench_of(made)
+    bench.library()
+    convert(made)
+    (run,) = bench.library().runs
+    assert run.state(time.time()) == "idle"
