@@ -157,6 +157,7 @@ def serve_forever(bench: Workbench, host: str = "127.0.0.1") -> None:
 
         bench.settings = replace(bench.settings, token=secrets.token_urlsafe(24))
     port = free_port(host, bench.settings.port)
+    bench.serves = True
     prepare_environment(bench, os.environ)
     from cmp.ui.page import build_page
 

@@ -27,3 +27,20 @@ def test_a_conversion_of_ours_is_no_training(tmp_path: Path) -> None:
     convert(made)
     (run,) = bench.library().runs
     assert run.state(time.time()) == "idle"
+
+
+def test_weights_that_no_reader_takes_are_told_and_not_hidden(tmp_path: Path) -> None:
+    made = origin_run(tmp_path)
+    (made.outputs / "kohya").mkdir()
+    (made.outputs / "kohya" / "cat-000001.safetensors").write_bytes(b"not looked into")
+    problems = bench_of(made).library().problems
+    assert [(problem.path.name, "cat-000001.safetensors" in problem.reason) for problem in problems] == [("kohya", True)]
+
+
+def test_folders_added_on_the_page_do_not_reach_scripts(tmp_path: Path) -> None:
+    made, other = origin_run(tmp_path / "a"), origin_run(tmp_path / "b", name="other")
+    bench = bench_of(made)
+    bench.add_folder(str(other.outputs))
+    assert bench.roots == (made.outputs,)
+    bench.serves = True
+    assert bench.roots == (made.outputs, other.outputs)

@@ -85,7 +85,7 @@ def _choose(bench: Workbench, targets: list[str], axis: str) -> tuple[list[Run],
 
 
 def _prompts(given: list[str] | None, file: Path | None) -> list[str]:
-    texts = list(given or ())
+    texts = [text for text in given or () if text.strip()]
     if file:
         try:
             lines = file.read_text(encoding="utf-8").splitlines()

@@ -56,12 +56,21 @@ def _below(path: Path, root: Path, depth: int, problems: list[Problem], shared: 
         for name in sorted(folder.folders):
             if not name.startswith(".") and name not in _NEVER_RUNS:
                 inner.extend(_below(path / name, root, depth + 1, problems, shared))
+    if run is None and (unread := _unread_weights(folder)):
+        problems.append(Problem(path, f"weights of a layout that is not read yet: {', '.join(unread[:3])}{' …' if unread[3:] else ''}"))
     if run is not None and not run.checkpoints and _is_one_log(run, inner):
         inner = []  # RUN/logs/TRACKER before the first checkpoint: the run is RUN, as it will be called afterwards
     # a loose weights file hides no runs beside it; logs alone are a run only if no run below is the one they belong to
     if run is not None and (run.checkpoints or not inner):
         yield run
     yield from inner
+
+
+def _unread_weights(folder: Folder) -> list[str]:
+    """Weights files that no reader takes. A component of a model, which has its config beside it, is no training's result."""
+    if "config.json" in folder.files or "model_index.json" in folder.files:
+        return []
+    return [name for ending in (".safetensors", ".ckpt") for name in folder.ending(ending)]
 
 
 def _is_one_log(run: Run, inner: list[Run]) -> bool:

@@ -18,10 +18,11 @@ from cmp.errors import BadInput, NotFound
 from cmp.jobs import Job
 from cmp.ui.faults import cancelling, told
 from cmp.ui.runs_tab import RunsTab
-from cmp.ui.values import matrix, samples_matrix
+from cmp.ui.values import matrix, run_choices, samples_matrix
 from cmp.workbench import Workbench
 
 BASE = "base"
+DEMO_GUIDANCE = 4.0  # the tiny model was made to be drawn with this; 7.5, which Stable Diffusion is used to, burns its colours
 DRAWN, SAMPLES = "drawn here", "drawn by the trainer"
 EMPTY = {
     "title": "",
@@ -71,14 +72,14 @@ def build_compare_tab(bench: Workbench, tab: gr.Tab, tabs: gr.Tabs, runs_tab: Ru
     """Lays out the tab and connects its events."""
     with gr.Row():
         with gr.Column(scale=1, min_width=320):
-            form = _lay_out()
+            form = _lay_out(DEMO_GUIDANCE if bench.shows_demo else Sampling().guidance)
         with gr.Column(scale=4, min_width=480, elem_id="grid-column"):
             form.grid.render()
     _choosing(bench, form, tab, tabs, runs_tab)
     _drawing(bench, form)
 
 
-def _lay_out() -> Form:
+def _lay_out(cfg: float) -> Form:
     source = gr.Radio([DRAWN, SAMPLES], value=DRAWN, label="Pictures", elem_id="compare-source")
     runs = gr.Dropdown([], multiselect=True, label="Runs", elem_id="compare-runs")
     picks = gr.CheckboxGroup([], label="Checkpoints", elem_id="compare-checkpoints")
@@ -91,7 +92,7 @@ def _lay_out() -> Form:
     negative = gr.Textbox(label="Negative prompt", lines=1, elem_id="compare-negative")
     with gr.Accordion("Sampling", open=False):
         steps = gr.Slider(1, 100, 12, step=1, label="Denoising steps", elem_id="compare-steps")
-        guidance = gr.Slider(0, 20, 4, step=0.5, label="Guidance scale (CFG)", elem_id="compare-guidance")
+        guidance = gr.Slider(0, 20, cfg, step=0.5, label="Guidance scale (CFG)", elem_id="compare-guidance")
         strengths = gr.Textbox("1", label="LoRA strengths", info="1 · 0.5-1 [3] · 0, 0.5, 1", elem_id="compare-strengths")
         scheduler = gr.Dropdown(list(SCHEDULERS), value="base", label="Sampler", elem_id="compare-scheduler")
     with gr.Accordion("Base model and alpha", open=False) as question:
@@ -106,9 +107,8 @@ def _lay_out() -> Form:
 
 def _choosing(bench: Workbench, form: Form, tab: gr.Tab, tabs: gr.Tabs, runs_tab: RunsTab) -> None:
     def choices(library: Library, picked: list[str], ticked: list[str], text: str) -> tuple[Any, Any, str]:
-        names = [(bench.name_of(run), run.id) for run in library.runs]
         text = text or "\n".join(first_prompts(library, picked))
-        return gr.update(choices=names, value=picked), pick_update(bench, library, picked, ticked), text
+        return gr.update(choices=run_choices(library, bench.name_of), value=picked), pick_update(bench, library, picked, ticked), text
 
     def enter(picked: list[str], ticked: list[str], run_id: str, text: str) -> Any:
         library = bench.library(fresh=False)
@@ -136,8 +136,6 @@ def _drawing(bench: Workbench, form: Form) -> None:
         spec = read_spec(bench, asked)
         runs = runs_of(bench, spec)
         given = Answers(parse_alpha(asked.alpha), (asked.base or "").strip() or None)
-        for run in runs if given != Answers() else ():
-            bench.answer(run, given)
         job = bench.jobs.start("grid", f"{spec.size} cells", spec.size, lambda: bench.draw_grid(spec, runs, given), spec)
         return job.id, gr.Timer(active=True), DRAWN, "loading the base model …", grid_value(bench, job)
 
@@ -153,7 +151,7 @@ def _drawing(bench: Workbench, form: Form) -> None:
         return grid_value(bench, bench.jobs.find(job)) if job else EMPTY
 
     form.draw.click(start, form.asked, [form.job_id, form.clock, form.source, form.status, form.grid], show_progress="hidden")
-    form.cancel.click(cancelling(bench), form.job_id, None, queue=False)
+    form.cancel.click(cancelling(bench), form.job_id, None)
     watched = [form.grid, form.status, form.clock, form.question]
     form.clock.tick(watch, form.job_id, watched, queue=False, show_progress="hidden")
     form.source.input(show, [form.source, form.runs, form.job_id], form.grid, queue=False, show_progress="hidden")
@@ -223,7 +221,7 @@ def grid_status(job: Job) -> tuple[str, bool]:
     tiles = [item for item in job.items if isinstance(item, Tile)]
     faults = [tile.fault for tile in tiles if tile.fault]
     reused = sum(tile.reused for tile in tiles)
-    lines = [f"{job.state}: {len(tiles)} of {job.total} cells" + (f", {reused} reused" if reused else "")]
+    lines = [f"{job.state}: {len(tiles) - len(faults)} of {job.total} cells drawn" + (f", {reused} of them earlier" if reused else "")]
     if faults:
         lines.append(f"{len(faults)} could not be drawn: {faults[0].error} {faults[0].hint}")
     ask = any("--base" in fault.hint or "--alpha" in fault.hint for fault in faults)

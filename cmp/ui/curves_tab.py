@@ -10,7 +10,7 @@ from cmp import viewer
 from cmp.core.curves import LossCurve, is_epoch_axis, loss_tag
 from cmp.core.runs import Library, Run
 from cmp.errors import CmpError
-from cmp.ui.values import chart
+from cmp.ui.values import chart, run_choices
 from cmp.workbench import Workbench
 
 LOSS = "training loss"
@@ -29,7 +29,7 @@ def build_curves_tab(bench: Workbench, tab: gr.Tab, chosen: gr.Textbox) -> None:
         library = bench.library(fresh=False)
         known = [run.id for run in library.runs]
         picked = [name for name in picked if name in known] or [name for name in (run_id,) if name in known] or known[:1]
-        choices = [(bench.name_of(run), run.id) for run in library.runs]
+        choices = run_choices(library, bench.name_of)
         tags = [LOSS, *known_tags(bench, library, picked)]
         wanted = wanted if wanted in tags else LOSS
         value = draw_curves(bench, library, picked, wanted, weight, logarithmic)

@@ -69,7 +69,7 @@ def build_runs_tab(bench: Workbench, page: gr.Blocks) -> RunsTab:
     page.load(refresh, [chosen, ticked, seen], shown, show_progress="hidden")
     gr.Timer(3).tick(refresh, [chosen, ticked, seen], shown, queue=False, show_progress="hidden")
     runs.select(choose, None, [runs, checkpoints, chosen, ticked], queue=False, show_progress="hidden")
-    _ticks(bench, checkpoints, ticked, form, plan)
+    _ticks(bench, checkpoints, ticked, form, plan, seen)
     _conversion(bench, chosen, ticked, form, job_id, status, seen, (convert, convert_new, cancel))
     return RunsTab(chosen, ticked, compare)
 
@@ -98,7 +98,7 @@ def problem_text(library: Library) -> Any:
     return gr.update(value="\n".join(lines), lines=max(1, len(lines)), visible=bool(lines))
 
 
-def _ticks(bench: Workbench, checkpoints: gr.HTML, ticked: gr.Textbox, form: gr.Dropdown, plan: gr.Textbox) -> None:
+def _ticks(bench: Workbench, checkpoints: gr.HTML, ticked: gr.Textbox, form: gr.Dropdown, plan: gr.Textbox, seen: gr.Textbox) -> None:
     def tick(event: gr.EventData) -> str:
         return "\n".join(event._data.get("ticked") or [])
 
@@ -106,7 +106,7 @@ def _ticks(bench: Workbench, checkpoints: gr.HTML, ticked: gr.Textbox, form: gr.
         return plan_text(*make_plans(bench, ticks.split("\n") if ticks else [], kind))
 
     checkpoints.select(tick, None, ticked, queue=False, show_progress="hidden")
-    gr.on([ticked.change, form.change], say_plan, [ticked, form], plan, queue=False, show_progress="hidden")
+    gr.on([ticked.change, form.change, seen.change], say_plan, [ticked, form], plan, queue=False, show_progress="hidden")
 
 
 def make_plans(bench: Workbench, targets: list[str], form: str) -> tuple[list[ConversionPlan], list[CmpError]]:
@@ -168,7 +168,7 @@ def _conversion(
     shown = [job_id, status, clock]
     convert.click(start_selected, [ticked, form], shown, show_progress="hidden")
     convert_new.click(start_new, [chosen, form], shown, show_progress="hidden")
-    cancel.click(cancelling(bench), job_id, None, queue=False)
+    cancel.click(cancelling(bench), job_id, None)
     clock.tick(watch, job_id, [status, clock, seen], queue=False, show_progress="hidden")
 
 
@@ -192,6 +192,8 @@ def conversion_text(job: Job) -> str:
     failed = [item for item in job.items if isinstance(item, FailedConversion)]
     skipped, faults = job.subject if isinstance(job.subject, tuple) else (0, [])
     lines = [f"{job.state}: {summarise(len(converted), skipped, len(failed) + len(faults))}"]
+    if job.over and (left := job.total - len(converted) - len(failed)):
+        lines[0] += f"; {left} not started"
     if not job.over and job.progress:
         lines.append(job.progress.what)
     lines += [f"{item.checkpoint} → {item.output} ({size_text(item.bytes)}): {'; '.join(item.checks)}" for item in converted]
@@ -214,7 +216,7 @@ def _names(bench: Workbench, chosen: gr.Textbox, ticked: gr.Textbox, seen: gr.Te
         bench.rename(targets[0], text)
         return ""
 
-    save.click(rename, [name, chosen, ticked], seen, queue=False)
+    save.click(rename, [name, chosen, ticked], seen, show_progress="hidden")
 
 
 def _folders(bench: Workbench, seen: gr.Textbox) -> None:
@@ -240,5 +242,5 @@ def _folders(bench: Workbench, seen: gr.Textbox) -> None:
         bench.remove_folder(text)
         return after()
 
-    add.click(add_folder, folder, [shown, seen], queue=False)
-    remove.click(remove_folder, folder, [shown, seen], queue=False)
+    add.click(add_folder, folder, [shown, seen], show_progress="hidden")
+    remove.click(remove_folder, folder, [shown, seen], show_progress="hidden")

@@ -45,6 +45,12 @@ def runs_table(library: Library, name_of: Names, chosen: str | None) -> dict[str
     return {"columns": columns, "rows": rows, "ticked": [chosen] if chosen else [], "many": False, "note": note}
 
 
+def run_choices(library: Library, name_of: Names) -> list[tuple[str, str]]:
+    """Names and ids of all runs for a list to pick from; runs of the same name are told apart by their ids."""
+    names = [name_of(run) for run in library.runs]
+    return [(f"{name} ({run.id})" if names.count(name) > 1 else name, run.id) for name, run in zip(names, library.runs, strict=True)]
+
+
 def checkpoints_table(run: Run | None, name_of: Names, ticked: Sequence[str], thumb: Callable[[Sample], str]) -> dict[str, Any]:
     """The table of a run's checkpoints, each with the trainer's sample of that step."""
     rows = []
@@ -70,7 +76,7 @@ def checkpoints_table(run: Run | None, name_of: Names, ticked: Sequence[str], th
             }
         )
     columns = ["step", "layout", "holds", "size", "converted", ""]
-    note = "" if rows else ("This run has logs and no checkpoints yet." if run else "Choose a run above.")
+    note = "" if rows else ("Only logs were found here, and no checkpoint of a layout that is read." if run else "Choose a run above.")
     return {"columns": columns, "rows": rows, "ticked": list(ticked), "many": True, "note": note, "thumbs": "sample"}
 
 

@@ -145,7 +145,17 @@ class Workbench(Shelf):
                 raise found
             return found
 
-        return draw_cells(spec.cells(), make_ready, self.studio(), self.store, self.gpu)
+        for tile in draw_cells(spec.cells(), make_ready, self.studio(), self.store, self.gpu):
+            self._keep_answer(tile, runs, given)
+            yield tile
+
+    def _keep_answer(self, tile: Tile, runs: tuple[Run, ...], given: Answers) -> None:
+        """Remembers what was said of base and alpha once it has drawn a checkpoint: a wrong answer must not outlive its grid."""
+        if given == Answers() or tile.fault or tile.cell.checkpoint is None:
+            return
+        run = next(run for run in runs if tile.cell.checkpoint in run.checkpoints)
+        if self.answers(run) != given:
+            self.answer(run, given)
 
     def _try_ready(self, checkpoint: Checkpoint | None, runs: tuple[Run, ...], given: Answers) -> Ready | CmpError:
         """Asked once per checkpoint and grid, so that a column that cannot be drawn says so at once in all its cells."""

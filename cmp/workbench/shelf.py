@@ -44,6 +44,7 @@ class Shelf:
         self.settings = settings
         self.store = Store(settings.home)
         self._library: tuple[float, Library] | None = None
+        self.serves = False  # scripts rely on being told of the given folders alone
         self._samples: dict[str, Sample] = {}
         self._sizes: dict[Path, int] = {}  # bytes of each run's checkpoints at the last scan
         self._grew: dict[Path, float] = {}
@@ -53,8 +54,9 @@ class Shelf:
 
     @property
     def roots(self) -> tuple[Path, ...]:
-        """The folders to look in: those given at the start, or else the demo, and those that were added on the page."""
-        return (*(self.settings.runs or (self._demo_runs(),)), *self.added_folders())
+        """The folders to look in: those given at the start, or else the demo, and while serving those that were added on the page."""
+        added = self.added_folders() if self.serves else ()
+        return (*(self.settings.runs or (self._demo_runs(),)), *added)
 
     def _demo_runs(self) -> Path:
         return open_demo(self.settings.home).runs

@@ -141,6 +141,7 @@ def test_a_folder_is_added_listed_and_removed_and_stays_on_disk(made: Training, 
     (tmp_path / "empty").mkdir()
     bench = Workbench(Settings(tmp_path / "home", (tmp_path / "empty",)))
     assert bench.library().runs == ()
+    bench.serves = True
     folder = bench.add_folder(f" {made.outputs} ")
     assert [run.id for run in bench.library().runs] == ["lora_casual_shoes"]
     bench.remove_folder(str(folder))

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from cmp.core.grids import GridSpec, Prompt, Sampling, Tile
 from cmp.core.progress import run_through
+from cmp.settings import Settings
 from cmp.workbench import Workbench
 
 from .conftest import FULL, GUIDANCE, PROMPT, SEED, STEPS, draw_alone, pixels
@@ -143,3 +144,21 @@ def test_a_pipeline_that_cannot_be_written_is_told_and_leaves_nothing(bench: Wor
     with pytest.raises(BadInput, match="cannot write"):
         run_through(bench.convert(plan))
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_wrong_base_is_not_remembered_and_a_right_one_is(bench: Workbench, tmp_path: Path) -> None:
+    import shutil
+
+    from cmp.disk.ready import Answers
+
+    run, _ = bench.find(f"{FULL}@1500")
+    outputs = tmp_path / "outputs"
+    shutil.copytree(run.folder / "lora_weights", outputs / "orphan" / "lora_weights")
+    own = Workbench(Settings(home=tmp_path / "home", runs=(outputs,), bases=bench.bases, device="cpu"))
+    orphan, final = own.find("orphan@final")
+    wrong = Path(__file__).parents[1] / "data" / "corpus" / "bases" / "sd_nano"
+    spec = GridSpec((final,), (Prompt(PROMPT),), (SEED,), samplings=(Sampling(1, 1.0),))
+    (tile,) = own.draw_grid(spec, [orphan], Answers(base=str(wrong)))
+    assert tile.fault is not None and own.answers(orphan) == Answers()
+    (tile,) = own.draw_grid(spec, [orphan], Answers(base="cmp-demo/tiny-shapes"))
+    assert tile.fault is None and own.answers(orphan).base == "cmp-demo/tiny-shapes"

@@ -168,6 +168,9 @@ def test_a_display_name_is_used_everywhere_and_the_id_stays(page: Watched) -> No
 def test_a_folder_is_added_and_what_cannot_be_read_is_told(page: Watched, tmp_path: Path) -> None:
     (tmp_path / "nothing here").mkdir()
     page.page.get_by_role("button", name="Folders").click()
+    page.page.locator("#folder textarea, #folder input").first.fill(str(tmp_path / "gone"))
+    page.page.click("#folder-add")
+    page.page.get_by_text("there is no folder").wait_for()
     page.page.locator("#folder textarea, #folder input").first.fill(str(tmp_path / "nothing here"))
     page.page.click("#folder-add")
     assert "no training run" in page.status("problems", str(tmp_path))
