@@ -6,12 +6,13 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 from cmp.core.runs import Checkpoint, Stage
 from cmp.core.weights import Weights, read_weights
 from cmp.disk.folders import Folder, list_folder, size_below
-from cmp.disk.tensors import Header, read_header
+from cmp.disk.tensors import Header, Identity, identify, read_header
 from cmp.errors import CmpError
 
 # In this order: where a folder has both the small LoRA file and the whole wrapped model (diffusers' script before November 2025),
@@ -62,7 +63,12 @@ class Opened:
 
 
 def open_weights(file: Path) -> Opened:
-    """Header and reading of a weights file; raises Unreadable."""
+    """Header and reading of a weights file; raises Unreadable. A file that has not changed is read once."""
+    return _open_weights(file, identify(file))
+
+
+@lru_cache(maxsize=64)  # a page that is open looks at every checkpoint every few seconds
+def _open_weights(file: Path, identity: Identity) -> Opened:
     header = read_header(file)
     return Opened(header, read_weights(header.shapes))
 

@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar, cast
 
+from filelock import FileLock, Timeout
+
 from cmp.core.runs import plain_text
 from cmp.errors import Refused
 
@@ -36,10 +38,12 @@ class Store:
             if self._connection is None:
                 try:
                     self.home.mkdir(parents=True, exist_ok=True)
-                    connection = sqlite3.connect(self.home / "state.db", timeout=10, check_same_thread=False, isolation_level=None)
-                    connection.execute("PRAGMA journal_mode=WAL")
-                    connection.execute(_SCHEMA)
-                except (OSError, sqlite3.Error) as fault:
+                    # switching to WAL does not wait for others as all else does, so two processes that begin at once take turns
+                    with FileLock(self.home / "state.lock", timeout=10):
+                        connection = sqlite3.connect(self.home / "state.db", timeout=10, check_same_thread=False, isolation_level=None)
+                        connection.execute("PRAGMA journal_mode=WAL")
+                        connection.execute(_SCHEMA)
+                except (OSError, sqlite3.Error, Timeout) as fault:
                     raise Refused(f"cannot keep state in {self.home}: {fault}", "Set CMP_HOME to a folder that can be written.") from fault
                 self._connection = connection
             try:
