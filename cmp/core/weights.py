@@ -6,8 +6,10 @@ Every name ends in exactly one of four groups (pairs, frozen, full, unexplained)
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
+
+from cmp.errors import Refused
 
 _WRAPPERS = re.compile(r"(?:_orig_mod\.|module\.|base_model\.model\.)+")  # torch.compile, DDP, PEFT; in any number and order
 _COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3", "controlnet")
@@ -198,3 +200,31 @@ def _strangers(names: Iterable[str]) -> str:
     names = list(names)
     shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     return f"{len(names)} tensors belong to nothing that is known here: {shown}"
+
+
+def find_module(module: str, names: Container[str]) -> str | None:
+    """What a base calls this module; older text encoders are `text_model.` on disk, newer ones are not."""
+    plain = module.removeprefix("text_model.")
+    return next((m for m in (module, plain, f"text_model.{plain}") if f"{m}.weight" in names), None)
+
+
+def check_fits(weights: Weights, shapes: Mapping[str, tuple[int, ...]], lora_shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raises Refused if one module of the adapter is not in the base or has other measures; names the first.
+
+    `shapes` are the base component's tensors, `lora_shapes` the checkpoint's. Some module names exist in several architectures, so
+    that "most names match" says nothing.
+    """
+    for pair in weights.pairs:
+        known = find_module(pair.module, shapes)
+        base = shapes[f"{known}.weight"] if known else None
+        if base is None:
+            raise Refused(
+                f"the base model has no module {pair.module}, which the checkpoint adapts",
+                "It was trained on another architecture; give its own base with --base.",
+            )
+        down, up = lora_shapes[pair.down], lora_shapes[pair.up]
+        if (up[0], *down[1:]) != base or len(down) != len(up) or set(up[2:]) - {1}:
+            raise Refused(
+                f"{pair.module} is {list(base)} in the base and {list(up)} · {list(down)} in the checkpoint",
+                "It was trained on another base model; give it with --base.",
+            )

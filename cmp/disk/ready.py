@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cmp.core.conversion import Base, Evidence, Scale, resolve_scale, same_targets
 from cmp.core.runs import Checkpoint, Run
-from cmp.core.weights import Weights
+from cmp.core.weights import Weights, check_fits
 from cmp.disk.base_proof import Comparison, compare_with_base
 from cmp.disk.bases import Component, find_base, is_pipeline, pipelines_below, read_component
 from cmp.disk.checkpoint import TRAINED_PARTS, Opened, open_weights
@@ -66,7 +66,18 @@ def ready_checkpoint(
     if base is not None:
         require_same_parts(opened, base, store)
         base = prove_base(opened, base, store) if need_base else base
+    if base is not None:
+        require_fit(opened, base)
     return Ready(checkpoint, opened, scale, base)
+
+
+def require_fit(opened: Opened, base: Base) -> None:
+    """Raises Refused if the adapter's modules are not those of the base, so that no file is made that fits nothing."""
+    for name in sorted({pair.component for pair in opened.weights.pairs}):
+        component = read_component(base.path, name)
+        shapes = {n: entry.shape for header in component.headers for n, entry in header.tensors.items()}
+        mine = tuple(pair for pair in opened.weights.pairs if pair.component == name)
+        check_fits(replace(opened.weights, pairs=mine), shapes, opened.header.shapes)
 
 
 def _scale(

@@ -16,6 +16,7 @@ from safetensors import safe_open
 
 from cmp.core.conversion import Conversion, ConversionPlan
 from cmp.core.progress import Progress
+from cmp.core.weights import check_fits, find_module
 from cmp.disk.base_proof import compare_with_base
 from cmp.disk.bases import Component, read_component
 from cmp.disk.checkpoint import Opened, open_weights
@@ -23,7 +24,6 @@ from cmp.disk.converted import METADATA
 from cmp.disk.lora_file import conversion_record, read_folded, require_same_base
 from cmp.disk.replacing import cannot_write
 from cmp.disk.tensors import cast_bits, digest_tensors, read_tensors, write_tensors
-from cmp.engine.pipeline import check_fits, find_module
 from cmp.errors import Refused
 
 Merge = Callable[[str], np.ndarray]

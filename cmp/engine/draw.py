@@ -14,7 +14,6 @@ import torch
 from cmp import __version__
 from cmp.core.grids import Cell, Fault, Tile
 from cmp.core.infotext import to_infotext
-from cmp.disk.bases import read_component
 from cmp.disk.checkpoint import Opened
 from cmp.disk.lora_file import read_folded
 from cmp.disk.ready import Ready, digest_base
@@ -22,7 +21,7 @@ from cmp.disk.store import Store
 from cmp.disk.tensors import as_float32, read_tensors
 from cmp.engine.device import choose_device, choose_dtype, circumstances
 from cmp.engine.paint import paint
-from cmp.engine.pipeline import WornPipeline, check_fits
+from cmp.engine.pipeline import WornPipeline
 from cmp.errors import CmpError, Refused
 from cmp.pictures.files import save_png
 
@@ -125,8 +124,6 @@ def dress(worn: WornPipeline, cell: Cell, ready: Ready, digest: str | None) -> N
         return
     weights = ready.opened.weights
     if ready.scale is not None:
-        if worn.worn != digest:
-            _check_fits(ready)
         worn.wear_lora(digest, read_folded(ready.opened, ready.scale.value), cell.strength)
         return
     if cell.strength != 1:
@@ -137,13 +134,3 @@ def dress(worn: WornPipeline, cell: Cell, ready: Ready, digest: str | None) -> N
         values = as_float32(array, ready.opened.header.tensors[stored].dtype)
         state[canonical[stored].split(".", 1)[1]] = torch.from_numpy(values)
     worn.wear_component(digest, str(weights.component), state)
-
-
-def _check_fits(ready: Ready) -> None:
-    assert ready.base is not None
-    weights = ready.opened.weights
-    for name in sorted({pair.component for pair in weights.pairs}):
-        component = read_component(ready.base.path, name)
-        shapes = {n: e.shape for header in component.headers for n, e in header.tensors.items()}
-        mine = tuple(pair for pair in weights.pairs if pair.component == name)
-        check_fits(replace(weights, pairs=mine), shapes, ready.opened.header.shapes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ import torch
 from diffusers import DiffusionPipeline
 from peft.tuners.lora import LoraLayer
 
-from cmp.core.weights import Weights
 from cmp.engine.device import choose_dtype, realign
 from cmp.errors import Refused, Unreadable
 
@@ -134,12 +133,6 @@ def plain_name(name: str) -> str:
     return re.sub(r"\A(text_encoder(?:_[23])?\.)text_model\.", r"\1", name)
 
 
-def find_module(module: str, names: Container[str]) -> str | None:
-    """What a base calls this module; older text encoders are `text_model.` on disk, newer ones are not."""
-    plain = module.removeprefix("text_model.")
-    return next((m for m in (module, plain, f"text_model.{plain}") if f"{m}.weight" in names), None)
-
-
 def adapter_tensors(modules: Mapping[str, torch.nn.Module]) -> dict[str, torch.nn.Parameter]:
     """Every adapter tensor that is really in the model, under diffusers' names."""
     found = {}
@@ -172,28 +165,6 @@ def prove_worn(modules: Mapping[str, torch.nn.Module], folded: Mapping[str, np.n
         for name, module in model.named_modules():
             if isinstance(module, LoraLayer) and (module.scaling.get(ADAPTER) != strength or module.disable_adapters or module.merged):
                 raise Refused(f"{component}.{name} is not drawn at strength {strength:g}", "This is a fault of ours; please report it.")
-
-
-def check_fits(weights: Weights, shapes: Mapping[str, tuple[int, ...]], lora_shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Raises Refused if one module of the adapter is not in the base or has other measures; names the first.
-
-    `shapes` are the base component's tensors, `lora_shapes` the checkpoint's. Some module names exist in several architectures, so
-    that "most names match" says nothing.
-    """
-    for pair in weights.pairs:
-        known = find_module(pair.module, shapes)
-        base = shapes[f"{known}.weight"] if known else None
-        if base is None:
-            raise Refused(
-                f"the base model has no module {pair.module}, which the checkpoint adapts",
-                "It was trained on another architecture; give its own base with --base.",
-            )
-        down, up = lora_shapes[pair.down], lora_shapes[pair.up]
-        if (up[0], *down[1:]) != base or len(down) != len(up) or set(up[2:]) - {1}:
-            raise Refused(
-                f"{pair.module} is {list(base)} in the base and {list(up)} · {list(down)} in the checkpoint",
-                "It was trained on another base model; give it with --base.",
-            )
 
 
 def load_pipeline(folder: Path, dtype: torch.dtype) -> Any:
