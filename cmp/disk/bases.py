@@ -27,6 +27,10 @@ class Component:
         return next((header for header in self.headers if name in header.tensors), None)
 
     @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: entry.shape for header in self.headers for name, entry in header.tensors.items()}
+
+    @property
     def names(self) -> set[str]:
         return {name for header in self.headers for name in header.tensors}
 

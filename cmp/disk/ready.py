@@ -74,8 +74,7 @@ def ready_checkpoint(
 def require_fit(opened: Opened, base: Base) -> None:
     """Raises Refused if the adapter's modules are not those of the base, so that no file is made that fits nothing."""
     for name in sorted({pair.component for pair in opened.weights.pairs}):
-        component = read_component(base.path, name)
-        shapes = {n: entry.shape for header in component.headers for n, entry in header.tensors.items()}
+        shapes = read_component(base.path, name).shapes
         mine = tuple(pair for pair in opened.weights.pairs if pair.component == name)
         check_fits(replace(opened.weights, pairs=mine), shapes, opened.header.shapes)
 

@@ -16,12 +16,13 @@ from safetensors import safe_open
 
 from cmp.core.conversion import Conversion, ConversionPlan
 from cmp.core.progress import Progress
-from cmp.core.weights import check_fits, find_module
+from cmp.core.weights import find_module
 from cmp.disk.base_proof import compare_with_base
 from cmp.disk.bases import Component, read_component
 from cmp.disk.checkpoint import Opened, open_weights
 from cmp.disk.converted import METADATA
 from cmp.disk.lora_file import conversion_record, read_folded, require_same_base
+from cmp.disk.ready import require_fit
 from cmp.disk.replacing import cannot_write
 from cmp.disk.tensors import cast_bits, digest_tensors, read_tensors, write_tensors
 from cmp.errors import Refused
@@ -71,12 +72,10 @@ def trained_components(plan: ConversionPlan, opened: Opened) -> dict[str, Compon
     weights = opened.weights
     names = {pair.component for pair in weights.pairs} or {str(weights.component)}
     components = {name: read_component(plan.base.path, name) for name in sorted(names)}
-    for name, component in components.items():
-        shapes = {n: e.shape for header in component.headers for n, e in header.tensors.items()}
-        mine = [pair for pair in weights.pairs if pair.component == name]
-        check_fits(type(weights)(weights.layout, name, tuple(mine)), shapes, opened.header.shapes)
-        if weights.layout == "full":
-            _check_same_shape(opened, name, shapes)
+    require_fit(opened, plan.base)  # again: the files may have changed since the plan was made
+    if weights.layout == "full":
+        for name, component in components.items():
+            _check_same_shape(opened, name, component.shapes)
     return components
 
 
