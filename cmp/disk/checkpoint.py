@@ -98,6 +98,20 @@ def read_checkpoint(
     return replace(draft, layout=weights.layout, holds=weights.holds, flaw=flaw)
 
 
+def read_loose(run_id: str, file: Path, stage: Stage, *, open_file: Callable[[Path], Opened] = open_weights) -> Checkpoint:
+    """The checkpoint that is one weights file, as kohya and others write them. Never raises for what lies on disk."""
+    draft = Checkpoint(run_id, stage.key, file, "unknown", "unknown", step=stage.step, epoch=stage.epoch)
+    try:
+        found = file.stat()
+        draft = replace(draft, bytes=found.st_size, written_at=found.st_mtime, file=file)
+        weights = open_file(file).weights
+    except CmpError as fault:
+        return replace(draft, flaw=fault.message)
+    except OSError as fault:
+        return replace(draft, flaw=f"cannot read {file}: {fault.strerror}")
+    return replace(draft, layout=weights.layout, holds=weights.holds, flaw="; ".join(weights.flaws) or None)
+
+
 def find_weights(listing: Folder) -> Path | None:
     """The file that holds the trained weights, None if there is none of a known name."""
     for name in _WEIGHT_FILES:
