@@ -21,7 +21,8 @@ class Checkpoint:
     """One saved state of a run.
 
     `key` is unique within the run: the step, "final", "epoch-10" or "save-3". `layout` says how the weights lie on disk, `holds` what
-    they are ("lora", "full", …). `file` holds the weights, None where they are not in one file. `flaw` says why the checkpoint cannot
+    they are ("lora", "full", …). `file` holds the weights, `more` those of further models beside it; None where there are none that can be
+    read. `flaw` says why the checkpoint cannot
     be used, in words for the user. `image` is a picture that the trainer drew at this step.
     """
 
@@ -33,6 +34,7 @@ class Checkpoint:
     step: int | None = None
     epoch: int | None = None
     file: Path | None = None
+    more: tuple[Path, ...] = ()
     bytes: int = 0
     written_at: float = 0.0
     flaw: str | None = None
@@ -43,6 +45,11 @@ class Checkpoint:
     @property
     def id(self) -> str:
         return f"{self.run_id}@{self.key}"
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files that hold its weights."""
+        return (self.file, *self.more) if self.file else ()
 
     @property
     def sort_key(self) -> tuple[bool, int, bool, int, str]:

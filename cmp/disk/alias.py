@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import replace
 
-from cmp.core.conversion import resolve_scale
 from cmp.core.runs import Checkpoint, Run
+from cmp.core.scale import resolve_scale
 from cmp.disk.checkpoint import Opened, open_weights
 from cmp.disk.evidence import collect_evidence
 from cmp.disk.ready import digest_of
@@ -24,7 +24,7 @@ def merge_same_weights(run: Run, store: Store) -> Run:
     steps = [c for c in run.checkpoints if c.step is not None and c.holds == "lora" and c.flaw is None]
     if not finals or len(finals) + len(steps) < 2:
         return run
-    groups: dict[tuple[str, float], list[Checkpoint]] = defaultdict(list)
+    groups: dict[tuple[str, str], list[Checkpoint]] = defaultdict(list)
     for checkpoint in (*steps[-1:], *finals):
         if (same := _weights_and_scale(run, checkpoint, store)) is not None:
             groups[same].append(checkpoint)
@@ -36,11 +36,10 @@ def merge_same_weights(run: Run, store: Store) -> Run:
     return replace(run, checkpoints=tuple(c for c in kept if c is not None))
 
 
-def _weights_and_scale(run: Run, checkpoint: Checkpoint, store: Store) -> tuple[str, float] | None:
+def _weights_and_scale(run: Run, checkpoint: Checkpoint, store: Store) -> tuple[str, str] | None:
     """None where either is not known: a row that hides another must not hide what contradicts it."""
-    assert checkpoint.file is not None  # a checkpoint that holds a LoRA has its file
     try:
-        opened: Opened = open_weights(checkpoint.file)
-        return digest_of(opened, store), resolve_scale(opened.weights, collect_evidence(run, checkpoint, opened)).value
+        opened: Opened = open_weights(*checkpoint.files)
+        return digest_of(opened, store), resolve_scale(opened.weights, collect_evidence(run, checkpoint, opened)).fingerprint
     except CmpError:
         return None

@@ -10,9 +10,9 @@ import gradio as gr
 
 from cmp import viewer
 from cmp.core.axes import parse_axis, parse_whole_axis
-from cmp.core.conversion import parse_alpha
 from cmp.core.grids import SCHEDULERS, GridSpec, Prompt, Sampling, Tile
 from cmp.core.runs import Checkpoint, Library, Run, Sample, validation_prompts
+from cmp.core.scale import parse_alpha
 from cmp.disk.ready import Answers
 from cmp.errors import BadInput, NotFound
 from cmp.jobs import Job
