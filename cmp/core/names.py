@@ -93,6 +93,8 @@ def read_part(stored: str) -> Part | None:
         role = "up_bias"
     adapter = found["adapter"] or found["adapter2"] or found["adapter3"] or ""
     style = {"peft": "peft", "magnitude": "peft", "diffusers": "diffusers", "half": "legacy"}.get(kind, "kohya")
+    if kind == "factors" and "." in stem:
+        style = "peft"
     method = _method(role)
     if method in ("loha", "lokr"):
         role = role.partition("_")[2]
@@ -121,7 +123,7 @@ def _locate(stem: str) -> tuple[str | None, str] | None:
     component, module = split_component(stem)
     if stem.startswith("diffusion_model."):  # ComfyUI's name for the denoiser, in the original layout's names
         original = _from_flat(stem.removeprefix("diffusion_model.").replace(".", "_"))
-        return (None, original) if original else None
+        return ("unet", original) if original else None
     return component, module
 
 

@@ -149,8 +149,11 @@ def _of_module(evidence: Evidence, module: Adapted) -> _One:
     alpha = _by_pattern(evidence.alpha_pattern, module.module, evidence.alpha, evidence.source)
     if not _is_number(alpha):
         raise Refused(f"{evidence.source} gives alpha as {alpha!r}", "Correct the file or give --alpha X.")
-    assert isinstance(alpha, (int, float))
-    return _scale(alpha, module.rank or 1, evidence.source, evidence.rslora)
+    # a LoKr of two whole factors does not show its rank, and PEFT divides by it all the same
+    rank = module.rank or _by_pattern(evidence.rank_pattern, module.module, evidence.rank, evidence.source)
+    if not (_is_rank(rank) and isinstance(rank, (int, float)) and isinstance(alpha, (int, float))):
+        raise Refused(f"{evidence.source} does not give the rank of {module.module}", "Correct the file or give --alpha X.")
+    return _scale(alpha, int(rank), evidence.source, evidence.rslora)
 
 
 def _describes_another(evidence: Evidence, weights: Weights) -> bool:

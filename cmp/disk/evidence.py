@@ -54,6 +54,9 @@ def _evidence(run: Run, checkpoint: Checkpoint, opened: Opened, lenient: bool) -
         yield from _from_header(header, opened, lenient)
     if not alphas and (told := opened.header.metadata.get("ss_network_alpha")):
         yield _from_kohya(told, opened, lenient)
+    if why := _folded_by(opened):
+        equal = {module.key: float(module.rank) for module in opened.weights.adapted if module.rank}
+        yield Evidence(None, None, f"{opened.header.path.name}: {why}", decisive=True, alphas=equal)
     for folder in dict.fromkeys(path.parent for path, _ in opened.header.files):
         if config := _adapter_config(folder, lenient):
             yield _from_config(config, _seen_from(run, folder / "adapter_config.json"), opened, decisive=True)
@@ -64,6 +67,22 @@ def _evidence(run: Run, checkpoint: Checkpoint, opened: Opened, lenient: bool) -
             yield _from_config(config, _seen_from(run, other / "adapter_config.json"), opened)
     if not alphas:
         yield from _from_hparams(run, checkpoint)
+
+
+def _folded_by(opened: Opened) -> str | None:
+    """Why the file is known to need alpha = rank, None if it is not; each producer is known by what it writes into its own files."""
+    metadata, layout = opened.header.metadata, opened.weights.layout
+    if any("alpha" in module.parts for module in opened.weights.adapted):
+        return None
+    if layout == "attn-procs":
+        return "attention processors of diffusers before 0.17, which have no alpha"
+    if layout == "diffusers-lora" and "cmp_conversion" in metadata:
+        return "converted by this program, which folds alpha into lora_B"
+    if layout == "diffusers-lora" and "ot_branch" in metadata:
+        return "written by OneTrainer in diffusers' names, with alpha folded into lora_B"
+    if layout == "diffusers-lora" and "ai-toolkit" in metadata.get("software", "") and opened.weights.components == ("transformer",):
+        return "written by ai-toolkit, which trains transformers with alpha = rank"
+    return None
 
 
 def _alpha_tensors(opened: Opened) -> dict[str, float]:

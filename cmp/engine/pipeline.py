@@ -30,8 +30,8 @@ class WornPipeline:
         self.device = device
         self.dtype = choose_dtype(device)
         self.pipe = load_pipeline(folder, self.dtype)
-        for component, kind in rounded:  # the base as it was trained on: rounded, and held in the type that is drawn in
-            for parameter in getattr(self.pipe, component).parameters():
+        for name, kind in rounded:  # the base as it was trained on: rounded, and held in the type that is drawn in
+            for parameter in getattr(self.pipe, name).parameters():
                 parameter.data = parameter.data.to({"BF16": torch.bfloat16, "F16": torch.float16}[kind]).to(self.dtype)
         self.pipe.to(device)
         for component in self._modules().values():
