@@ -9,8 +9,7 @@ from typing import Annotated
 import typer
 
 from cmp.cli.answers import read_answers
-from cmp.cli.looking import Json
-from cmp.cli.output import in_trouble, print_json, say
+from cmp.cli.output import Json, in_trouble, print_json, say
 from cmp.core.axes import choose_checkpoints, parse_axis, parse_whole_axis
 from cmp.core.grids import GridSpec, Prompt, Sampling, Tile
 from cmp.core.runs import Checkpoint, Run
@@ -18,7 +17,7 @@ from cmp.disk.ready import Answers
 from cmp.errors import BadInput, NotFound, Unreadable
 from cmp.workbench import Workbench
 
-app = typer.Typer()
+app = typer.Typer(rich_markup_mode=None)
 
 
 @app.command()

@@ -9,8 +9,7 @@ from typing import Annotated
 import typer
 
 from cmp.cli.answers import read_answers
-from cmp.cli.looking import Json
-from cmp.cli.output import in_trouble, print_json, say
+from cmp.cli.output import Json, in_trouble, print_json, say
 from cmp.core.conversion import FORMS, Conversion, ConversionPlan, summarise
 from cmp.core.present import path_text, size_text
 from cmp.core.progress import Progress
@@ -20,7 +19,7 @@ from cmp.disk.ready import Answers
 from cmp.errors import BadInput, CmpError
 from cmp.workbench import Workbench
 
-app = typer.Typer()
+app = typer.Typer(rich_markup_mode=None)
 
 Found = tuple[Run, Checkpoint]
 

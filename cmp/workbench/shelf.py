@@ -15,7 +15,6 @@ from cmp.core.curves import LossCurve
 from cmp.core.runs import Checkpoint, Library, Run, Sample, display_name
 from cmp.disk.alias import merge_same_weights
 from cmp.disk.demo import Demo, open_demo
-from cmp.disk.describe import describe_checkpoint, describe_run
 from cmp.disk.locate import locate
 from cmp.disk.logs.curves import read_curves
 from cmp.disk.logs.match import logs_of_run
@@ -139,6 +138,8 @@ class Shelf:
 
     def show(self, target: str, given: Answers = Answers()) -> dict[str, object]:
         """Everything known about one run or checkpoint; what stands against using it is told, not raised."""
+        from cmp.disk.describe import describe_checkpoint, describe_run
+
         run, checkpoint = self.find(target)
         if checkpoint is None:
             return describe_run(run, self.answers(run))
