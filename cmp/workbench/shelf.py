@@ -14,6 +14,7 @@ from pathlib import Path
 from cmp.core.curves import LossCurve
 from cmp.core.runs import Checkpoint, Library, Run, Sample, display_name
 from cmp.disk.alias import merge_same_weights
+from cmp.disk.converted import converted_forms
 from cmp.disk.demo import Demo, open_demo
 from cmp.disk.locate import locate
 from cmp.disk.logs.curves import read_curves
@@ -96,7 +97,7 @@ class Shelf:
         with self._scanning:
             if fresh or self._library is None or time.monotonic() - self._library[0] > _FRESH:
                 found = scan(self.roots)
-                runs = tuple(merge_same_weights(self._watched(run), self.store) for run in found.runs)
+                runs = tuple(self._completed(self._watched(run)) for run in found.runs)
                 self._library = (time.monotonic(), Library(runs, found.problems))
             return self._library[1]
 
@@ -108,11 +109,19 @@ class Shelf:
         self._sizes[run.folder] = size
         return replace(run, grew_at=self._grew.get(run.folder))
 
+    def _completed(self, run: Run) -> Run:
+        """The run with what its folder alone does not tell: forms that were made elsewhere, and which finals are steps once more."""
+        elsewhere = self.store.stand_in(run.folder)
+        if elsewhere.is_dir():
+            made = ((c, dict(converted_forms(run, c, elsewhere)) | dict(c.converted)) for c in run.checkpoints)
+            run = replace(run, checkpoints=tuple(replace(c, converted=tuple(forms.items())) for c, forms in made))
+        return merge_same_weights(run, self.store)
+
     def find(self, target: str, *, only_ids: bool = False) -> tuple[Run, Checkpoint | None]:
         """The run, and the checkpoint if one is meant, of a TARGET: an id, or unless `only_ids` a path. Raises NotFound."""
         if not only_ids and (located := locate(target)):
             run, key = located
-            run = merge_same_weights(run, self.store)
+            run = self._completed(run)
             return run, run.checkpoint(key) if key else None
         library = self.library(fresh=False)
         try:
