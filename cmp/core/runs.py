@@ -73,7 +73,8 @@ class Run:
     """One training run; `checkpoints` ascend by step.
 
     `last_loss` is the newest logged training loss (it may be nan), `last_logged` the newest wall time in the logs, Unix seconds,
-    `grew_at` when two scans last saw its checkpoints grow.
+    `grew_at` when two scans last saw its checkpoints grow. `series` is the name that its weights files begin with, where several runs
+    lie in one folder.
     """
 
     id: str
@@ -91,6 +92,17 @@ class Run:
     grew_at: float | None = None
     warnings: tuple[str, ...] = ()
     starts: tuple[Mapping[str, Setting], ...] = ()  # the settings of each start by itself, oldest first
+    series: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What people call it: its folder's name, or that of its files."""
+        return self.series or self.folder.name
+
+    @property
+    def place(self) -> Path:
+        """What no other run has: the folder, or where several runs share one, a path below it by the name of its files."""
+        return self.folder / self.series if self.series else self.folder
 
     def state(self, now: float) -> str:
         """Whether it is being trained: its own log is fresh, or its checkpoints were seen growing. File times alone say nothing, since

@@ -80,10 +80,10 @@ class Store:
         """Where the picture of a cell lies, whether it has been drawn or not."""
         return self.home / "cells" / key[:2] / f"{key}.png"
 
-    def stand_in(self, run_folder: Path) -> Path:
-        """Where converted forms go of a run whose own folder cannot be written. Runs of the same name have one each."""
-        digest = hashlib.sha256(subject_of(run_folder).encode()).hexdigest()
-        return self.home / "converted-runs" / f"{run_folder.name[:60]}-{digest[:12]}"  # 255 bytes at most
+    def stand_in(self, place: Path) -> Path:
+        """Where converted forms go of a run (by its `place`) whose folder cannot be written. Runs of the same name have one each."""
+        digest = hashlib.sha256(subject_of(place).encode()).hexdigest()
+        return self.home / "converted-runs" / f"{place.name[:60]}-{digest[:12]}"  # 255 bytes at most
 
 
 def _connect(home: Path) -> sqlite3.Connection:

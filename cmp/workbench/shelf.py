@@ -104,14 +104,14 @@ class Shelf:
     def _watched(self, run: Run) -> Run:
         """The run with the time at which its checkpoints were seen growing. What this program writes into a run does not count."""
         size = sum(checkpoint.bytes for checkpoint in run.checkpoints)
-        if size > self._sizes.get(run.folder, size):
-            self._grew[run.folder] = time.time()
-        self._sizes[run.folder] = size
-        return replace(run, grew_at=self._grew.get(run.folder))
+        if size > self._sizes.get(run.place, size):
+            self._grew[run.place] = time.time()
+        self._sizes[run.place] = size
+        return replace(run, grew_at=self._grew.get(run.place))
 
     def _completed(self, run: Run) -> Run:
         """The run with what its folder alone does not tell: forms that were made elsewhere, and which finals are steps once more."""
-        elsewhere = self.store.stand_in(run.folder)
+        elsewhere = self.store.stand_in(run.place)
         if elsewhere.is_dir():
             made = ((c, dict(converted_forms(run, c, elsewhere)) | dict(c.converted)) for c in run.checkpoints)
             run = replace(run, checkpoints=tuple(replace(c, converted=tuple(forms.items())) for c, forms in made))
@@ -136,7 +136,7 @@ class Shelf:
         given = self.store.get("name", item.id)
         if isinstance(given, str):
             return given
-        return display_name(item.folder.name) if isinstance(item, Run) else item.key
+        return display_name(item.name) if isinstance(item, Run) else item.key
 
     def rename(self, target: str, name: str) -> None:
         """Gives a run or checkpoint a display name, used everywhere; empty takes it away. Ids do not change."""
