@@ -73,6 +73,7 @@ def test_a_dry_run_writes_nothing(cmp: Callable[..., Said], tmp_path: Path) -> N
     ("arguments", "code"),
     [
         (("show", "no_such_run"), 3),
+        (("doctor", "/no/such/folder"), 3),
         (("show", f"{FULL}@750"), 3),
         (("show", "/no/such/path"), 3),
         (("convert", f"{FULL}@500", "--to", "gguf"), 2),
