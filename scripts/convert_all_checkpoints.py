@@ -49,7 +49,7 @@ def convert(bench: Workbench, run: Run, checkpoint: Checkpoint, given: Answers, 
         print(f"{name}: converting to {plan.target} …", flush=True)
         conversion = run_through(bench.convert(plan))
     except CmpError as fault:
-        print(f"{name}: failed: {fault.message}. {fault.hint}")
+        print(f"{name}: failed: {fault.told}")
         return fault
     print(f"{name}: converted in {conversion.seconds:.1f} s; {'; '.join(conversion.checks)}")
     return "converted"

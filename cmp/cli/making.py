@@ -120,7 +120,7 @@ def _plan(
             if len(wanted) == 1:
                 raise
             told.failed.append((checkpoint.id, fault))
-            in_trouble(f"failed {checkpoint.id}: {fault.message} {fault.hint}")
+            in_trouble(f"failed {checkpoint.id}: {fault.told}")
             continue
         if plan.done:
             told.skipped.append((plan, plan.done))
@@ -152,7 +152,7 @@ def _carry_out(bench: Workbench, plans: list[ConversionPlan], given: Answers, to
             if wanted == 1:
                 raise step.error
             told.failed.append((step.checkpoint, step.error))
-            in_trouble(f"failed {step.checkpoint}: {step.error.message} {step.error.hint}")
+            in_trouble(f"failed {step.checkpoint}: {step.error.told}")
 
 
 def _leave(told: Report, wanted: int) -> None:

@@ -13,6 +13,7 @@ from cmp.core.curves import LossCurve, smooth, thin
 from cmp.core.grids import Cell, GridSpec, Tile
 from cmp.core.present import loss_text, size_text, steps_text
 from cmp.core.runs import Checkpoint, Library, Run, Sample, validation_prompts
+from cmp.errors import sentences
 
 Names = Callable[[Run | Checkpoint], str]
 MOST_POINTS = 1500  # per line: more than a screen has pixels
@@ -169,7 +170,7 @@ def _cell(tile: Tile, row: int, column: int) -> dict[str, Any]:
     if tile.base:
         details += [["base", f"{tile.base['id']} (proof: {tile.base['proof']}; {tile.base['source']})"]]
     if tile.fault:
-        reason = f"{tile.fault.error} {tile.fault.hint}".strip()
+        reason = sentences(tile.fault.error, tile.fault.hint)
         return {
             "r": row,
             "c": column,
