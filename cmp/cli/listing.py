@@ -7,10 +7,12 @@ import time
 import typer
 
 from cmp.cli.output import Json, in_trouble, print_json, print_table, say
-from cmp.core.present import library_json, loss_text, size_text
+from cmp.core.present import alias_text, library_json, loss_text, shortened, size_text
 from cmp.workbench import Workbench
 
 app = typer.Typer(rich_markup_mode=None)
+
+LONGEST_NOTE = 60  # characters: with it a line fits most terminals; `show` has the whole
 
 
 @app.command("list")
@@ -27,8 +29,8 @@ def list_runs(context: typer.Context, json: Json = False) -> None:
         rows = []
         for c in run.checkpoints:
             forms = ", ".join(form for form, _ in c.converted) or "–"
-            also = f"also {', '.join(a.rpartition('@')[2] for a in c.aliases)}" if c.aliases else ""
-            rows.append(["", c.key, c.layout, c.holds, size_text(c.bytes), forms, c.flaw or also])
+            note = shortened(c.flaw, LONGEST_NOTE) if c.flaw else f"also {alias_text(c)}" if c.aliases else ""
+            rows.append(["", c.key, c.layout, c.holds, size_text(c.bytes), forms, note])
         if rows:
             print_table(["", "step", "layout", "holds", "size", "converted", ""], rows, right=frozenset({4}))
         else:
