@@ -13,6 +13,7 @@ TRAINING_WITHIN = 600  # seconds since the newest log entry
 
 # eighteen digits are as many as every JSON reader and every array of integers takes
 _STEP_FOLDER = re.compile(r"checkpoint-([0-9]{1,18})\Z", re.ASCII)
+_WORD = re.compile(r"[^\s_-]*[0-9]e-[0-9]+(?![^\s_-])|[^\s_-]+")  # a hyphen may be the sign of an exponent
 _COUNTER_FOLDER = re.compile(r"checkpoint_([0-9]{1,18})\Z", re.ASCII)
 
 
@@ -262,7 +263,13 @@ def _root_labels(roots: Iterable[Path]) -> dict[Path, str]:
 
 
 def display_name(text: str) -> str:
-    """A run's folder name as people say it, and as the origin's API says it: `lora_shoes_3000steps` → `Lora Shoes 3000Steps`."""
+    """A run's folder name as people say it: `lora_shoes_lr_5e-4` → `Lora Shoes Lr 5e-4`; what holds a figure stays as it is written."""
+    words = _WORD.findall(text.rsplit("/", 1)[-1])
+    return " ".join(word if any(map(str.isdigit, word)) else word[:1].upper() + word[1:] for word in words)
+
+
+def origin_title(text: str) -> str:
+    """A run's folder name as the origin's API says it: `lora_shoes_3000steps` → `Lora Shoes 3000Steps`."""
     words = text.rsplit("/", 1)[-1].replace("_", " ").replace("-", " ")
     return " ".join(re.sub(r"[^\W\d_]+", lambda word: word[0][:1].upper() + word[0][1:], words).split())
 

@@ -136,7 +136,7 @@ class Shelf:
         given = self.store.get("name", item.id)
         if isinstance(given, str):
             return given
-        return display_name(item.name) if isinstance(item, Run) else item.key
+        return (display_name(item.name) or item.name) if isinstance(item, Run) else item.key
 
     def rename(self, target: str, name: str) -> None:
         """Gives a run or checkpoint a display name, used everywhere; empty takes it away. Ids do not change."""
