@@ -13,6 +13,7 @@ TRAINING_WITHIN = 600  # seconds since the newest log entry
 
 # eighteen digits are as many as every JSON reader and every array of integers takes
 _STEP_FOLDER = re.compile(r"checkpoint-([0-9]{1,18})\Z", re.ASCII)
+_WORD = re.compile(r"[^\s_-]*[0-9]e-[0-9]+(?![^\s_-])|[^\s_-]+")  # a hyphen may be the sign of an exponent
 _COUNTER_FOLDER = re.compile(r"checkpoint_([0-9]{1,18})\Z", re.ASCII)
 
 
@@ -80,7 +81,8 @@ class Run:
     """One training run; `checkpoints` ascend by step.
 
     `last_loss` is the newest logged training loss (it may be nan), `last_logged` the newest wall time in the logs, Unix seconds,
-    `grew_at` when two scans last saw its checkpoints grow.
+    `grew_at` when two scans last saw its checkpoints grow. `series` is the name that its weights files begin with, where several runs
+    lie in one folder.
     """
 
     id: str
@@ -98,6 +100,17 @@ class Run:
     grew_at: float | None = None
     warnings: tuple[str, ...] = ()
     starts: tuple[Mapping[str, Setting], ...] = ()  # the settings of each start by itself, oldest first
+    series: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What people call it: its folder's name, or that of its files."""
+        return self.series or self.folder.name
+
+    @property
+    def place(self) -> Path:
+        """What no other run has: the folder, or where several runs share one, a path below it by the name of its files."""
+        return self.folder / self.series if self.series else self.folder
 
     def state(self, now: float) -> str:
         """Whether it is being trained: its own log is fresh, or its checkpoints were seen growing. File times alone say nothing, since
@@ -257,7 +270,13 @@ def _root_labels(roots: Iterable[Path]) -> dict[Path, str]:
 
 
 def display_name(text: str) -> str:
-    """A run's folder name as people say it, and as the origin's API says it: `lora_shoes_3000steps` → `Lora Shoes 3000Steps`."""
+    """A run's folder name as people say it: `lora_shoes_lr_5e-4` → `Lora Shoes Lr 5e-4`; what holds a figure stays as it is written."""
+    words = _WORD.findall(text.rsplit("/", 1)[-1])
+    return " ".join(word if any(map(str.isdigit, word)) else word[:1].upper() + word[1:] for word in words)
+
+
+def origin_title(text: str) -> str:
+    """A run's folder name as the origin's API says it: `lora_shoes_3000steps` → `Lora Shoes 3000Steps`."""
     words = text.rsplit("/", 1)[-1].replace("_", " ").replace("-", " ")
     return " ".join(re.sub(r"[^\W\d_]+", lambda word: word[0][:1].upper() + word[0][1:], words).split())
 

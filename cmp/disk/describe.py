@@ -19,7 +19,7 @@ from cmp.disk.folders import list_folder
 from cmp.disk.ready import Answers, open_checkpoint, ready_checkpoint, unlike_lora
 from cmp.disk.scan import scan
 from cmp.disk.store import Store
-from cmp.errors import CmpError
+from cmp.errors import CmpError, NotFound
 
 _PACKAGES = (
     "torch",
@@ -80,7 +80,11 @@ def describe_checkpoint(run: Run, checkpoint: Checkpoint, bases: Iterable[Path],
 
 
 def why_not_listed(path: Path) -> list[str]:
-    """In words, what a scan makes of a folder."""
+    """In words, what a scan makes of a folder; raises NotFound if there is none."""
+    if not os.path.lexists(path):
+        raise NotFound(f"there is nothing at {path}", "Check the path as this computer knows it.")
+    if os.path.isfile(path):
+        return [plain_text(f"{path} is a file, and runs are folders: `python -m cmp show` tells what a weights file holds")]
     library = scan([path])
     told = [f"{problem.path}: {problem.reason}" for problem in library.problems]
     for run in library.runs:

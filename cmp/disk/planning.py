@@ -77,7 +77,7 @@ def _check_place(run: Run, target: Path, form: str, named: bool) -> None:
 
 def _writable_home(run: Run, store: Store) -> Path | None:
     """None where the run's own folder can be written, else the place below CMP_HOME that stands in for it."""
-    return None if os.access(run.folder, os.W_OK | os.X_OK) else store.home / "converted-runs" / run.id.replace("/", "__")
+    return None if os.access(run.folder, os.W_OK | os.X_OK) else store.stand_in(run.place)
 
 
 def _bytes(ready: Ready, form: str) -> int:
