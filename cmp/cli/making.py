@@ -102,7 +102,7 @@ def expand_targets(bench: Workbench, targets: list[str], every: int | None = Non
             raise BadInput(f"run {run.id!r} has no checkpoints", "There is nothing to convert yet.")
         for c in (checkpoint,) if checkpoint else run.checkpoints:
             if every is None or (c.step is not None and c.step % every == 0):
-                found[run.folder, c.key] = (run, c)
+                found[run.place, c.key] = (run, c)
     if not found:
         raise BadInput(f"no checkpoint lies at a multiple of {every} steps", "Choose another --every.")
     return list(found.values())

@@ -114,7 +114,7 @@ def open_checkpoint(checkpoint: Checkpoint) -> Opened:
 
 def remembered_answers(run: Run, store: Store) -> Answers:
     """What was answered for this run before."""
-    known = store.get("answers", subject_of(run.folder))
+    known = store.get("answers", subject_of(run.place))
     if not isinstance(known, dict):
         return Answers()
     return Answers(known.get("alpha"), known.get("base"))
@@ -125,7 +125,7 @@ def remember_answers(run: Run, store: Store, given: Answers) -> None:
     before = remembered_answers(run, store)
     alpha = before.alpha if given.alpha is None else given.alpha
     base = before.base if given.base is None else given.base
-    store.put("answers", subject_of(run.folder), {"alpha": alpha, "base": base})
+    store.put("answers", subject_of(run.place), {"alpha": alpha, "base": base})
 
 
 def pipeline_around(opened: Opened) -> Path | None:

@@ -104,10 +104,10 @@ class Shelf:
     def _watched(self, run: Run) -> Run:
         """The run with the time at which its checkpoints were seen growing. What this program writes into a run does not count."""
         size = sum(checkpoint.bytes for checkpoint in run.checkpoints)
-        if size > self._sizes.get(run.folder, size):
-            self._grew[run.folder] = time.time()
-        self._sizes[run.folder] = size
-        return replace(run, grew_at=self._grew.get(run.folder))
+        if size > self._sizes.get(run.place, size):
+            self._grew[run.place] = time.time()
+        self._sizes[run.place] = size
+        return replace(run, grew_at=self._grew.get(run.place))
 
     def find(self, target: str, *, only_ids: bool = False) -> tuple[Run, Checkpoint | None]:
         """The run, and the checkpoint if one is meant, of a TARGET: an id, or unless `only_ids` a path. Raises NotFound."""
@@ -128,7 +128,7 @@ class Shelf:
         given = self.store.get("name", item.id)
         if isinstance(given, str):
             return given
-        return display_name(item.folder.name) if isinstance(item, Run) else item.key
+        return display_name(item.name) if isinstance(item, Run) else item.key
 
     def rename(self, target: str, name: str) -> None:
         """Gives a run or checkpoint a display name, used everywhere; empty takes it away. Ids do not change."""
