@@ -28,6 +28,7 @@ def checkpoint_json(checkpoint: Checkpoint) -> dict[str, object]:
         "step": checkpoint.step,
         "epoch": checkpoint.epoch,
         "path": path_text(checkpoint.path),
+        "step_source": plain_text(checkpoint.step_source) if checkpoint.step_source else None,
         "layout": checkpoint.layout,
         "holds": checkpoint.holds,
         "bytes": checkpoint.bytes,

@@ -24,10 +24,10 @@ def default_target(run: Run, checkpoint: Checkpoint, form: str, within: Path | N
     """The path of a converted form, below `within` (the run's folder unless that cannot be written)."""
     home = within or run.folder
     if form != "pipeline":
-        return home / "converted" / form / f"{run.folder.name}-{_file_key(checkpoint)}.safetensors"
+        return home / "converted" / form / f"{run.name}-{_file_key(checkpoint)}.safetensors"
     if checkpoint.path.parent.name == "checkpoints" and within is None:
-        return home / "checkpoint_pipelines" / checkpoint.path.name
-    return home / "converted" / "pipeline" / _file_key(checkpoint)
+        return home / "checkpoint_pipelines" / (checkpoint.path.stem if checkpoint.path == checkpoint.file else checkpoint.path.name)
+    return home / "converted" / "pipeline" / (f"{run.name}-{_file_key(checkpoint)}" if run.series else _file_key(checkpoint))
 
 
 def _file_key(checkpoint: Checkpoint) -> str:
