@@ -251,7 +251,7 @@ def _root_labels(roots: Iterable[Path]) -> dict[Path, str]:
 
 def display_name(text: str) -> str:
     """A run's folder name as people say it, and as the origin's API says it: `lora_shoes_3000steps` → `Lora Shoes 3000Steps`."""
-    words = text.rsplit("/", 1)[-1].replace("_", " ").replace("-", " ")
+    words = plain_text(text).rsplit("/", 1)[-1].replace("_", " ").replace("-", " ")
     return " ".join(re.sub(r"[^\W\d_]+", lambda word: word[0][:1].upper() + word[0][1:], words).split())
 
 
