@@ -99,11 +99,8 @@ def read_header(path: Path) -> Header:
     except OSError as fault:
         raise Unreadable(f"cannot read {path}: {fault.strerror}", "Check its permissions.") from fault
     table = _parse(path, raw)
-    metadata = table.pop("__metadata__", None) or {}
-    if not isinstance(metadata, dict):
-        raise Unreadable(f"{path} has a header whose metadata is no table", "The file is damaged; copy it again.")
-    tensors = _entries(path, table, 8 + length, identity.size)
-    return Header(path, tensors, {str(k): str(v) for k, v in metadata.items()}, identity)
+    metadata = _metadata(path, table.pop("__metadata__", None))
+    return Header(path, _entries(path, table, 8 + length, identity.size), metadata, identity)
 
 
 def _without_waiting(path: str, flags: int) -> int:
@@ -131,6 +128,18 @@ def _parse(path: Path, raw: bytes) -> dict[str, Any]:
     return table
 
 
+def _metadata(path: Path, found: object) -> dict[str, str]:
+    """The metadata, which the format takes as texts alone; the library refuses a file where anything else stands in it."""
+    try:
+        if not isinstance(found, (dict, type(None))):
+            raise TypeError
+        "".join(found.values() if found else ()).encode()  # JSON can spell halves of surrogate pairs
+        "".join(found or ()).encode()
+    except (TypeError, ValueError) as fault:
+        raise Unreadable(f"{path} has a header whose metadata is no table of texts", "The file is damaged; copy it again.") from fault
+    return dict(found or {})
+
+
 def _entries(path: Path, table: dict[str, Any], origin: int, size: int) -> dict[str, Entry]:
     entries = {}
     for name, described in table.items():
@@ -145,7 +154,7 @@ def _entries(path: Path, table: dict[str, Any], origin: int, size: int) -> dict[
             raise Unreadable(f"{path} describes tensor {name[:80]!r} wrongly", "The file is damaged; copy it again.") from fault
         if width is None:
             raise Unreadable(f"{path} holds {name[:80]!r} as {str(dtype)[:20]!r}", "Numbers of this type are not read here.")
-        if not whole or end - start != math.prod(shape) * width:
+        if not whole or end - start != math.prod(shape) * width or (0 in shape and math.prod(filter(None, shape)) * width >= 1 << 63):
             raise Unreadable(f"{path} describes tensor {name[:80]!r} wrongly", "The file is damaged; copy it again.")
         entries[name] = Entry(dtype, shape, origin + start, origin + end)
     _check_layout(path, entries, origin, size)
