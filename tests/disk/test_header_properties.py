@@ -125,7 +125,10 @@ def test_an_edited_file_is_read_as_the_library_reads_it_or_refused(tmp_path: Pat
     "head",
     [
         b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
+        b'{"a":{"dtype":"F32","dtype":"I32","shape":[1],"data_offsets":[0,4]}}',
+        b'{"a":1,"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
         b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4],"more":1}}',
+        b'{"a:b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"__metadata__":{"c":"d:e"}}',
         b'{"a":{"dtype":"F32","shape":[1.0],"data_offsets":[0,4]}}',
         b'{"a":{"dtype":"F32","shape":[true],"data_offsets":[0,4]}}',
         b'{"a":{"dtype":"F32","shape":[-1,-1],"data_offsets":[0,4]}}',
