@@ -274,13 +274,13 @@ def _root_labels(roots: Iterable[Path]) -> dict[Path, str]:
 
 def display_name(text: str) -> str:
     """A run's folder name as people say it: `lora_shoes_lr_5e-4` → `Lora Shoes Lr 5e-4`; what holds a figure stays as it is written."""
-    words = _WORD.findall(text.rsplit("/", 1)[-1])
+    words = _WORD.findall(plain_text(text).rsplit("/", 1)[-1])
     return " ".join(word if any(map(str.isdigit, word)) else word[:1].upper() + word[1:] for word in words)
 
 
 def origin_title(text: str) -> str:
     """A run's folder name as the origin's API says it: `lora_shoes_3000steps` → `Lora Shoes 3000Steps`."""
-    words = text.rsplit("/", 1)[-1].replace("_", " ").replace("-", " ")
+    words = plain_text(text).rsplit("/", 1)[-1].replace("_", " ").replace("-", " ")
     return " ".join(re.sub(r"[^\W\d_]+", lambda word: word[0][:1].upper() + word[0][1:], words).split())
 
 

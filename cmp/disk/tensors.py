@@ -115,11 +115,8 @@ def read_header(path: Path) -> Header:
     except OSError as fault:
         raise Unreadable(f"cannot read {path}: {fault.strerror}", "Check its permissions.") from fault
     table = _parse(path, raw)
-    metadata = table.pop("__metadata__", None) or {}
-    if not isinstance(metadata, dict):
-        raise Unreadable(f"{path} has a header whose metadata is no table", "The file is damaged; copy it again.")
-    tensors = _entries(path, table, 8 + length, identity.size)
-    return Header(path, tensors, {str(k): str(v) for k, v in metadata.items()}, identity)
+    metadata = _metadata(path, table.pop("__metadata__", None))
+    return Header(path, _entries(path, table, 8 + length, identity.size), metadata, identity)
 
 
 def _without_waiting(path: str, flags: int) -> int:
@@ -139,12 +136,41 @@ def _check_length(path: Path, length: int, size: int) -> None:
 
 def _parse(path: Path, raw: bytes) -> dict[str, Any]:
     try:
-        table = json.loads(raw.decode("utf-8"))  # json itself would also guess at UTF-16
+        text = raw.decode("utf-8")  # json itself would also guess at UTF-16
+        table = json.loads(text)
+        if isinstance(table, dict) and text.count(":") > _colons(table):  # seldom: to look at every pair takes as long again
+            json.loads(text, object_pairs_hook=_each_once)
     except (ValueError, RecursionError) as fault:
         raise Unreadable(f"{path} has a header that is not JSON", "The file is damaged, or is no safetensors file.") from fault
     if not isinstance(table, dict):
         raise Unreadable(f"{path} has a header that is no table", "The file is damaged, or is no safetensors file.")
     return table
+
+
+def _colons(table: Mapping[str, Any]) -> int:
+    """How many colons a header of these tensors has at least; one that says something twice has more."""
+    metadata = table.get("__metadata__")
+    inside = len(metadata) if isinstance(metadata, dict) else 0
+    return 4 * len(table) + (inside - 3 if "__metadata__" in table else 0)
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        raise ValueError("a name stands in it twice")
+    return table
+
+
+def _metadata(path: Path, found: object) -> dict[str, str]:
+    """The metadata, which the format takes as texts alone; the library refuses a file where anything else stands in it."""
+    try:
+        if not isinstance(found, (dict, type(None))):
+            raise TypeError
+        "".join(found.values() if found else ()).encode()  # JSON can spell halves of surrogate pairs
+        "".join(found or ()).encode()
+    except (TypeError, ValueError) as fault:
+        raise Unreadable(f"{path} has a header whose metadata is no table of texts", "The file is damaged; copy it again.") from fault
+    return dict(found or {})
 
 
 def _entries(path: Path, table: dict[str, Any], origin: int, size: int) -> dict[str, Entry]:
@@ -161,7 +187,7 @@ def _entries(path: Path, table: dict[str, Any], origin: int, size: int) -> dict[
             raise Unreadable(f"{path} describes tensor {name[:80]!r} wrongly", "The file is damaged; copy it again.") from fault
         if width is None:
             raise Unreadable(f"{path} holds {name[:80]!r} as {str(dtype)[:20]!r}", "Numbers of this type are not read here.")
-        if not whole or end - start != math.prod(shape) * width:
+        if not whole or end - start != math.prod(shape) * width or (0 in shape and math.prod(filter(None, shape)) * width >= 1 << 63):
             raise Unreadable(f"{path} describes tensor {name[:80]!r} wrongly", "The file is damaged; copy it again.")
         entries[name] = Entry(dtype, shape, origin + start, origin + end)
     _check_layout(path, entries, origin, size)
