@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+import re
+from collections.abc import Container, Iterable, Mapping
 
 from cmp.core.deltas import check_delta
 from cmp.core.weights import BESIDE, Shape, Weights
@@ -34,9 +35,34 @@ def check_fits(weights: Weights, shapes: Mapping[str, Shape], stored: Mapping[st
         base = shapes[f"{known}.weight"] if known else None
         if base is None:
             raise Refused(
-                f"the base model has no module {module.module}, which the checkpoint adapts",
+                f"the base model has no module {module.module}, which the checkpoint adapts{_likely(weights, shapes)}",
                 "It was trained on another architecture; give its own base with --base.",
             )
         shapes_of_parts = {role: stored[name] for role, name in module.parts.items() if role not in BESIDE}
         if shapes_of_parts:
-            check_delta(module.method, shapes_of_parts, base, module.module)
+            try:
+                check_delta(module.method, shapes_of_parts, base, module.module)
+            except Refused as fault:
+                raise Refused(f"{fault.message}{_likely(weights, shapes)}", fault.hint) from fault
+
+
+def _likely(weights: Weights, shapes: Iterable[str]) -> str:
+    """In words, which architectures the checkpoint and the base look like, where their modules tell them apart."""
+    ours, theirs = _architecture([m.module for m in weights.adapted]), _architecture(shapes)
+    return f" (it looks like one for {ours}, and the base like {theirs})" if ours and theirs and ours != theirs else ""
+
+
+def _architecture(names: Iterable[str]) -> str | None:
+    """Stable Diffusion 1 and 2 have one transformer block in each place, XL has several, and none at the highest resolution."""
+    blocks = set(
+        re.findall(
+            r"(?<![^ ])(down_blocks\.0\.attentions|[a-z]+_block(?:s\.[0-9]+)?\.attentions\.[0-9]+\.transformer_blocks\.[1-9]"
+            r"|(?:single_)?transformer_blocks\.[0-9])",
+            " ".join(names),
+        )
+    )
+    if any("transformer_blocks" in block and "attentions" not in block for block in blocks):
+        return "Flux" if any(block.startswith("single_") for block in blocks) else "SD 3 or Flux"
+    if any(".transformer_blocks." in block for block in blocks):
+        return "SDXL"
+    return "SD 1 or 2" if "down_blocks.0.attentions" in blocks else None

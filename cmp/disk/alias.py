@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import replace
 
+import numpy as np
+
 from cmp.core.runs import Checkpoint, Run
 from cmp.core.scale import resolve_scale
 from cmp.disk.checkpoint import Opened, open_weights
 from cmp.disk.evidence import collect_evidence
 from cmp.disk.ready import digest_of
 from cmp.disk.store import Store
+from cmp.disk.tensors import Header, read_tensor
 from cmp.errors import CmpError
 
 
@@ -18,7 +21,7 @@ def merge_same_weights(run: Run, store: Store) -> Run:
     """The run with equal weights merged into one row, the first of them, which keeps the others' ids as aliases.
 
     Compared are finals with the latest step, and what was saved twice at one step. Two different steps of a training never have equal
-    weights, unless nothing was learned, and then both rows should be seen.
+    weights, unless nothing was learned, and then both rows should be seen. A learned word is also in the dump of its whole text encoder.
     """
     candidates = (c for c in run.checkpoints if c.step is not None or c.key.startswith("final"))
     usable = [c for c in candidates if c.holds in ("lora", "loha", "lokr") and c.flaw is None]
@@ -31,6 +34,9 @@ def merge_same_weights(run: Run, store: Store) -> Run:
         for checkpoint in alike if len(alike) > 1 else ():
             if (same := _weights_and_scale(run, checkpoint, store)) is not None:
                 groups[(step, *same)].append(checkpoint)
+    for word in (c for c in run.checkpoints if c.holds == "embedding" and c.flaw is None):
+        dumps = [c for c in run.checkpoints if c.step == word.step and c.holds == "full" and _holds_words(c, word, store)]
+        groups[(word.key,)] += [word, *dumps]
     merged: dict[str, Checkpoint | None] = {}
     for first, *others in groups.values():
         merged[first.key] = replace(first, aliases=tuple(other.id for other in others))
@@ -46,3 +52,21 @@ def _weights_and_scale(run: Run, checkpoint: Checkpoint, store: Store) -> tuple[
         return digest_of(opened, store), resolve_scale(opened.weights, collect_evidence(run, checkpoint, opened)).fingerprint
     except CmpError:
         return None
+
+
+def _holds_words(dump: Checkpoint, word: Checkpoint, store: Store) -> bool:
+    """Whether a text encoder's dump is the training state that the word's file was taken from: its last rows are the word's."""
+    try:
+        whole, learned = open_weights(*dump.files), open_weights(*word.files)
+        tables = [n for n in whole.header.tensors if n.endswith("embeddings.token_embedding.weight")]
+        if whole.weights.components != ("text_encoder",) or len(tables) != 1 or len(learned.header.tensors) != 1:
+            return False
+        subject = f"{whole.header.subject}|{learned.header.subject}"
+        return store.remembered("same-word", subject, lambda: _ends_with(whole.header, tables[0], learned.header))
+    except CmpError:
+        return False
+
+
+def _ends_with(whole: Header, table: str, learned: Header) -> bool:
+    rows = read_tensor(learned, next(iter(learned.tensors)))
+    return np.array_equal(read_tensor(whole, table)[-len(rows) :], rows)

@@ -9,7 +9,8 @@ import numpy as np
 from cmp.core.fitting import RECOMPUTED, find_tensor
 from cmp.disk.bases import Component
 from cmp.disk.checkpoint import Opened
-from cmp.disk.tensors import cast_bits, read_tensors
+from cmp.disk.numbers import cast_bits
+from cmp.disk.tensors import read_tensors
 
 
 @dataclass(frozen=True, slots=True)

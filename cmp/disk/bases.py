@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from cmp.core.conversion import Base
 from cmp.core.runs import Run
 from cmp.disk.shards import open_header
 from cmp.disk.tensors import Header
-from cmp.errors import NotFound, Unreadable
+from cmp.errors import NotFound, Refused, Unreadable
 
 _COMPONENT_FILES = ("diffusion_pytorch_model.safetensors", "model.safetensors")
 
@@ -75,6 +76,24 @@ def is_pipeline(folder: Path) -> bool:
         return (folder / "model_index.json").is_file()
     except OSError:
         return False
+
+
+def read_index(folder: Path) -> dict[str, object]:
+    """What a pipeline's model_index.json says; raises Unreadable, and Refused where it wants code of its own, which is never run."""
+    try:
+        index = json.loads((folder / "model_index.json").read_bytes())
+        if not isinstance(index, dict):
+            raise ValueError("its model_index.json holds no table")
+    except (OSError, ValueError, RecursionError) as fault:
+        raise Unreadable(f"{folder} is no diffusers pipeline: {fault}", "Give a folder that has a model_index.json.") from fault
+    for name, parts in index.items():
+        library = parts[0] if isinstance(parts, list) and parts else None
+        if library not in (None, "diffusers", "transformers") and name != "safety_checker":
+            raise Refused(
+                f"{folder} wants {name} from {library!r}, which is code of its own",
+                "Only diffusers' and transformers' classes are loaded.",
+            )
+    return index
 
 
 def pipelines_below(places: Iterable[Path]) -> list[Path]:

@@ -101,8 +101,8 @@ def read_checkpoint(
         files = find_files(listing)
         size = sum(file.stat().st_size for file in files) if beside and files else size_below(folder)
         draft = replace(draft, bytes=size, written_at=(files[0] if files else folder).stat().st_mtime)
-        if not files or (refused := next((why for name, why in _REFUSED.items() if name in listing), None)):
-            return replace(draft, flaw=_why_nothing(listing) if not files else refused)
+        if not files:
+            return replace(draft, flaw=_why_nothing(listing))
         draft = replace(draft, file=files[0], more=files[1:], path=files[0] if beside else folder)
         weights = open_files(*files).weights
         flaws = (*weights.flaws, *_left_aside(listing, files, weights, open_files))

@@ -12,7 +12,8 @@ from typing import Any
 from cmp.core.runs import Checkpoint, Run, Setting
 from cmp.core.scale import Evidence, same_targets
 from cmp.disk.checkpoint import Opened
-from cmp.disk.tensors import as_float32, read_tensors
+from cmp.disk.numbers import as_float32
+from cmp.disk.tensors import read_tensors
 from cmp.errors import Refused
 
 _ALPHA_KEYS = ("lora_alpha", "alpha", "network_alpha")

@@ -23,8 +23,9 @@ from cmp.disk.base_proof import Comparison, compare_with_base
 from cmp.disk.bases import read_component
 from cmp.disk.checkpoint import Opened, open_weights
 from cmp.disk.converted import RECORD
+from cmp.disk.numbers import as_float32
 from cmp.disk.ready import trained_tensors
-from cmp.disk.tensors import as_float32, digest_tensors, read_tensors
+from cmp.disk.tensors import digest_tensors, read_tensors
 from cmp.disk.writing import write_tensors
 from cmp.errors import Refused
 
@@ -40,6 +41,23 @@ def read_folded(opened: Opened, scale: Scale) -> dict[str, np.ndarray]:
                 folded[names[stored]] = values * np.float32(scale.of(module.key)) if ".lora_B." in names[stored] else values
     _check_finite(folded)
     return folded
+
+
+def of_one_rank(folded: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The same adapter with every pair filled up with zeros to the largest rank, which changes no product.
+
+    Where ranks differ some loaders are silently wrong: diffusers up to 0.42 loses the alphas of kohya's attention modules, and older ones
+    give all modules one alpha.
+    """
+    ranks = {name: values.shape[0] for name, values in folded.items() if name.endswith(".lora_A.weight")}
+    if len(set(ranks.values())) < 2:
+        return dict(folded)
+    most, filled = max(ranks.values()), {}
+    for name, values in folded.items():
+        axis = 0 if name.endswith(".lora_A.weight") else 1 if name.endswith(".lora_B.weight") else None
+        widths = [(0, most - values.shape[axis] if i == axis else 0) for i in range(values.ndim)]
+        filled[name] = np.pad(values, widths) if axis is not None else values
+    return filled
 
 
 def _check_finite(folded: Mapping[str, np.ndarray]) -> None:
@@ -70,7 +88,7 @@ def convert_to_lora(plan: ConversionPlan) -> Generator[Progress, None, Conversio
     if all(not values.any() for name, values in folded.items() if ".lora_B." in name):
         checks.append("identical to the base model: every lora_B is zero")
     yield Progress(2, 3, "writing and reading back")
-    tensors = _named_for(plan.form, folded)
+    tensors = _named_for(plan.form, of_one_rank(folded))
     described = {name: ("F32", values.shape) for name, values in tensors.items()}
     metadata = _metadata(plan, opened, checks)
     write_tensors(plan.target, described, tensors.__getitem__, metadata, lambda draft: _read_back(draft, plan.target, tensors))

@@ -13,7 +13,8 @@ from cmp.core.scale import Scale
 from cmp.core.weights import BESIDE, Adapted
 from cmp.disk.bases import Component
 from cmp.disk.checkpoint import Opened
-from cmp.disk.tensors import as_float32, cast_bits, read_tensor
+from cmp.disk.numbers import as_float32, cast_bits
+from cmp.disk.tensors import read_tensor
 from cmp.errors import Refused
 
 _WIDER = ("F64", "F32", "BF16", "F16")  # of BF16 and F16 neither holds the other
@@ -49,6 +50,14 @@ class MergedComponent:
         if not np.isfinite(values).all():
             raise Refused(f"{name} holds NaN or infinity", "The training broke down here; take an earlier step.")
         return cast_bits(np.ascontiguousarray(values, dtype="<f4"), "F32", self.described[name][0])
+
+    def changes(self) -> bool:
+        """Whether one tensor at least is not the base's; reads until the first that is not."""
+        for name in {**self.adapted, **self.own}:
+            base = cast_bits(read_tensor(self.base.header, name), self.base.header.tensors[name].dtype, self.described[name][0])
+            if not np.array_equal(self.read(name), base):
+                return True
+        return False
 
     def _source(self, name: str) -> tuple[str, np.ndarray]:
         if stored := self.own.get(name):

@@ -22,7 +22,8 @@ from pathlib import Path
 import numpy as np
 
 from cmp.disk.inert import Tensor, read_inert
-from cmp.disk.tensors import NUMPY_TYPES, Entry, Header, identify
+from cmp.disk.numbers import NUMPY_TYPES
+from cmp.disk.tensors import Entry, Header, identify
 from cmp.errors import Refused, Unreadable
 
 LONGEST_TABLE = 8_000_000  # bytes of data.pkl, and of the zip's own directory; SDXL's UNet has some 0.6 MB and 0.2 MB

@@ -14,7 +14,7 @@ from cmp.core.runs import Checkpoint, Run
 from cmp.core.scale import Evidence, Scale, resolve_scale, same_targets
 from cmp.core.weights import Weights
 from cmp.disk.base_proof import Comparison, compare_with_base
-from cmp.disk.bases import Component, find_base, is_pipeline, pipelines_below, read_component
+from cmp.disk.bases import Component, find_base, is_pipeline, pipelines_below, read_component, read_index
 from cmp.disk.checkpoint import TRAINED_PARTS, Opened, open_weights
 from cmp.disk.evidence import collect_evidence
 from cmp.disk.store import Store, subject_of
@@ -75,6 +75,7 @@ def ready_checkpoint(
     if base is not None:
         require_same_parts(opened, base, store)
         if need_base:
+            read_index(base.path)
             base, trained = prove_base(opened, base, store)
             whole = {**trained, **whole}
         require_fit(opened, base)

@@ -13,7 +13,8 @@ import numpy as np
 from cmp.core.original_family import family_of, marks_of, unusual
 from cmp.core.original_names import Renamed, change_values, stack, to_original
 from cmp.disk.bases import Component, read_component
-from cmp.disk.tensors import NUMPY_TYPES, WIDTHS, Entry, Header, as_float32, cast_bits, read_tensor
+from cmp.disk.numbers import NUMPY_TYPES, WIDTHS, as_float32, cast_bits
+from cmp.disk.tensors import Entry, Header, read_tensor
 from cmp.disk.writing import write_tensors
 from cmp.errors import BadInput, Refused, Unreadable
 

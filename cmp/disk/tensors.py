@@ -22,18 +22,11 @@ from typing import Any
 
 import numpy as np
 
+from cmp.disk.numbers import NUMPY_TYPES, WIDTHS
 from cmp.errors import Unreadable
 
 LONGEST_HEADER = 100_000_000  # bytes; the library's own limit
 _MOST_AXES = 64  # numpy's own limit
-
-# numpy has no bfloat16 and no float8: their bits are carried in unsigned integers of the same width
-NUMPY_TYPES = {
-    "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "F8_E4M3": "|u1", "F8_E5M2": "|u1", "F8_E8M0": "|u1", "C64": "<c8",
-    "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1", "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "|u1", "BOOL": "|b1",
-}  # fmt: skip
-FLOATS = frozenset(("F64", "F32", "F16", "BF16"))
-WIDTHS = {name: np.dtype(kind).itemsize for name, kind in NUMPY_TYPES.items()}  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +219,7 @@ def join_headers(parts: Iterable[tuple[str, Header]]) -> Header:
 
 
 def read_tensors(header: Header, names: Iterable[str]) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields the named tensors one at a time, each a fresh array in its stored type (bfloat16 as its bits, see NUMPY_TYPES).
+    """Yields the named tensors one at a time, each a fresh array in its stored type (bfloat16 as its bits, see numbers.NUMPY_TYPES).
 
     Raises Unreadable if a file has been replaced or has changed since its header was read.
     """
@@ -271,27 +264,6 @@ def _check_same(path: Path, identity: Identity, descriptor: int) -> None:
     now = os.fstat(descriptor)
     if Identity(now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns) != identity:
         raise Unreadable(f"{path} has changed since it was looked at", "Try again when nothing writes to it.")
-
-
-def as_float32(array: np.ndarray, dtype: str) -> np.ndarray:
-    """The values as float32, exact for every floating type that is not wider."""
-    if dtype == "BF16":
-        return (array.astype("<u4") << 16).view("<f4")
-    if dtype in FLOATS:
-        return array.astype("<f4", copy=False)
-    raise Unreadable(f"tensors of type {dtype} hold no weights that can be computed with here", "Save the LoRA in a float type.")
-
-
-def cast_bits(array: np.ndarray, dtype: str, wanted: str) -> np.ndarray:
-    """The array as `wanted` would store it, rounded to nearest even as torch does."""
-    if dtype == wanted:
-        return array
-    values = as_float32(array, dtype)
-    if wanted == "BF16":
-        bits = values.view("<u4")
-        rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
-        return np.where(np.isnan(values), 0x7FC0, rounded).astype("<u2")
-    return values.astype(NUMPY_TYPES[wanted])
 
 
 def digest_tensors(header: Header, names: Mapping[str, str]) -> str:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from cmp.disk.numbers import NUMPY_TYPES, WIDTHS
 from cmp.disk.replacing import replacing
-from cmp.disk.tensors import NUMPY_TYPES, WIDTHS
 
 
 def write_tensors(

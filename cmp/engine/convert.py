@@ -25,7 +25,10 @@ from cmp.disk.merging import MergedComponent, merge
 from cmp.disk.ready import require_fit, trained_tensors
 from cmp.disk.replacing import cannot_write
 from cmp.disk.writing import write_tensors
+from cmp.engine.words import write_words
 from cmp.errors import Refused
+
+WITH_WORDS = ("text_encoder", "tokenizer")
 
 
 def convert_to_pipeline(plan: ConversionPlan) -> Generator[Progress, None, Conversion]:
@@ -46,10 +49,14 @@ def convert_to_pipeline(plan: ConversionPlan) -> Generator[Progress, None, Conve
         draft = Path(tempfile.mkdtemp(prefix=".tmp-", dir=plan.target.parent))
         yield Progress(1, 4, "linking the untouched parts of the base")
         os.chmod(draft, plan.target.parent.stat().st_mode & 0o777)
-        _link_base(plan.base.path, draft, set(merged))
+        _link_base(plan.base.path, draft, {*merged, *(WITH_WORDS if opened.weights.embeddings else ())})
         for name, component in merged.items():
             yield Progress(2, 4, f"writing {name}")
             checks.append(_write_component(name, component, draft / name))
+        if opened.weights.embeddings:
+            checks.append(write_words(opened, plan.base.path, draft))
+        elif not any(component.changes() for component in merged.values()):
+            checks.append("identical to the base model: nothing that was trained changes a tensor")
         yield Progress(3, 4, "writing the record")
         _write_record(plan, opened, checks, draft / METADATA)
         os.replace(draft, plan.target)
@@ -71,7 +78,8 @@ def _link_base(base: Path, draft: Path, changed: set[str]) -> None:
         inside = source.relative_to(base)
         if any(part.startswith(".") for part in inside.parts) or not source.is_file():
             continue
-        if inside.parts[0] in changed and source.name.endswith((".safetensors", ".bin", ".index.json")):
+        replaced = inside.parts[0] == "tokenizer" or source.name.endswith((".safetensors", ".bin", ".index.json"))
+        if inside.parts[0] in changed and (replaced or (WITH_WORDS[1] in changed and inside.parts[0] in WITH_WORDS)):
             continue
         target = draft / inside
         target.parent.mkdir(parents=True, exist_ok=True)

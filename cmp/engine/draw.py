@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from cmp import __version__
 from cmp.core.grids import Cell, Fault, Tile
 from cmp.core.infotext import to_infotext
 from cmp.disk.bases import read_component
-from cmp.disk.checkpoint import Opened
 from cmp.disk.lora_file import read_folded
 from cmp.disk.merging import merge
+from cmp.disk.numbers import FLOATS, as_float32
 from cmp.disk.ready import Ready, digest_base
 from cmp.disk.store import Store
-from cmp.disk.tensors import FLOATS, as_float32, read_tensors
 from cmp.engine.device import choose_device, choose_dtype, circumstances
 from cmp.engine.paint import paint
 from cmp.engine.pipeline import WornPipeline
+from cmp.engine.words import read_words
 from cmp.errors import CmpError, Refused
 from cmp.pictures.files import save_png
 
@@ -133,19 +132,13 @@ def dress(worn: WornPipeline, cell: Cell, ready: Ready, digest: str | None) -> N
         return
     weights, opened = ready.opened.weights, ready.opened
     if weights.embeddings:
-        tables = ((weights.embeddings[stored], torch.from_numpy(v)) for stored, v in _read_float32(opened, weights.embeddings))
-        worn.wear_words(digest, dict(tables))
+        worn.wear_words(digest, {word: torch.from_numpy(rows) for word, rows in read_words(opened).items()})
     elif ready.whole or not weights.adapted:
         assert ready.base is not None
         worn.wear_components(f"{digest}*{cell.strength}", _merged(ready, cell.strength))
     else:
         assert ready.scale is not None
         worn.wear_lora(digest, read_folded(opened, ready.scale), cell.strength)
-
-
-def _read_float32(opened: Opened, names: Iterable[str]) -> Iterator[tuple[str, np.ndarray]]:
-    for stored, values in read_tensors(opened.header, names):
-        yield stored, as_float32(values, opened.header.tensors[stored].dtype)
 
 
 def _merged(ready: Ready, strength: float) -> dict[str, dict[str, torch.Tensor]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +13,9 @@ from diffusers import DiffusionPipeline
 from peft.tuners.lora import LoraLayer
 
 from cmp.core.fitting import RECOMPUTED, find_tensor
+from cmp.disk.bases import read_index
 from cmp.engine.device import choose_dtype, realign
+from cmp.engine.words import tokens_of
 from cmp.errors import Refused, Unreadable
 
 ADAPTER = "checkpoint"
@@ -75,7 +76,7 @@ class WornPipeline:
             return
         if self._pairs:
             self._take_off()
-        state = {name: torch.from_numpy(values).to(self.dtype) for name, values in folded.items()}
+        state = {self._own_name(name): torch.from_numpy(values).to(self.dtype) for name, values in folded.items()}
         try:
             self.pipe.load_lora_weights(state, adapter_name=ADAPTER)
         except (ValueError, RuntimeError, KeyError, TypeError, AttributeError, IndexError) as fault:
@@ -85,6 +86,12 @@ class WornPipeline:
         for component in self._modules().values():
             component.to(self.device)
             realign(component)
+
+    def _own_name(self, name: str) -> str:
+        """A plain name as the text encoder at hand has it: transformers 5 kept `text_model.` in the class with a projection."""
+        component, _, rest = name.partition(".")
+        inside = component.startswith("text_encoder") and hasattr(self._modules().get(component), "text_model")
+        return f"{component}.text_model.{rest}" if inside else name
 
     def _take_off(self) -> None:
         """Takes the adapter out, its wrappers too: diffusers' delete_adapters leaves those, without the adapter in them."""
@@ -140,31 +147,26 @@ class WornPipeline:
             self.pipe.unload_textual_inversion()
             self._words, self.worn = False, None
 
-    def wear_words(self, digest: str, tables: Mapping[str, torch.Tensor]) -> None:
+    def wear_words(self, digest: str, words: Mapping[str, torch.Tensor]) -> None:
         """Gives the text encoder learned words (word → rows × width), and reads each row back out of it."""
         if self.worn == digest:
             return
         self.wear_nothing()
         if self._pairs:
             self._take_off()
-        for word, rows in tables.items():
+        if "text_encoder_2" in self.pipe.components:
+            raise Refused("the base model has two text encoders", "Words of one text encoder fit base models with one.")
+        for word, rows in words.items():
+            self._words = True
             try:
                 self.pipe.load_textual_inversion({word: rows.to(self.dtype)}, token=word)
-                self._words = True
             except (ValueError, RuntimeError, KeyError, TypeError, AttributeError) as fault:
                 raise Refused(f"diffusers cannot take the word {word!r}: {fault}", "It was learned with another text encoder.") from fault
-            self._prove_word(word, rows)
+            numbers = self.pipe.tokenizer.convert_tokens_to_ids(tokens_of(word, len(rows)))
+            landed = self.pipe.text_encoder.get_input_embeddings().weight[numbers].detach().cpu()
+            if not torch.equal(landed, rows.to(landed.dtype)):
+                raise Refused(f"the word {word!r} did not land in the text encoder", "This is a fault of ours; please report it.")
         self.worn = digest
-
-    def _prove_word(self, word: str, rows: torch.Tensor) -> None:
-        table = self.pipe.text_encoder.get_input_embeddings().weight
-        rows = rows if rows.ndim == 2 else rows[None]
-        for index, row in enumerate(rows):
-            number = self.pipe.tokenizer.convert_tokens_to_ids(word if index == 0 else f"{word}_{index}")
-            if not torch.equal(table[number].detach().cpu(), row.to(table.dtype)):
-                raise Refused(
-                    f"row {index} of the word {word!r} did not land in the text encoder", "This is a fault of ours; please report it."
-                )
 
 
 def plain_name(name: str) -> str:
@@ -212,19 +214,7 @@ def prove_worn(modules: Mapping[str, torch.nn.Module], folded: Mapping[str, np.n
 
 def load_pipeline(folder: Path, dtype: torch.dtype) -> Any:
     """The pipeline in a folder, from this disk alone; never runs code that lies in the folder."""
-    try:
-        index = json.loads((folder / "model_index.json").read_bytes())
-        if not isinstance(index, dict):
-            raise ValueError("its model_index.json holds no table")
-    except (OSError, ValueError) as fault:
-        raise Unreadable(f"{folder} is no diffusers pipeline: {fault}", "Give a folder that has a model_index.json.") from fault
-    for name, parts in index.items():
-        library = parts[0] if isinstance(parts, list) and parts else None
-        if library not in (None, "diffusers", "transformers") and name != "safety_checker":
-            raise Refused(
-                f"{folder} wants {name} from {library!r}, which is code of its own",
-                "Only diffusers' and transformers' classes are loaded.",
-            )
+    index = read_index(folder)
     spared: dict[str, Any] = {name: None for name in ("safety_checker", "feature_extractor", "image_encoder") if name in index}
     if "requires_safety_checker" in index:
         spared["requires_safety_checker"] = False

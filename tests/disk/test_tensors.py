@@ -16,7 +16,8 @@ from hypothesis.extra import numpy as hnp
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from cmp.disk.tensors import as_float32, cast_bits, digest_tensors, read_header, read_tensors
+from cmp.disk.numbers import as_float32, cast_bits
+from cmp.disk.tensors import digest_tensors, read_header, read_tensors
 from cmp.errors import Unreadable
 from tests.support import at_most, save
 

@@ -1,0 +1,36 @@
+"""The number types of stored tensors: how numpy holds them, and their values in another type."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cmp.errors import Unreadable
+
+# numpy has no bfloat16 and no float8: their bits are carried in unsigned integers of the same width
+NUMPY_TYPES = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "F8_E4M3": "|u1", "F8_E5M2": "|u1", "F8_E8M0": "|u1", "C64": "<c8",
+    "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1", "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "|u1", "BOOL": "|b1",
+}  # fmt: skip
+FLOATS = frozenset(("F64", "F32", "F16", "BF16"))
+WIDTHS = {name: np.dtype(kind).itemsize for name, kind in NUMPY_TYPES.items()}  # bytes
+
+
+def as_float32(array: np.ndarray, dtype: str) -> np.ndarray:
+    """The values as float32, exact for every floating type that is not wider."""
+    if dtype == "BF16":
+        return (array.astype("<u4") << 16).view("<f4")
+    if dtype in FLOATS:
+        return array.astype("<f4", copy=False)
+    raise Unreadable(f"tensors of type {dtype} hold no weights that can be computed with here", "Save the LoRA in a float type.")
+
+
+def cast_bits(array: np.ndarray, dtype: str, wanted: str) -> np.ndarray:
+    """The array as `wanted` would store it, rounded to nearest even as torch does."""
+    if dtype == wanted:
+        return array
+    values = as_float32(array, dtype)
+    if wanted == "BF16":
+        bits = values.view("<u4")
+        rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+        return np.where(np.isnan(values), 0x7FC0, rounded).astype("<u2")
+    return values.astype(NUMPY_TYPES[wanted])
