@@ -9,8 +9,7 @@ from typing import Annotated
 import typer
 
 from cmp.cli.answers import read_answers
-from cmp.cli.looking import Json
-from cmp.cli.output import in_trouble, print_json, say
+from cmp.cli.output import Json, in_trouble, print_json, say
 from cmp.core.conversion import FORMS, Conversion, ConversionPlan, summarise
 from cmp.core.present import path_text, size_text
 from cmp.core.progress import Progress
@@ -20,7 +19,7 @@ from cmp.disk.ready import Answers
 from cmp.errors import BadInput, CmpError
 from cmp.workbench import Workbench
 
-app = typer.Typer()
+app = typer.Typer(rich_markup_mode=None)
 
 Found = tuple[Run, Checkpoint]
 
@@ -121,7 +120,7 @@ def _plan(
             if len(wanted) == 1:
                 raise
             told.failed.append((checkpoint.id, fault))
-            in_trouble(f"failed {checkpoint.id}: {fault.message} {fault.hint}")
+            in_trouble(f"failed {checkpoint.id}: {fault.told}")
             continue
         if plan.done:
             told.skipped.append((plan, plan.done))
@@ -153,7 +152,7 @@ def _carry_out(bench: Workbench, plans: list[ConversionPlan], given: Answers, to
             if wanted == 1:
                 raise step.error
             told.failed.append((step.checkpoint, step.error))
-            in_trouble(f"failed {step.checkpoint}: {step.error.message} {step.error.hint}")
+            in_trouble(f"failed {step.checkpoint}: {step.error.told}")
 
 
 def _leave(told: Report, wanted: int) -> None:

@@ -13,6 +13,7 @@ TRAINING_WITHIN = 600  # seconds since the newest log entry
 
 # eighteen digits are as many as every JSON reader and every array of integers takes
 _STEP_FOLDER = re.compile(r"checkpoint-([0-9]{1,18})(?:-rolling)?\Z", re.ASCII)  # SimpleTuner's rolling ones are whole as well
+_WORD = re.compile(r"[^\s_-]*[0-9]e-[0-9]+(?![^\s_-])|[^\s_-]+")  # a hyphen may be the sign of an exponent
 _COUNTER_FOLDER = re.compile(r"checkpoint_([0-9]{1,18})\Z", re.ASCII)
 
 
@@ -21,9 +22,9 @@ class Checkpoint:
     """One saved state of a run.
 
     `key` is unique within the run: the step, "final", "epoch-10" or "save-3". `layout` says how the weights lie on disk, `holds` what
-    they are ("lora", "full", …). `file` holds the weights, None where they are not in one file. `flaw` says why the checkpoint cannot
-    be used, in words for the user. `image` is a picture that the trainer drew at this step. `step_source` is what says the step, None
-    where the name does.
+    they are ("lora", "full", …). `file` holds the weights, `more` those of further models beside it; None where there are none that can be
+    read. `flaw` says why the checkpoint cannot be used, in words for the user. `image` is a picture that the trainer drew at this step.
+    `step_source` is what says the step, None where the name does.
     """
 
     run_id: str
@@ -34,6 +35,7 @@ class Checkpoint:
     step: int | None = None
     epoch: int | None = None
     file: Path | None = None
+    more: tuple[Path, ...] = ()
     bytes: int = 0
     written_at: float = 0.0
     flaw: str | None = None
@@ -45,6 +47,11 @@ class Checkpoint:
     @property
     def id(self) -> str:
         return f"{self.run_id}@{self.key}"
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files that hold its weights."""
+        return (self.file, *self.more) if self.file else ()
 
     @property
     def sort_key(self) -> tuple[bool, int, bool, int, str]:
@@ -266,8 +273,14 @@ def _root_labels(roots: Iterable[Path]) -> dict[Path, str]:
 
 
 def display_name(text: str) -> str:
-    """A run's folder name as people say it, and as the origin's API says it: `lora_shoes_3000steps` → `Lora Shoes 3000Steps`."""
-    words = text.rsplit("/", 1)[-1].replace("_", " ").replace("-", " ")
+    """A run's folder name as people say it: `lora_shoes_lr_5e-4` → `Lora Shoes Lr 5e-4`; what holds a figure stays as it is written."""
+    words = _WORD.findall(plain_text(text).rsplit("/", 1)[-1])
+    return " ".join(word if any(map(str.isdigit, word)) else word[:1].upper() + word[1:] for word in words)
+
+
+def origin_title(text: str) -> str:
+    """A run's folder name as the origin's API says it: `lora_shoes_3000steps` → `Lora Shoes 3000Steps`."""
+    words = plain_text(text).rsplit("/", 1)[-1].replace("_", " ").replace("-", " ")
     return " ".join(re.sub(r"[^\W\d_]+", lambda word: word[0][:1].upper() + word[0][1:], words).split())
 
 

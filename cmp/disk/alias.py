@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import replace
 
-from cmp.core.conversion import resolve_scale
 from cmp.core.runs import Checkpoint, Run
+from cmp.core.scale import resolve_scale
 from cmp.disk.checkpoint import Opened, open_weights
 from cmp.disk.evidence import collect_evidence
 from cmp.disk.ready import digest_of
@@ -21,7 +21,7 @@ def merge_same_weights(run: Run, store: Store) -> Run:
     weights, unless nothing was learned, and then both rows should be seen.
     """
     candidates = (c for c in run.checkpoints if c.step is not None or c.key.startswith("final"))
-    usable = [c for c in candidates if c.holds == "lora" and c.flaw is None]
+    usable = [c for c in candidates if c.holds in ("lora", "loha", "lokr") and c.flaw is None]
     latest = max((c.step for c in usable if c.step is not None), default=None)
     places: dict[int | None, list[Checkpoint]] = defaultdict(list)
     for checkpoint in usable:
@@ -39,11 +39,10 @@ def merge_same_weights(run: Run, store: Store) -> Run:
     return replace(run, checkpoints=tuple(c for c in kept if c is not None))
 
 
-def _weights_and_scale(run: Run, checkpoint: Checkpoint, store: Store) -> tuple[str, float] | None:
+def _weights_and_scale(run: Run, checkpoint: Checkpoint, store: Store) -> tuple[str, str] | None:
     """None where either is not known: a row that hides another must not hide what contradicts it."""
-    assert checkpoint.file is not None  # a checkpoint that holds a LoRA has its file
     try:
-        opened: Opened = open_weights(checkpoint.file)
-        return digest_of(opened, store), resolve_scale(opened.weights, collect_evidence(run, checkpoint, opened)).value
+        opened: Opened = open_weights(*checkpoint.files)
+        return digest_of(opened, store), resolve_scale(opened.weights, collect_evidence(run, checkpoint, opened)).fingerprint
     except CmpError:
         return None

@@ -34,9 +34,9 @@ def _file_key(checkpoint: Checkpoint) -> str:
     return checkpoint.key.replace("/", "_")
 
 
-def converted_forms(run: Run, checkpoint: Checkpoint) -> tuple[tuple[str, Path], ...]:
+def converted_forms(run: Run, checkpoint: Checkpoint, within: Path | None = None) -> tuple[tuple[str, Path], ...]:
     """The forms of this checkpoint that exist at their default place and were made by this program."""
-    targets = ((form, default_target(run, checkpoint, form)) for form in FORMS)
+    targets = ((form, default_target(run, checkpoint, form, within)) for form in FORMS)
     return tuple((form, target) for form, target in targets if is_ours(target))
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
-from cmp.core.runs import Checkpoint, Run
+from cmp.core.runs import Checkpoint, Run, Stage, escape_id, run_id
+from cmp.disk.checkpoint import read_loose
+from cmp.disk.converted import converted_forms
 from cmp.disk.folders import list_folder
 from cmp.disk.scan import read_folder
 from cmp.errors import CmpError, NotFound
+
+_WEIGHTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 
 
 def locate(target: str) -> tuple[Run, str | None] | None:
@@ -29,6 +34,8 @@ def locate(target: str) -> tuple[Run, str | None] | None:
         for run in _runs_in(folder):
             if (key := _key_of(run, path)) is not None:
                 return run, key or None
+    if (loose := _loose(path)) is not None:
+        return loose, loose.checkpoints[0].key
     if several := [run.name for run in _runs_in(path) if run.series]:
         raise NotFound(f"{path} holds {len(several)} runs", f"Name one, such as {path / several[0]}, or one of its files.")
     raise NotFound(f"{path} is no training run, checkpoint or weights file", "`python -m cmp doctor PATH` says why.")
@@ -39,6 +46,16 @@ def _runs_in(folder: Path) -> tuple[Run, ...]:
         return read_folder(list_folder(folder), folder).runs
     except (CmpError, OSError):
         return ()
+
+
+def _loose(path: Path) -> Run | None:
+    """The run that is this one weights file and nothing else in its folder, None if the path is no such file."""
+    if path.suffix.lower() not in _WEIGHTS or not os.path.isfile(path):
+        return None
+    name = run_id(path.parent, path.parent)
+    checkpoint = read_loose(name, path, Stage(escape_id(path.stem)))
+    run = Run(name, path.parent, path.parent, "unknown", bytes=checkpoint.bytes, series=path.stem)
+    return replace(run, checkpoints=(replace(checkpoint, converted=converted_forms(run, checkpoint)),))
 
 
 def _key_of(run: Run, path: Path) -> str | None:
