@@ -62,7 +62,9 @@ def _key_of(run: Run, path: Path) -> str | None:
     """The key of the checkpoint at `path`, "" if the path is the run itself, None if the run does not know it."""
     if path == run.place and run.checkpoints:
         return ""
-    return next((checkpoint.key for checkpoint in run.checkpoints if _means(checkpoint, path)), None)
+    meant = [checkpoint for checkpoint in run.checkpoints if _means(checkpoint, path)]
+    # averaged weights lie within the folder of the raw ones
+    return max(meant, key=lambda checkpoint: len(checkpoint.path.parts)).key if meant else None
 
 
 def _means(checkpoint: Checkpoint, path: Path) -> bool:
