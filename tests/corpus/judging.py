@@ -165,13 +165,13 @@ def _fault(seen: np.ndarray, truth: np.ndarray, allowed: float) -> str:
 def find_row(copied: Path, runs: list[dict[str, Any]], item: Item) -> Mapping[str, Any] | None:
     """The listed checkpoint that is this one: by its place on disk, else, since the same weights are one row, by what it is called."""
     rows = [row for run in runs for row in run["checkpoints"] if is_averaged(row) == item.ema or item.is_final]
-    rows.sort(key=lambda row: "learned_embeds" not in row["path"])  # the whole text encoder lies beside the word it learned
     places = {str(copied / place) for place in item.places}
     if item.is_final:
         return next((row for row in rows if has_key(row, "final")), None)
     by_place = [row for row in rows if row["path"] in places]
     by_step = [row for row in rows if item.step is not None and row["step"] == item.step]
-    return next(iter(by_place + by_step), None)
+    words = [row for row in by_step if "learned_embeds" in row["path"]]  # the whole text encoder lies beside the word that it learned
+    return next(iter(words + by_place + by_step), None)
 
 
 def is_averaged(row: Mapping[str, Any]) -> bool:
