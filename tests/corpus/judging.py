@@ -136,7 +136,7 @@ class Judge:
         return Verdict(item.tag, "wrong" if faults else "right", f"--to {form}: {'; '.join(faults) or 'as it was trained'}"), picture
 
     def _draw(self, judged: Judged, item: Item, picture: np.ndarray | None) -> Verdict:
-        """Our own drawing of the reference picture, held against the one that diffusers draws with what was converted."""
+        """Our own drawing of the reference picture against the truth; where that has none, against diffusers with what was made."""
         case, ref = judged.case, self.probing.REF
         if case.drawn_only:
             name = "learned_embeds" if item.is_final else f"learned_embeds-steps-{item.step}"
@@ -149,7 +149,7 @@ class Judge:
         if said.code:
             return Verdict(item.tag, "wrong" if said.crashed else "refused", f"[{said.code}] {said.err[-600:]}")
         (tile,) = said.json["tiles"]
-        wanted = item.image if picture is None else picture
+        wanted = picture if item.image is None or case.sampling else item.image  # one drawn in another way is no measure of ours
         if wanted is None:
             return Verdict(item.tag, "wrong", "it was drawn, and nothing says that the picture is right")
         fault = _fault(read_picture(Path(tile["path"])), wanted, LEVEL)
