@@ -28,6 +28,11 @@ class CmpError(Exception):
         self.hint = _SURROGATE.sub(_as_byte, hint)
         super().__init__(self.message)
 
+    @property
+    def told(self) -> str:
+        """What happened and what to do, as sentences."""
+        return sentences(self.message, self.hint)
+
     def as_json(self) -> dict[str, object]:
         """The contract's error value: `{"error", "hint", "code"}`."""
         return {"error": self.message, "hint": self.hint, "code": self.exit_code}
@@ -73,6 +78,11 @@ class Cancelled(CmpError):
     """The user stopped it."""
 
     title, exit_code, http_status = "Cancelled", 130, 409
+
+
+def sentences(message: str, hint: str) -> str:
+    """An error's two parts as they are read one after the other."""
+    return f"{message}{'' if message.endswith(('.', '!', '?')) else '.'} {hint}" if hint else message
 
 
 def as_error(message: str, hint: str, code: int) -> CmpError:

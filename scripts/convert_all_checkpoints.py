@@ -12,8 +12,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from cmp.cli.output import fail
 from cmp.core.conversion import summarise
 from cmp.core.progress import run_through
+from cmp.core.runs import Checkpoint, Run
 from cmp.disk.ready import Answers
 from cmp.errors import CmpError
 from cmp.settings import Settings, prepare_libraries
@@ -22,33 +24,33 @@ from cmp.workbench import Workbench
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", help="the run's folder")
+    parser.add_argument("run", help="the run's folder, or its id as `python -m cmp list` shows it")
     parser.add_argument("--force", action="store_true", help="convert again what is converted already")
     parser.add_argument("--base_model", help="the base model: an id or a folder, where the run does not say it")
     asked = parser.parse_args()
     bench = Workbench(Settings.from_env(os.environ))
-    folder = Path(asked.run).expanduser().absolute()
-    run, _ = bench.find(str(folder))
-    print(f"Found {len(run.checkpoints)} checkpoints in {folder}")
-    done = {"converted": 0, "skipped": 0, "failed": 0}
-    for checkpoint in run.checkpoints:
-        done[convert(bench, checkpoint.path, checkpoint.key, Answers(base=asked.base_model), asked.force)] += 1
-    print(f"Summary: {summarise(done['converted'], done['skipped'], done['failed'])}")
-    return 1 if done["failed"] else 0
+    run, one = bench.find(asked.run)
+    wanted = (one,) if one else run.checkpoints
+    print(f"Found {len(wanted)} checkpoint{'' if len(wanted) == 1 else 's'} in {run.folder}")
+    done: list[str | CmpError] = [convert(bench, run, checkpoint, Answers(base=asked.base_model), asked.force) for checkpoint in wanted]
+    failed = [fault for fault in done if isinstance(fault, CmpError)]
+    print(f"Summary: {summarise(done.count('converted'), done.count('skipped'), len(failed))}")
+    return 0 if not failed else failed[0].exit_code if len(wanted) == 1 else 1
 
 
-def convert(bench: Workbench, path: Path, name: str, given: Answers, force: bool) -> str:
-    """Converts one checkpoint and tells what became of it: "converted", "skipped" or "failed"."""
+def convert(bench: Workbench, run: Run, checkpoint: Checkpoint, given: Answers, force: bool) -> str | CmpError:
+    """Converts one checkpoint and tells what became of it: "converted", "skipped", or the error that stands against it."""
+    name = checkpoint.key
     try:
-        plan = bench.plan_conversion(str(path), "pipeline", given, force=force)
+        plan = bench.plan_checkpoint(run, checkpoint, "pipeline", given, force=force)
         if plan.done:
             print(f"{name}: already converted, use --force to redo ({plan.target})")
             return "skipped"
         print(f"{name}: converting to {plan.target} …", flush=True)
         conversion = run_through(bench.convert(plan))
     except CmpError as fault:
-        print(f"{name}: failed: {fault.message} {fault.hint}")
-        return "failed"
+        print(f"{name}: failed: {fault.told}")
+        return fault
     print(f"{name}: converted in {conversion.seconds:.1f} s; {'; '.join(conversion.checks)}")
     return "converted"
 
@@ -58,4 +60,4 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except CmpError as fault:
-        sys.exit(f"{fault.title}: {fault.message}\n  {fault.hint}")
+        fail(fault, as_json=False)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from cmp.cli.output import fail
 from cmp.core.progress import run_through
 from cmp.disk.ready import Answers
 from cmp.errors import CmpError
@@ -22,21 +23,20 @@ from cmp.workbench import Workbench
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", required=True, help="the checkpoint's folder")
+    parser.add_argument("--checkpoint", required=True, help="the checkpoint's folder, or its id, RUN@STEP")
     parser.add_argument("--output", required=True, type=Path, help="the folder to write the pipeline to")
     parser.add_argument("--base_model", help="the base model: an id or a folder, where the run does not say it")
     parser.add_argument("--test_prompt", help="draw this with the finished pipeline, into OUTPUT/test.png")
     parser.add_argument("--force", action="store_true", help="replace what lies at --output; it goes to .cmp-trash")
     asked = parser.parse_args()
     bench = Workbench(Settings.from_env(os.environ))
-    source = str(Path(asked.checkpoint).expanduser().absolute())
     output = asked.output.expanduser().absolute()
-    plan = bench.plan_conversion(source, "pipeline", Answers(base=asked.base_model), output=output, force=asked.force)
+    plan = bench.plan_conversion(asked.checkpoint, "pipeline", Answers(base=asked.base_model), output=output, force=asked.force)
     if plan.done:
         print(f"{plan.target}: {plan.done}")
     else:
         conversion = run_through(bench.convert(plan))
-        print(f"Converted {source} → {output} in {conversion.seconds:.1f} s")
+        print(f"Converted {plan.checkpoint.path} → {output} in {conversion.seconds:.1f} s")
         for check in conversion.checks:
             print(f"  {check}")
     if asked.test_prompt:
@@ -60,4 +60,4 @@ if __name__ == "__main__":
     try:
         main()
     except CmpError as fault:
-        sys.exit(f"{fault.title}: {fault.message}\n  {fault.hint}")
+        fail(fault, as_json=False)

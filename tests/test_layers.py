@@ -188,7 +188,8 @@ def test_listing_runs_loads_nothing_heavy(tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     code = (
         "import sys, json, atexit\n"
-        "heavy = 'torch gradio pandas matplotlib diffusers transformers peft plotly fastapi PIL'.split()\n"
+        "heavy = 'torch gradio pandas matplotlib diffusers transformers peft plotly fastapi PIL pydantic tarfile'.split()\n"
+        "heavy += ['cmp.cli.' + verb for verb in ('making', 'drawing', 'serving')] + ['cmp.core.grids', 'cmp.disk.planning']\n"
         "atexit.register(lambda: print('LOADED', json.dumps([m for m in heavy if m in sys.modules])))\n"
         f"sys.argv = ['cmp', '--runs', {str(tmp_path / 'runs')!r}, 'list', '--json']\n"
         "from cmp.cli import main\nmain()\n"

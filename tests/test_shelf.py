@@ -6,7 +6,12 @@ import shutil
 import time
 from pathlib import Path
 
-from tests.support import bench_of, convert, origin_run
+import pytest
+
+from cmp.core.progress import run_through
+from cmp.settings import Settings
+from cmp.workbench import Workbench
+from tests.support import as_nobody, bench_of, convert, origin_run
 
 
 def test_a_run_whose_checkpoints_grow_between_two_scans_is_being_trained(tmp_path: Path) -> None:
@@ -32,9 +37,9 @@ def test_a_conversion_of_ours_is_no_training(tmp_path: Path) -> None:
 def test_weights_that_no_reader_takes_are_told_and_not_hidden(tmp_path: Path) -> None:
     made = origin_run(tmp_path)
     (made.outputs / "kohya").mkdir()
-    (made.outputs / "kohya" / "cat-000001.safetensors").write_bytes(b"not looked into")
+    (made.outputs / "kohya" / "cat.safetensors").write_bytes(b"not looked into")
     problems = bench_of(made).library().problems
-    assert [(problem.path.name, "cat-000001.safetensors" in problem.reason) for problem in problems] == [("kohya", True)]
+    assert [(problem.path.name, "cat.safetensors" in problem.reason) for problem in problems] == [("kohya", True)]
 
 
 def test_folders_added_on_the_page_do_not_reach_scripts(tmp_path: Path) -> None:
@@ -44,3 +49,39 @@ def test_folders_added_on_the_page_do_not_reach_scripts(tmp_path: Path) -> None:
     assert bench.roots == (made.outputs,)
     bench.serves = True
     assert bench.roots == (made.outputs, other.outputs)
+
+
+@pytest.fixture
+def locked_away(open_path: Path) -> Path:
+    """A folder in which anybody may keep state, and whose runs nobody but their owner may change."""
+    (open_path / "home").mkdir()
+    (open_path / "home").chmod(0o777)
+    return open_path
+
+
+def test_forms_of_a_run_that_cannot_be_written_are_listed_and_not_made_again(locked_away: Path) -> None:
+    made = origin_run(locked_away, (500,), final=False)
+    made.run.chmod(0o555)
+
+    def told() -> object:
+        output = convert(made).output
+        bench = bench_of(made)
+        by_id = dict(bench.library().runs[0].checkpoints[0].converted)
+        by_path = dict(bench.find(str(made.checkpoint(500)))[1].converted)  # type: ignore[union-attr]
+        return [str(output), str(by_id["lora"]), by_id == by_path, bench.plan_conversion("lora_casual_shoes@500", "lora").done]
+
+    output, listed, same, done = as_nobody(told)
+    assert output == listed and output.startswith(str(locked_away / "home")) and same and "already converted" in done
+
+
+def test_runs_of_one_name_that_cannot_be_written_do_not_show_each_others_forms(locked_away: Path) -> None:
+    first = origin_run(locked_away / "a", (500,), final=False)
+    second = origin_run(locked_away / "b", (500,), final=False)
+
+    def told() -> object:
+        bench = Workbench(Settings(locked_away / "home", (first.outputs,), (first.bases,)))
+        run_through(bench.convert(bench.plan_conversion("lora_casual_shoes@500", "lora")))
+        bench = Workbench(Settings(locked_away / "home", (first.outputs, second.outputs), (first.bases,)))
+        return [len(run.checkpoints[0].converted) for run in bench.library().runs]
+
+    assert as_nobody(told) == [1, 0]

@@ -9,19 +9,46 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_group
 
-from cmp.cli import drawing, looking, making, serving
 from cmp.cli.output import fail, in_trouble
 from cmp.errors import CmpError
 from cmp.settings import Settings, prepare_libraries
 from cmp.workbench import Workbench
 
+# in which module of this folder each verb is
+VERBS = {
+    "list": "listing",
+    "show": "looking",
+    "curves": "looking",
+    "convert": "making",
+    "grid": "drawing",
+    "serve": "serving",
+    "doctor": "looking",
+}
+
+
+class Verbs(TyperGroup):
+    """The verbs; only the module of the one that is asked for is loaded, so that `list` does not wait for what drawing needs."""
+
+    def list_commands(self, context: Any) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, context: Any, name: str) -> Any:
+        # a name that is none is looked for in all of them, so that typer can say which one may be meant
+        for module in [VERBS[name]] if name in VERBS else dict.fromkeys(VERBS.values()):
+            self.commands.update(get_group(import_module(f"cmp.cli.{module}").app).commands)
+        return self.commands.get(name)
+
+
 app = typer.Typer(
-    name="cmp", help="Compare the checkpoints of diffusion fine-tunes.", no_args_is_help=True, add_completion=False,
+    cls=Verbs, name="cmp", help="Compare the checkpoints of diffusion fine-tunes.", no_args_is_help=True, add_completion=False,
     pretty_exceptions_enable=False, rich_markup_mode=None,
 )  # fmt: skip
 
@@ -38,10 +65,6 @@ def _open_workbench(
     if bases:
         settings = replace(settings, bases=tuple(folder.expanduser().absolute() for folder in bases))
     context.obj = Workbench(settings)
-
-
-for verbs in (looking.app, making.app, drawing.app, serving.app):
-    app.registered_commands.extend(verbs.registered_commands)
 
 
 def main() -> None:

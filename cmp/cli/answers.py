@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cmp.core.conversion import parse_alpha
+from cmp.core.scale import parse_alpha
 from cmp.disk.ready import Answers
 
 

@@ -9,16 +9,15 @@ from typing import Annotated
 import typer
 
 from cmp.cli.answers import read_answers
-from cmp.cli.looking import Json
-from cmp.cli.output import in_trouble, print_json, say
+from cmp.cli.output import Json, in_trouble, print_json, say
 from cmp.core.axes import choose_checkpoints, parse_axis, parse_whole_axis
 from cmp.core.grids import GridSpec, Prompt, Sampling, Tile
 from cmp.core.runs import Checkpoint, Run
 from cmp.disk.ready import Answers
-from cmp.errors import BadInput, NotFound, Unreadable
+from cmp.errors import BadInput, NotFound, Unreadable, sentences
 from cmp.workbench import Workbench
 
-app = typer.Typer()
+app = typer.Typer(rich_markup_mode=None)
 
 
 @app.command()
@@ -137,6 +136,6 @@ def _copy(tiles: list[Tile], folder: Path) -> None:
 def _leave(tiles: list[Tile]) -> None:
     faults = [tile.fault for tile in tiles if tile.fault]
     for fault in dict.fromkeys(faults):
-        in_trouble(f"not drawn: {fault.error} {fault.hint}")
+        in_trouble(f"not drawn: {sentences(fault.error, fault.hint)}")
     if faults:
         raise typer.Exit(faults[0].code if len(faults) == len(tiles) and len(set(faults)) == 1 else 1)

@@ -1,50 +1,21 @@
-"""The verbs that only look: list, show, curves, doctor."""
+"""The verbs that look into one thing: show, curves, doctor."""
 
 from __future__ import annotations
 
 import csv
-import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cmp.cli.answers import read_answers
-from cmp.cli.output import in_trouble, print_json, print_table, say
+from cmp.cli.output import Json, in_trouble, print_json, print_table, say
 from cmp.core.curves import as_json
-from cmp.core.present import library_json, loss_text, size_text
+from cmp.core.present import loss_text
 from cmp.errors import BadInput, Unreadable
 from cmp.workbench import Curves, Workbench
 
-app = typer.Typer()
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON value and nothing else.")]
-
-
-@app.command("list")
-def list_runs(context: typer.Context, json: Json = False) -> None:
-    """Every run and checkpoint below the given folders."""
-    bench: Workbench = context.obj
-    library = bench.library()
-    now = time.time()
-    if json:
-        print_json(library_json(library, now))
-        return
-    for run in library.runs:
-        say(f"{run.id}   {run.trainer}, {run.state(now)}, base {run.base_model or 'unknown'}, loss {loss_text(run.last_loss)}")
-        rows = []
-        for c in run.checkpoints:
-            forms = ", ".join(form for form, _ in c.converted) or "–"
-            also = f"also {', '.join(a.rpartition('@')[2] for a in c.aliases)}" if c.aliases else ""
-            rows.append(["", c.key, c.layout, c.holds, size_text(c.bytes), forms, c.flaw or also])
-        if rows:
-            print_table(["", "step", "layout", "holds", "size", "converted", ""], rows, right=frozenset({4}))
-        else:
-            say("  no checkpoints, only logs")
-        for warning in run.warnings:
-            in_trouble(f"warning: {run.id}: {warning}")
-    for problem in library.problems:
-        in_trouble(f"passed over: {problem.path}: {problem.reason}")
+app = typer.Typer(rich_markup_mode=None)
 
 
 @app.command()

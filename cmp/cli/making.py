@@ -9,8 +9,7 @@ from typing import Annotated
 import typer
 
 from cmp.cli.answers import read_answers
-from cmp.cli.looking import Json
-from cmp.cli.output import in_trouble, print_json, say
+from cmp.cli.output import Json, in_trouble, print_json, say
 from cmp.core.conversion import FORMS, Conversion, ConversionPlan, summarise
 from cmp.core.present import path_text, size_text
 from cmp.core.progress import Progress
@@ -20,7 +19,7 @@ from cmp.disk.ready import Answers
 from cmp.errors import BadInput, CmpError
 from cmp.workbench import Workbench
 
-app = typer.Typer()
+app = typer.Typer(rich_markup_mode=None)
 
 Found = tuple[Run, Checkpoint]
 
@@ -102,7 +101,7 @@ def expand_targets(bench: Workbench, targets: list[str], every: int | None = Non
             raise BadInput(f"run {run.id!r} has no checkpoints", "There is nothing to convert yet.")
         for c in (checkpoint,) if checkpoint else run.checkpoints:
             if every is None or (c.step is not None and c.step % every == 0):
-                found[run.folder, c.key] = (run, c)
+                found[run.place, c.key] = (run, c)
     if not found:
         raise BadInput(f"no checkpoint lies at a multiple of {every} steps", "Choose another --every.")
     return list(found.values())
@@ -121,7 +120,7 @@ def _plan(
             if len(wanted) == 1:
                 raise
             told.failed.append((checkpoint.id, fault))
-            in_trouble(f"failed {checkpoint.id}: {fault.message} {fault.hint}")
+            in_trouble(f"failed {checkpoint.id}: {fault.told}")
             continue
         if plan.done:
             told.skipped.append((plan, plan.done))
@@ -153,7 +152,7 @@ def _carry_out(bench: Workbench, plans: list[ConversionPlan], given: Answers, to
             if wanted == 1:
                 raise step.error
             told.failed.append((step.checkpoint, step.error))
-            in_trouble(f"failed {step.checkpoint}: {step.error.message} {step.error.hint}")
+            in_trouble(f"failed {step.checkpoint}: {step.error.told}")
 
 
 def _leave(told: Report, wanted: int) -> None:

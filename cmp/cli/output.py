@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Annotated, NoReturn
+
+import typer
 
 from cmp.errors import CmpError
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON value and nothing else.")]
 
 
 def print_json(value: object) -> None:

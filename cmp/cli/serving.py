@@ -9,7 +9,7 @@ import typer
 
 from cmp.workbench import Workbench
 
-app = typer.Typer()
+app = typer.Typer(rich_markup_mode=None)
 
 
 @app.command()

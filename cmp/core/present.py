@@ -28,6 +28,7 @@ def checkpoint_json(checkpoint: Checkpoint) -> dict[str, object]:
         "step": checkpoint.step,
         "epoch": checkpoint.epoch,
         "path": path_text(checkpoint.path),
+        "step_source": plain_text(checkpoint.step_source) if checkpoint.step_source else None,
         "layout": checkpoint.layout,
         "holds": checkpoint.holds,
         "bytes": checkpoint.bytes,
@@ -80,3 +81,15 @@ def steps_text(run: Run) -> str:
     if not steps:
         return "–"
     return f"{steps[0]}–{steps[-1]}" if len(steps) > 1 else str(steps[0])
+
+
+def alias_text(checkpoint: Checkpoint) -> str:
+    """What else holds these weights, in words: `final and final_pipeline`; "" if nothing does."""
+    keys = [alias.rpartition("@")[2] for alias in checkpoint.aliases]
+    names = [key.partition("~")[2] or key for key in keys]  # of a second final its folder says more than its key
+    return " and ".join([", ".join(names[:-1]), *names[-1:]] if len(names) > 1 else names)
+
+
+def shortened(text: str, most: int) -> str:
+    """The text, cut where it is longer than `most` characters."""
+    return text if len(text) <= most else f"{text[: most - 1].rstrip()}…"

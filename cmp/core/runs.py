@@ -12,7 +12,8 @@ from cmp.errors import BadInput, NotFound
 TRAINING_WITHIN = 600  # seconds since the newest log entry
 
 # eighteen digits are as many as every JSON reader and every array of integers takes
-_STEP_FOLDER = re.compile(r"checkpoint-([0-9]{1,18})\Z", re.ASCII)
+_STEP_FOLDER = re.compile(r"checkpoint-([0-9]{1,18})(?:-rolling)?\Z", re.ASCII)  # SimpleTuner's rolling ones are whole as well
+_WORD = re.compile(r"[^\s_-]*[0-9]e-[0-9]+(?![^\s_-])|[^\s_-]+")  # a hyphen may be the sign of an exponent
 _COUNTER_FOLDER = re.compile(r"checkpoint_([0-9]{1,18})\Z", re.ASCII)
 
 
@@ -21,8 +22,9 @@ class Checkpoint:
     """One saved state of a run.
 
     `key` is unique within the run: the step, "final", "epoch-10" or "save-3". `layout` says how the weights lie on disk, `holds` what
-    they are ("lora", "full", …). `file` holds the weights, None where they are not in one file. `flaw` says why the checkpoint cannot
-    be used, in words for the user. `image` is a picture that the trainer drew at this step.
+    they are ("lora", "full", …). `file` holds the weights, `more` those of further models beside it; None where there are none that can be
+    read. `flaw` says why the checkpoint cannot be used, in words for the user. `image` is a picture that the trainer drew at this step.
+    `step_source` is what says the step, None where the name does.
     """
 
     run_id: str
@@ -33,21 +35,29 @@ class Checkpoint:
     step: int | None = None
     epoch: int | None = None
     file: Path | None = None
+    more: tuple[Path, ...] = ()
     bytes: int = 0
     written_at: float = 0.0
     flaw: str | None = None
     aliases: tuple[str, ...] = ()
     converted: tuple[tuple[str, Path], ...] = ()
     image: Path | None = None
+    step_source: str | None = None
 
     @property
     def id(self) -> str:
         return f"{self.run_id}@{self.key}"
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """All files that hold its weights."""
+        return (self.file, *self.more) if self.file else ()
+
+    @property
     def sort_key(self) -> tuple[bool, int, bool, int, str]:
-        """Ascending by step, then by epoch; what has neither comes last."""
-        return (self.step is None, self.step or 0, self.epoch is None, self.epoch or 0, self.key)
+        """Ascending by step, then by epoch; what has neither comes last, counted saves by their number."""
+        counted = re.sub(r"[0-9]+", lambda digits: digits[0].zfill(18), self.key)
+        return (self.step is None, self.step or 0, self.epoch is None, self.epoch or 0, counted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +83,9 @@ class Run:
     """One training run; `checkpoints` ascend by step.
 
     `last_loss` is the newest logged training loss (it may be nan), `last_logged` the newest wall time in the logs, Unix seconds,
-    `grew_at` when two scans last saw its checkpoints grow.
+    `grew_at` when two scans last saw its checkpoints grow. `series` is the name that its weights files begin with, where several runs
+    lie in one folder. `starts` are the settings of each start by itself, oldest first, as the training script logged them: only these
+    speak of how the weights are scaled, since other trainers fold an alpha into the weights or ignore it.
     """
 
     id: str
@@ -90,7 +102,18 @@ class Run:
     last_logged: float | None = None
     grew_at: float | None = None
     warnings: tuple[str, ...] = ()
-    starts: tuple[Mapping[str, Setting], ...] = ()  # the settings of each start by itself, oldest first
+    starts: tuple[Mapping[str, Setting], ...] = ()
+    series: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What people call it: its folder's name, or that of its files."""
+        return self.series or self.folder.name
+
+    @property
+    def place(self) -> Path:
+        """What no other run has: the folder, or where several runs share one, what its files are called in it."""
+        return self.folder / f"{self.series}.*" if self.series else self.folder
 
     def state(self, now: float) -> str:
         """Whether it is being trained: its own log is fresh, or its checkpoints were seen growing. File times alone say nothing, since
@@ -212,7 +235,7 @@ def with_unique_keys(checkpoints: Iterable[Checkpoint]) -> tuple[Checkpoint, ...
     out = []
     for checkpoint in sorted(checkpoints, key=lambda c: c.sort_key):
         key = checkpoint.key
-        if key in taken:
+        while key in taken:
             key = f"{key}~{escape_id(checkpoint.path.name)}"
         taken.add(key)
         out.append(replace(checkpoint, key=key) if key != checkpoint.key else checkpoint)
@@ -250,7 +273,13 @@ def _root_labels(roots: Iterable[Path]) -> dict[Path, str]:
 
 
 def display_name(text: str) -> str:
-    """A run's folder name as people say it, and as the origin's API says it: `lora_shoes_3000steps` → `Lora Shoes 3000Steps`."""
+    """A run's folder name as people say it: `lora_shoes_lr_5e-4` → `Lora Shoes Lr 5e-4`; what holds a figure stays as it is written."""
+    words = _WORD.findall(plain_text(text).rsplit("/", 1)[-1])
+    return " ".join(word if any(map(str.isdigit, word)) else word[:1].upper() + word[1:] for word in words)
+
+
+def origin_title(text: str) -> str:
+    """A run's folder name as the origin's API says it: `lora_shoes_3000steps` → `Lora Shoes 3000Steps`."""
     words = plain_text(text).rsplit("/", 1)[-1].replace("_", " ").replace("-", " ")
     return " ".join(re.sub(r"[^\W\d_]+", lambda word: word[0][:1].upper() + word[0][1:], words).split())
 

@@ -1,230 +1,296 @@
-"""What a table of tensor names and shapes holds: which tensors are LoRA pairs, which are frozen base weights, and what nobody can explain.
+"""What a table of tensor names and shapes holds: adapted modules, the base model's own tensors, and what nobody can explain.
 
-Every name ends in exactly one of four groups (pairs, frozen, full, unexplained), so that a conversion can account for all of them.
+Every name ends in exactly one of five groups (adapted, plain, embeddings, aside, unexplained), so that a conversion can account for all.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Container, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
+from cmp.core.deltas import rank_of
+from cmp.core.names import COMPONENTS, Part, guess_component, read_part, split_component, target_of, unwrap
 from cmp.errors import Refused
 
-_WRAPPERS = re.compile(r"(?:_orig_mod\.|module\.|base_model\.model\.)+")  # torch.compile, DDP, PEFT; in any number and order
-_COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3", "controlnet")
-_LORA = re.compile(
-    r"(?P<module>.+?)\.(?:lora_(?P<half>A|B)|lora\.(?P<way>down|up)|lora_linear_layer\.(?P<linear>down|up))"
-    r"(?:\.(?P<adapter>[^.]+))?\.weight\Z"
-)
-# parts of adapters that are more than a pair of matrices: taking only the pairs would draw something else than was trained
-_FOREIGN = re.compile(r"lora_|hada_|lokr_|oft_|dora_|modules_to_save|original_module|magnitude|\.alpha\Z|\.diff(_b)?\Z")
-
-_UNET_HEADS = ("down_blocks.", "mid_block.", "up_blocks.", "conv_in.", "time_embedding.")
-_TEXT_HEADS = ("text_model.", "encoder.layers.", "embeddings.token_embedding")
-_TRANSFORMER_HEADS = ("transformer_blocks.", "single_transformer_blocks.", "x_embedder.", "pos_embed.", "context_embedder.")
+Shape = tuple[int, ...]
+_NEEDED = {"lora": ("down", "up"), "loha": ("w1_a", "w1_b", "w2_a", "w2_b"), "lokr": (), "full": ()}
+BESIDE = ("alpha", "diff_b", "up_bias")  # roles that are no part of the module's weight
+_ADAPTER_NAMES = {  # what PEFT and diffusers call the parts that an adapter file may hold
+    "down": "lora_A.weight", "up": "lora_B.weight", "up_bias": "lora_B.bias", "magnitude": "lora_magnitude_vector",
+}  # fmt: skip
+# parts of adapters that are not read: taking the rest alone would draw something else than was trained
+_FOREIGN = ("lora_", "hada_", "lokr_", "oft_", "boft_", "dora_", "magnitude", "lora.", "glora", "vera_", "ia3_")
+_TEXT_WIDTHS = (768, 1024, 1280)  # of the text encoders that words are learned for
+_REPLACED = ".modules_to_save."  # PEFT's copy of a module that was trained whole, beside the `original_module`
+_ORIGINAL = ".original_module."
 
 
 @dataclass(frozen=True, slots=True)
-class LoraPair:
-    """The two halves of one adapted module: `down` is lora_A (rank × in), `up` is lora_B (out × rank); both are stored names."""
+class Adapted:
+    """One adapted module: `parts` maps the part's role (down, up, w1_a, alpha, …, see core.deltas) to the stored tensor's name.
+
+    `method` is "lora", "loha", "lokr" or "full" (a difference as large as the module). `rank` is 0 where the method has none.
+    """
 
     component: str
     module: str
-    down: str
-    up: str
+    method: str
+    parts: Mapping[str, str]
     rank: int
 
     @property
+    def key(self) -> str:
+        return f"{self.component}.{self.module}"
+
+    @property
+    def attachable(self) -> bool:
+        """Whether PEFT can carry it as a LoRA beside the base; else it must be merged into the module."""
+        return self.method == "lora" and not {"mid", "dora_scale"} & set(self.parts)
+
+    @property
     def canonical(self) -> dict[str, str]:
-        """Stored name → diffusers' name, for both halves."""
-        stem = f"{self.component}.{self.module}"
-        return {self.down: f"{stem}.lora_A.weight", self.up: f"{stem}.lora_B.weight"}
+        """Stored name → diffusers' name of each trained part; `alpha` is no weight, it says how the parts are used."""
+        return {stored: f"{self.key}.{_ADAPTER_NAMES.get(role, role)}" for role, stored in self.parts.items() if role != "alpha"}
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """The reading of one file.
+    """The reading of one checkpoint.
 
-    `layout`: "accelerate-peft" (a whole wrapped model), "peft-adapter", "diffusers-lora", "full" (one component without adapters) or
-    "unknown". `frozen` maps the stored names of base tensors to the base model's own names. `flaws` are reasons to refuse.
+    `plain` maps stored names to `component.name` in the base model's own naming: the whole base in a dump, the whole of a fine-tuned
+    component, or a few tensors that were trained beside an adapter. `aside` are tensors that knowingly play no part, each with the reason.
+    `layout`: "accelerate-peft" (a whole wrapped model), "peft-adapter", "diffusers-lora", "attn-procs", "kohya", "full", "embedding" or
+    "unknown".
     """
 
     layout: str
-    component: str | None = None
-    pairs: tuple[LoraPair, ...] = ()
-    frozen: Mapping[str, str] | None = None
+    adapted: tuple[Adapted, ...] = ()
+    plain: Mapping[str, str] = field(default_factory=dict)
+    embeddings: Mapping[str, str] = field(default_factory=dict)
+    aside: Mapping[str, str] = field(default_factory=dict)
     unexplained: tuple[str, ...] = ()
     flaws: tuple[str, ...] = ()
 
     @property
     def holds(self) -> str:
-        if self.layout == "full":
-            return "full"
-        return "lora" if self.pairs else "unknown"
+        if self.adapted:
+            methods = {module.method for module in self.adapted}
+            return next((m for m in ("lokr", "loha", "lora") if m in methods), "full")
+        return "full" if self.plain else "embedding" if self.embeddings else "unknown"
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """Every component that the checkpoint says something about, the denoiser first."""
+        named = {module.component for module in self.adapted} | {name.partition(".")[0] for name in self.plain.values()}
+        return tuple(name for name in COMPONENTS if name in named)
+
+    @property
+    def component(self) -> str | None:
+        return next(iter(self.components), None)
+
+    @property
+    def dumped(self) -> frozenset[str]:
+        """The components whose base lies beside their adapter, whole, as Accelerate dumps it."""
+        if self.layout != "accelerate-peft":
+            return frozenset()
+        return frozenset(module.component for module in self.adapted) & self._plain_components
+
+    @property
+    def _plain_components(self) -> frozenset[str]:
+        return frozenset(name.partition(".")[0] for name in self.plain.values())
 
     @property
     def ranks(self) -> tuple[int, ...]:
-        return tuple(sorted({pair.rank for pair in self.pairs}))
+        return tuple(sorted({module.rank for module in self.adapted if module.rank}))
 
     @property
     def targets(self) -> tuple[str, ...]:
         """The last name parts of the adapted modules, as adapter configs list them: to_k, to_out.0, …"""
-        return tuple(sorted({_target(pair.module) for pair in self.pairs}))
+        return tuple(sorted({target_of(module.module) for module in self.adapted}))
 
     @property
     def canonical(self) -> dict[str, str]:
-        """Stored name → diffusers' name of every trained tensor."""
-        if self.layout == "full":
-            return {stored: f"{self.component}.{name}" for stored, name in (self.frozen or {}).items()}
-        return {stored: name for pair in self.pairs for stored, name in pair.canonical.items()}
+        """Stored name → diffusers' name of every trained tensor; of a dump the adapters alone, whose base is held to be frozen."""
+        trained = {stored: name for module in self.adapted for stored, name in module.canonical.items()}
+        own = {stored: name for stored, name in self.plain.items() if name.partition(".")[0] not in self.dumped}
+        return trained | own | dict(self.embeddings)
+
+    def of(self, component: str) -> Weights:
+        """What is said of one component."""
+        mine = {stored: name for stored, name in self.plain.items() if name.partition(".")[0] == component}
+        return replace(self, adapted=tuple(m for m in self.adapted if m.component == component), plain=mine)
+
+    def plain_of(self, component: str) -> dict[str, str]:
+        """Stored name → the base component's own name."""
+        return {stored: name.partition(".")[2] for stored, name in self.of(component).plain.items()}
 
 
-def read_weights(shapes: Mapping[str, tuple[int, ...]]) -> Weights:
-    """Sorts every tensor name of one file into pairs, frozen base weights and what is unexplained."""
+@dataclass(slots=True)
+class _Sorting:
+    """Names on their way into their groups."""
+
+    parts: dict[tuple[str, str | None, str], dict[str, str]] = field(default_factory=dict)
+    plain: dict[str, tuple[str | None, str]] = field(default_factory=dict)
+    methods: dict[tuple[str, str | None, str], str] = field(default_factory=dict)
+    styles: set[str] = field(default_factory=set)
+    embeddings: dict[str, str] = field(default_factory=dict)
+    aside: dict[str, str] = field(default_factory=dict)
+    unexplained: list[str] = field(default_factory=list)
+    flaws: list[str] = field(default_factory=list)
+    wrapped: bool = False
+    dumped: bool = False
+
+    def take(self, stored: str, shape: Shape) -> None:
+        name, wrapped = unwrap(stored)
+        self.wrapped |= wrapped or "base_model.model." in stored
+        if part := read_part(stored) if _may_be_part(name) else None:
+            self._take_part(stored, part)
+        elif name.startswith("bundle_emb."):
+            token = name.removeprefix("bundle_emb.").rpartition(".")[0]
+            self.aside[stored] = f"an embedding of the word {token}, which pictures without that word do not need"
+        elif name.endswith("embeddings.position_ids"):
+            self.aside[stored] = "a buffer that counts from 0, which every text encoder makes itself"
+        elif _ORIGINAL in name:
+            self.aside[stored] = "the untrained original of a module that was trained whole"
+        elif any(sign in name for sign in _FOREIGN) or name.startswith("lycoris_"):
+            self.unexplained.append(stored)
+        else:
+            self.dumped |= ".base_layer." in name
+            component, inner = split_component(name)
+            self.plain[stored] = component, _without_copy(inner.replace(".base_layer.", "."))
+
+    def _take_part(self, stored: str, part: Part) -> None:
+        key = (part.adapter, part.component, part.module)
+        roles = self.parts.setdefault(key, {})
+        if roles.setdefault(part.role, stored) != stored:  # two spellings of one name: nobody can say which was trained
+            self.unexplained.append(stored)
+        if part.role != "alpha":
+            self.styles.add("components" if part.style == "peft" and part.component else part.style)
+        if part.role not in ("alpha", "dora_scale") and self.methods.setdefault(key, part.method) != part.method:
+            self.flaws.append(f"module {part.module} is adapted in two ways")
+
+
+def _may_be_part(name: str) -> bool:
+    """Most names are plain, and reading them as parts is slow."""
+    return "lora" in name or "hada" in name or "lokr" in name or name.endswith((".alpha", "dora_scale", ".diff", ".diff_b", "_norm"))
+
+
+def _without_copy(name: str) -> str:
+    """`conv_out.modules_to_save.default.weight` → `conv_out.weight`."""
+    head, copied, rest = name.partition(_REPLACED)
+    return f"{head}.{rest.partition('.')[2]}" if copied else name
+
+
+def read_weights(shapes: Mapping[str, Shape]) -> Weights:
+    """Sorts every tensor name of a checkpoint; nothing is raised, what stands against using it is in `flaws`."""
     if not shapes:
         return Weights("unknown", flaws=("it holds no tensors",))
-    halves: dict[tuple[str, str, str], dict[str, str]] = {}
-    plain: dict[str, str] = {}
-    unexplained: list[str] = []
-    wrapped = False
-    bare_modules: set[str] = set()
-    for stored in shapes:
-        name, was_wrapped = _unwrap(stored)
-        wrapped |= was_wrapped
-        found = _LORA.match(name) if "lora" in name else None  # most names are plain, and the pattern is slow
-        if found:
-            component, module = _split_component(found["module"])
-            if component is None:
-                bare_modules.add(module)
-            half = "down" if (found["half"] == "A" or "down" in (found["way"], found["linear"])) else "up"
-            pair = halves.setdefault((found["adapter"] or "", component or "", module), {})
-            if pair.setdefault(half, stored) != stored:  # two spellings of one name: nobody can say which was trained
-                unexplained.append(stored)
-        elif _FOREIGN.search(name):
-            unexplained.append(stored)
-        else:
-            plain[stored] = name.replace(".base_layer.", ".")
-    unexplained.extend(_repeated(plain))
-    guessed = guess_component([*plain.values(), *(f"{module}." for module in bare_modules)])
-    if halves:
-        return _adapter(shapes, halves, plain, unexplained, guessed, wrapped)
-    if guessed is None or unexplained:
-        return Weights("unknown", guessed, unexplained=(*unexplained, *plain), flaws=(_strangers([*unexplained, *plain]),))
-    return Weights("full", guessed, frozen=plain)
+    if _are_embeddings(shapes):
+        return Weights("embedding", embeddings={name: name for name in shapes})
+    sorting = _Sorting()
+    for stored, shape in shapes.items():
+        sorting.take(stored, shape)
+    guessed = guess_component([*(n for _, n in sorting.plain.values()), *(f"{module}." for _, _, module in sorting.parts)])
+    plain = _plain(sorting, guessed)
+    adapted = _adapted(sorting, shapes, guessed)
+    if not adapted and not sorting.parts and (sorting.unexplained or not plain):
+        unexplained = (*sorting.unexplained, *plain)
+        return Weights("unknown", unexplained=unexplained, flaws=(_strangers(unexplained),))
+    layout = _layout(sorting)
+    if layout in ("diffusers-lora", "attn-procs", "kohya"):  # such a file holds nothing but adapters
+        owners = {module.component for module in adapted}
+        stray = {stored for stored, name in plain.items() if name.partition(".")[0] in owners}
+        sorting.unexplained += [stored for stored in plain if stored in stray]
+        plain = {stored: name for stored, name in plain.items() if stored not in stray}
+    if sorting.unexplained:
+        sorting.flaws.append(_strangers(sorting.unexplained))
+    return Weights(
+        layout, tuple(adapted), plain, sorting.embeddings, sorting.aside, tuple(sorting.unexplained), tuple(sorting.flaws)
+    )  # fmt: skip
 
 
-def _adapter(
-    shapes: Mapping[str, tuple[int, ...]],
-    halves: Mapping[tuple[str, str, str], Mapping[str, str]],
-    plain: dict[str, str],
-    unexplained: list[str],
-    guessed: str | None,
-    wrapped: bool,
-) -> Weights:
-    flaws = []
-    adapters = sorted({adapter for adapter, _, _ in halves})
-    if len(adapters) > 1:
-        flaws.append(f"it holds {len(adapters)} adapters ({', '.join(adapters)}) and does not say which one is active")
-    pairs = []
-    for (_, component, module), found in halves.items():
-        owner = component or guessed
-        if owner is None:
-            unexplained.extend(found.values())
-        elif len(found) < 2:
-            flaws.append(f"module {module} has only half a LoRA pair ({next(iter(found.values()))})")
-            unexplained.extend(found.values())
-        else:
-            rank, fault = _rank(shapes[found["down"]], shapes[found["up"]])
-            flaws.extend([f"module {module}: {fault}"] if fault else [])
-            pairs.append(LoraPair(owner, module, found["down"], found["up"], rank))
-    if any(component for _, component, _ in halves):
-        layout = "diffusers-lora"
-        unexplained.extend(plain)  # such a file holds nothing but pairs
-        plain = {}
-    else:
-        layout = "accelerate-peft" if plain else ("peft-adapter" if wrapped else "unknown")
-    if unexplained:
-        flaws.append(_strangers(unexplained))
-    pairs.sort(key=lambda pair: (pair.component, pair.module))
-    return Weights(layout, guessed, tuple(pairs), plain or None, tuple(unexplained), tuple(flaws))
+def _layout(sorting: _Sorting) -> str:
+    if not sorting.parts:
+        return "full"
+    if sorting.dumped:
+        return "accelerate-peft"
+    for style, layout in (("kohya", "kohya"), ("legacy", "attn-procs"), ("diffusers", "diffusers-lora")):
+        if style in sorting.styles:
+            return layout
+    return "peft-adapter" if sorting.wrapped or "components" not in sorting.styles else "diffusers-lora"
 
 
-def _repeated(plain: dict[str, str]) -> list[str]:
-    """Takes out of `plain` the stored names that mean the same tensor as one before them, and gives them."""
+def _plain(sorting: _Sorting, guessed: str | None) -> dict[str, str]:
+    """Stored name → `component.name`; a second spelling of the same tensor, and what has no component, become unexplained."""
     first: dict[str, str] = {}
-    repeated = [stored for stored, name in plain.items() if first.setdefault(name, stored) != stored]
-    for stored in repeated:
-        del plain[stored]
-    return repeated
+    plain: dict[str, str] = {}
+    for stored, (component, name) in sorting.plain.items():
+        owner = component or guessed
+        if owner is None or first.setdefault(f"{owner}.{name}", stored) != stored:
+            sorting.unexplained.append(stored)
+        else:
+            plain[stored] = f"{owner}.{name}"
+    return plain
 
 
-def _unwrap(name: str) -> tuple[str, bool]:
-    """The name without what PEFT, DDP and torch.compile put in front, and whether PEFT's prefix was among it."""
-    if not (found := _WRAPPERS.match(name)):
-        return name, False
-    return name[found.end() :], "base_model.model." in found[0]
+def _adapted(sorting: _Sorting, shapes: Mapping[str, Shape], guessed: str | None) -> list[Adapted]:
+    for component in dict.fromkeys(component for _, component, _ in sorting.parts):
+        if len(adapters := sorted({adapter for adapter, owner, _ in sorting.parts if owner == component})) > 1:
+            sorting.flaws.append(f"it holds {len(adapters)} adapters ({', '.join(adapters)}) and does not say which one is active")
+    found = []
+    for key, parts in sorting.parts.items():
+        _, component, module = key
+        owner = component or guess_component([f"{module}."]) or guessed
+        method = sorting.methods.get(key, "lora")
+        fault = _incomplete(method, parts)
+        if owner is None:
+            sorting.unexplained.extend(parts.values())
+        elif fault:
+            sorting.flaws.append(f"module {module} {fault} ({next(iter(parts.values()))})")
+            sorting.unexplained.extend(parts.values())
+        else:
+            rank, fault = _rank(method, {role: shapes[stored] for role, stored in parts.items()})
+            sorting.flaws.extend([f"module {module}: {fault}"] if fault else [])
+            found.append(Adapted(owner, module, method, parts, rank))
+    return sorted(found, key=lambda m: (m.component, m.module))
 
 
-def _split_component(module: str) -> tuple[str | None, str]:
-    """`unet.down_blocks.0` → ("unet", "down_blocks.0"); None for a name that starts inside the component."""
-    head, _, rest = module.partition(".")
-    if head in _COMPONENTS and rest:
-        return head, _unwrap(rest)[0]
-    return None, module
+def _incomplete(method: str, parts: Container[str]) -> str | None:
+    if any(role not in parts for role in _NEEDED[method]):
+        return "has only half a LoRA pair" if method == "lora" else "lacks a factor"
+    if method == "lokr" and not all(f in parts or (f"{f}_a" in parts and f"{f}_b" in parts) for f in ("w1", "w2")):
+        return "lacks a factor"
+    return "has no weights" if method == "full" and not ("diff" in parts or "diff_b" in parts) else None
 
 
-def guess_component(names: Iterable[str]) -> str | None:
-    """Which component has tensors of these names. File names say nothing: Accelerate calls every model `model.safetensors`."""
-    for name in names:
-        for component, heads in (("unet", _UNET_HEADS), ("text_encoder", _TEXT_HEADS), ("transformer", _TRANSFORMER_HEADS)):
-            if name.startswith(heads):
-                return component
-    return None
+def _rank(method: str, shapes: Mapping[str, Shape]) -> tuple[int, str | None]:
+    if method == "lora":
+        down, up = shapes["down"], shapes["up"]
+        if len(down) < 2 or len(up) < 2 or 0 in (*down, *up):
+            return 0, f"its halves have the shapes {list(down)} and {list(up)}"
+        return down[0], None if down[0] == up[1] else f"lora_A has rank {down[0]} and lora_B rank {up[1]}"
+    try:
+        return rank_of(method, {role: shape for role, shape in shapes.items() if role not in BESIDE}), None
+    except Refused as fault:
+        return 0, fault.message
 
 
-def _rank(down: tuple[int, ...], up: tuple[int, ...]) -> tuple[int, str | None]:
-    if len(down) < 2 or len(up) < 2 or 0 in (*down, *up):
-        return 0, f"its halves have the shapes {list(down)} and {list(up)}"
-    if down[0] != up[1]:
-        return down[0], f"lora_A has rank {down[0]} and lora_B rank {up[1]}"
-    return down[0], None
+def _are_embeddings(shapes: Mapping[str, Shape]) -> bool:
+    """Whether these are learned words: one or two small tables whose names are the words, or webui's `emb_params`, `clip_l`, `clip_g`."""
+    return len(shapes) <= 2 and all(
+        1 <= len(shape) <= 2 and 0 not in shape and shape[0] <= (256 if len(shape) == 2 else 8192) and _is_word(name, shape)
+        for name, shape in shapes.items()
+    )
 
 
-def _target(module: str) -> str:
-    parts = module.split(".")
-    return ".".join(parts[-2:]) if parts[-1].isdigit() and len(parts) > 1 else parts[-1]
+def _is_word(name: str, shape: Shape) -> bool:
+    if name in ("emb_params", "clip_l", "clip_g") or (name.startswith("<") and name.endswith(">")):
+        return True
+    return len(shape) == 2 and shape[1] in _TEXT_WIDTHS and bool(name) and "." not in name
 
 
 def _strangers(names: Iterable[str]) -> str:
     names = list(names)
     shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    return f"{len(names)} tensors belong to nothing that is known here: {shown}"
-
-
-def find_module(module: str, names: Container[str]) -> str | None:
-    """What a base calls this module; older text encoders are `text_model.` on disk, newer ones are not."""
-    plain = module.removeprefix("text_model.")
-    return next((m for m in (module, plain, f"text_model.{plain}") if f"{m}.weight" in names), None)
-
-
-def check_fits(weights: Weights, shapes: Mapping[str, tuple[int, ...]], lora_shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Raises Refused if one module of the adapter is not in the base or has other measures; names the first.
-
-    `shapes` are the base component's tensors, `lora_shapes` the checkpoint's. Some module names exist in several architectures, so
-    that "most names match" says nothing.
-    """
-    for pair in weights.pairs:
-        known = find_module(pair.module, shapes)
-        base = shapes[f"{known}.weight"] if known else None
-        if base is None:
-            raise Refused(
-                f"the base model has no module {pair.module}, which the checkpoint adapts",
-                "It was trained on another architecture; give its own base with --base.",
-            )
-        down, up = lora_shapes[pair.down], lora_shapes[pair.up]
-        if (up[0], *down[1:]) != base or len(down) != len(up) or set(up[2:]) - {1}:
-            raise Refused(
-                f"{pair.module} is {list(base)} in the base and {list(up)} · {list(down)} in the checkpoint",
-                "It was trained on another base model; give it with --base.",
-            )
+    kind = " (OFT adapters are not converted: merge it with its own trainer)" if any("oft_" in name for name in names) else ""
+    return f"{len(names)} tensors belong to nothing that is known here{kind}: {shown}"

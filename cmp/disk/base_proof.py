@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cmp.core.fitting import RECOMPUTED, find_tensor
 from cmp.disk.bases import Component
 from cmp.disk.checkpoint import Opened
 from cmp.disk.tensors import cast_bits, read_tensors
@@ -27,23 +28,33 @@ class Comparison:
     def proven(self) -> bool:
         return bool(self.equal) and not (self.differing or self.missing or self.absent)
 
+    @property
+    def related(self) -> bool:
+        """Whether it is this base with some tensors trained further, such as all biases: the same names, and at least half to the bit."""
+        return self.equal >= len(self.differing) > 0 and not (self.missing or self.absent)
 
-def compare_with_base(opened: Opened, base: Component) -> Comparison:
-    """Streams both files once, one tensor of each in memory at a time."""
-    frozen = opened.weights.frozen or {}
-    absent = tuple(sorted(base.names - set(frozen.values())))
-    missing = tuple(stored for stored, name in frozen.items() if base.owner(name) is None)
-    shaped = {s: n for s, n in frozen.items() if (o := base.owner(n)) and o.tensors[n].shape == opened.header.tensors[s].shape}
-    differing = [s for s in frozen if s not in shaped and s not in missing]
+    @property
+    def told(self) -> str:
+        """In words what speaks against it."""
+        groups = (("differ", self.differing), ("are not in the base", self.missing), ("are only in the base", self.absent))
+        return "; ".join(f"{len(names)} {how}, for example {names[0]}" for how, names in groups if names)
+
+
+def compare_with_base(opened: Opened, name: str, base: Component) -> Comparison:
+    """Compares the tensors that a checkpoint has of the component `name`. Streams both once, one tensor of each in memory at a time."""
+    plain = opened.weights.plain_of(name)
+    there = base.header.tensors
+    known = {stored: find_tensor(inner, there) for stored, inner in plain.items()}
+    absent = tuple(sorted(set(there) - set(known.values()) - {n for n in there if n.endswith(RECOMPUTED)}))
+    missing = tuple(stored for stored, inner in known.items() if inner is None)
+    shaped = {s: n for s, n in known.items() if n and there[n].shape == opened.header.tensors[s].shape}
+    differing = [stored for stored in plain if stored not in shaped and stored not in missing]
     equal = 0
-    in_base_order = sorted(shaped, key=lambda s: opened.header.tensors[s].start)
-    for stored, ours in read_tensors(opened.header, in_base_order):
-        name = shaped[stored]
-        owner = base.owner(name)
-        assert owner is not None  # `shaped` holds only names that the base has
-        _, theirs = next(iter(read_tensors(owner, [name])))
+    ordered = sorted(shaped, key=lambda s: (opened.header.tensors[s].file, opened.header.tensors[s].start))
+    theirs = read_tensors(base.header, (shaped[stored] for stored in ordered))
+    for (stored, ours), (inner, values) in zip(read_tensors(opened.header, ordered), theirs, strict=True):
         wanted = opened.header.tensors[stored].dtype
-        if np.array_equal(_bits(ours), _bits(cast_bits(theirs, owner.tensors[name].dtype, wanted))):
+        if np.array_equal(_bits(ours), _bits(cast_bits(values, there[inner].dtype, wanted))):
             equal += 1
         else:
             differing.append(stored)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -10,7 +9,8 @@ from pathlib import Path
 
 from cmp.core.conversion import Base
 from cmp.core.runs import Run
-from cmp.disk.tensors import Header, read_header
+from cmp.disk.shards import open_header
+from cmp.disk.tensors import Header
 from cmp.errors import NotFound, Unreadable
 
 _COMPONENT_FILES = ("diffusion_pytorch_model.safetensors", "model.safetensors")
@@ -18,21 +18,14 @@ _COMPONENT_FILES = ("diffusion_pytorch_model.safetensors", "model.safetensors")
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """One component of a pipeline folder: its folder and the files that hold its tensors."""
+    """One component of a pipeline folder: its folder and the table of its tensors."""
 
     folder: Path
-    headers: tuple[Header, ...]
-
-    def owner(self, name: str) -> Header | None:
-        return next((header for header in self.headers if name in header.tensors), None)
+    header: Header
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        return {name: entry.shape for header in self.headers for name, entry in header.tensors.items()}
-
-    @property
-    def names(self) -> set[str]:
-        return {name for header in self.headers for name in header.tensors}
+        return self.header.shapes
 
 
 def find_base(run: Run, bases: Iterable[Path], given: str | None = None, remembered: str | None = None) -> Base:
@@ -99,24 +92,9 @@ def read_component(base: Path, component: str) -> Component:
     there = [n for name in _COMPONENT_FILES for n in (name, f"{name}.index.json") if os.path.isfile(folder / n)]
     if len(there) > 1:  # the libraries choose differently between them
         raise Unreadable(f"{folder} holds both {there[0]} and {there[1]}: which of them is the model?", "Remove the one that is not.")
-    for name in _COMPONENT_FILES:
-        if os.path.isfile(folder / name):
-            return Component(folder, (read_header(folder / name),))
-        index = folder / f"{name}.index.json"
-        if os.path.isfile(index):
-            return Component(folder, tuple(read_header(folder / shard) for shard in _shards(index)))
+    if there:
+        return Component(folder, open_header(folder / there[0], links=True))
     raise NotFound(f"the base model {base} has no {component} weights", "Give a complete diffusers pipeline folder as --base.")
-
-
-def _shards(index: Path) -> list[str]:
-    try:
-        table = json.loads(index.read_bytes())["weight_map"]
-        names = sorted(set(table.values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as fault:
-        raise Unreadable(f"{index} is no list of shards", "Copy the base model again.") from fault
-    if any(not isinstance(name, str) or "/" in name or "\\" in name or name.startswith(".") for name in names):
-        raise Unreadable(f"{index} names files outside its own folder", "Do not use this folder.")
-    return names
 
 
 def _how(places: tuple[Path, ...]) -> str:

@@ -1,80 +1,95 @@
-"""Reads what one checkpoint folder holds, from names and headers alone."""
+"""Reads what one checkpoint holds, from names and headers alone."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
+from cmp.core.names import guess_component, split_component, unwrap
 from cmp.core.runs import Checkpoint, Stage
 from cmp.core.weights import Weights, read_weights
 from cmp.disk.folders import Folder, list_folder, size_below
-from cmp.disk.tensors import Header, Identity, identify, read_header
-from cmp.errors import CmpError
+from cmp.disk.shards import open_header
+from cmp.disk.tensors import Header, join_headers
+from cmp.errors import CmpError, Unreadable
 
-# In this order: where a folder has both the small LoRA file and the whole wrapped model (diffusers' script before November 2025),
-# the small one holds the same adapter.
-_WEIGHT_FILES = (
-    "pytorch_lora_weights.safetensors",
-    "adapter_model.safetensors",
-    "unet/adapter_model.safetensors",
-    "unet/diffusion_pytorch_model.safetensors",
-    "transformer/diffusion_pytorch_model.safetensors",
-    "model.safetensors",
-)
-_KNOWN_BUT_UNREAD = {
-    "pytorch_model.bin": "its weights are a pickle (pytorch_model.bin), which is not read yet",
-    "pytorch_lora_weights.bin": "its weights are a pickle (pytorch_lora_weights.bin), which is not read yet",
-    "model.safetensors.index.json": "its weights are in several files (model.safetensors.index.json), which is not read yet",
-    "pytorch_model_fsdp.bin": "it is an FSDP checkpoint (pytorch_model_fsdp.bin), which is not read yet",
-    "pytorch_model_fsdp_0": "it is a sharded FSDP checkpoint; merge it with `accelerate merge-weights` first",
-    "zero_to_fp32.py": "it is a DeepSpeed checkpoint; merge it with DeepSpeed's own zero_to_fp32 first",
-}
-
-
-# Accelerate calls the second and further models model_1, model_2 …
-_FURTHER_MODEL = re.compile(r"(?:model|pytorch_model)_[0-9]+(?:\.safetensors|\.bin)(?:\.index\.json)?\Z", re.ASCII)
 TRAINED_PARTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3", "controlnet")
-
-
-def left_aside(file: Path) -> str | None:
-    """Why this weights file is not all of its checkpoint: further models and trained components beside it; None if it is."""
-    inner = file.parent.name in TRAINED_PARTS
-    listing = list_folder(file.parent.parent if inner else file.parent)
-    # in a whole pipeline full parts are no sign of training: they are compared with the base's, see ready.require_same_parts
-    signs = ("adapter_model", "pytorch_lora_weights") if "model_index.json" in listing.files else ("",)
-    more = [name for name in sorted(listing.files) if _FURTHER_MODEL.match(name)]
-    for name in TRAINED_PARTS:
-        if name in listing.folders and not (inner and name == file.parent.name):
-            there = sorted(list_folder(listing.path / name).files)
-            more += [f"{name}/{n}" for n in there if n.startswith(signs) and n.endswith((".safetensors", ".bin"))]
-    return f"it also holds {', '.join(more)}: {file.name} alone would leave that out, and several are not read yet" if more else None
+_PARTS_OF_PIPELINE = (*TRAINED_PARTS, "vae")
+_SMALL = ("pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin")
+_ADAPTER = ("adapter_model.safetensors", "adapter_model.bin")
+_COMPONENT = (
+    "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.safetensors.index.json", "diffusion_pytorch_model.bin",
+    "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",
+)  # fmt: skip
+_OTHERS = ("pytorch_model_fsdp.bin", "lora.safetensors", "lora/lora.safetensors")
+_REFUSED = {
+    "pytorch_model_fsdp_0": "it is a sharded FSDP checkpoint: `accelerate merge-weights FOLDER/pytorch_model_fsdp_0 OUT` makes it readable",
+    "zero_to_fp32.py": "it is a DeepSpeed checkpoint: its own zero_to_fp32.py makes it readable, if you trust it",
+    "mp_rank_00_model_states.pt": "it is a DeepSpeed checkpoint: DeepSpeed's zero_to_fp32.py makes it readable",
+    ".metadata": "it is a sharded torch checkpoint: `python -m torch.distributed.checkpoint.format_utils dcp_to_torch` makes it readable",
+}
+# Accelerate calls the second and further models model_1, model_2 …
+_FURTHER_MODEL = re.compile(r"(?:model|pytorch_model)_([0-9]{1,3})(?:\.safetensors|\.bin)(?:\.index\.json)?\Z", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A checkpoint's weights file with its header and what that says."""
+    """A checkpoint's weights with their table of contents and what that says."""
 
     header: Header
     weights: Weights
 
 
-def open_weights(file: Path) -> Opened:
-    """Header and reading of a weights file; raises Unreadable. A file that has not changed is read once."""
-    return _open_weights(file, identify(file))
+def open_weights(*files: Path) -> Opened:
+    """Header and reading of the files that make up a checkpoint; raises Unreadable or Refused. What has not changed is read once.
+
+    Several files hold several models; each one's tensors get their component's name in front.
+    """
+    return _opened(tuple((file, open_header(file).subject) for file in files))
 
 
-@lru_cache(maxsize=64)  # a page that is open looks at every checkpoint every few seconds
-def _open_weights(file: Path, identity: Identity) -> Opened:
-    header = read_header(file)
-    return Opened(header, read_weights(header.shapes))
+@lru_cache(maxsize=64)
+def _opened(files: tuple[tuple[Path, str], ...]) -> Opened:
+    headers = [(file, open_header(file)) for file, _ in files]
+    joined = headers[0][1] if len(headers) == 1 else join_headers(_prefixed(headers))
+    if len(headers) == 1 and (component := _of_folder(headers[0][0])):
+        joined = join_headers([(f"{component}.", joined)])
+    return Opened(joined, read_weights(joined.shapes))
+
+
+def _of_folder(file: Path) -> str | None:
+    """The component that a folder's name says: `unet_ema/` holds a UNet."""
+    if not file.name.startswith(("diffusion_pytorch_model", "model.", "adapter_model")):
+        return None
+    name = re.sub(r"_(?:ema|non_ema)\Z", "", file.parent.name)
+    return name if name in _PARTS_OF_PIPELINE else None
+
+
+def _prefixed(headers: list[tuple[Path, Header]]) -> Iterator[tuple[str, Header]]:
+    """Each file with its component, which its folder or its names tell; "" where the names say it themselves."""
+    taken: set[str] = set()
+    for file, header in headers:
+        named = {split_component(name)[0] for name in header.tensors}
+        if None not in named:
+            components = {str(name) for name in named}
+        else:
+            guessed = _of_folder(file) or guess_component(unwrap(name)[0] for name in header.tensors)
+            if guessed in taken and guessed == "text_encoder":  # Accelerate numbers models in the order of the pipeline
+                guessed = next((c for c in ("text_encoder_2", "text_encoder_3") if c not in taken), guessed)
+            components = {guessed} if guessed else set()
+        if not components or components & taken:
+            what = f"a second {min(components)}" if components else "a model that nobody can name"
+            raise Unreadable(f"{file} holds {what}", "Several models lie here whose names do not tell which is which.")
+        taken |= components
+        yield "" if None not in named else f"{min(components)}.", header
 
 
 def read_checkpoint(
-    run_id: str, folder: Path, stage: Stage, *, open_file: Callable[[Path], Opened] = open_weights, beside: bool = False
+    run_id: str, folder: Path, stage: Stage, *, open_files: Callable[..., Opened] = open_weights, beside: bool = False
 ) -> Checkpoint:
     """The checkpoint in `folder`. Never raises for what lies on disk: a damaged one comes back with its flaw.
 
@@ -83,28 +98,28 @@ def read_checkpoint(
     draft = Checkpoint(run_id, stage.key, folder, "unknown", "unknown", step=stage.step, epoch=stage.epoch)
     try:
         listing = list_folder(folder)
-        file = find_weights(listing)
-        size = file.stat().st_size if beside and file else size_below(folder)
-        draft = replace(draft, bytes=size, written_at=_written_at(file or folder))
-        if file is None:
-            return replace(draft, flaw=_why_nothing(listing))
-        draft = replace(draft, file=file, path=file if beside else folder)
-        weights = open_file(file).weights
+        files = find_files(listing)
+        size = sum(file.stat().st_size for file in files) if beside and files else size_below(folder)
+        draft = replace(draft, bytes=size, written_at=(files[0] if files else folder).stat().st_mtime)
+        if not files or (refused := next((why for name, why in _REFUSED.items() if name in listing), None)):
+            return replace(draft, flaw=_why_nothing(listing) if not files else refused)
+        draft = replace(draft, file=files[0], more=files[1:], path=files[0] if beside else folder)
+        weights = open_files(*files).weights
+        flaws = (*weights.flaws, *_left_aside(listing, files, weights, open_files))
     except CmpError as fault:
         return replace(draft, flaw=fault.message)
     except OSError as fault:
         return replace(draft, flaw=f"cannot read {folder}: {fault.strerror}")
-    flaw = "; ".join(filter(None, (*weights.flaws, left_aside(file)))) or None
-    return replace(draft, layout=weights.layout, holds=weights.holds, flaw=flaw)
+    return replace(draft, layout=weights.layout, holds=weights.holds, flaw="; ".join(flaws) or None)
 
 
-def read_loose(run_id: str, file: Path, stage: Stage, *, open_file: Callable[[Path], Opened] = open_weights) -> Checkpoint:
+def read_loose(run_id: str, file: Path, stage: Stage, *, open_files: Callable[..., Opened] = open_weights) -> Checkpoint:
     """The checkpoint that is one weights file, as kohya and others write them. Never raises for what lies on disk."""
     draft = Checkpoint(run_id, stage.key, file, "unknown", "unknown", step=stage.step, epoch=stage.epoch)
     try:
         found = file.stat()
         draft = replace(draft, bytes=found.st_size, written_at=found.st_mtime, file=file)
-        weights = open_file(file).weights
+        weights = open_files(file).weights
     except CmpError as fault:
         return replace(draft, flaw=fault.message)
     except OSError as fault:
@@ -113,20 +128,74 @@ def read_loose(run_id: str, file: Path, stage: Stage, *, open_file: Callable[[Pa
 
 
 def find_weights(listing: Folder) -> Path | None:
-    """The file that holds the trained weights, None if there is none of a known name."""
-    for name in _WEIGHT_FILES:
+    """The first file that holds trained weights, None if there is none of a known name."""
+    return next(iter(find_files(listing)), None)
+
+
+def find_files(listing: Folder) -> tuple[Path, ...]:
+    """The files that hold the trained weights, those directly in the folder first; empty if there are none of a known name.
+
+    Where a folder has both a small LoRA file and the whole wrapped model (diffusers' script before November 2025), the small one holds
+    the same adapter. In a whole pipeline an adapter is what was trained, and the full parts around it are the base's.
+    """
+    closed = _closed(listing)
+    inner = [list_folder(listing.path / name) for name in _PARTS_OF_PIPELINE if name in listing.folders and name not in closed]
+    small = _first(listing, (*_SMALL, *_ADAPTER))
+    if "model_index.json" in listing.files:
+        adapters = [file for folder in inner if (file := _first(folder, _ADAPTER))]
+        components = [file for folder in inner if (file := _first(folder, _COMPONENT))]
+        return tuple(([small] if small else []) + adapters or components)
+    own = [small] if small else _dumped(listing)
+    parts = [f for folder in inner if folder.path.name != "vae" and (f := _first(folder, (*_ADAPTER, *_COMPONENT)))]
+    other = _first(listing, _OTHERS)
+    return tuple([*own, *parts] or ([other] if other else []))
+
+
+def _dumped(listing: Folder) -> list[Path]:
+    """The models that lie directly in the folder, as Accelerate dumps and numbers them."""
+    own = _first(listing, _COMPONENT)
+    further = sorted((int(found[1]), name) for name in listing.files if (found := _FURTHER_MODEL.match(name)))
+    return [*([own] if own else []), *_without_doubles([listing.path / name for _, name in further])]
+
+
+def _without_doubles(files: list[Path]) -> list[Path]:
+    """Of `model_1.safetensors` and `model_1.bin` the first."""
+    first: dict[str, Path] = {}
+    for file in sorted(files, key=lambda f: f.suffix, reverse=True):
+        first.setdefault(file.name.partition(".")[0].removeprefix("pytorch_"), file)
+    return sorted(first.values(), key=lambda f: int(f.name.partition(".")[0].rpartition("_")[2]))
+
+
+def _first(folder: Folder, names: tuple[str, ...]) -> Path | None:
+    for name in names:
         head, _, rest = name.rpartition("/")
-        if head in listing.folders:
-            candidate = listing.path / head / rest
+        if head in folder.folders:
+            candidate = folder.path / head / rest
             if os.path.isfile(candidate) and not candidate.is_symlink():  # Path.is_file raises where it may not look
                 return candidate
-        elif not head and rest in listing.files:
-            return listing.path / rest
+        elif not head and rest in folder.files:
+            return folder.path / rest
     return None
 
 
+def _left_aside(listing: Folder, files: tuple[Path, ...], weights: Weights, open_files: Callable[..., Opened]) -> Iterator[str]:
+    """What Accelerate dumped beside a small adapter file that does not hold it. Nothing where no such file was preferred."""
+    for name in _closed(listing):
+        yield f"its folder {name} cannot be read: Permission denied"
+    if files[0].name not in (*_SMALL, *_ADAPTER) or "model_index.json" in listing.files:
+        return
+    for file in _dumped(listing):
+        missing = set(open_files(file).weights.components) - set(weights.components)
+        if missing:
+            yield f"it also holds {file.name}: {files[0].name} alone would leave out its {', '.join(sorted(missing))}"
+
+
+def _closed(listing: Folder) -> list[str]:
+    return [name for name in _PARTS_OF_PIPELINE if name in listing.folders and not os.access(listing.path / name, os.R_OK | os.X_OK)]
+
+
 def _why_nothing(listing: Folder) -> str:
-    for name, why in _KNOWN_BUT_UNREAD.items():
+    for name, why in _REFUSED.items():
         if name in listing:
             return why
     if "model.safetensors" in listing.folders:
@@ -140,7 +209,3 @@ def _why_nothing(listing: Folder) -> str:
     if links := sorted(listing.links):
         return f"its weights may lie behind a link ({links[0]}), and links are not followed"
     return "it holds no weights file of a known name"
-
-
-def _written_at(path: Path) -> float:
-    return path.stat().st_mtime

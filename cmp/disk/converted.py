@@ -24,19 +24,19 @@ def default_target(run: Run, checkpoint: Checkpoint, form: str, within: Path | N
     """The path of a converted form, below `within` (the run's folder unless that cannot be written)."""
     home = within or run.folder
     if form != "pipeline":
-        return home / "converted" / form / f"{run.folder.name}-{_file_key(checkpoint)}.safetensors"
+        return home / "converted" / form / f"{run.name}-{_file_key(checkpoint)}.safetensors"
     if checkpoint.path.parent.name == "checkpoints" and within is None:
-        return home / "checkpoint_pipelines" / checkpoint.path.name
-    return home / "converted" / "pipeline" / _file_key(checkpoint)
+        return home / "checkpoint_pipelines" / (checkpoint.path.stem if checkpoint.path == checkpoint.file else checkpoint.path.name)
+    return home / "converted" / "pipeline" / (f"{run.name}-{_file_key(checkpoint)}" if run.series else _file_key(checkpoint))
 
 
 def _file_key(checkpoint: Checkpoint) -> str:
     return checkpoint.key.replace("/", "_")
 
 
-def converted_forms(run: Run, checkpoint: Checkpoint) -> tuple[tuple[str, Path], ...]:
+def converted_forms(run: Run, checkpoint: Checkpoint, within: Path | None = None) -> tuple[tuple[str, Path], ...]:
     """The forms of this checkpoint that exist at their default place and were made by this program."""
-    targets = ((form, default_target(run, checkpoint, form)) for form in FORMS)
+    targets = ((form, default_target(run, checkpoint, form, within)) for form in FORMS)
     return tuple((form, target) for form, target in targets if is_ours(target))
 
 

@@ -11,13 +11,16 @@ import hashlib
 import json
 import lzma
 import shutil
-import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cmp.errors import BadInput, Locked, NoSpace, NotFound, Refused, Unreadable
+
+if TYPE_CHECKING:
+    import tarfile
 
 ARCHIVE = Path(__file__).resolve().parents[2] / "assets" / "demo" / "demo.tar.xz"
 STAMP = ".demo.json"  # in the working copy: which archive it came from
@@ -125,6 +128,8 @@ def _free_name(path: Path) -> Path:
 
 
 def _unpack(archive: Path, folder: Path) -> None:
+    import tarfile  # not at the top, for the starts at which there is nothing to unpack
+
     if not hasattr(tarfile, "data_filter"):
         raise Refused("this Python unpacks archives without checking their paths", "Use Python 3.10.12, 3.11.4 or newer.")
     try:

@@ -16,10 +16,10 @@ from cmp.core.present import checkpoint_json, path_text, run_json, size_text
 from cmp.core.runs import Checkpoint, Run, plain_text
 from cmp.disk.bases import pipelines_below
 from cmp.disk.folders import list_folder
-from cmp.disk.ready import Answers, open_checkpoint, ready_checkpoint
+from cmp.disk.ready import Answers, open_checkpoint, ready_checkpoint, unlike_lora
 from cmp.disk.scan import scan
 from cmp.disk.store import Store
-from cmp.errors import CmpError
+from cmp.errors import CmpError, NotFound
 
 _PACKAGES = (
     "torch",
@@ -56,16 +56,22 @@ def describe_checkpoint(run: Run, checkpoint: Checkpoint, bases: Iterable[Path],
     types = Counter(entry.dtype for entry in opened.header.tensors.values())
     told["tensors"] = {
         "total": len(opened.header.tensors),
-        "pairs": len(weights.pairs),
-        "frozen": len(weights.frozen or {}),
+        "pairs": len(weights.adapted),
+        "frozen": len([n for n in weights.plain.values() if n.partition(".")[0] in weights.dumped]),
+        "whole": len([n for n in weights.plain.values() if n.partition(".")[0] not in weights.dumped]),
         "types": dict(types),
     }
-    told |= {"component": weights.component, "rank": list(weights.ranks), "targets": list(weights.targets)}
+    told |= {
+        "component": weights.component,
+        "components": list(weights.components),
+        "rank": list(weights.ranks),
+        "targets": list(weights.targets),
+    }
     forms = {}
     for form in FORMS:
         try:
             ready = ready_checkpoint(run, checkpoint, bases, store, given, need_base=form == "pipeline")
-            forms[form] = "can be made" if form == "pipeline" or ready.scale else "not for full weights"
+            forms[form] = (unlike_lora(ready) if form != "pipeline" else None) or "can be made"
             told["scale"] = ready.scale.as_json() if ready.scale else None
             told["base"] = ready.base.as_json() if ready.base else told.get("base")
         except CmpError as fault:
@@ -74,7 +80,11 @@ def describe_checkpoint(run: Run, checkpoint: Checkpoint, bases: Iterable[Path],
 
 
 def why_not_listed(path: Path) -> list[str]:
-    """In words, what a scan makes of a folder."""
+    """In words, what a scan makes of a folder; raises NotFound if there is none."""
+    if not os.path.lexists(path):
+        raise NotFound(f"there is nothing at {path}", "Check the path as this computer knows it.")
+    if os.path.isfile(path):
+        return [plain_text(f"{path} is a file, and runs are folders: `python -m cmp show` tells what a weights file holds")]
     library = scan([path])
     told = [f"{problem.path}: {problem.reason}" for problem in library.problems]
     for run in library.runs:

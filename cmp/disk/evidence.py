@@ -9,20 +9,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cmp.core.conversion import Evidence, same_targets
 from cmp.core.runs import Checkpoint, Run, Setting
+from cmp.core.scale import Evidence, same_targets
 from cmp.disk.checkpoint import Opened
+from cmp.disk.tensors import as_float32, read_tensors
 from cmp.errors import Refused
 
 _ALPHA_KEYS = ("lora_alpha", "alpha", "network_alpha")
 _RANK_KEYS = ("lora_rank", "rank", "r")
 # the settings by which the log of one of diffusers' SD and SDXL LoRA scripts is known; other scripts may log a rank and hide an alpha
 _OF_DIFFUSERS = {"pretrained_model_name_or_path", "train_batch_size", "max_train_steps", "checkpointing_steps"}
-_LORA_KINDS = ("LORA",)
-_MORE_THAN_PAIRS = {
-    "bias": "biases were trained too",
-    "lora_bias": "the adapter has biases",
-    "modules_to_save": "whole modules were trained too",
+_KINDS = ("LORA", "LOHA", "LOKR")
+_ALPHA_OF = {"LOHA": "alpha", "LOKR": "alpha"}
+_NOTHING: tuple[object, ...] = (None, False, "none", [], {})
+_TRAINED_BESIDE = ("bias", "modules_to_save")  # a dump shows them, an adapter file holds them
+_UNREAD = {
     "trainable_token_indices": "token embeddings were trained too",
     "target_parameters": "it adapts bare parameters",
     "layer_replication": "it repeats layers",
@@ -47,16 +48,63 @@ def collect_evidence(run: Run, checkpoint: Checkpoint, opened: Opened, *, alpha_
 
 
 def _evidence(run: Run, checkpoint: Checkpoint, opened: Opened, lenient: bool) -> Iterator[Evidence]:
+    if alphas := _alpha_tensors(opened):
+        yield Evidence(None, None, f"alpha tensors in {opened.header.path.name}", decisive=True, alphas=alphas)
     if header := opened.header.metadata.get("lora_adapter_metadata"):
         yield from _from_header(header, opened, lenient)
-    folder = opened.header.path.parent
-    if config := _adapter_config(folder, lenient):
-        yield _from_config(config, _seen_from(run, folder / "adapter_config.json"), decisive=True)
-    for final in ("lora_weights", "final_pipeline/unet", "."):
+    if not alphas and (told := opened.header.metadata.get("ss_network_alpha")):
+        yield _from_kohya(told, opened, lenient)
+    if why := _folded_by(opened):
+        equal = {module.key: float(module.rank) for module in opened.weights.adapted if module.rank}
+        yield Evidence(None, None, f"{opened.header.path.name}: {why}", decisive=True, alphas=equal)
+    for folder in dict.fromkeys(path.parent for path, _ in opened.header.files):
+        if config := _adapter_config(folder, lenient):
+            yield _from_config(config, _seen_from(run, folder / "adapter_config.json"), opened, decisive=True)
+    own = {path.parent.resolve() for path, _ in opened.header.files}
+    for final in ("lora_weights", "lora_weights/text_encoder", "final_pipeline/unet", "."):
         other = run.folder / final
-        if other.resolve() != folder.resolve() and (config := _adapter_config(other, lenient)):
-            yield _from_config(config, _seen_from(run, other / "adapter_config.json"))
-    yield from _from_hparams(run, checkpoint)
+        if other.resolve() not in own and (config := _adapter_config(other, lenient)):
+            yield _from_config(config, _seen_from(run, other / "adapter_config.json"), opened)
+    if not alphas:
+        yield from _from_hparams(run, checkpoint)
+
+
+def _folded_by(opened: Opened) -> str | None:
+    """Why the file is known to need alpha = rank, None if it is not; each producer is known by what it writes into its own files."""
+    metadata, layout = opened.header.metadata, opened.weights.layout
+    if any("alpha" in module.parts for module in opened.weights.adapted):
+        return None
+    if layout == "attn-procs":
+        return "attention processors of diffusers before 0.17, which have no alpha"
+    if layout == "diffusers-lora" and "cmp_conversion" in metadata:
+        return "converted by this program, which folds alpha into lora_B"
+    if layout == "diffusers-lora" and "ot_branch" in metadata:
+        return "written by OneTrainer in diffusers' names, with alpha folded into lora_B"
+    if layout == "diffusers-lora" and "ai-toolkit" in metadata.get("software", "") and opened.weights.components == ("transformer",):
+        return "written by ai-toolkit, which trains transformers with alpha = rank"
+    return None
+
+
+def _alpha_tensors(opened: Opened) -> dict[str, float]:
+    """`component.module` → the alpha that the file itself holds for it, as kohya's do."""
+    stored = {module.parts["alpha"]: module.key for module in opened.weights.adapted if "alpha" in module.parts}
+    found = {}
+    for name, values in read_tensors(opened.header, stored):
+        numbers = as_float32(values, opened.header.tensors[name].dtype).reshape(-1)
+        if numbers.size != 1:
+            raise Refused(f"{name} holds {numbers.size} numbers, and alpha is one", "The file is damaged; give --alpha X if you know it.")
+        found[stored[name]] = float(numbers[0])
+    return found
+
+
+def _from_kohya(text: str, opened: Opened, lenient: bool) -> Evidence:
+    rank = opened.header.metadata.get("ss_network_dim", "")
+    try:
+        return Evidence(
+            float(text), int(rank) if rank.isdecimal() else None, f"ss_network_alpha in {opened.header.path.name}", decisive=not lenient
+        )
+    except ValueError:
+        raise Refused(f"ss_network_alpha in {opened.header.path.name} is {text[:40]!r}", "If you know alpha, give --alpha X.") from None
 
 
 def _from_header(text: str, opened: Opened, lenient: bool) -> Iterator[Evidence]:
@@ -70,19 +118,17 @@ def _from_header(text: str, opened: Opened, lenient: bool) -> Iterator[Evidence]
         if lenient:
             return
         raise Refused(f"{source} is not JSON: {text[:40]!r}…", "The file is damaged. If you know alpha, give --alpha X.")
-    components = sorted({pair.component for pair in opened.weights.pairs})
+    components = [c for c in opened.weights.components if opened.weights.of(c).adapted]
     told = [c for c in components if f"{c}.lora_alpha" in config]
     if told and told != components and not lenient:
         missing = ", ".join(c for c in components if c not in told)
         raise Refused(f"{source} says nothing of the alpha of {missing}", "If you know alpha, give --alpha X.")
-    for component in components:
+    for component in told:
         own = {key.removeprefix(f"{component}."): value for key, value in config.items() if key.startswith(f"{component}.")}
-        if "lora_alpha" in own:
-            found = _from_config(own, source, decisive=True)
-            mine = replace(opened.weights, pairs=tuple(p for p in opened.weights.pairs if p.component == component))
-            if found.targets is not None and not same_targets(found.targets, mine.targets):
-                raise Refused(f"{source} names other modules of {component} than the file holds", "It may belong to another run.")
-            yield replace(found, targets=None)  # it speaks of this component alone
+        found = _from_config(own, source, opened, decisive=True)
+        if found.targets is not None and not same_targets(found.targets, opened.weights.of(component).targets):
+            raise Refused(f"{source} names other modules of {component} than the file holds", "It may belong to another run.")
+        yield replace(found, targets=None, component=component)
 
 
 def _adapter_config(folder: Path, lenient: bool) -> dict[str, Any] | None:
@@ -107,27 +153,39 @@ def _seen_from(run: Run, file: Path | str) -> str:
     return os.path.relpath(file, run.folder)
 
 
-def _from_config(config: Mapping[str, Any], source: str, decisive: bool = False) -> Evidence:
+def _from_config(config: Mapping[str, Any], source: str, opened: Opened, decisive: bool = False) -> Evidence:
     kind = config.get("peft_type", "LORA")
-    if kind not in _LORA_KINDS:
-        raise Refused(f"{source} is of the kind {kind!r}, which is no plain LoRA", "Only LoRA adapters are converted so far.")
-    for pattern in ("rank_pattern", "alpha_pattern"):
-        if config.get(pattern):
-            raise Refused(f"{source} has a {pattern}: modules differ in scale", "Adapters with patterns are not converted yet.")
-    for key, what in _MORE_THAN_PAIRS.items():
-        if config.get(key) not in (None, False, "none", [], {}):
-            raise Refused(f"{source} has {key} = {config[key]!r}: {what}", "Only plain LoRA adapters are converted so far.")
-    if (start := config.get("init_lora_weights", True)) not in _HARMLESS_STARTS:
+    if kind not in _KINDS:
+        raise Refused(f"{source} is of the kind {kind!r}", f"Adapters of the kinds {', '.join(_KINDS)} are converted.")
+    for key, what in _UNREAD.items():
+        if config.get(key) not in _NOTHING:
+            raise Refused(f"{source} has {key} = {config[key]!r}: {what}", "Merge it with PEFT first, and give the merged model.")
+    start = config.get("init_lora_weights", True)
+    if start not in _HARMLESS_STARTS and decisive and not opened.weights.dumped:
         raise Refused(
             f"{source} says init_lora_weights = {start!r}: it changed the base's own weights, and B·A on the plain base is something else",
-            "Convert it to a plain LoRA with PEFT (path_initial_model_for_weight_conversion) first.",
+            "Convert it with PEFT (path_initial_model_for_weight_conversion), or take a checkpoint that holds the whole model.",
         )
-    if config.get("use_dora"):
-        raise Refused(f"{source} says that this is a DoRA", "DoRA is not converted yet.")
+    _require_what_was_trained(config, source, opened, decisive)
     targets = config.get("target_modules")
     listed = tuple(map(str, targets)) if isinstance(targets, (list, tuple)) else None
-    rslora = bool(config.get("use_rslora"))
-    return Evidence(config.get("lora_alpha"), config.get("r"), source, listed, rslora, decisive)
+    patterns = [value if isinstance(value := config.get(key), dict) else {} for key in ("rank_pattern", "alpha_pattern")]
+    return Evidence(
+        config.get(_ALPHA_OF.get(kind, "lora_alpha")), config.get("r"), source, listed, bool(config.get("use_rslora")), decisive,
+        rank_pattern=patterns[0], alpha_pattern=patterns[1],
+        only_pairs=start in _HARMLESS_STARTS and all(config.get(key) in _NOTHING for key in _TRAINED_BESIDE),
+    )  # fmt: skip
+
+
+def _require_what_was_trained(config: Mapping[str, Any], source: str, opened: Opened, decisive: bool) -> None:
+    """Raises Refused where a config says that more was trained than the file beside it holds."""
+    parts = {role for module in opened.weights.adapted for role in module.parts}
+    missing = [key for key in _TRAINED_BESIDE if config.get(key) not in _NOTHING and not opened.weights.plain]
+    missing += ["use_dora"] if config.get("use_dora") and not {"magnitude", "dora_scale"} & parts else []
+    missing += ["lora_bias"] if config.get("lora_bias") and "up_bias" not in parts else []
+    if decisive and missing:
+        told = ", ".join(f"{key} = {config[key]!r}" for key in missing)
+        raise Refused(f"{source} says {told}, and the file holds nothing of it", "The file is not whole, or the config is another run's.")
 
 
 def _from_hparams(run: Run, checkpoint: Checkpoint) -> Iterator[Evidence]:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
-from cmp.core.runs import Checkpoint, Run
+from cmp.core.runs import Checkpoint, Run, Stage, escape_id, run_id
+from cmp.disk.checkpoint import read_loose
+from cmp.disk.converted import converted_forms
 from cmp.disk.folders import list_folder
-from cmp.disk.scan import read_run
+from cmp.disk.scan import read_folder
 from cmp.errors import CmpError, NotFound
+
+_WEIGHTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 
 
 def locate(target: str) -> tuple[Run, str | None] | None:
@@ -21,25 +26,41 @@ def locate(target: str) -> tuple[Run, str | None] | None:
         return None
     path = Path(os.path.abspath(os.path.expanduser(target)))  # without `..`: X/checkpoint-500/../checkpoint-1000 is 1000
     if not os.path.exists(path):
+        if series := next((run for run in _runs_in(path.parent) if run.series and run.folder / run.series == path), None):
+            return series, None
         raise NotFound(f"there is nothing at {path}", "Check the path, or give an id that `python -m cmp list` shows.")
     # the outermost run that knows the path: RUN/checkpoints and RUN/checkpoints/checkpoint-500 look like runs themselves
     for folder in reversed((path, *list(path.parents)[:4])):
-        run = _run_in(folder)
-        if run is not None and (key := _key_of(run, path)) is not None:
-            return run, key or None
+        for run in _runs_in(folder):
+            if (key := _key_of(run, path)) is not None:
+                return run, key or None
+    if (loose := _loose(path)) is not None:
+        return loose, loose.checkpoints[0].key
+    if several := [run.name for run in _runs_in(path) if run.series]:
+        raise NotFound(f"{path} holds {len(several)} runs", f"Name one, such as {path / several[0]}, or one of its files.")
     raise NotFound(f"{path} is no training run, checkpoint or weights file", "`python -m cmp doctor PATH` says why.")
 
 
-def _run_in(folder: Path) -> Run | None:
+def _runs_in(folder: Path) -> tuple[Run, ...]:
     try:
-        return read_run(list_folder(folder), folder)
+        return read_folder(list_folder(folder), folder).runs
     except (CmpError, OSError):
+        return ()
+
+
+def _loose(path: Path) -> Run | None:
+    """The run that is this one weights file and nothing else in its folder, None if the path is no such file."""
+    if path.suffix.lower() not in _WEIGHTS or not os.path.isfile(path):
         return None
+    name = run_id(path.parent, path.parent)
+    checkpoint = read_loose(name, path, Stage(escape_id(path.stem)))
+    run = Run(name, path.parent, path.parent, "unknown", bytes=checkpoint.bytes, series=path.stem)
+    return replace(run, checkpoints=(replace(checkpoint, converted=converted_forms(run, checkpoint)),))
 
 
 def _key_of(run: Run, path: Path) -> str | None:
     """The key of the checkpoint at `path`, "" if the path is the run itself, None if the run does not know it."""
-    if path == run.folder and run.checkpoints:
+    if path == run.place and run.checkpoints:
         return ""
     return next((checkpoint.key for checkpoint in run.checkpoints if _means(checkpoint, path)), None)
 

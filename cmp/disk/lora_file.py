@@ -18,24 +18,26 @@ from safetensors import safe_open
 from cmp import __version__
 from cmp.core.conversion import GENERATOR, Conversion, ConversionPlan, to_webui_name, whole_metadata
 from cmp.core.progress import Progress
-from cmp.core.weights import Weights
+from cmp.core.scale import Scale
 from cmp.disk.base_proof import Comparison, compare_with_base
 from cmp.disk.bases import read_component
 from cmp.disk.checkpoint import Opened, open_weights
 from cmp.disk.converted import RECORD
-from cmp.disk.tensors import as_float32, digest_tensors, read_tensors, write_tensors
+from cmp.disk.ready import trained_tensors
+from cmp.disk.tensors import as_float32, digest_tensors, read_tensors
+from cmp.disk.writing import write_tensors
 from cmp.errors import Refused
 
 
-def read_folded(opened: Opened, scale: float) -> dict[str, np.ndarray]:
-    """The adapter under diffusers' names as float32, scale folded into lora_B. A few MB, whatever the checkpoint's size."""
-    canonical = opened.weights.canonical
+def read_folded(opened: Opened, scale: Scale) -> dict[str, np.ndarray]:
+    """The adapter under diffusers' names as float32, each module's scale folded into lora_B. A few MB, whatever the checkpoint's size."""
     folded = {}
-    for stored, array in read_tensors(opened.header, canonical):
-        values = as_float32(array, opened.header.tensors[stored].dtype)
-        name = canonical[stored]
-        with np.errstate(over="ignore"):  # an overflow becomes an infinity, which is refused below
-            folded[name] = values * np.float32(scale) if ".lora_B." in name else values
+    for module in opened.weights.adapted:
+        names = module.canonical
+        for stored, array in read_tensors(opened.header, names):
+            values = as_float32(array, opened.header.tensors[stored].dtype)
+            with np.errstate(over="ignore"):  # an overflow becomes an infinity, which is refused below
+                folded[names[stored]] = values * np.float32(scale.of(module.key)) if ".lora_B." in names[stored] else values
     _check_finite(folded)
     return folded
 
@@ -54,20 +56,21 @@ def convert_to_lora(plan: ConversionPlan) -> Generator[Progress, None, Conversio
     scale = plan.scale
     assert scale is not None and plan.checkpoint.file is not None
     yield Progress(0, 3, "reading the adapter")
-    opened = open_weights(plan.checkpoint.file)
+    opened = open_weights(*plan.checkpoint.files)
     checks = []
-    if plan.base and opened.weights.frozen:
+    for name in sorted(opened.weights.dumped):
+        if plan.base is None:
+            checks.append(f"the frozen weights of {name} were NOT compared with a base model: none was given or found")
+            continue
         yield Progress(1, 3, "comparing the frozen weights with the base")
-        comparison = compare_with_base(opened, read_component(plan.base.path, str(opened.weights.component)))
+        comparison = compare_with_base(opened, name, read_component(plan.base.path, name))
         checks.append(require_same_base(comparison, plan.base.id))
         plan = replace(plan, base=replace(plan.base, proof="tensors"))
-    elif opened.weights.frozen:
-        checks.append("the frozen weights were NOT compared with a base model: none was given or found")
-    folded = read_folded(opened, scale.value)
+    folded = read_folded(opened, scale)
     if all(not values.any() for name, values in folded.items() if ".lora_B." in name):
         checks.append("identical to the base model: every lora_B is zero")
     yield Progress(2, 3, "writing and reading back")
-    tensors = _named_for(plan.form, folded, scale.rank)
+    tensors = _named_for(plan.form, folded)
     described = {name: ("F32", values.shape) for name, values in tensors.items()}
     metadata = _metadata(plan, opened, checks)
     write_tensors(plan.target, described, tensors.__getitem__, metadata, lambda draft: _read_back(draft, plan.target, tensors))
@@ -84,25 +87,25 @@ def require_same_base(comparison: Comparison, base_id: str) -> str:
     """The proof in words; raises Refused and names the tensors that speak against it."""
     if comparison.proven:
         return f"all {comparison.equal} frozen tensors equal those of {base_id} to the bit"
-    parts = (("differ", comparison.differing), ("are not in the base", comparison.missing), ("are only in the base", comparison.absent))
-    said = "; ".join(f"{len(names)} {how}, for example {names[0]}" for how, names in parts if names)
     raise Refused(
-        f"the frozen weights are not those of {base_id}: {said}",
-        "It was trained on another base (give it with --base), or more than the LoRA was trained: the LoRA alone would not draw the same.",
+        f"the frozen weights are not those of {base_id}: {comparison.told}",
+        "Give its own base with --base. If more than the LoRA was trained, the LoRA alone would not draw the same: use --to pipeline.",
     )
 
 
-def _named_for(form: str, folded: Mapping[str, np.ndarray], rank: int) -> dict[str, np.ndarray]:
+def _named_for(form: str, folded: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     if form == "lora":
         return dict(folded)
-    named = {to_webui_name(name): values for name, values in folded.items()}
+    several = any(name.startswith("text_encoder_2.") for name in folded)
+    named = {to_webui_name(name, several): values for name, values in folded.items()}
     # such files carry alpha per module and multiply by alpha/rank on loading: with alpha = rank the folded values stay as they are
-    alphas = {name.rsplit(".lora_", 1)[0] + ".alpha" for name in named}
-    return named | {name: np.array(rank, dtype="<f4") for name in alphas}
+    end = ".lora_down.weight"
+    ranks = {name.removesuffix(end): values.shape[0] for name, values in named.items() if name.endswith(end)}
+    return named | {f"{name}.alpha": np.array(rank, dtype="<f4") for name, rank in ranks.items()}
 
 
 def _metadata(plan: ConversionPlan, opened: Opened, checks: list[str]) -> dict[str, str]:
-    record = conversion_record(plan, digest_tensors(opened.header, opened.weights.canonical), opened.weights)
+    record = conversion_record(plan, opened)
     entries: dict[str, object] = {
         "format": "pt",
         "generator": f"{GENERATOR} {__version__}",
@@ -113,8 +116,9 @@ def _metadata(plan: ConversionPlan, opened: Opened, checks: list[str]) -> dict[s
     return whole_metadata(entries)
 
 
-def conversion_record(plan: ConversionPlan, digest: str, weights: Weights) -> dict[str, object]:
+def conversion_record(plan: ConversionPlan, opened: Opened) -> dict[str, object]:
     """What a converted form says of itself: where it came from, by which proof, with which scale."""
+    weights = opened.weights
     return {
         "generator": GENERATOR,
         "version": __version__,
@@ -122,8 +126,8 @@ def conversion_record(plan: ConversionPlan, digest: str, weights: Weights) -> di
         "checkpoint": plan.checkpoint.id,
         "step": plan.checkpoint.step,
         "form": plan.form,
-        "digest": digest,
-        "tensors": {"pairs": len(weights.pairs), "frozen": len(weights.frozen or {}), "unexplained": len(weights.unexplained)},
+        "digest": digest_tensors(opened.header, trained_tensors(opened, plan.whole)),
+        "tensors": {"pairs": len(weights.adapted), "plain": len(weights.plain), "unexplained": len(weights.unexplained)},
         "scale": plan.scale.as_json() if plan.scale else None,
         "scale_folded": True,
         "base": plan.base.as_json() if plan.base else None,

@@ -12,7 +12,7 @@ from cmp.core.conversion import FORMS, ConversionPlan, LeftOut
 from cmp.core.runs import Checkpoint, Run
 from cmp.disk.bases import is_pipeline, read_component
 from cmp.disk.converted import default_target, is_ours, read_record
-from cmp.disk.ready import Answers, Ready, digest_of, ready_checkpoint
+from cmp.disk.ready import Answers, Ready, digest_of, ready_checkpoint, unlike_lora
 from cmp.disk.replacing import cannot_write
 from cmp.disk.store import Store
 from cmp.errors import BadInput, NoSpace, Refused
@@ -37,13 +37,13 @@ def plan_conversion(
     target = output or default_target(run, checkpoint, form, _writable_home(run, store))
     _check_place(run, target, form, output is not None)
     ready = ready_checkpoint(run, checkpoint, bases, store, given, need_base=form == "pipeline")
-    if form != "pipeline" and ready.scale is None:
-        raise Refused(f"{checkpoint.id} is a full fine-tune and holds no LoRA", "Convert it with --to pipeline.")
+    if form != "pipeline" and (why := unlike_lora(ready)):
+        raise Refused(f"{checkpoint.id}: {why}", "Convert it with --to pipeline.")
     there = os.path.lexists(target)
     done = _why_done(target, ready, store) if there and not force else None
     return ConversionPlan(
         run, checkpoint, form, target, ready.opened.weights, ready.scale, ready.base,
-        _bytes(ready, form), done, there and not done, _left_out(ready, form),
+        _bytes(ready, form), done, there and not done, _left_out(ready, form), tuple(dict(ready.whole)),
     )  # fmt: skip
 
 
@@ -55,10 +55,11 @@ def _why_done(target: Path, ready: Ready, store: Store) -> str | None:
             "Another converter may have left the base model there. With --force it is moved to .cmp-trash and made anew.",
         )
     record = read_record(target)
+    wanted = ready.scale.as_json() if ready.scale else {}
     scale = record.get("scale")
-    value = scale.get("value") if isinstance(scale, dict) else None
+    same = isinstance(scale, dict) and all(scale.get(key) == value for key, value in wanted.items() if key != "source")
     # the step may have been trained anew since; of full weights it is not known without reading all of them
-    if ready.scale and (value != ready.scale.value or record.get("digest") != digest_of(ready.opened, store)):
+    if ready.scale and not (same and record.get("digest") == digest_of(ready.opened, store, tuple(dict(ready.whole)))):
         return None
     return "already converted, use --force to redo"
 
@@ -76,16 +77,15 @@ def _check_place(run: Run, target: Path, form: str, named: bool) -> None:
 
 def _writable_home(run: Run, store: Store) -> Path | None:
     """None where the run's own folder can be written, else the place below CMP_HOME that stands in for it."""
-    return None if os.access(run.folder, os.W_OK | os.X_OK) else store.home / "converted-runs" / run.id.replace("/", "__")
+    return None if os.access(run.folder, os.W_OK | os.X_OK) else store.stand_in(run.place)
 
 
 def _bytes(ready: Ready, form: str) -> int:
-    entries = ready.opened.header.tensors
+    weights, entries = ready.opened.weights, ready.opened.header.tensors
     if form != "pipeline":
-        return sum(4 * (entries[n].end - entries[n].start) // _width(entries[n].dtype) for n in ready.opened.weights.canonical)
+        return sum(4 * (entries[n].end - entries[n].start) // _width(entries[n].dtype) for n in weights.canonical)
     assert ready.base is not None
-    components = {pair.component for pair in ready.opened.weights.pairs} or {str(ready.opened.weights.component)}
-    return sum(header.identity.size for name in components for header in read_component(ready.base.path, name).headers)
+    return sum(read_component(ready.base.path, name).header.bytes for name in weights.components)
 
 
 def _width(dtype: str) -> int:
@@ -94,10 +94,11 @@ def _width(dtype: str) -> int:
 
 def _left_out(ready: Ready, form: str) -> tuple[LeftOut, ...]:
     weights = ready.opened.weights
-    if weights.layout != "accelerate-peft":
-        return ()
+    aside = [LeftOut(name, why) for name, why in weights.aside.items()]
+    alphas = [LeftOut(m.parts["alpha"], "alpha: folded into the weights") for m in weights.adapted if "alpha" in m.parts]
     why = "frozen: the base model has it" if form != "pipeline" else "frozen: taken from the base model, which it equals"
-    return tuple(LeftOut(name, why) for name in weights.frozen or {})
+    frozen = weights.dumped - set(dict(ready.whole))
+    return (*aside, *alphas, *(LeftOut(name, why) for name, inner in weights.plain.items() if inner.partition(".")[0] in frozen))
 
 
 def check_space(plans: Iterable[ConversionPlan]) -> None:

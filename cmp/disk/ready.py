@@ -8,16 +8,20 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from cmp.core.conversion import Base, Evidence, Scale, resolve_scale, same_targets
+from cmp.core.conversion import Base
+from cmp.core.fitting import check_fits
 from cmp.core.runs import Checkpoint, Run
-from cmp.core.weights import Weights, check_fits
+from cmp.core.scale import Evidence, Scale, resolve_scale, same_targets
+from cmp.core.weights import Weights
 from cmp.disk.base_proof import Comparison, compare_with_base
 from cmp.disk.bases import Component, find_base, is_pipeline, pipelines_below, read_component
 from cmp.disk.checkpoint import TRAINED_PARTS, Opened, open_weights
 from cmp.disk.evidence import collect_evidence
 from cmp.disk.store import Store, subject_of
-from cmp.disk.tensors import Header, digest_tensors, identify
+from cmp.disk.tensors import digest_tensors, identify
 from cmp.errors import CmpError, NotFound, Refused, Unreadable
+
+_METHODS = {"loha": "LoHa", "lokr": "LoKr", "full": "full differences"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +34,21 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A checkpoint that can be used. `scale` is None for full weights, which have none."""
+    """A checkpoint that can be used. `scale` is None where nothing has one, as in full weights.
+
+    `whole` are the components that no LoRA file can carry, each with the reason: they are replaced by the merged ones.
+    """
 
     checkpoint: Checkpoint
     opened: Opened
     scale: Scale | None
     base: Base | None
+    whole: tuple[tuple[str, str], ...] = ()
 
     def digest(self, store: Store) -> str:
         """Digest of the trained tensors and the scale they are used with."""
-        raw = digest_of(self.opened, store)
-        return hashlib.sha256(f"{raw}*{self.scale.value if self.scale else 1}".encode()).hexdigest()
+        raw = digest_of(self.opened, store, tuple(dict(self.whole)))
+        return hashlib.sha256(f"{raw}*{self.scale.fingerprint if self.scale else 1}".encode()).hexdigest()
 
 
 def ready_checkpoint(
@@ -48,35 +56,79 @@ def ready_checkpoint(
 ) -> Ready:
     """Reads one checkpoint's header and everything that speaks about it; raises what stands against using it.
 
-    With `need_base` a base must be found, and a full dump must equal it. Without, the base is taken if it is there; where it is not,
-    an adapter config of the run must say that nothing but the LoRA was trained, since nothing else shows it.
+    With `need_base` a base must be found, and a full dump is compared with it. Without, the base is taken if it is there; where it is
+    not, an adapter config of the run must say that nothing but the LoRA was trained, since nothing else shows it.
     """
     opened = open_checkpoint(checkpoint)
     remembered = remembered_answers(run, store)
     places = tuple(bases)
-    scale, evidence = _scale(run, checkpoint, opened, given.alpha, remembered.alpha) if opened.weights.pairs else (None, ())
+    scale, evidence = _scale(run, checkpoint, opened, given.alpha, remembered.alpha) if opened.weights.adapted else (None, ())
     base: Base | None
     try:
         base = find_base(run, places, given.base, remembered.base)
     except NotFound:
-        base = _base_by_tensors(opened, places, store) if not given.base else None
+        base = _base_otherwise(opened, places, store) if not given.base else None
         unproven = pipeline_around(opened) is not None or not _holds_only_lora(opened.weights, evidence)
         if base is None and (need_base or given.base or unproven):
             raise
+    whole = _not_attachable(opened.weights) | _said_to_be_whole(opened.weights, evidence)
     if base is not None:
         require_same_parts(opened, base, store)
-        base = prove_base(opened, base, store) if need_base else base
-    if base is not None:
+        if need_base:
+            base, trained = prove_base(opened, base, store)
+            whole = {**trained, **whole}
         require_fit(opened, base)
-    return Ready(checkpoint, opened, scale, base)
+    return Ready(checkpoint, opened, scale, base, tuple(sorted(whole.items())))
+
+
+def _not_attachable(weights: Weights) -> dict[str, str]:
+    """Component → why no LoRA file can carry what was trained of it."""
+    whole = {}
+    for name in weights.components:
+        mine = weights.of(name)
+        strange = [m for m in mine.adapted if not m.attachable]
+        if strange:
+            kind = _METHODS.get(strange[0].method, "more than a pair of matrices")
+            whole[name] = f"{len(strange)} modules are adapted by {kind}, the first is {strange[0].module}"
+        elif mine.plain and name not in weights.dumped:
+            first = next(iter(mine.plain.values()))
+            whole[name] = f"{len(mine.plain)} tensors were trained whole, the first is {first}"
+    return whole
+
+
+def _said_to_be_whole(weights: Weights, evidence: tuple[Evidence, ...]) -> dict[str, str]:
+    """The dumped components of which a config says that more than LoRA pairs was trained."""
+    told = {}
+    for name in weights.dumped:
+        mine = weights.of(name)
+        for e in evidence:
+            if not e.only_pairs and e.rank in mine.ranks and (e.targets is None or same_targets(e.targets, mine.targets)):
+                told[name] = f"{e.source} says that more than LoRA pairs was trained"
+    return told
+
+
+def unlike_lora(ready: Ready) -> str | None:
+    """Why no LoRA file can hold what was trained, None if one can."""
+    if ready.opened.weights.embeddings:
+        return "it is a learned word and holds no LoRA"
+    for name, why in ready.whole:
+        return f"no LoRA file can carry its {name}: {why}"
+    return None if ready.opened.weights.adapted else "it is a full fine-tune and holds no LoRA"
+
+
+def trained_tensors(opened: Opened, whole: Iterable[str] = ()) -> dict[str, str]:
+    """Stored name → diffusers' name of all that was trained; of a dump taken `whole` that is every tensor."""
+    taken = set(whole)
+    dumped = {stored: name for stored, name in opened.weights.plain.items() if name.partition(".")[0] in taken}
+    return opened.weights.canonical | dumped
 
 
 def require_fit(opened: Opened, base: Base) -> None:
     """Raises Refused if the adapter's modules are not those of the base, so that no file is made that fits nothing."""
-    for name in sorted({pair.component for pair in opened.weights.pairs}):
-        shapes = read_component(base.path, name).shapes
-        mine = tuple(pair for pair in opened.weights.pairs if pair.component == name)
-        check_fits(replace(opened.weights, pairs=mine), shapes, opened.header.shapes)
+    for name in opened.weights.components:
+        mine = opened.weights.of(name)
+        if mine.adapted:
+            check_fits(mine, read_component(base.path, name).shapes, opened.header.shapes)
 
 
 def _scale(
@@ -95,17 +147,19 @@ def _scale(
 
 def _holds_only_lora(weights: Weights, evidence: tuple[Evidence, ...]) -> bool:
     """Whether it is known without a base that nothing but LoRA pairs was trained. A dump alone does not show it: biases may have been."""
-    if not (weights.frozen and weights.pairs):
-        return True
-    configs = (e for e in evidence if e.targets is not None)  # only adapter configs list targets, and one with more than LoRA was refused
-    return any(e.rank in weights.ranks and same_targets(e.targets or (), weights.targets) for e in configs)
+    for name in weights.dumped:
+        mine = weights.of(name)
+        configs = (e for e in evidence if e.targets is not None and e.only_pairs)  # only adapter configs list targets
+        if not any(e.rank in mine.ranks and same_targets(e.targets or (), mine.targets) for e in configs):
+            return False
+    return True
 
 
 def open_checkpoint(checkpoint: Checkpoint) -> Opened:
     """The weights of a checkpoint, read anew; raises Unreadable or Refused with its flaw."""
     if checkpoint.file is None:
         raise Unreadable(f"{checkpoint.id}: {checkpoint.flaw}", "Choose another checkpoint, or wait until it is whole.")
-    opened = open_weights(checkpoint.file)
+    opened = open_weights(*checkpoint.files)
     # the scan also looks at what lies beside the file: a second trained model, for example
     if flaw := "; ".join(opened.weights.flaws) or checkpoint.flaw:
         raise Refused(f"{checkpoint.id}: {flaw}", "It cannot be used without leaving something out unexplained.")
@@ -114,7 +168,7 @@ def open_checkpoint(checkpoint: Checkpoint) -> Opened:
 
 def remembered_answers(run: Run, store: Store) -> Answers:
     """What was answered for this run before."""
-    known = store.get("answers", subject_of(run.folder))
+    known = store.get("answers", subject_of(run.place))
     if not isinstance(known, dict):
         return Answers()
     return Answers(known.get("alpha"), known.get("base"))
@@ -125,7 +179,7 @@ def remember_answers(run: Run, store: Store, given: Answers) -> None:
     before = remembered_answers(run, store)
     alpha = before.alpha if given.alpha is None else given.alpha
     base = before.base if given.base is None else given.base
-    store.put("answers", subject_of(run.folder), {"alpha": alpha, "base": base})
+    store.put("answers", subject_of(run.place), {"alpha": alpha, "base": base})
 
 
 def pipeline_around(opened: Opened) -> Path | None:
@@ -136,67 +190,77 @@ def pipeline_around(opened: Opened) -> Path | None:
 
 
 def require_same_parts(opened: Opened, base: Base, store: Store) -> None:
-    """The other parts of a trained pipeline must be the base's, since the base's are what is drawn with; raises Refused."""
+    """Around an adapter in a trained pipeline the other parts must be the base's, since those are drawn with; raises Refused."""
     pipeline = pipeline_around(opened)
-    for name in TRAINED_PARTS if pipeline else ():
-        if pipeline is None or name == opened.weights.component or not (pipeline / name).is_dir():
+    if pipeline is None or pipeline == base.path:
+        return
+    for name in TRAINED_PARTS:
+        if name in opened.weights.components or not (pipeline / name).is_dir():
             continue
-        theirs = read_component(base.path, name)
-        for header in read_component(pipeline, name).headers:
-            subject = "|".join(f"{h.path}|{h.identity}" for h in (header, *theirs.headers))
-            if first := store.remembered("same-part", subject, partial(_first_other, header, name, theirs)):
-                told = f"{pipeline.name} was trained in its {name} too: {first} is not the base's"
-                raise Refused(told, "Give the pipeline itself as --base, or the base that it was trained on.")
+        ours, theirs = read_component(pipeline, name), read_component(base.path, name)
+        subject = f"{ours.header.subject}|{theirs.header.subject}"
+        if first := store.remembered("same-part", subject, partial(_first_other, ours, name, theirs)):
+            told = f"{pipeline.name} was trained in its {name} too: {first} is not the base's"
+            raise Refused(told, "Give the pipeline itself as --base, or the base that it was trained on.")
 
 
-def _first_other(header: Header, name: str, theirs: Component) -> str:
+def _first_other(ours: Component, name: str, theirs: Component) -> str:
     """The first tensor that the base does not have to the bit, "" if there is none."""
-    names = theirs.names
-    alike = ((n, (n, n.removeprefix("text_model."), f"text_model.{n}")) for n in header.tensors)  # transformers 5 dropped that part
-    frozen = {n: next((m for m in several if m in names), n) for n, several in alike}
-    comparison = compare_with_base(Opened(header, Weights("full", name, frozen=frozen)), theirs)
+    whole = Opened(ours.header, Weights("full", plain={inner: f"{name}.{inner}" for inner in ours.header.tensors}))
+    comparison = compare_with_base(whole, name, theirs)
     return next(iter((*comparison.differing, *comparison.missing)), "")
 
 
-def digest_of(opened: Opened, store: Store) -> str:
-    """SHA-256 of the trained tensors, computed once per file and remembered."""
-    subject = f"{opened.header.path}|{opened.header.identity}"
-    return store.remembered("tensors-digest", subject, lambda: digest_tensors(opened.header, opened.weights.canonical))
+def digest_of(opened: Opened, store: Store, whole: tuple[str, ...] = ()) -> str:
+    """SHA-256 of the trained tensors, of the components taken `whole` of all; computed once per file and remembered."""
+    dumped = [name for name in sorted(whole) if name in opened.weights.dumped]
+    names = trained_tensors(opened, dumped)
+    subject = "|".join((opened.header.subject, *dumped))
+    return store.remembered("tensors-digest", subject, lambda: digest_tensors(opened.header, names))
 
 
-def prove_base(opened: Opened, base: Base, store: Store) -> Base:
-    """The base with its proof: "tensors" where the checkpoint holds the whole model, else as it came. Raises Refused."""
-    if opened.weights.layout != "accelerate-peft":
-        return base
-    comparison = _compare(opened, base.path, store)
-    if not comparison["proven"]:
-        raise Refused(
-            f"the frozen weights of {opened.header.path.parent.name} are not those of {base.id}: {comparison['told']}",
-            "It was trained on another base, or more than the LoRA was trained. Give its own base with --base.",
-        )
-    return replace(base, proof="tensors", source=f"{base.source}; all {comparison['equal']} frozen tensors equal")
+def prove_base(opened: Opened, base: Base, store: Store) -> tuple[Base, dict[str, str]]:
+    """The base with its proof: "tensors" where the checkpoint holds whole models that equal it, else as it came; and by component what
+    was trained of it besides the adapter. Raises Refused where it is another base.
+    """
+    equal, trained = 0, {}
+    for name in sorted(opened.weights.dumped):
+        comparison = _compare(opened, name, base.path, store)
+        if comparison["proven"]:
+            equal += int(str(comparison["equal"]))
+        elif comparison["related"]:
+            trained[name] = f"more than its adapter was trained: {comparison['told']}"
+        else:
+            raise Refused(
+                f"the frozen weights of {opened.header.path.parent.name} are not those of {base.id}: {comparison['told']}",
+                "It was trained on another base. Give its own base with --base.",
+            )
+    if not opened.weights.dumped:
+        return base, {}
+    told = f"all {equal} frozen tensors equal" if not trained else "most tensors equal, and those that were trained are the checkpoint's"
+    return replace(base, proof="tensors", source=f"{base.source}; {told}"), trained
 
 
-def _compare(opened: Opened, base: Path, store: Store) -> dict[str, object]:
-    component = read_component(base, str(opened.weights.component))
-    files = "|".join(f"{header.path}|{header.identity}" for header in component.headers)
-    subject = f"{opened.header.path}|{opened.header.identity}|{files}"
-    return store.remembered("base-proof", subject, lambda: _told(compare_with_base(opened, component)))
+def _compare(opened: Opened, name: str, base: Path, store: Store) -> dict[str, object]:
+    component = read_component(base, name)
+    subject = f"{name}|{opened.header.subject}|{component.header.subject}"
+    return store.remembered("base-proof-2", subject, lambda: _told(compare_with_base(opened, name, component)))
 
 
 def _told(comparison: Comparison) -> dict[str, object]:
-    groups = (("differ", comparison.differing), ("are not in the base", comparison.missing), ("are only in the base", comparison.absent))
-    told = "; ".join(f"{len(names)} {how}, for example {names[0]}" for how, names in groups if names)
-    return {"proven": comparison.proven, "equal": comparison.equal, "told": told}
+    return {"proven": comparison.proven, "related": comparison.related, "equal": comparison.equal, "told": comparison.told}
 
 
-def _base_by_tensors(opened: Opened, places: tuple[Path, ...], store: Store) -> Base | None:
-    """The pipeline among those at hand that a full dump proves to be its base."""
-    if opened.weights.layout != "accelerate-peft":
+def _base_otherwise(opened: Opened, places: tuple[Path, ...], store: Store) -> Base | None:
+    """The pipeline at hand that full dumps prove to be their base, or the whole trained pipeline that the weights lie in."""
+    around = pipeline_around(opened)
+    if around is not None and not opened.weights.adapted:
+        return Base(around.name, around, "tensors", "the checkpoint is a whole pipeline")
+    if not opened.weights.dumped:
         return None
     for folder in pipelines_below(places):
         try:
-            if _compare(opened, folder, store)["proven"]:
+            if all(_compare(opened, name, folder, store)["proven"] for name in opened.weights.dumped):
                 return Base(folder.name, folder, "tensors", f"found by its tensors in {folder}")
         except CmpError:
             continue  # a pipeline that cannot be read is not this checkpoint's base as far as anyone can tell

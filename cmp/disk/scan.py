@@ -1,10 +1,15 @@
-"""Finds every run below the given folders. Only names and headers are read; nothing is followed out of the roots."""
+"""Finds every run below the given folders. Only names and headers are read; nothing is followed out of the roots.
+
+A run's id is the path of its folder below the root. Where a folder holds the files of several runs (see `trainers/loose.py`) each is
+called `FOLDER/NAME` by the name of its files, with `~files` behind it if a folder of that name lies there too; `Run.folder` stays the
+folder that is really there.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cmp.core.runs import Checkpoint, Library, Problem, Run, Setting, run_id, with_unique_ids, with_unique_keys
@@ -12,11 +17,15 @@ from cmp.disk.converted import converted_forms
 from cmp.disk.folders import Folder, list_folder, size_below
 from cmp.disk.logs.curves import read_latest
 from cmp.disk.logs.match import LogFolder, Tracker, logs_of_run
-from cmp.disk.trainers import accelerate
+from cmp.disk.trainers import accelerate, ai_toolkit, loose, onetrainer, simpletuner, textual_inversion
+from cmp.disk.trainers.configs import without_repeats
+from cmp.disk.trainers.found import Found
 from cmp.errors import CmpError
 
 DEEPEST = 8  # levels below a root; runs lie two or three deep
 _NEVER_RUNS = {"checkpoints", "checkpoint_pipelines", "converted", "validation", "samples", "sample", "__pycache__", "node_modules"}
+# In this order: the first that says "mine" has the folder, and only loose files beside it may be further runs.
+_READERS = (ai_toolkit.recognise, onetrainer.recognise, textual_inversion.recognise, simpletuner.recognise, accelerate.recognise)
 SharedLogs = dict[Path, tuple[Tracker, ...]]
 _BASE_KEYS = ("pretrained_model_name_or_path", "base_model", "base")
 
@@ -35,10 +44,19 @@ def scan(roots: Iterable[Path]) -> Library:
     return Library(with_unique_ids(_without_claimed_logs(runs)), tuple(problems))
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The runs in one folder. Its folders `claimed`, and with `whole` all of them, are no places for further runs."""
+
+    runs: tuple[Run, ...] = ()
+    claimed: frozenset[str] = frozenset()
+    whole: bool = False
+
+
 def _below(path: Path, root: Path, depth: int, problems: list[Problem], shared: SharedLogs) -> Iterator[Run]:
     try:
         folder = list_folder(path)
-        run = read_run(folder, root, shared)
+        reading = read_folder(folder, root, shared)
     except CmpError as fault:
         problems.append(Problem(path, fault.message))
         return
@@ -48,21 +66,21 @@ def _below(path: Path, root: Path, depth: int, problems: list[Problem], shared: 
     except RecursionError:
         problems.append(Problem(path, "its files are nested too deeply"))
         return
-    if run is not None and any(checkpoint.file != checkpoint.path or checkpoint.path.parent != path for checkpoint in run.checkpoints):
-        yield run
+    yield from (run for run in reading.runs if run.checkpoints or reading.whole)
+    if reading.whole:
         return
     inner: list[Run] = []
     if depth < DEEPEST:
-        for name in sorted(folder.folders):
+        for name in sorted(folder.folders - reading.claimed):
             if not name.startswith(".") and name not in _NEVER_RUNS:
                 inner.extend(_below(path / name, root, depth + 1, problems, shared))
-    if run is None and (unread := _unread_weights(folder)):
+    if not reading.runs and (unread := _unread_weights(folder)):
         problems.append(Problem(path, f"weights of a layout that is not read yet: {', '.join(unread[:3])}{' …' if unread[3:] else ''}"))
-    if run is not None and not run.checkpoints and _is_one_log(run, inner):
-        inner = []  # RUN/logs/TRACKER before the first checkpoint: the run is RUN, as it will be called afterwards
-    # a loose weights file hides no runs beside it; logs alone are a run only if no run below is the one they belong to
-    if run is not None and (run.checkpoints or not inner):
-        yield run
+    for run in reading.runs:
+        if not run.checkpoints and _is_one_log(run, inner):
+            inner = []  # RUN/logs/TRACKER before the first checkpoint: the run is RUN, as it will be called afterwards
+        if not run.checkpoints and not inner:  # logs alone are a run only if no run below is the one they belong to
+            yield run
     yield from inner
 
 
@@ -77,43 +95,54 @@ def _is_one_log(run: Run, inner: list[Run]) -> bool:
     return len({file.parent for file in run.logs}) == 1 and not any(below.checkpoints for below in inner)
 
 
-def read_run(folder: Folder, root: Path, shared: SharedLogs | None = None) -> Run | None:
-    """The run in one folder, None if there is none; nothing below it is searched for further runs."""
+def read_folder(folder: Folder, root: Path, shared: SharedLogs | None = None) -> Reading:
+    """The runs in one folder; nothing below it is searched for further ones."""
     name = run_id(folder.path, root)
-    found = accelerate.recognise(name, folder)
-    if found is None and not _has_logs(folder):
-        return None
-    logs = logs_of_run(folder.path, shared)
-    if found is None:
-        found = accelerate.Found("unknown", ())
-        if not logs:
-            return None
-    settings = _settings(logs)
-    checkpoints = with_unique_keys(found.checkpoints)
+    found = next((mine for read in _READERS if (mine := read(name, folder))), ())
+    found += loose.recognise(name, folder, found)
+    if found:
+        logs = (logs_of_run(folder.path, shared, each.sessions, alone=each.series is None) for each in found)
+        runs = tuple(_run(folder, root, each, its) for each, its in zip(found, logs, strict=True))
+        return Reading(runs, frozenset().union(*(each.claimed for each in found)), any(each.whole for each in found))
+    only_logs = logs_of_run(folder.path, shared) if _has_logs(folder) else ()
+    return Reading((_run(folder, root, Found("unknown", (), whole=False), only_logs),)) if only_logs else Reading()
+
+
+def _run(folder: Folder, root: Path, found: Found, logs: tuple[LogFolder, ...]) -> Run:
+    settings = without_repeats(_settings(logs), found.settings)
+    starts = tuple({k: Setting(v, str(file)) for k, v in values.items()} for log in logs for file, values in log.starts)
     images = {sample.step: sample.path for sample in reversed(found.samples)}
-    files = tuple(file for log in logs for file in log.event_files)
+    files = (*(file for log in logs for file in log.event_files), *found.logs)
     latest = read_latest(files)
     run = Run(
-        id=name,
+        id=_id(folder, root, found.series),
         folder=folder.path,
         root=root,
         trainer=found.trainer,
         base_model=_base_model(settings),
         settings=settings,
-        starts=tuple({k: Setting(v, str(file)) for k, v in values.items()} for log in logs for file, values in log.starts),
+        starts=starts or ({},),
         logs=files,
         samples=found.samples,
-        bytes=size_below(folder.path),
+        bytes=size_below(folder.path) if found.whole else sum(c.bytes for c in found.checkpoints),
         last_loss=latest.loss if latest else None,
         last_logged=latest.wall_time if latest else None,
         warnings=found.warnings,
+        series=found.series,
     )
-    return replace(run, checkpoints=tuple(_finished(run, c, images) for c in checkpoints))
+    return replace(run, checkpoints=tuple(_finished(run, c, images) for c in with_unique_keys(found.checkpoints)))
+
+
+def _id(folder: Folder, root: Path, series: str | None) -> str:
+    if series is None:
+        return run_id(folder.path, root)
+    return run_id(folder.path / series, root) + ("~files" if series in folder.folders else "")
 
 
 def _finished(run: Run, checkpoint: Checkpoint, images: dict[int, Path]) -> Checkpoint:
     image = images.get(checkpoint.step) if checkpoint.step is not None else None
-    return replace(checkpoint, image=image, converted=converted_forms(run, checkpoint))
+    checkpoint = replace(checkpoint, run_id=run.id, image=image)
+    return replace(checkpoint, converted=converted_forms(run, checkpoint))
 
 
 def _has_logs(folder: Folder) -> bool:

@@ -5,6 +5,7 @@ One SQLite file. Nothing in it is needed to read a run: deleting it loses names 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sqlite3
@@ -13,8 +14,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar, cast
-
-from filelock import FileLock, Timeout
 
 from cmp.core.runs import plain_text
 from cmp.errors import Refused
@@ -37,15 +36,9 @@ class Store:
         with self._lock:
             if self._connection is None:
                 try:
-                    self.home.mkdir(parents=True, exist_ok=True)
-                    # switching to WAL does not wait for others as all else does, so two processes that begin at once take turns
-                    with FileLock(self.home / "state.lock", timeout=10):
-                        connection = sqlite3.connect(self.home / "state.db", timeout=10, check_same_thread=False, isolation_level=None)
-                        connection.execute("PRAGMA journal_mode=WAL")
-                        connection.execute(_SCHEMA)
-                except (OSError, sqlite3.Error, Timeout) as fault:
+                    self._connection = _connect(self.home)
+                except (OSError, sqlite3.Error) as fault:  # filelock's Timeout is an OSError
                     raise Refused(f"cannot keep state in {self.home}: {fault}", "Set CMP_HOME to a folder that can be written.") from fault
-                self._connection = connection
             try:
                 yield self._connection
             except sqlite3.Error as fault:
@@ -86,6 +79,24 @@ class Store:
     def cell_path(self, key: str) -> Path:
         """Where the picture of a cell lies, whether it has been drawn or not."""
         return self.home / "cells" / key[:2] / f"{key}.png"
+
+    def stand_in(self, place: Path) -> Path:
+        """Where converted forms go of a run (by its `place`) whose folder cannot be written. Runs of the same name have one each."""
+        digest = hashlib.sha256(subject_of(place).encode()).hexdigest()
+        return self.home / "converted-runs" / f"{place.name[:60]}-{digest[:12]}"  # 255 bytes at most
+
+
+def _connect(home: Path) -> sqlite3.Connection:
+    home.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(home / "state.db", timeout=10, check_same_thread=False, isolation_level=None)
+    if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        from filelock import FileLock  # not at the top: it costs more than opening a store that is there
+
+        # switching to WAL does not wait for others as all else does, so two processes that begin at once take turns
+        with FileLock(home / "state.lock", timeout=10):
+            connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute(_SCHEMA)
+    return connection
 
 
 def subject_of(folder: Path) -> str:

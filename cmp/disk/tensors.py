@@ -1,4 +1,4 @@
-"""Reads tensors out of a safetensors file without loading the rest, and writes such files so that either the old or the new one exists.
+"""Reads tensors out of weights files without loading the rest.
 
 The header is read here rather than by the safetensors library because a scan must say *what* is wrong with a file ("1.5 of 3.2 GB are
 there") and because the byte offsets are what lets a few MB of LoRA be read out of gigabytes. Format:
@@ -12,8 +12,9 @@ import json
 import math
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from io import FileIO
 from operator import attrgetter
 from pathlib import Path
@@ -21,7 +22,6 @@ from typing import Any
 
 import numpy as np
 
-from cmp.disk.replacing import replacing
 from cmp.errors import Unreadable
 
 LONGEST_HEADER = 100_000_000  # bytes; the library's own limit
@@ -32,17 +32,19 @@ NUMPY_TYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "F8_E4M3": "|u1", "F8_E5M2": "|u1", "F8_E8M0": "|u1", "C64": "<c8",
     "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1", "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "|u1", "BOOL": "|b1",
 }  # fmt: skip
-_WIDTHS = {name: np.dtype(kind).itemsize for name, kind in NUMPY_TYPES.items()}  # bytes
+FLOATS = frozenset(("F64", "F32", "F16", "BF16"))
+WIDTHS = {name: np.dtype(kind).itemsize for name, kind in NUMPY_TYPES.items()}  # bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Where one tensor lies: `start` and `end` count bytes from the beginning of the file."""
+    """Where one tensor lies: `start` and `end` count bytes from the beginning of the file, `file` says which of the header's files."""
 
     dtype: str
     shape: tuple[int, ...]
     start: int
     end: int
+    file: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +63,26 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The table of contents of one safetensors file."""
+    """The table of contents of one weights file, or of several that together make a checkpoint: `others` are those beside `path`."""
 
     path: Path
     tensors: Mapping[str, Entry]
     metadata: Mapping[str, str]
     identity: Identity
+    others: tuple[tuple[Path, Identity], ...] = ()
+
+    @property
+    def files(self) -> tuple[tuple[Path, Identity], ...]:
+        return ((self.path, self.identity), *self.others)
+
+    @property
+    def subject(self) -> str:
+        """What facts about these very files are remembered under."""
+        return "|".join(f"{path}|{identity}" for path, identity in self.files)
+
+    @property
+    def bytes(self) -> int:
+        return sum(identity.size for _, identity in self.files)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -165,7 +181,7 @@ def _entries(path: Path, table: dict[str, Any], origin: int, size: int) -> dict[
             start, end = described["data_offsets"]
             numbers = (*shape, start, end)
             whole = {*map(type, numbers)} == {int} and min(numbers) >= 0 and max(numbers) < 1 << 63 and len(shape) <= _MOST_AXES
-            width = _WIDTHS.get(dtype)
+            width = WIDTHS.get(dtype)
             name.encode()  # JSON can spell halves of surrogate pairs, which no encoding takes
         except (TypeError, KeyError, ValueError) as fault:
             raise Unreadable(f"{path} describes tensor {name[:80]!r} wrongly", "The file is damaged; copy it again.") from fault
@@ -194,22 +210,49 @@ def _check_layout(path: Path, entries: dict[str, Entry], origin: int, size: int)
         raise Unreadable(f"{path} has {size - reached:,} bytes behind its last tensor", "The file is damaged; copy it again.")
 
 
+def join_headers(parts: Iterable[tuple[str, Header]]) -> Header:
+    """One table of contents over several files. Each comes with what to put in front of its tensors' names ("" or `text_encoder.`)."""
+    files: list[tuple[Path, Identity]] = []
+    tensors: dict[str, Entry] = {}
+    metadata: dict[str, str] = {}
+    for prefix, header in parts:
+        for name, entry in header.tensors.items():
+            if f"{prefix}{name}" in tensors:
+                raise Unreadable(f"{prefix}{name} is in two files, the second is {header.path}", "Nobody can say which was trained.")
+            tensors[f"{prefix}{name}"] = replace(entry, file=len(files) + entry.file)
+        files.extend(header.files)
+        metadata = {**header.metadata, **metadata}
+    return Header(files[0][0], tensors, metadata, files[0][1], tuple(files[1:]))
+
+
 def read_tensors(header: Header, names: Iterable[str]) -> Iterator[tuple[str, np.ndarray]]:
     """Yields the named tensors one at a time, each a fresh array in its stored type (bfloat16 as its bits, see NUMPY_TYPES).
 
-    Raises Unreadable if the file has been replaced or has changed since its header was read.
+    Raises Unreadable if a file has been replaced or has changed since its header was read.
     """
-    try:
-        with open(header.path, "rb", buffering=0, opener=_without_waiting) as file:
-            _check_same(header, file.fileno())
-            for name in names:
-                yield name, _read_tensor(header, file, header.tensors[name])
-            _check_same(header, file.fileno())
-    except OSError as fault:
-        raise Unreadable(f"cannot read {header.path}: {fault.strerror}", "It may have been removed; look again.") from fault
+    opened: dict[int, FileIO] = {}
+    with ExitStack() as closing:
+        for name in names:
+            entry = header.tensors[name]
+            path, identity = header.files[entry.file]
+            try:
+                if entry.file not in opened:
+                    opened[entry.file] = closing.enter_context(open(path, "rb", buffering=0, opener=_without_waiting))
+                    _check_same(path, identity, opened[entry.file].fileno())
+                array = _read_tensor(path, opened[entry.file], entry)
+            except OSError as fault:
+                raise Unreadable(f"cannot read {path}: {fault.strerror}", "It may have been removed; look again.") from fault
+            yield name, array
+        for index, file in opened.items():
+            _check_same(*header.files[index], file.fileno())
 
 
-def _read_tensor(header: Header, file: FileIO, entry: Entry) -> np.ndarray:
+def read_tensor(header: Header, name: str) -> np.ndarray:
+    """One tensor, see read_tensors."""
+    return next(iter(read_tensors(header, [name])))[1]
+
+
+def _read_tensor(path: Path, file: FileIO, entry: Entry) -> np.ndarray:
     array: np.ndarray = np.empty(entry.shape, NUMPY_TYPES[entry.dtype])
     if not array.nbytes:
         return array
@@ -219,22 +262,22 @@ def _read_tensor(header: Header, file: FileIO, entry: Entry) -> np.ndarray:
     while got < wanted.nbytes:  # one call gives at most 2 GiB
         more = file.readinto(wanted[got:].data)
         if not more:
-            raise Unreadable(f"{header.path} became shorter while it was read", "Look again when nothing writes to it.")
+            raise Unreadable(f"{path} became shorter while it was read", "Look again when nothing writes to it.")
         got += more
     return array
 
 
-def _check_same(header: Header, descriptor: int) -> None:
+def _check_same(path: Path, identity: Identity, descriptor: int) -> None:
     now = os.fstat(descriptor)
-    if Identity(now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns) != header.identity:
-        raise Unreadable(f"{header.path} has changed since it was looked at", "Try again when nothing writes to it.")
+    if Identity(now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns) != identity:
+        raise Unreadable(f"{path} has changed since it was looked at", "Try again when nothing writes to it.")
 
 
 def as_float32(array: np.ndarray, dtype: str) -> np.ndarray:
     """The values as float32, exact for every floating type that is not wider."""
     if dtype == "BF16":
         return (array.astype("<u4") << 16).view("<f4")
-    if dtype in ("F32", "F16", "F64"):
+    if dtype in FLOATS:
         return array.astype("<f4", copy=False)
     raise Unreadable(f"tensors of type {dtype} hold no weights that can be computed with here", "Save the LoRA in a float type.")
 
@@ -260,40 +303,3 @@ def digest_tensors(header: Header, names: Mapping[str, str]) -> str:
         total.update(f"{names[stored]}\0{entry.dtype}\0{entry.shape}\0".encode())
         total.update(array.tobytes())
     return total.hexdigest()
-
-
-def write_tensors(
-    target: Path,
-    described: Mapping[str, tuple[str, tuple[int, ...]]],
-    read: Callable[[str], np.ndarray],
-    metadata: Mapping[str, str],
-    check: Callable[[Path], object] = lambda draft: None,
-) -> None:
-    """Writes one safetensors file, tensor by tensor, and syncs it; memory is that of the largest tensor.
-
-    `described` gives type and shape of every tensor; `read(name)` its values in that type. `check(draft)` sees the whole file before it
-    takes its name, and raises what stands against it. Raises NoSpace, and BadInput for a place that cannot be written.
-    """
-    table: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
-    # widest types first, then by name: the library's own order, which keeps every tensor aligned to its type
-    ordered = sorted(described, key=lambda n: (-_WIDTHS[described[n][0]], n))
-    reached = 0
-    for name in ordered:
-        dtype, shape = described[name]
-        size = math.prod(shape) * _WIDTHS[dtype]
-        table[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [reached, reached + size]}
-        reached += size
-    head = json.dumps(table, separators=(",", ":"), ensure_ascii=False).encode()
-    head += b" " * (-len(head) % 8)
-    with replacing(target) as draft:
-        with open(draft, "wb") as file:
-            file.write(len(head).to_bytes(8, "little") + head)
-            for name in ordered:
-                dtype, shape = described[name]
-                array = read(name)
-                if array.shape != shape or array.dtype != np.dtype(NUMPY_TYPES[dtype]):
-                    raise ValueError(f"{name} was to be {dtype} {shape} and came as {array.dtype} {array.shape}")
-                file.write(np.ascontiguousarray(array).data)
-            file.flush()
-            os.fsync(file.fileno())
-        check(draft)

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from cmp import __version__
 from cmp.core.grids import Cell, Fault, Tile
 from cmp.core.infotext import to_infotext
+from cmp.disk.bases import read_component
 from cmp.disk.checkpoint import Opened
 from cmp.disk.lora_file import read_folded
+from cmp.disk.merging import merge
 from cmp.disk.ready import Ready, digest_base
 from cmp.disk.store import Store
-from cmp.disk.tensors import as_float32, read_tensors
+from cmp.disk.tensors import FLOATS, as_float32, read_tensors
 from cmp.engine.device import choose_device, choose_dtype, circumstances
 from cmp.engine.paint import paint
 from cmp.engine.pipeline import WornPipeline
@@ -35,14 +38,14 @@ class Studio:
     device_name: str
     _folder: Path | None = None
     _digest: str = ""
-    _rounded: tuple[str, str] | None = None
+    _rounded: tuple[tuple[str, str], ...] = ()
     _worn: WornPipeline | None = field(default=None, repr=False)
 
     @property
     def device(self) -> torch.device:
         return choose_device(self.device_name)
 
-    def pipeline(self, folder: Path, digest: str = "", rounded: tuple[str, str] | None = None) -> WornPipeline:
+    def pipeline(self, folder: Path, digest: str = "", rounded: tuple[tuple[str, str], ...] = ()) -> WornPipeline:
         """The pipeline of this base, loaded if it is not the one at hand."""
         if self._worn is None or (self._folder, self._digest, self._rounded) != (folder, digest, rounded):
             self._worn = None  # lets the old one go before the new one comes
@@ -87,8 +90,10 @@ def _draw_cell(cell: Cell, ready: Ready, studio: Studio, store: Store, gpu: Abst
     assert ready.base is not None
     digest = ready.digest(store) if cell.checkpoint else None
     base = digest_base(ready.base.path, store)
-    rounded = rounding(ready.opened) if cell.checkpoint else None
-    key = cell.key(digest, studio.circumstances() | {"base": base} | ({"rounded": " ".join(rounded)} if rounded else {}))
+    rounded = rounding(ready) if cell.checkpoint else ()
+    told = {"rounded": " ".join(map(" ".join, rounded))} if rounded else {}
+    form = {"form": "merged"} if cell.checkpoint and ready.whole else {}
+    key = cell.key(digest, studio.circumstances() | {"base": base} | told | form)
     path = store.cell_path(key)
     tile = Tile(cell, key, path, base=ready.base.as_json())
     if path.is_file():
@@ -107,14 +112,18 @@ def _draw_cell(cell: Cell, ready: Ready, studio: Studio, store: Store, gpu: Abst
     return replace(tile, seconds=round(seconds, 3))
 
 
-def rounding(opened: Opened) -> tuple[str, str] | None:
-    """The component whose frozen weights were rounded for training, and to which type; None where they are as wide as a base's."""
-    types = {opened.header.tensors[stored].dtype for stored in opened.weights.frozen or {}} if opened.weights.pairs else set()
-    if types <= {"F32"}:
-        return None
-    if types not in ({"BF16"}, {"F16"}):
-        raise Refused(f"the frozen weights are of the types {', '.join(sorted(types))}", "Such a base cannot be held here.")
-    return str(opened.weights.component), types.pop()
+def rounding(ready: Ready) -> tuple[tuple[str, str], ...]:
+    """The components whose frozen weights were rounded for training, each with the type; those that are taken whole bring their own."""
+    weights, entries = ready.opened.weights, ready.opened.header.tensors
+    rounded = []
+    for name in sorted(weights.dumped - set(dict(ready.whole))):
+        types = {entries[stored].dtype for stored in weights.plain_of(name)}
+        if types <= {"F32"}:
+            continue
+        if types not in ({"BF16"}, {"F16"}):
+            raise Refused(f"the frozen weights are of the types {', '.join(sorted(types))}", "Such a base cannot be held here.")
+        rounded.append((name, types.pop()))
+    return tuple(rounded)
 
 
 def dress(worn: WornPipeline, cell: Cell, ready: Ready, digest: str | None) -> None:
@@ -122,15 +131,29 @@ def dress(worn: WornPipeline, cell: Cell, ready: Ready, digest: str | None) -> N
     if cell.checkpoint is None or digest is None:
         worn.wear_nothing()
         return
-    weights = ready.opened.weights
-    if ready.scale is not None:
-        worn.wear_lora(digest, read_folded(ready.opened, ready.scale.value), cell.strength)
-        return
-    if cell.strength != 1:
-        raise Refused(f"{cell.checkpoint.id} is a full fine-tune, which has no strength {cell.strength:g}", "Draw it at strength 1.")
-    canonical = weights.canonical
-    state = {}
-    for stored, array in read_tensors(ready.opened.header, canonical):
-        values = as_float32(array, ready.opened.header.tensors[stored].dtype)
-        state[canonical[stored].split(".", 1)[1]] = torch.from_numpy(values)
-    worn.wear_component(digest, str(weights.component), state)
+    weights, opened = ready.opened.weights, ready.opened
+    if weights.embeddings:
+        tables = ((weights.embeddings[stored], torch.from_numpy(v)) for stored, v in _read_float32(opened, weights.embeddings))
+        worn.wear_words(digest, dict(tables))
+    elif ready.whole or not weights.adapted:
+        assert ready.base is not None
+        worn.wear_components(f"{digest}*{cell.strength}", _merged(ready, cell.strength))
+    else:
+        assert ready.scale is not None
+        worn.wear_lora(digest, read_folded(opened, ready.scale), cell.strength)
+
+
+def _read_float32(opened: Opened, names: Iterable[str]) -> Iterator[tuple[str, np.ndarray]]:
+    for stored, values in read_tensors(opened.header, names):
+        yield stored, as_float32(values, opened.header.tensors[stored].dtype)
+
+
+def _merged(ready: Ready, strength: float) -> dict[str, dict[str, torch.Tensor]]:
+    """Every component that the checkpoint changes, whole, under the base's names."""
+    assert ready.base is not None
+    states = {}
+    for name in ready.opened.weights.components:
+        merged = merge(ready.opened, name, read_component(ready.base.path, name), ready.scale, strength)
+        kinds = {tensor: dtype for tensor, (dtype, _) in merged.described.items()}
+        states[name] = {n: torch.from_numpy(as_float32(merged.read(n), kind)) for n, kind in kinds.items() if kind in FLOATS}
+    return states

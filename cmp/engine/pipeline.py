@@ -13,6 +13,7 @@ import torch
 from diffusers import DiffusionPipeline
 from peft.tuners.lora import LoraLayer
 
+from cmp.core.fitting import RECOMPUTED, find_tensor
 from cmp.engine.device import choose_dtype, realign
 from cmp.errors import Refused, Unreadable
 
@@ -25,19 +26,20 @@ class WornPipeline:
     `wear(...)` replaces what was worn before. `worn` is the digest of the worn weights, None while it is the base model alone.
     """
 
-    def __init__(self, folder: Path, device: torch.device, rounded: tuple[str, str] | None = None) -> None:
+    def __init__(self, folder: Path, device: torch.device, rounded: tuple[tuple[str, str], ...] = ()) -> None:
         self.device = device
         self.dtype = choose_dtype(device)
         self.pipe = load_pipeline(folder, self.dtype)
-        if rounded:  # the base as it was trained on: rounded, and held in the type that is drawn in
-            for parameter in getattr(self.pipe, rounded[0]).parameters():
-                parameter.data = parameter.data.to({"BF16": torch.bfloat16, "F16": torch.float16}[rounded[1]]).to(self.dtype)
+        for name, kind in rounded:  # the base as it was trained on: rounded, and held in the type that is drawn in
+            for parameter in getattr(self.pipe, name).parameters():
+                parameter.data = parameter.data.to({"BF16": torch.bfloat16, "F16": torch.float16}[kind]).to(self.dtype)
         self.pipe.to(device)
         for component in self._modules().values():
             realign(component)
         self.worn: str | None = None
         self._pairs: dict[str, tuple[int, ...]] = {}
-        self._own: dict[str, torch.nn.Module] = {}
+        self._own: dict[str, dict[str, torch.Tensor]] = {}  # the base's own tensors of the components that are replaced now
+        self._words = False
         self.base_scheduler = type(self.pipe.scheduler)
         self.scheduler_config = dict(self.pipe.scheduler.config)
 
@@ -97,35 +99,72 @@ class WornPipeline:
         for name, parameter in adapter_tensors(self._modules()).items():
             parameter.copy_(torch.from_numpy(folded[name]))
 
-    def wear_component(self, digest: str, component: str, state: Mapping[str, torch.Tensor]) -> None:
-        """Replaces a whole component, as a full fine-tune needs; strict, so that every tensor is used and none is missing."""
+    def wear_components(self, digest: str, states: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
+        """Replaces every tensor of the components in `states` (component → name → float32 values); strict, so that every tensor is used
+        and none is missing, and each is read back out of the model.
+        """
         if self.worn == digest:
             return
         self.wear_nothing()
         if self._pairs:
             self._take_off()
-        base = getattr(self.pipe, component)
-        self._own[component] = base
-        fresh = type(base).from_config(base.config) if hasattr(type(base), "from_config") else type(base)(base.config)
+        for component, state in states.items():
+            model = self._modules().get(component)
+            if model is None:
+                raise Refused(f"the base model has no {component}", "It cannot be drawn with this base; give another with --base.")
+            self._own[component] = dict(model.state_dict())
+            self._replace(component, model, state)
+        self.worn = digest
+
+    def _replace(self, component: str, model: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+        inside = model.state_dict()
+        found = {find_tensor(name, inside) or name: values.to(self.device, self.dtype) for name, values in state.items()}
+        named = {name: values for name, values in found.items() if not name.endswith(RECOMPUTED) or name in inside}
         try:
-            fresh.load_state_dict(dict(state), strict=True)
+            model.load_state_dict(named, strict=True, assign=True)
         except RuntimeError as fault:
             raise Refused(
                 f"these weights are not a {component} of this base model: {str(fault)[:300]}", "Give its own base with --base."
             ) from fault
-        fresh.to(self.device, self.dtype).eval().requires_grad_(False)
-        realign(fresh)
-        for name, landed in fresh.state_dict().items():
-            if not torch.equal(landed.cpu(), state[name].to(self.dtype)):
+        realign(model)
+        for name, landed in model.state_dict().items():
+            if not torch.equal(landed, named[name]):
                 raise Refused(f"{component}.{name} did not land in the model", "This is a fault of ours; please report it.")
-        setattr(self.pipe, component, fresh)
-        self.worn = digest
 
     def _restore_components(self) -> None:
-        for name, base in self._own.items():
-            setattr(self.pipe, name, base)
+        for component, own in self._own.items():
+            self._modules()[component].load_state_dict(own, strict=True, assign=True)
             self.worn = None
         self._own.clear()
+        if self._words:
+            self.pipe.unload_textual_inversion()
+            self._words, self.worn = False, None
+
+    def wear_words(self, digest: str, tables: Mapping[str, torch.Tensor]) -> None:
+        """Gives the text encoder learned words (word → rows × width), and reads each row back out of it."""
+        if self.worn == digest:
+            return
+        self.wear_nothing()
+        if self._pairs:
+            self._take_off()
+        for word, rows in tables.items():
+            try:
+                self.pipe.load_textual_inversion({word: rows.to(self.dtype)}, token=word)
+                self._words = True
+            except (ValueError, RuntimeError, KeyError, TypeError, AttributeError) as fault:
+                raise Refused(f"diffusers cannot take the word {word!r}: {fault}", "It was learned with another text encoder.") from fault
+            self._prove_word(word, rows)
+        self.worn = digest
+
+    def _prove_word(self, word: str, rows: torch.Tensor) -> None:
+        table = self.pipe.text_encoder.get_input_embeddings().weight
+        rows = rows if rows.ndim == 2 else rows[None]
+        for index, row in enumerate(rows):
+            number = self.pipe.tokenizer.convert_tokens_to_ids(word if index == 0 else f"{word}_{index}")
+            if not torch.equal(table[number].detach().cpu(), row.to(table.dtype)):
+                raise Refused(
+                    f"row {index} of the word {word!r} did not land in the text encoder", "This is a fault of ours; please report it."
+                )
 
 
 def plain_name(name: str) -> str:
@@ -133,16 +172,20 @@ def plain_name(name: str) -> str:
     return re.sub(r"\A(text_encoder(?:_[23])?\.)text_model\.", r"\1", name)
 
 
-def adapter_tensors(modules: Mapping[str, torch.nn.Module]) -> dict[str, torch.nn.Parameter]:
+def adapter_tensors(modules: Mapping[str, torch.nn.Module]) -> dict[str, torch.Tensor]:
     """Every adapter tensor that is really in the model, under diffusers' names."""
     found = {}
     for component, model in modules.items():
         for name, module in model.named_modules():
-            if isinstance(module, LoraLayer):
-                for half in ("lora_A", "lora_B"):
-                    for adapter, layer in getattr(module, half).items():
-                        suffix = "" if adapter == ADAPTER else f".{adapter}"
-                        found[plain_name(f"{component}.{name}.{half}{suffix}.weight")] = layer.weight
+            if not isinstance(module, LoraLayer):
+                continue
+            for half in ("lora_A", "lora_B", "lora_magnitude_vector"):
+                for adapter, layer in getattr(module, half).items():
+                    suffix = "" if adapter == ADAPTER else f".{adapter}"
+                    whole = plain_name(f"{component}.{name}.{half}{suffix}")
+                    found[whole if half == "lora_magnitude_vector" else f"{whole}.weight"] = layer.weight
+                    if getattr(layer, "bias", None) is not None:
+                        found[f"{whole}.bias"] = layer.bias
     return found
 
 

@@ -10,11 +10,11 @@ import gradio as gr
 
 from cmp import viewer
 from cmp.core.axes import parse_axis, parse_whole_axis
-from cmp.core.conversion import parse_alpha
 from cmp.core.grids import SCHEDULERS, GridSpec, Prompt, Sampling, Tile
 from cmp.core.runs import Checkpoint, Library, Run, Sample, validation_prompts
+from cmp.core.scale import parse_alpha
 from cmp.disk.ready import Answers
-from cmp.errors import BadInput, NotFound
+from cmp.errors import BadInput, NotFound, sentences
 from cmp.jobs import Job
 from cmp.ui.faults import cancelling, told
 from cmp.ui.runs_tab import RunsTab
@@ -223,12 +223,12 @@ def grid_status(job: Job) -> tuple[str, bool]:
     reused = sum(tile.reused for tile in tiles)
     lines = [f"{job.state}: {len(tiles) - len(faults)} of {job.total} cells drawn" + (f", {reused} of them earlier" if reused else "")]
     if faults:
-        lines.append(f"{len(faults)} could not be drawn: {faults[0].error} {faults[0].hint}")
+        lines.append(f"{len(faults)} could not be drawn: {sentences(faults[0].error, faults[0].hint)}")
     ask = any("--base" in fault.hint or "--alpha" in fault.hint for fault in faults)
     if ask:
         lines.append("Which base model, which alpha? Say so under “Base model and alpha” and press Draw again.")
     if job.error:
-        lines.append(f"{job.error.message} {job.error.hint}")
+        lines.append(job.error.told)
     return "\n".join(lines), ask
 
 

@@ -20,7 +20,7 @@ def told(handler: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return handler(*values)
         except CmpError as fault:
-            raise gr.Error(f"{fault.message}. {fault.hint}", title=fault.title, duration=15, print_exception=False) from None
+            raise gr.Error(fault.told, title=fault.title, duration=15, print_exception=False) from None
 
     return answer
 

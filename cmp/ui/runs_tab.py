@@ -133,7 +133,7 @@ def plan_text(plans: list[ConversionPlan], faults: list[CmpError]) -> str:
         parts += sorted(scales)
     if done := len(plans) - len(due):
         parts.append(f"{done} already converted")
-    parts += [f"not possible: {fault.message} {fault.hint}" for fault in faults]
+    parts += [f"not possible: {fault.told}" for fault in faults]
     return " · ".join(parts)
 
 
@@ -197,9 +197,9 @@ def conversion_text(job: Job) -> str:
     if not job.over and job.progress:
         lines.append(job.progress.what)
     lines += [f"{item.checkpoint} → {item.output} ({size_text(item.bytes)}): {'; '.join(item.checks)}" for item in converted]
-    lines += [f"{item.checkpoint}: {item.error.message} {item.error.hint}" for item in failed]
-    lines += [f"{fault.message} {fault.hint}" for fault in faults]
-    lines += [f"{job.error.message} {job.error.hint}"] if job.error else []
+    lines += [f"{item.checkpoint}: {item.error.told}" for item in failed]
+    lines += [fault.told for fault in faults]
+    lines += [job.error.told] if job.error else []
     return "\n".join(lines)
 
 

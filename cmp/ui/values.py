@@ -11,8 +11,9 @@ import numpy as np
 
 from cmp.core.curves import LossCurve, smooth, thin
 from cmp.core.grids import Cell, GridSpec, Tile
-from cmp.core.present import loss_text, size_text, steps_text
+from cmp.core.present import alias_text, loss_text, size_text, steps_text
 from cmp.core.runs import Checkpoint, Library, Run, Sample, validation_prompts
+from cmp.errors import sentences
 
 Names = Callable[[Run | Checkpoint], str]
 MOST_POINTS = 1500  # per line: more than a screen has pixels
@@ -57,7 +58,6 @@ def checkpoints_table(run: Run | None, name_of: Names, ticked: Sequence[str], th
     first = {s.path: s for s in run.samples} if run else {}
     for c in run.checkpoints if run else ():
         forms = ", ".join(form for form, _ in c.converted)
-        also = ", ".join(alias.rpartition("@")[2] for alias in c.aliases)
         name = name_of(c)
         rows.append(
             {
@@ -71,7 +71,7 @@ def checkpoints_table(run: Run | None, name_of: Names, ticked: Sequence[str], th
                     c.holds,
                     {"text": size_text(c.bytes), "sort": c.bytes},
                     forms or "–",
-                    f"same weights as {also}" if also else "",
+                    f"same weights as {alias_text(c)}" if c.aliases else "",
                 ],
             }
         )
@@ -169,7 +169,7 @@ def _cell(tile: Tile, row: int, column: int) -> dict[str, Any]:
     if tile.base:
         details += [["base", f"{tile.base['id']} (proof: {tile.base['proof']}; {tile.base['source']})"]]
     if tile.fault:
-        reason = f"{tile.fault.error} {tile.fault.hint}".strip()
+        reason = sentences(tile.fault.error, tile.fault.hint)
         return {
             "r": row,
             "c": column,

@@ -1,4 +1,7 @@
-"""The verbs. Page, command line and REST all call these and nothing below them; the store, the jobs and the one GPU belong here."""
+"""The verbs. Page, command line and REST all call these and nothing below them; the store, the jobs and the one GPU belong here.
+
+What only one verb needs is imported in it: `list` has nobody wait for what converts, draws or describes.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cmp.core.conversion import Conversion, ConversionPlan
-from cmp.core.grids import Cell, GridSpec, Tile
 from cmp.core.progress import Progress
 from cmp.core.runs import Checkpoint, Run
-from cmp.disk.describe import describe_machine, why_not_listed
-from cmp.disk.planning import check_space, make_way, plan_conversion
 from cmp.disk.ready import Answers, Ready, ready_checkpoint
 from cmp.errors import BadInput, CmpError, NotFound, Refused
 from cmp.jobs import Jobs
@@ -22,6 +21,8 @@ from cmp.settings import Settings
 from cmp.workbench.shelf import Curves, Shelf
 
 if TYPE_CHECKING:
+    from cmp.core.conversion import Conversion, ConversionPlan
+    from cmp.core.grids import Cell, GridSpec, Tile
     from cmp.engine.draw import Studio
 
 __all__ = ["Curves", "FailedConversion", "Workbench"]
@@ -46,6 +47,8 @@ class Workbench(Shelf):
 
     def doctor(self, path: Path | None = None) -> dict[str, object]:
         """Why a folder is not listed, or what this machine can do."""
+        from cmp.disk.describe import describe_machine, why_not_listed
+
         if path is not None:
             return {"why": why_not_listed(Path(os.path.abspath(os.path.expanduser(path))))}
         from cmp.engine.device import describe_devices
@@ -67,10 +70,14 @@ class Workbench(Shelf):
         self, run: Run, checkpoint: Checkpoint, form: str, given: Answers = Answers(), *, output: Path | None = None, force: bool = False
     ) -> ConversionPlan:
         """The same for a checkpoint that has been found already."""
+        from cmp.disk.planning import plan_conversion
+
         return plan_conversion(run, checkpoint, form, self.bases, self.store, given, output=output, force=force)
 
     def convert(self, plan: ConversionPlan) -> Generator[Progress, None, Conversion]:
         """Carries out a plan; raises NoSpace before the first byte if the result does not fit."""
+        from cmp.disk.planning import check_space, make_way
+
         check_space([plan])
         if not plan.replaces and os.path.lexists(plan.target):
             raise Refused(f"{plan.target} has appeared since the conversion was planned", "Another process may have made it; plan again.")
@@ -94,6 +101,8 @@ class Workbench(Shelf):
 
         What the user said of scale and base is remembered for the run once a conversion with it has come out well.
         """
+        from cmp.disk.planning import check_space
+
         plans = [plan for plan in plans if not plan.done]
         check_space(plans)
         for done, plan in enumerate(plans):

@@ -14,8 +14,8 @@ from pathlib import Path
 from cmp.core.curves import LossCurve
 from cmp.core.runs import Checkpoint, Library, Run, Sample, display_name
 from cmp.disk.alias import merge_same_weights
+from cmp.disk.converted import converted_forms
 from cmp.disk.demo import Demo, open_demo
-from cmp.disk.describe import describe_checkpoint, describe_run
 from cmp.disk.locate import locate
 from cmp.disk.logs.curves import read_curves
 from cmp.disk.logs.match import logs_of_run
@@ -97,23 +97,31 @@ class Shelf:
         with self._scanning:
             if fresh or self._library is None or time.monotonic() - self._library[0] > _FRESH:
                 found = scan(self.roots)
-                runs = tuple(merge_same_weights(self._watched(run), self.store) for run in found.runs)
+                runs = tuple(self._completed(self._watched(run)) for run in found.runs)
                 self._library = (time.monotonic(), Library(runs, found.problems))
             return self._library[1]
 
     def _watched(self, run: Run) -> Run:
         """The run with the time at which its checkpoints were seen growing. What this program writes into a run does not count."""
         size = sum(checkpoint.bytes for checkpoint in run.checkpoints)
-        if size > self._sizes.get(run.folder, size):
-            self._grew[run.folder] = time.time()
-        self._sizes[run.folder] = size
-        return replace(run, grew_at=self._grew.get(run.folder))
+        if size > self._sizes.get(run.place, size):
+            self._grew[run.place] = time.time()
+        self._sizes[run.place] = size
+        return replace(run, grew_at=self._grew.get(run.place))
+
+    def _completed(self, run: Run) -> Run:
+        """The run with what its folder alone does not tell: forms that were made elsewhere, and which finals are steps once more."""
+        elsewhere = self.store.stand_in(run.place)
+        if elsewhere.is_dir():
+            made = ((c, dict(converted_forms(run, c, elsewhere)) | dict(c.converted)) for c in run.checkpoints)
+            run = replace(run, checkpoints=tuple(replace(c, converted=tuple(forms.items())) for c, forms in made))
+        return merge_same_weights(run, self.store)
 
     def find(self, target: str, *, only_ids: bool = False) -> tuple[Run, Checkpoint | None]:
         """The run, and the checkpoint if one is meant, of a TARGET: an id, or unless `only_ids` a path. Raises NotFound."""
         if not only_ids and (located := locate(target)):
             run, key = located
-            run = merge_same_weights(run, self.store)
+            run = self._completed(run)
             return run, run.checkpoint(key) if key else None
         library = self.library(fresh=False)
         try:
@@ -128,7 +136,7 @@ class Shelf:
         given = self.store.get("name", item.id)
         if isinstance(given, str):
             return given
-        return display_name(item.folder.name) if isinstance(item, Run) else item.key
+        return (display_name(item.name) or item.name) if isinstance(item, Run) else item.key
 
     def rename(self, target: str, name: str) -> None:
         """Gives a run or checkpoint a display name, used everywhere; empty takes it away. Ids do not change."""
@@ -139,6 +147,8 @@ class Shelf:
 
     def show(self, target: str, given: Answers = Answers()) -> dict[str, object]:
         """Everything known about one run or checkpoint; what stands against using it is told, not raised."""
+        from cmp.disk.describe import describe_checkpoint, describe_run
+
         run, checkpoint = self.find(target)
         if checkpoint is None:
             return describe_run(run, self.answers(run))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cmp.core.present import iso_time, library_json, loss_text, path_text, size_text, steps_text
+from cmp.core.present import alias_text, iso_time, library_json, loss_text, path_text, shortened, size_text, steps_text
 from cmp.core.runs import Checkpoint, Library, Problem, Run, Sample, Setting
 
 ODD = os.fsdecode(b"/r/caf\xe9")
@@ -22,7 +22,7 @@ RUN = Run(
     logs=(Path("/l"),), samples=(Sample(Path("/p"), 500),), bytes=10, last_loss=0.25, last_logged=100.0, warnings=(ODD,),
 )  # fmt: skip
 RUN_FIELDS = "id folder trainer base_model settings bytes state checkpoints last_loss logs images"
-CHECKPOINT_FIELDS = "id step epoch path layout holds bytes written_at flaw aliases converted"
+CHECKPOINT_FIELDS = "id step epoch step_source path layout holds bytes written_at flaw aliases converted"
 
 
 def test_a_library_has_the_contracts_fields() -> None:
@@ -72,3 +72,14 @@ def test_a_loss_and_a_span_of_steps_are_told_shortly() -> None:
 def test_a_path_is_told_as_it_is_but_for_bytes_that_are_no_text() -> None:
     assert path_text(Path("/r/ü ~@%")) == "/r/ü ~@%"
     assert path_text(Path(ODD)) == "/r/caf%E9"
+
+
+def test_equal_weights_are_named_by_what_tells_them_apart() -> None:
+    aliases = ("r@final", "r@final~final_pipeline", "r@final~lora%40weights")
+    told = [alias_text(replace(CHECKPOINT, aliases=aliases[:count])) for count in range(4)]
+    assert told == ["", "final", "final and final_pipeline", "final, final_pipeline and lora%40weights"]
+
+
+def test_a_text_is_cut_only_where_it_is_too_long() -> None:
+    assert [shortened(text, 6) for text in ("", "seeing", "seeing is")] == ["", "seeing", "seein…"]
+    assert shortened("see it all", 5) == "see…"

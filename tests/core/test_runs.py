@@ -19,6 +19,7 @@ from cmp.core.runs import (
     display_name,
     escape_id,
     origin_name,
+    origin_title,
     parse_number,
     plain_text,
     read_stage,
@@ -153,14 +154,22 @@ def test_what_is_not_there_is_not_found_and_what_is_there_is_named(target: str) 
 @pytest.mark.parametrize(
     ("folder", "name"),
     [
-        ("lora_casual_shoes_3000steps_full", "Lora Casual Shoes 3000Steps Full"),
-        ("sub/my-LoRA__v2", "My LoRA V2"),
+        ("lora_casual_shoes_3000steps_full", "Lora Casual Shoes 3000steps Full"),
+        ("sub/my-LoRA__v2", "My LoRA v2"),
+        ("casual_shoes_lr_5e-4", "Casual Shoes Lr 5e-4"),
+        ("cat-lr1e-05-r16", "Cat lr1e-05 r16"),
+        ("phase-2e-3d_4-5", "Phase 2e 3d 4 5"),
         ("ünder_été", "Ünder Été"),
         ("___", ""),
     ],
 )
 def test_a_display_name_is_the_folders_name_in_words(folder: str, name: str) -> None:
     assert display_name(folder) == name
+
+
+def test_the_origins_api_keeps_its_own_way_of_writing_names() -> None:
+    assert origin_title("lora_casual_shoes_3000steps_full") == "Lora Casual Shoes 3000Steps Full"
+    assert origin_title("sub/casual_shoes_lr_5e-4") == "Casual Shoes Lr 5E 4"
 
 
 def test_the_origins_names_are_run_and_folder_or_final() -> None:

@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from cmp.core.conversion import Evidence, parse_alpha, resolve_scale, to_webui_name
+from cmp.core.conversion import to_webui_name
+from cmp.core.scale import Evidence, parse_alpha, resolve_scale
 from cmp.core.weights import Weights, read_weights
 from cmp.errors import BadInput, Refused
 from tests.support import MODULES, WIDTH
@@ -88,11 +89,49 @@ def test_what_the_user_gives_decides_over_every_source() -> None:
     assert (scale.value, scale.source) == (0.5, "given by the user")
 
 
-def test_modules_of_different_ranks_have_no_one_scale() -> None:
-    mixed = {f"unet.{MODULES[0]}.lora_A.weight": (4, 8), f"unet.{MODULES[0]}.lora_B.weight": (8, 4)}
-    mixed |= {f"unet.{MODULES[1]}.lora_A.weight": (8, 8), f"unet.{MODULES[1]}.lora_B.weight": (8, 8)}
-    with pytest.raises(Refused, match="4, 8"):
-        resolve_scale(read_weights(mixed), [CONFIG], 16.0)
+MIXED = {f"unet.{MODULES[0]}.lora_A.weight": (4, 8), f"unet.{MODULES[0]}.lora_B.weight": (8, 4)}
+MIXED |= {f"unet.{MODULES[1]}.lora_A.weight": (8, 8), f"unet.{MODULES[1]}.lora_B.weight": (8, 8)}
+KEYS = tuple(f"unet.{module}" for module in MODULES[:2])
+
+
+def test_modules_of_different_ranks_have_a_scale_each() -> None:
+    scale = resolve_scale(read_weights(MIXED), [], 16.0)
+    assert [scale.of(key) for key in KEYS] == [4.0, 2.0]
+    assert scale.as_json()["modules"] == dict(zip(KEYS, (4.0, 2.0), strict=True))
+
+
+@pytest.mark.parametrize("pattern", ["to_q", MODULES[0], r".*attn1\.to_q", "to_q$"])
+def test_pefts_patterns_give_the_modules_they_match_their_own_rank_and_alpha(pattern: str) -> None:
+    config = Evidence(16, 8, "adapter_config.json", rank_pattern={pattern: 4}, alpha_pattern={pattern: 2}, decisive=True)
+    scale = resolve_scale(read_weights(MIXED), [config])
+    assert [scale.of(key) for key in KEYS] == [0.5, 2.0]
+    assert "describes another adapter" in refusal_of(read_weights(MIXED), Evidence(16, 8, "adapter_config.json", decisive=True))
+
+
+@pytest.mark.parametrize("pattern", ["(a+)+$", "(.*)*", ".*.*.*x", "x" * 400, "("])
+def test_a_pattern_that_could_run_for_ever_or_is_none_is_refused(pattern: str) -> None:
+    told = refusal_of(read_weights(MIXED), Evidence(16, 8, "adapter_config.json", rank_pattern={pattern: 4}, decisive=True))
+    assert "pattern" in told and pattern[:40] in told
+
+
+def refusal_of(weights: Weights, *evidence: Evidence) -> str:
+    with pytest.raises(Refused) as fault:
+        resolve_scale(weights, evidence)
+    return fault.value.message
+
+
+def test_alpha_tensors_of_the_file_itself_count_module_by_module() -> None:
+    scale = resolve_scale(read_weights(MIXED), [Evidence(None, None, "x.safetensors", alphas=dict(zip(KEYS, (1.0, 8.0), strict=True)))])
+    assert [scale.of(key) for key in KEYS] == [0.25, 1.0] and scale.source == "x.safetensors"
+    assert "nothing says which alpha" in refusal_of(read_weights(MIXED), Evidence(None, None, "x", alphas={KEYS[0]: 1.0}))
+
+
+@pytest.mark.parametrize(("adapter", "value"), [("default", 2.0), ("", 1.0)])
+def test_a_lokr_of_two_whole_factors_is_scaled_by_peft_and_not_by_lycoris(adapter: str, value: float) -> None:
+    stem = f"base_model.model.{MODULES[0]}.lokr_w" if adapter else f"lora_unet_{MODULES[0].replace('.', '_')}.lokr_w"
+    end = f".{adapter}" if adapter else ""
+    weights = read_weights({f"{stem}1{end}": (2, 2), f"{stem}2{end}": (4, 4)})
+    assert resolve_scale(weights, [Evidence(16, 8, "adapter_config.json")]).value == value
 
 
 @pytest.mark.parametrize(("text", "alpha"), [("16", 16.0), ("0.5", 0.5), (8, 8.0), ("", None), (None, None)])

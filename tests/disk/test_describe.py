@@ -10,7 +10,7 @@ import pytest
 
 from cmp.disk.describe import why_not_listed
 from cmp.disk.ready import Answers
-from cmp.errors import Refused
+from cmp.errors import NotFound, Refused
 from tests.support import bench_of, diffusers_run, origin_run, spoil
 
 
@@ -32,7 +32,7 @@ def test_an_answer_to_one_question_does_not_take_back_the_other(tmp_path: Path) 
 
 def test_a_checkpoint_tells_its_tensors_its_scale_its_base_and_what_it_can_become(tmp_path: Path) -> None:
     told = bench_of(origin_run(tmp_path)).show("lora_casual_shoes@500")
-    assert told["tensors"] == {"total": 23, "pairs": 6, "frozen": 11, "types": {"F32": 23}}
+    assert told["tensors"] == {"total": 23, "pairs": 6, "frozen": 11, "whole": 0, "types": {"F32": 23}}
     assert (told["rank"], told["component"], told["scale"]["value"], told["base"]["proof"]) == ([8], "unet", 2.0, "tensors")  # type: ignore[index]
     assert told["forms"] == dict.fromkeys(("lora", "webui", "pipeline"), "can be made")
 
@@ -68,7 +68,14 @@ def test_a_folder_that_is_a_run_is_told_with_the_flaws_in_it(tmp_path: Path) -> 
     (made.checkpoint(500) / "model.safetensors").write_bytes(b"")
     told = why_not_listed(made.outputs)
     assert "3 checkpoints" in told[0] and "empty" in told[1] and len(told) == 2
-    assert "does not exist" in why_not_listed(tmp_path / "none")[0]
+
+
+def test_what_is_not_there_or_is_no_folder_is_told_as_such(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="nothing at"):
+        why_not_listed(tmp_path / "none")
+    (tmp_path / "style.safetensors").write_bytes(b"")
+    (told,) = why_not_listed(tmp_path / "style.safetensors")
+    assert "is a file" in told and "cmp show" in told
 
 
 def test_an_error_about_a_name_that_is_no_text_can_be_told_as_json() -> None:

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from cmp.core.progress import run_through
 from cmp.disk.locate import locate
-from cmp.errors import NotFound
+from cmp.disk.ready import Answers
+from cmp.errors import NotFound, Refused
 from cmp.settings import Settings
 from cmp.workbench import Workbench
-from tests.support import Training, as_nobody, diffusers_run, origin_run
+from tests.support import BASE_NAME, Training, adapter_tensors, as_nobody, base_pipeline, diffusers_run, origin_run, save
 
 
 @pytest.fixture
@@ -50,6 +52,61 @@ def test_a_path_in_the_origins_layout_means_its_run_and_checkpoint(made: Trainin
 def test_a_path_in_diffusers_layout_means_its_run_and_checkpoint(tmp_path: Path, inside: str, key: str | None) -> None:
     located = locate(str(diffusers_run(tmp_path).run / inside))
     assert located is not None and (located[0].id, located[1]) == ("sd-lora", key)
+
+
+# one weights file that belongs to no run
+
+
+def loose_file(folder: Path, name: str, step: int = 1) -> Path:
+    return save(folder / name, {f"unet.{n}": v for n, v in adapter_tensors(step).items()})
+
+
+@pytest.mark.parametrize(("name", "key"), [("style.safetensors", "style"), ("my style: v2@home~.safetensors", "my style%3A v2%40home%7E")])
+def test_a_weights_file_of_any_name_is_a_run_of_its_folder(tmp_path: Path, name: str, key: str) -> None:
+    file = loose_file(tmp_path / "loras", name)
+    located = locate(str(file))
+    assert located is not None
+    run, found = located
+    assert (run.id, run.folder, found) == ("loras", file.parent, key)
+    (checkpoint,) = run.checkpoints
+    assert (checkpoint.id, checkpoint.file, checkpoint.layout, checkpoint.holds) == (f"loras@{key}", file, "diffusers-lora", "lora")
+    assert checkpoint.flaw is None and run.bytes == checkpoint.bytes == file.stat().st_size
+
+
+def test_a_weights_file_that_is_damaged_is_found_with_its_flaw_and_what_is_none_is_not(tmp_path: Path) -> None:
+    (tmp_path / "half.safetensors").write_bytes(b"\x10")
+    located = locate(str(tmp_path / "half.safetensors"))
+    assert located is not None and "not a safetensors file" in str(located[0].checkpoints[0].flaw)
+    (tmp_path / "notes.txt").write_text("no weights")
+    (tmp_path / "folder.safetensors").mkdir()
+    for wrong in ("notes.txt", "folder.safetensors", "none.safetensors"):
+        with pytest.raises(NotFound):
+            locate(str(tmp_path / wrong))
+
+
+def test_a_weights_file_of_a_known_run_stays_that_runs(made: Training) -> None:
+    located = locate(str(made.run / "lora_weights" / "adapter_model.safetensors"))
+    assert located is not None and (located[0].id, located[1], len(located[0].checkpoints)) == ("lora_casual_shoes", "final", 3)
+
+
+def test_what_was_answered_for_one_loose_file_is_not_taken_for_the_next(tmp_path: Path) -> None:
+    """Both lie in one folder, and an alpha of the one would draw the other at a wrong strength."""
+    first, second = loose_file(tmp_path / "loras", "a.safetensors", 1), loose_file(tmp_path / "loras", "b.safetensors", 2)
+    base_pipeline(tmp_path / "bases")
+    bench = Workbench(Settings(tmp_path / "home", (tmp_path / "loras",), (tmp_path / "bases",)))
+    bench.answer(bench.find(str(first))[0], Answers(alpha=16.0))
+    assert bench.plan_conversion(str(first), "lora").scale.value == 2  # type: ignore[union-attr]
+    with pytest.raises(Refused, match="alpha"):
+        bench.plan_conversion(str(second), "lora")
+
+
+def test_a_loose_file_is_converted_beside_itself_and_known_as_converted(tmp_path: Path) -> None:
+    file = loose_file(tmp_path / "loras", "style.safetensors")
+    base_pipeline(tmp_path / "bases")
+    bench = Workbench(Settings(tmp_path / "home", (tmp_path / "loras",), (tmp_path / "bases",)))
+    made = run_through(bench.convert(bench.plan_conversion(str(file), "webui", Answers(8.0, BASE_NAME))))
+    assert made.output == tmp_path / "loras" / "converted" / "webui" / "loras-style.safetensors"
+    assert dict(bench.find(str(file))[1].converted) == {"webui": made.output}  # type: ignore[union-attr]
 
 
 def test_a_located_run_keeps_its_logs_beside_the_outputs(made: Training) -> None:

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 
 from cmp.core.conversion import FORMS
+from cmp.core.progress import run_through
 from cmp.disk.checkpoint import open_weights
 from cmp.disk.ready import Answers, digest_of
 from cmp.disk.tensors import identify, read_header, read_tensors
@@ -64,44 +66,52 @@ def refused_in_every_form(bench: Workbench, target: str, match: str, *answers: A
 # everything that was trained
 
 
-@pytest.mark.parametrize(
-    "more",
-    [
-        "model_1.safetensors",
-        "model_2.bin",
-        "pytorch_model_1.bin",
-        "text_encoder/adapter_model.safetensors",
-        "text_encoder/model.safetensors",
-    ],
-)
-@pytest.mark.parametrize("own", ["model.safetensors", "adapter_model.safetensors", "unet/adapter_model.safetensors", WEIGHTS])
-def test_a_second_trained_part_is_listed_and_refused_by_name(made: Training, more: str, own: str) -> None:
+Q = "text_model.encoder.layers.0.self_attn.q_proj"
+TEXT_LORA = {f"base_model.model.{Q}.lora_{half}.weight": np.ones((8, 8), "f4") for half in "AB"}
+OWN = ["model.safetensors", "adapter_model.safetensors", "unet/adapter_model.safetensors", WEIGHTS]
+
+
+def with_own(made: Training, own: str) -> Path:
+    """A checkpoint whose UNet lies in a file called `own`."""
     folder = made.checkpoint(500)
     if own != "model.safetensors":
         (folder / "model.safetensors").unlink()
         prefix = "unet." if own == WEIGHTS else "base_model.model."
         save(folder / own, {f"{prefix}{name}": values for name, values in adapter_tensors(500).items()})
+    return folder
+
+
+@pytest.mark.parametrize("more", ["text_encoder/adapter_model.safetensors", "text_encoder/model.safetensors"])
+@pytest.mark.parametrize("own", OWN)
+def test_a_text_encoder_trained_beside_the_unet_is_part_of_the_checkpoint(made: Training, more: str, own: str) -> None:
+    folder = with_own(made, own)
+    save(folder / more, TEXT_LORA if "adapter" in more else TEXT)
+    checkpoint = bench_of(made).library().run(RUN).checkpoint("500")
+    assert checkpoint.flaw is None and [file.name for file in checkpoint.files] == [Path(own).name, Path(more).name]
+    weights = open_weights(*checkpoint.files).weights
+    assert weights.components == ("unet", "text_encoder") and len(weights.of("unet").adapted) == len(MODULES)
+    text = weights.of("text_encoder")
+    assert len(text.adapted) == 1 if "adapter" in more else set(text.plain_of("text_encoder").values()) == set(TEXT)
+
+
+@pytest.mark.parametrize("own", ["adapter_model.safetensors", WEIGHTS])
+def test_a_dump_beside_a_small_file_that_holds_another_model_is_named_as_left_out(made: Training, own: str) -> None:
+    folder = with_own(made, own)
+    save(folder / "model_1.safetensors", TEXT_LORA)
     bench = bench_of(made)
-    assert bench.plan_conversion(f"{RUN}@500", "lora").scale is not None  # by itself it is all there is
-    save(folder / more, TEXT)
-    listed = bench.library().run(RUN).checkpoint("500")
-    assert listed.flaw and more in listed.flaw
-    refused_in_every_form(bench, f"{RUN}@500", more.replace(".", r"\."))
+    flaw = bench.library().run(RUN).checkpoint("500").flaw
+    assert flaw and "model_1.safetensors" in flaw and "text_encoder" in flaw
+    refused_in_every_form(bench, f"{RUN}@500", r"model_1\.safetensors")
 
 
-def test_two_models_trained_together_are_refused_as_step_and_as_final(tmp_path: Path) -> None:
+def test_two_models_trained_together_are_one_checkpoint_as_step_and_as_final(tmp_path: Path) -> None:
     bench = real("acc_peft_two_models", tmp_path)
-    refused_in_every_form(bench, "RUN@2", r"model_1\.safetensors")
-    refused_in_every_form(bench, "RUN@final", r"text_encoder/adapter_model\.safetensors")
-
-
-def test_a_final_in_the_runs_own_folder_is_not_used_without_its_text_encoder(tmp_path: Path) -> None:
-    made = diffusers_run(tmp_path, final=False)
-    for component in ("unet", "text_encoder"):
-        save(made.run / component / "adapter_model.safetensors", {f"base_model.model.{n}": v for n, v in adapter_tensors(9).items()})
-        write_config(made.run / component)
-    assert bench_of(made).library().run("sd-lora").checkpoint("2").flaw is None
-    refused_in_every_form(bench_of(made), "sd-lora@final", r"text_encoder/adapter_model\.safetensors")
+    assert [c.key for c in bench.library().run("RUN").checkpoints] == ["2"]  # the final has the same weights
+    plan = bench.plan_conversion("RUN@final", "lora")
+    assert plan.weights.components == ("unet", "text_encoder") and plan.scale and plan.scale.value == 2
+    done = run_through(bench.convert(plan))
+    with safe_open(done.output, "np") as file:
+        assert {name.partition(".")[0] for name in file.keys()}  # noqa: SIM118 == {"unet", "text_encoder"}
 
 
 def with_text_encoder(folder: Path, change: float = 0.0, start: str = "text_model.") -> None:
@@ -132,21 +142,25 @@ def test_a_pipeline_whose_text_encoder_is_the_bases_is_used(made: Training, form
         assert bench_of(made).plan_conversion(f"{RUN}@final", form).weights.layout == ("peft-adapter" if lora else "full")
 
 
-@pytest.mark.parametrize(("form", "lora"), FINALS)
-def test_a_pipeline_whose_text_encoder_was_trained_too_is_refused_and_the_tensor_is_named(made: Training, form: str, lora: bool) -> None:
-    with_text_encoder(final_pipeline(made, lora), 0.5)
+def test_an_adapter_in_a_pipeline_whose_text_encoder_was_trained_too_is_refused_and_the_tensor_is_named(made: Training) -> None:
+    with_text_encoder(final_pipeline(made, lora=True), 0.5)
     with_text_encoder(made.base)
-    with pytest.raises(Refused, match=r"text_encoder too: text_model\.(embeddings\.token_embedding|final_layer_norm)"):
-        bench_of(made).plan_conversion(f"{RUN}@final", form)
+    for form in FORMS:
+        with pytest.raises(Refused, match=r"text_encoder too: text_model\.(embeddings\.token_embedding|final_layer_norm)"):
+            bench_of(made).plan_conversion(f"{RUN}@final", form)
     shutil.rmtree(made.bases)
     with pytest.raises(NotFound, match="no base model"):
-        bench_of(made).plan_conversion(f"{RUN}@final", form)
+        bench_of(made).plan_conversion(f"{RUN}@final", "lora")
 
 
-def test_a_pipeline_with_a_lora_of_its_text_encoder_too_is_refused(made: Training) -> None:
-    final = final_pipeline(made, lora=True)
-    save(final / "text_encoder" / "adapter_model.safetensors", TEXT)
-    refused_in_every_form(bench_of(made), f"{RUN}@final", r"text_encoder/adapter_model\.safetensors")
+def test_a_pipeline_trained_whole_brings_its_own_text_encoder_and_needs_no_other_base(made: Training) -> None:
+    with_text_encoder(final_pipeline(made, lora=False), 0.5)
+    with_text_encoder(made.base)
+    plan = bench_of(made).plan_conversion(f"{RUN}@final", "pipeline")
+    assert plan.weights.components == ("unet", "text_encoder") and plan.base and plan.base.id == BASE_NAME
+    shutil.rmtree(made.bases)
+    plan = bench_of(made).plan_conversion(f"{RUN}@final", "pipeline")
+    assert plan.base and plan.base.path == made.run / "final_pipeline"
 
 
 # adapters that are more than pairs of matrices
@@ -154,31 +168,38 @@ def test_a_pipeline_with_a_lora_of_its_text_encoder_too_is_refused(made: Trainin
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("bias", "all"), ("bias", "lora_only"), ("lora_bias", True), ("modules_to_save", ["conv_out"]), ("kasa_config", {"beta": 1})]
+    [("bias", "all"), ("bias", "lora_only"), ("modules_to_save", ["conv_out"])]
     + [("init_lora_weights", start) for start in ("pissa", "pissa_niter_4", "olora", "loftq")],
 )
-def test_a_config_that_says_more_was_changed_is_refused_whatever_alpha_is_given(tmp_path: Path, key: str, value: object) -> None:
+def test_a_config_that_says_more_was_changed_forbids_a_lora_whatever_alpha_is_given(tmp_path: Path, key: str, value: object) -> None:
     made = origin_run(tmp_path, (500,))
     write_config(made.run / "lora_weights", **{key: value})
-    for target in (f"{RUN}@final", f"{RUN}@500"):
-        refused_in_every_form(bench_of(made), target, key)
-    harmless = {"bias": "none", "lora_bias": False, "modules_to_save": None, "init_lora_weights": "gaussian"}
+    refused_in_every_form(bench_of(made), f"{RUN}@final", key)  # the adapter alone does not hold it
+    for form in ("lora", "webui"):
+        with pytest.raises(Refused, match="more than LoRA pairs"):
+            bench_of(made).plan_conversion(f"{RUN}@500", form, Answers(alpha=16.0))
+    assert bench_of(made).plan_conversion(f"{RUN}@500", "pipeline").whole == ("unet",)  # the dump does
+    harmless = {"bias": "none", "modules_to_save": None, "init_lora_weights": "gaussian"}
     write_config(made.run / "lora_weights", **{key: harmless.get(key)})
     assert bench_of(made).plan_conversion(f"{RUN}@500", "lora").scale is not None
 
 
-def test_biases_that_peft_trained_are_refused_with_and_without_the_base(tmp_path: Path) -> None:
-    for bases in (True, False):
-        bench = real("acc_peft_bias_all", tmp_path / str(bases), bases)
-        refused_in_every_form(bench, "RUN@2", "biases were trained", Answers(alpha=8.0))
-        refused_in_every_form(bench, "RUN@final", "biases were trained", Answers(alpha=8.0))
+@pytest.mark.parametrize(("key", "value"), [("kasa_config", {"beta": 1}), ("fan_in_fan_out", True)])
+def test_a_config_of_a_kind_that_is_not_computed_here_is_refused_in_every_form(tmp_path: Path, key: str, value: object) -> None:
+    made = origin_run(tmp_path, (500,))
+    write_config(made.run / "lora_weights", **{key: value})
+    for target in (f"{RUN}@final", f"{RUN}@500"):
+        refused_in_every_form(bench_of(made), target, key)
 
 
-def test_a_dump_whose_config_is_lost_is_refused_without_a_base(tmp_path: Path) -> None:
-    bench = real("acc_peft_bias_all", tmp_path, bases=False)
-    shutil.rmtree(tmp_path / "outputs" / "RUN" / "lora_weights")
+def test_biases_that_peft_trained_reach_the_pipeline_and_forbid_a_lora(tmp_path: Path) -> None:
+    bench = real("acc_peft_bias_all", tmp_path)
+    for target in ("RUN@2", "RUN@final"):
+        for form in ("lora", "webui"):
+            with pytest.raises(Refused, match="no LoRA file can carry its unet"):
+                bench.plan_conversion(target, form)
     with pytest.raises(NotFound, match="base"):
-        bench.plan_conversion("RUN@2", "lora", Answers(alpha=8.0))
+        real("acc_peft_bias_all", tmp_path / "alone", bases=False).plan_conversion("RUN@2", "lora", Answers(alpha=8.0))
 
 
 # scale
@@ -257,12 +278,13 @@ def test_a_header_that_is_silent_about_one_component_is_refused(tmp_path: Path) 
     def scale(**alphas: int) -> float | None:
         save(made.run / "checkpoint-2" / WEIGHTS, pairs, header_of(**alphas))
         plan = bench_of(made).plan_conversion("sd-lora@2", "lora")
-        return plan.scale and plan.scale.value
+        assert plan.scale and plan.scale.of(f"text_encoder.{Q}") == alphas["text_encoder"] / 4
+        return plan.scale.value
 
     with pytest.raises(Refused, match="nothing of the alpha of text_encoder"):
         scale(unet=8)
-    with pytest.raises(Refused, match="contradict"):
-        scale(unet=8, text_encoder=4)
+    mixed = scale(unet=8, text_encoder=4)  # two components may differ
+    assert mixed == 2
     assert scale(unet=8, text_encoder=8) == 2
 
 

@@ -15,7 +15,8 @@ import pytest
 from safetensors import safe_open
 
 from cmp.disk.replacing import replacing
-from cmp.disk.tensors import read_header, write_tensors
+from cmp.disk.tensors import read_header
+from cmp.disk.writing import write_tensors
 from cmp.errors import BadInput, NoSpace, Refused
 
 TENSORS = {
@@ -99,7 +100,7 @@ def test_values_of_another_shape_or_type_than_described_are_not_written(tmp_path
 
 def test_a_killed_process_leaves_no_target(tmp_path: Path) -> None:
     code = (
-        "import os, signal, sys, numpy as np\nfrom pathlib import Path\nfrom cmp.disk.tensors import write_tensors\n"
+        "import os, signal, sys, numpy as np\nfrom pathlib import Path\nfrom cmp.disk.writing import write_tensors\n"
         "def read(name):\n    if name == 'b': os.kill(os.getpid(), signal.SIGKILL)\n    return np.zeros(99, 'f4')\n"
         "write_tensors(Path(sys.argv[1]), {'a': ('F32', (99,)), 'b': ('F32', (99,))}, read, {})"
     )

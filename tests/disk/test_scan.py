@@ -147,10 +147,16 @@ def test_settings_without_a_single_logged_value_are_a_run(tmp_path: Path) -> Non
     assert (run.id, run.logs, run.settings["lora_rank"].value) == ("begun", (), 8)
 
 
-def test_checkpoints_without_logs_are_a_run_without_settings(tmp_path: Path) -> None:
+def test_checkpoints_without_logs_are_a_run_whose_settings_are_those_of_its_final_adapter(tmp_path: Path) -> None:
     run = only_run(origin_run(tmp_path, logs=False).outputs)
     assert keys(run) == ["500", "1000", "final"]
-    assert (run.logs, dict(run.settings), run.base_model, run.last_loss, run.last_logged) == ((), {}, None, None, None)
+    assert (run.logs, run.base_model, run.last_loss, run.last_logged) == ((), None, None, None)
+    assert {key: setting.value for key, setting in run.settings.items() if key != "targets"} == {
+        "rank": 8,
+        "alpha": 16,
+        "peft_type": "LORA",
+    }
+    assert {setting.source for setting in run.settings.values()} == {str(run.folder / "lora_weights" / "adapter_config.json")}
 
 
 def test_logs_that_belong_to_a_run_elsewhere_are_no_run_of_their_own(tmp_path: Path) -> None:

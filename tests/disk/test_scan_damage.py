@@ -45,8 +45,8 @@ def keys(run: Run) -> list[str]:
         (lambda file: (file.unlink(), file.symlink_to("/etc/passwd")), "link"),
         (lambda file: (file.unlink(), os.mkfifo(file)), "not a regular file"),
         (lambda file: file.rename(file.with_name("pytorch_model.bin")), "pickle"),
-        (lambda file: file.rename(file.with_name("pytorch_model_fsdp.bin")), "FSDP"),
-        (lambda file: save(file, {"quant_conv.weight": wrapped_tensors(1)["base_model.model.conv_in.bias"]}), "nothing that is known"),
+        (lambda file: (file.unlink(), file.with_name("pytorch_model_fsdp_0").mkdir()), "FSDP"),
+        (lambda file: save(file, {"something.else.weight": wrapped_tensors(1)["base_model.model.conv_in.bias"]}), "nothing that is known"),
     ],
 )
 def test_a_checkpoint_that_cannot_be_used_says_why_and_leaves_the_rest(tmp_path: Path, spoil: Callable[[Path], object], flaw: str) -> None:

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from cmp.core.grids import GridSpec, Prompt, Sampling
 from cmp.core.progress import run_through
+from cmp.core.scale import Scale
 from cmp.disk.ready import Answers
 from cmp.errors import Refused
 from cmp.settings import Settings
@@ -101,7 +102,7 @@ def test_a_model_that_lost_one_tensor_is_not_drawn_with(bench: Workbench, demo_r
     from cmp.disk.lora_file import read_folded
     from cmp.engine.pipeline import WornPipeline, adapter_tensors, prove_worn
 
-    folded = read_folded(open_weights(demo_run / "checkpoints" / "checkpoint-500" / "model.safetensors"), 2.0)
+    folded = read_folded(open_weights(demo_run / "checkpoints" / "checkpoint-500" / "model.safetensors"), Scale(2.0, 16.0, 8, "the demo"))
     worn = WornPipeline(base_folder, torch.device("cpu"))
     worn.wear_lora("digest", folded, 1.0)
     modules = {"unet": worn.pipe.unet}
@@ -125,7 +126,7 @@ def test_two_modules_swapped_are_found(bench: Workbench, demo_run: Path, base_fo
     from cmp.disk.lora_file import read_folded
     from cmp.engine.pipeline import WornPipeline, prove_worn
 
-    folded = read_folded(open_weights(demo_run / "checkpoints" / "checkpoint-500" / "model.safetensors"), 2.0)
+    folded = read_folded(open_weights(demo_run / "checkpoints" / "checkpoint-500" / "model.safetensors"), Scale(2.0, 16.0, 8, "the demo"))
     same = [n for n in folded if n.endswith("lora_A.weight") and folded[n].shape == next(iter(folded.values())).shape]
     swapped = folded | {same[0]: folded[same[1]], same[1]: folded[same[0]]}
     worn = WornPipeline(base_folder, torch.device("cpu"))

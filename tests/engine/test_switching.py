@@ -177,13 +177,15 @@ def test_a_base_that_was_replaced_on_the_disk_is_loaded_anew(bench: Workbench, b
     assert np.array_equal(pixels(after.path), alone(base)) and not np.array_equal(pixels(after.path), pixels(before.path))
 
 
-def test_a_full_fine_tune_has_no_strength_but_one(bench: Workbench, base: Path, tmp_path: Path) -> None:
+def test_a_full_fine_tune_at_half_strength_is_half_way_from_the_base(bench: Workbench, base: Path, tmp_path: Path) -> None:
     tuned = Path(shutil.copytree(base, tmp_path / "tuned"))
     state = {name: values * np.float32(1.2) for name, values in load_file(base / UNET_FILE).items()}
     save_file(state, tuned / UNET_FILE, {"format": "pt"})
     shutil.copytree(tuned / "unet", tmp_path / "outputs" / "full" / "checkpoint-2" / "unet")
-    refused = draw(bench, "full@2", 0.25)
-    assert refused.path is None and refused.fault and "strength 0.25" in refused.fault.error
+    half = Path(shutil.copytree(base, tmp_path / "half"))
+    start = load_file(base / UNET_FILE)
+    save_file({n: start[n] + np.float32(0.5) * (values - start[n]) for n, values in state.items()}, half / UNET_FILE, {"format": "pt"})
+    assert np.array_equal(pixels(draw(bench, "full@2", 0.5).path), alone(half))
     assert np.array_equal(pixels(draw(bench, "full@2").path), alone(tuned))
     assert np.array_equal(pixels(draw(bench, None, like="full@2").path), alone(base))
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import diffusers_run
+
 from .conftest import FULL, ROOT, Said, environment, run_command
 
 
@@ -35,7 +37,7 @@ def test_list_gives_both_runs_with_every_field_of_the_contract(cmp: Callable[...
 
 def test_show_says_the_scale_and_where_it_was_found(cmp: Callable[..., Said]) -> None:
     told = cmp("show", f"{FULL}@1500", "--json").json
-    assert told["tensors"] == {"total": 942, "pairs": 128, "frozen": 686, "types": {"F32": 942}}
+    assert told["tensors"] == {"total": 942, "pairs": 128, "frozen": 686, "whole": 0, "types": {"F32": 942}}
     assert told["scale"]["value"] == 2 and told["scale"]["alpha"] == 16 and told["scale"]["rank"] == 8
     assert "adapter_config.json" in told["scale"]["source"] and "hparams.yml" in told["scale"]["source"]
     assert told["base"]["proof"] == "tensors" and set(told["forms"].values()) == {"can be made"}
@@ -73,6 +75,7 @@ def test_a_dry_run_writes_nothing(cmp: Callable[..., Said], tmp_path: Path) -> N
     ("arguments", "code"),
     [
         (("show", "no_such_run"), 3),
+        (("doctor", "/no/such/folder"), 3),
         (("show", f"{FULL}@750"), 3),
         (("show", "/no/such/path"), 3),
         (("convert", f"{FULL}@500", "--to", "gguf"), 2),
@@ -124,6 +127,13 @@ def test_a_grid_is_drawn_into_a_sheet_and_drawn_again_from_the_store(cmp: Callab
     assert all(t["reused"] for t in second.json["tiles"]) and [t["key"] for t in second.json["tiles"]] == [t["key"] for t in tiles]
 
 
+def run_script(home: Path, cwd: Path, name: str, *arguments: str, **variables: str) -> Said:
+    command = [sys.executable, str(ROOT / "scripts" / name), *arguments]
+    done = subprocess.run(command, env=environment(home) | variables, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+    assert "Traceback" not in done.stderr, done.stderr
+    return Said(done.returncode, done.stdout, done.stderr)
+
+
 def test_the_origins_scripts_keep_their_arguments_and_summary(demo_home: Path, tmp_path: Path) -> None:
     source = demo_home / "demo" / "training" / "outputs" / FULL
     run = tmp_path / "outputs" / FULL
@@ -131,9 +141,7 @@ def test_the_origins_scripts_keep_their_arguments_and_summary(demo_home: Path, t
     shutil.copytree(source, run, ignore=shutil.ignore_patterns("checkpoint-[23]*", "validation", "checkpoint_pipelines"))
 
     def script(name: str, *arguments: str) -> Said:
-        command = [sys.executable, str(ROOT / "scripts" / name), *arguments]
-        done = subprocess.run(command, env=environment(demo_home), cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
-        return Said(done.returncode, done.stdout, done.stderr)
+        return run_script(demo_home, tmp_path, name, *arguments)
 
     first = script("convert_all_checkpoints.py", str(run))
     assert first.code == 0, first.err
@@ -144,6 +152,23 @@ def test_the_origins_scripts_keep_their_arguments_and_summary(demo_home: Path, t
     one = tmp_path / "one"
     single = script("convert_checkpoint_to_pipeline.py", "--checkpoint", str(run / "checkpoints" / "checkpoint-1000"), "--output", str(one))
     assert single.code == 0 and (one / "checkpoint_metadata.json").is_file(), single.err
+
+
+def test_the_origins_scripts_take_ids_and_end_with_the_contracts_exit_codes(tmp_path: Path) -> None:
+    made = diffusers_run(tmp_path)
+    home = tmp_path / "home"
+
+    def script(name: str, *arguments: str) -> Said:
+        return run_script(home, tmp_path, name, "--base_model", str(tmp_path / "no base"), *arguments, CMP_RUNS=str(made.outputs))
+
+    by_id, by_path = (script("convert_all_checkpoints.py", name) for name in ("sd-lora", "outputs/sd-lora"))
+    assert by_id.out == by_path.out and by_id.out.startswith("Found 2 checkpoints") and "2: failed: " in by_id.out
+    assert (by_id.code, script("convert_all_checkpoints.py", "sd-lora@2").code) == (1, 3)
+    for missing in ("no_such_run", "./no_such_run"):
+        said = script("convert_all_checkpoints.py", missing)
+        assert said.code == 3 and missing.removeprefix("./") in said.err and said.out == ""
+    one = script("convert_checkpoint_to_pipeline.py", "--checkpoint", "sd-lora@2", "--output", str(tmp_path / "one"))
+    assert one.code == 3 and "no base" in one.err
 
 
 def test_a_taken_port_is_told(demo_home: Path) -> None:

@@ -1,4 +1,4 @@
-"""Loss curves out of the event files of one run, and what was logged last."""
+"""Loss curves out of the logs of one run, and what was logged last."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from cmp.core.curves import LossCurve, Part, loss_tag, merge
+from cmp.disk.logs.loss_db import is_loss_db, read_loss_db
 from cmp.disk.logs.tfevents import EventFileName, EventScalars, TagScalars, oldest_first, read_name, read_scalars, read_tail
 from cmp.errors import Unreadable
 
 _TAILS = (64 << 10, 1 << 20, 16 << 20)
+_LAST_STEPS = 200
 _NOTHING = TagScalars(np.empty(0, np.int64), np.empty(0), np.empty(0), np.empty(0, np.int64))
 
 
@@ -31,12 +33,12 @@ class Latest:
 
 
 def read_curves(run_id: str, files: Iterable[Path]) -> tuple[tuple[LossCurve, ...], tuple[str, ...]]:
-    """The curves of a run's event files, as `to_curves` gives them, and notes on what could not be read."""
+    """The curves of a run's event files and loss databases, as `to_curves` gives them, and notes on what could not be read."""
     logs: list[EventScalars] = []
     notes: list[str] = []
     for path in oldest_first(files):
         try:
-            logs.append(read_scalars(path))
+            logs.append(read_loss_db(path) if is_loss_db(path) else read_scalars(path))
         except Unreadable as fault:
             notes.append(fault.message)
         else:
@@ -54,7 +56,7 @@ def read_latest(files: Iterable[Path]) -> Latest | None:
     for path in oldest_first(files)[:-5:-1]:
         for wanted in _TAILS:
             try:
-                tail = read_tail(path, wanted)
+                tail = read_loss_db(path, _LAST_STEPS) if is_loss_db(path) else read_tail(path, wanted)
             except Unreadable:
                 break
             seen = [float(scalars.wall_times.max()) for scalars in tail.tags.values()]

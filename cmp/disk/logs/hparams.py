@@ -21,6 +21,7 @@ from cmp.errors import Unreadable
 Value: TypeAlias = "str | int | float | bool | tuple[str | int | float | bool | None, ...] | None"
 
 _MOST_BYTES = 32 << 10
+_MOST_OF_JOB = 256 << 10  # a whole job with all its prompts
 _MOST_CHARACTERS = 2000
 _MOST_ITEMS = 64
 _MOST_BRACKETS = 500
@@ -63,7 +64,7 @@ def read_hparams(path: Path) -> Hparams:
         return Hparams(path, flaw=fault.message)
     if not isinstance(found, dict):
         return Hparams(path, flaw=f"{path.name} holds no settings")
-    shown = {key: value for key, value in found.items() if key in _SHOWN and _may_be_shown(value)}
+    shown = {key: value for key, value in found.items() if key in _SHOWN and may_be_shown(value)}
     return Hparams(path, {key: tuple(value) if isinstance(value, list) else value for key, value in shown.items()})
 
 
@@ -78,11 +79,20 @@ def read_output_dir(path: Path) -> str | None:
     return value if isinstance(value, str) and value.strip() else None
 
 
-def _read(path: Path) -> bytes:
+def read_yaml(path: Path) -> dict[str, object]:
+    """The table in a settings file of any trainer, empty if there is none that can be read. What may be shown is for the caller to say."""
+    try:
+        found = _load(path, _read(path, _MOST_OF_JOB))
+    except Unreadable:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _read(path: Path, most: int = _MOST_BYTES) -> bytes:
     with opened(path) as (file, size):
-        if size > _MOST_BYTES:
-            raise Unreadable(f"{path.name} is {size} bytes long; settings are at most {_MOST_BYTES}")
-        return file.read(_MOST_BYTES)
+        if size > most:
+            raise Unreadable(f"{path.name} is {size} bytes long; settings are at most {most}")
+        return file.read(most)
 
 
 def _load(path: Path, content: bytes) -> object:
@@ -104,8 +114,8 @@ def _reason(path: Path, fault: Exception) -> str:
     return f"{path.name} is no valid YAML ({type(fault).__name__})"
 
 
-def _may_be_shown(value: object) -> bool:
-    """False for what is left out: anything that is not plain, and text that looks like an access token under whatever key."""
+def may_be_shown(value: object) -> bool:
+    """Whether a value may leave its file: not if it is anything but plain, or text that looks like an access token under whatever key."""
     items = value if isinstance(value, list) else [value]
     return len(items) <= _MOST_ITEMS and all(_is_plain(item) for item in items)
 

@@ -9,16 +9,18 @@ log folder may serve several runs, so a file there needs evidence. Accelerate le
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from cmp.disk.folders import Folder, list_folder
 from cmp.disk.logs.hparams import Value, read_hparams, read_output_dir
+from cmp.disk.logs.sessions import Begun, Session, logs_of_session
 from cmp.disk.logs.tfevents import EventFileName, oldest_first, read_name
 from cmp.errors import CmpError
 
 _LOG_FOLDERS = ("logs", "log", "tensorboard", "tb_logs", "runs")
+_BESIDE = frozenset(("logs", "log", "tensorboard"))
 _NO_LOGS = frozenset(("checkpoints", "checkpoint_pipelines", "converted", "validation", "samples", "sample", "final_pipeline"))
 _DEEPEST = 4
 _MOST_FOLDERS = 4000
@@ -60,21 +62,29 @@ class Tracker:
     starts: tuple[Start, ...]
 
 
-def logs_of_run(run_folder: Path, known: dict[Path, tuple[Tracker, ...]] | None = None) -> tuple[LogFolder, ...]:
+def logs_of_run(
+    run_folder: Path, known: dict[Path, tuple[Tracker, ...]] | None = None, sessions: Sequence[Session] = (), *, alone: bool = True
+) -> tuple[LogFolder, ...]:
     """The log folders of a run, the one with the newest start last. Links are not followed; what cannot be listed is passed over.
 
-    `known` keeps what was found in folders that several runs share: hand the same dict to all calls of one scan.
+    `known` keeps what was found in folders that several runs share: hand the same dict to all calls of one scan. `sessions` are the
+    times at which the run was trained, by its weights files. Without `alone` other runs have their files in the same folder, and only
+    such times tell whose logs are whose.
     """
-    inside = [_log_folder(tracker.path, tracker.starts, "it lies in the run's folder") for tracker in _inside(run_folder)]
-    beside: list[LogFolder] = []
+    inner = tuple(_inside(run_folder))
+    inside = [_log_folder(tracker.path, tracker.starts, "it lies in the run's folder") for tracker in inner if alone]
+    beside: list[LogFolder] = [] if alone else list(_begun_with(sessions, inner))
     for top in _sibling_folders(run_folder):
         trackers = known.get(top) if known is not None else None
         if trackers is None:
             trackers = tuple(_trackers(_folders_below(top, _DEEPEST), with_output_dir=True))
         if known is not None:
             known[top] = trackers
-        beside.extend(_named_in_settings(run_folder, top, trackers))
-        if not inside and not beside:
+        if alone:
+            beside.extend(_named_in_settings(run_folder, top, trackers))
+        named = {log.path for log in beside}
+        beside.extend(log for log in _begun_with(sessions, trackers) if log.path not in named)
+        if alone and not inside and not beside:
             beside.extend(_named_alike(run_folder, top, trackers))
     return tuple(sorted(inside + beside, key=_newest))
 
@@ -105,12 +115,19 @@ def _inside(run_folder: Path) -> Iterator[Tracker]:
     return _trackers(folders)
 
 
+def _begun_with(sessions: Iterable[Session], trackers: Sequence[Tracker]) -> Iterator[LogFolder]:
+    logs = [Begun(tracker.path, tracker.starts[0].time) for tracker in trackers if tracker.starts]
+    mine = {begun.path for session in sessions if (begun := logs_of_session(session, logs))}
+    for tracker in trackers:
+        if tracker.path in mine:
+            yield _log_folder(tracker.path, tracker.starts, "it was begun when the training of these weights began")
+
+
 def _sibling_folders(run_folder: Path) -> Iterator[Path]:
     for parent in dict.fromkeys((run_folder.parent, run_folder.parent.parent)):
-        top = parent / "logs"
-        inside = run_folder == top or top in run_folder.parents
-        if not inside and any("logs" in folder.folders for folder in _folders_below(parent, 0)):
-            yield top
+        for folder in _folders_below(parent, 0):
+            tops = (parent / name for name in sorted(folder.folders & _BESIDE))
+            yield from (top for top in tops if run_folder != top and top not in run_folder.parents)
 
 
 def _folders_below(top: Path, depth: int) -> Iterator[Folder]:

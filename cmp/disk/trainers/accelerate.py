@@ -1,49 +1,59 @@
 """Runs whose checkpoints are folders `checkpoint-N`: Accelerate's save_state, and diffusers' example scripts, which are built on it.
 
-Recognised by the folders' names; what is in each is told from the files' headers, since one script may write several layouts.
+Recognised by the folders' names; what is in each is told from the files' headers, since one script may write several layouts. Averaged
+weights (EMA) that lie in a folder of their own, `checkpoint-N/unet_ema`, are checkpoints of their own.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from cmp.core.runs import Checkpoint, Sample, Stage, read_stage
-from cmp.disk.checkpoint import find_weights, read_checkpoint
+from cmp.core.stages import FINAL
+from cmp.disk.checkpoint import find_weights, read_checkpoint, read_loose
 from cmp.disk.folders import Folder, list_folder
+from cmp.disk.trainers.configs import recorded_settings
+from cmp.disk.trainers.found import Found, read_samples
 from cmp.errors import CmpError
 
 FINAL_FOLDERS = ("lora_weights", "final_pipeline", "final")
 _SAMPLE = re.compile(r"(?:epoch(?P<epoch>[0-9]+)_)?step(?P<step>[0-9]+)_prompt(?P<prompt>[0-9]+)_img(?P<image>[0-9]+)\.(png|jpg|webp)\Z")
-_FINAL = Stage("final")
+_WRITERS = (  # the first that fits: diffusers' script before November 2025 left the whole wrapped model beside its adapter
+    ("pytorch_lora_weights.", "diffusers"),
+    ("diffusion_pytorch_model.", "diffusers"),
+    ("adapter_model.", "peft"),
+    ("model", "accelerate"),
+    ("pytorch_model", "accelerate"),
+)
+_COMPONENT = "diffusion_pytorch_model.safetensors"
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What a trainer's reader makes of a folder: the run without its logs."""
-
-    trainer: str
-    checkpoints: tuple[Checkpoint, ...]
-    samples: tuple[Sample, ...] = ()
-    warnings: tuple[str, ...] = ()
-
-
-def recognise(run_id: str, folder: Folder) -> Found | None:
-    """The run in this folder, None if it is no run of this kind."""
+def recognise(run_id: str, folder: Folder) -> tuple[Found, ...]:
+    """The run in this folder, as one or none."""
     finals = [name for name in FINAL_FOLDERS if name in folder.folders]
     holder, closed = None, None
     try:
-        holder = _with_steps(folder)
+        holder = with_steps(folder)
     except CmpError as fault:
         closed = fault
-    checkpoints = [*(_steps(run_id, holder) if holder else ()), *_finals(run_id, folder, finals)]
+    checkpoints = [*(_steps(run_id, holder) if holder else ()), *_finals(run_id, folder, finals, holder is not None)]
     if holder is None and not any(map(_is_sure, checkpoints)):
         if closed:  # steps that nobody may look at are a problem to be told, and no reason to see no run
             raise closed
-        return None
-    warnings = _dangerous(folder) if holder is not None and holder.path == folder.path else ()
-    return Found(_trainer(checkpoints), tuple(checkpoints), _samples(folder), (*warnings, *([closed.message] if closed else [])))
+        return ()
+    warnings = (*(_dangerous(folder) if holder and holder.path == folder.path else ()), *_averaged(folder, checkpoints))
+    found = Found(
+        trainer=_trainer(checkpoints),
+        checkpoints=tuple(checkpoints),
+        samples=read_samples(folder, "validation", _sample),
+        warnings=(*warnings, *([closed.message] if closed else [])),
+        settings=recorded_settings(checkpoints),
+        whole=any(c.path.parent != folder.path or c.file != c.path for c in checkpoints),
+    )
+    return (found,)
 
 
 def _is_sure(final: Checkpoint) -> bool:
@@ -51,7 +61,7 @@ def _is_sure(final: Checkpoint) -> bool:
     return final.holds != "unknown" or (final.file is not None and final.file.name != "model.safetensors")
 
 
-def _with_steps(folder: Folder) -> Folder | None:
+def with_steps(folder: Folder) -> Folder | None:
     """The folder that holds the checkpoint folders: this one, or `checkpoints/` in it; raises Unreadable if that is not permitted."""
     if any(read_stage(name) for name in folder.folders):
         return folder
@@ -62,41 +72,78 @@ def _with_steps(folder: Folder) -> Folder | None:
     return None
 
 
-def _steps(run_id: str, holder: Folder) -> list[Checkpoint]:
-    stages = ((name, read_stage(name)) for name in sorted(holder.folders))
-    return [read_checkpoint(run_id, holder.path / name, stage) for name, stage in stages if stage]
+def _steps(run_id: str, holder: Folder) -> Iterator[Checkpoint]:
+    for name in sorted(holder.folders):
+        if stage := read_stage(name):
+            raw = read_checkpoint(run_id, holder.path / name, stage)
+            averaged = _averages(run_id, raw, stage)
+            yield replace(raw, bytes=raw.bytes - sum(c.bytes for c in averaged))
+            yield from averaged
 
 
-def _finals(run_id: str, folder: Folder, names: list[str]) -> list[Checkpoint]:
-    found = [read_checkpoint(run_id, folder.path / name, _FINAL) for name in names]
+def _averages(run_id: str, raw: Checkpoint, stage: Stage) -> list[Checkpoint]:
+    """The averaged weights in a checkpoint: diffusers' `unet_ema/`, SimpleTuner's `ema/`."""
+    try:
+        names = sorted(name for name in list_folder(raw.path).folders if name == "ema" or name.endswith("_ema"))
+        inner = [list_folder(raw.path / name) for name in names]
+    except CmpError:
+        return []
+    found = []
+    for folder in inner:
+        own = replace(stage, key=f"{stage.key}~{folder.path.name}")
+        if _COMPONENT in folder.files:
+            checkpoint = replace(read_loose(run_id, folder.path / _COMPONENT, own), path=folder.path)
+        elif find_weights(folder):
+            checkpoint = read_checkpoint(run_id, folder.path, own)
+        else:  # its own state and no weights that bear names
+            continue
+        found.append(checkpoint)
+    return found
+
+
+def _finals(run_id: str, folder: Folder, names: list[str], has_steps: bool) -> list[Checkpoint]:
+    found = [read_checkpoint(run_id, folder.path / name, FINAL) for name in names]
     if find_weights(folder):
-        found.append(read_checkpoint(run_id, folder.path, _FINAL, beside=True))
+        found.append(read_checkpoint(run_id, folder.path, FINAL, beside=True))
+    elif has_steps and {_COMPONENT, "config.json"} <= folder.files:  # a ControlNet or adapter, which is no part of a pipeline
+        found.append(read_loose(run_id, folder.path / _COMPONENT, FINAL))
     # a pipeline folder that a trainer keeps for its scheduler or tokenizer alone is no checkpoint; one that cannot be listed is told
     return [c for c in found if c.file is not None or not c.written_at]
 
 
-def _trainer(checkpoints: list[Checkpoint]) -> str:
+def _averaged(folder: Folder, checkpoints: Iterable[Checkpoint]) -> tuple[str, ...]:
+    """diffusers' scripts copy the average into the model before they save the last pipeline."""
+    averaged = next((c.path.name for c in checkpoints if c.key.endswith("_ema")), None)
+    if averaged is None or "model_index.json" not in folder.files:
+        return ()
+    return (f"the final pipeline holds averaged weights (EMA): compare it with the checkpoints ~{averaged}, not with the raw ones",)
+
+
+def _trainer(checkpoints: Iterable[Checkpoint]) -> str:
     """Named after what the steps are; the final adapter of an Accelerate loop is PEFT's, whoever trained."""
-    layouts = {c.layout for c in checkpoints if c.step is not None} or {c.layout for c in checkpoints}
-    if "diffusers-lora" in layouts:
-        return "diffusers"
-    return "accelerate" if layouts - {"peft-adapter"} else "peft"
+    newest_first = sorted(checkpoints, key=lambda c: c.sort_key, reverse=True)
+    steps = [c for c in newest_first if c.key != FINAL.key]
+    return next((kind for c in steps or newest_first if (kind := _kind(c))), "accelerate")
 
 
-def _samples(folder: Folder) -> tuple[Sample, ...]:
-    """The pictures that the trainer drew, from its `validation/` folder."""
-    if "validation" not in folder.folders:
-        return ()
+def _kind(checkpoint: Checkpoint) -> str | None:
+    """Who gives weights files such names, None if there are none yet."""
+    names = {checkpoint.file.name} if checkpoint.file else _names_below(checkpoint.path)
+    return next((kind for start, kind in _WRITERS if any(name.startswith(start) for name in names)), None)
+
+
+def _names_below(path: Path) -> set[str]:
+    """The files in a checkpoint and in its components' folders."""
     try:
-        names = sorted(list_folder(folder.path / "validation").files)
+        folder = list_folder(path)
+        return set(folder.files).union(*(list_folder(path / name).files for name in folder.folders))
     except CmpError:
-        return ()
-    return tuple(sample for name in names if (sample := _sample(folder.path / "validation" / name)))
+        return set()
 
 
-def _sample(path: Path) -> Sample | None:
-    found = _SAMPLE.match(path.name)
-    return Sample(path, int(found["step"]), int(found["prompt"]), int(found["image"])) if found else None
+def _sample(file: Path) -> Sample | None:
+    found = _SAMPLE.match(file.name)
+    return Sample(file, int(found["step"]), int(found["prompt"]), int(found["image"])) if found else None
 
 
 def _dangerous(folder: Folder) -> tuple[str, ...]:

@@ -1,0 +1,41 @@
+"""The verb that people wait for most often: list."""
+
+from __future__ import annotations
+
+import time
+
+import typer
+
+from cmp.cli.output import Json, in_trouble, print_json, print_table, say
+from cmp.core.present import alias_text, library_json, loss_text, shortened, size_text
+from cmp.workbench import Workbench
+
+app = typer.Typer(rich_markup_mode=None)
+
+LONGEST_NOTE = 60  # characters: with it a line fits most terminals; `show` has the whole
+
+
+@app.command("list")
+def list_runs(context: typer.Context, json: Json = False) -> None:
+    """Every run and checkpoint below the given folders."""
+    bench: Workbench = context.obj
+    library = bench.library()
+    now = time.time()
+    if json:
+        print_json(library_json(library, now))
+        return
+    for run in library.runs:
+        say(f"{run.id}   {run.trainer}, {run.state(now)}, base {run.base_model or 'unknown'}, loss {loss_text(run.last_loss)}")
+        rows = []
+        for c in run.checkpoints:
+            forms = ", ".join(form for form, _ in c.converted) or "–"
+            note = shortened(c.flaw, LONGEST_NOTE) if c.flaw else f"also {alias_text(c)}" if c.aliases else ""
+            rows.append(["", c.key, c.layout, c.holds, size_text(c.bytes), forms, note])
+        if rows:
+            print_table(["", "step", "layout", "holds", "size", "converted", ""], rows, right=frozenset({4}))
+        else:
+            say("  no checkpoints, only logs")
+        for warning in run.warnings:
+            in_trouble(f"warning: {run.id}: {warning}")
+    for problem in library.problems:
+        in_trouble(f"passed over: {problem.path}: {problem.reason}")

@@ -1,0 +1,136 @@
+"""A component as the checkpoint means it, tensor by tensor: the base's weights, replaced and added to by what was trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from cmp.core.deltas import apply_delta
+from cmp.core.fitting import RECOMPUTED, check_fits, find_module, find_tensor
+from cmp.core.scale import Scale
+from cmp.core.weights import BESIDE, Adapted
+from cmp.disk.bases import Component
+from cmp.disk.checkpoint import Opened
+from cmp.disk.tensors import as_float32, cast_bits, read_tensor
+from cmp.errors import Refused
+
+_WIDER = ("F64", "F32", "BF16", "F16")  # of BF16 and F16 neither holds the other
+
+
+@dataclass(frozen=True, slots=True)
+class MergedComponent:
+    """One component with its checkpoint merged in.
+
+    `described` gives type and shape of every tensor under the base's names, `own` where the checkpoint has the tensor itself, `adapted`
+    which module's adapter is added to it. `strength` 1 is as trained; 0 would be the base.
+    """
+
+    opened: Opened
+    base: Component
+    scale: Scale | None
+    described: Mapping[str, tuple[str, tuple[int, ...]]]
+    own: Mapping[str, str]
+    adapted: Mapping[str, Adapted]
+    strength: float = 1.0
+
+    def read(self, name: str) -> np.ndarray:
+        """One tensor in its described type (see tensors.NUMPY_TYPES)."""
+        dtype, source = self._source(name)
+        if name not in self.adapted and (self.strength == 1 or name not in self.own):
+            return cast_bits(source, dtype, self.described[name][0])
+        values = as_float32(source, dtype)
+        if module := self.adapted.get(name):
+            values = self._with_adapter(module, name, values)
+        if self.strength != 1:
+            base = self._base(name)
+            values = base + np.float32(self.strength) * (values - base)
+        if not np.isfinite(values).all():
+            raise Refused(f"{name} holds NaN or infinity", "The training broke down here; take an earlier step.")
+        return cast_bits(np.ascontiguousarray(values, dtype="<f4"), "F32", self.described[name][0])
+
+    def _source(self, name: str) -> tuple[str, np.ndarray]:
+        if stored := self.own.get(name):
+            return self.opened.header.tensors[stored].dtype, read_tensor(self.opened.header, stored)
+        return self.base.header.tensors[name].dtype, read_tensor(self.base.header, name)
+
+    def _base(self, name: str) -> np.ndarray:
+        return as_float32(read_tensor(self.base.header, name), self.base.header.tensors[name].dtype)
+
+    def _with_adapter(self, module: Adapted, name: str, values: np.ndarray) -> np.ndarray:
+        scale = self.scale.of(module.key) if self.scale else 1.0
+        if name.endswith(".bias"):
+            return values + self._part(module, "diff_b") if "diff_b" in module.parts else values + scale * self._part(module, "up_bias")
+        parts = {role: self._part(module, role) for role in module.parts if role not in BESIDE}
+        return apply_delta(module.method, parts, scale, values) if parts else values
+
+    def _part(self, module: Adapted, role: str) -> np.ndarray:
+        stored = module.parts[role]
+        return as_float32(read_tensor(self.opened.header, stored), self.opened.header.tensors[stored].dtype)
+
+
+def merge(opened: Opened, name: str, base: Component, scale: Scale | None, strength: float = 1.0) -> MergedComponent:
+    """The component `name` as the checkpoint has it; raises Refused where the checkpoint does not fit the base, before a value is read."""
+    weights = opened.weights.of(name)
+    shapes = base.shapes
+    own = _own(opened, name, shapes)
+    whole = not weights.adapted
+    if whole:
+        _require_all(name, own, shapes)
+    check_fits(weights, shapes, opened.header.shapes)
+    adapted: dict[str, Adapted] = {}
+    for module in weights.adapted:
+        for tensor in _tensors_of(module, shapes):
+            adapted[tensor] = module
+    described = {}
+    for tensor, entry in base.header.tensors.items():
+        kinds = [entry.dtype] if not (whole and tensor in own) else []
+        kinds += [opened.header.tensors[own[tensor]].dtype] if tensor in own else []
+        described[tensor] = (_widest(kinds), entry.shape)
+    return MergedComponent(opened, base, scale, described, own, adapted, strength)
+
+
+def _own(opened: Opened, name: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
+    """The base's name of each tensor that the checkpoint has itself → its stored name; raises Refused for one that the base has not."""
+    own = {}
+    for stored, inner in opened.weights.plain_of(name).items():
+        known = find_tensor(inner, shapes)
+        ours = opened.header.tensors[stored].shape
+        if known is None or shapes[known] != ours:
+            theirs = f"{list(shapes[known])} in the base" if known else "not in the base"
+            raise Refused(
+                f"{name}.{inner} is {list(ours)} in the checkpoint and {theirs}",
+                "It was trained on another base; give it with --base. A text encoder with new words needs its own tokenizer.",
+            )
+        own[known] = stored
+    return own
+
+
+def _require_all(name: str, own: Mapping[str, str], shapes: Iterable[str]) -> None:
+    if missing := sorted(tensor for tensor in shapes if tensor not in own and not tensor.endswith(RECOMPUTED)):
+        raise Refused(
+            f"{len(missing)} tensors of {name} are in the base and not in the checkpoint, for example {missing[0]}",
+            "It was trained on another base, or is not whole. Give its own base with --base.",
+        )
+
+
+def _tensors_of(module: Adapted, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+    known = find_module(module.module, shapes)
+    if known is None:
+        raise Refused(f"the base model has no module {module.module}, which the checkpoint adapts", "Give its own base with --base.")
+    touched = [f"{known}.weight"]
+    if {"diff_b", "up_bias"} & set(module.parts):
+        if f"{known}.bias" not in shapes:
+            raise Refused(
+                f"{module.module} has no bias in the base, and its adapter adds one", "Such an adapter cannot be merged; use --to lora."
+            )
+        touched.append(f"{known}.bias")
+    return touched
+
+
+def _widest(kinds: list[str]) -> str:
+    first = kinds[0]
+    if len(set(kinds)) == 1 or any(kind not in _WIDER for kind in kinds):
+        return first
+    return "F32" if set(kinds) == {"BF16", "F16"} else min(kinds, key=_WIDER.index)

@@ -1,0 +1,56 @@
+"""Opens a component's weights whatever they lie in: one safetensors file, several with an index, or a torch file."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from pathlib import Path
+
+from cmp.disk.tensors import Header, Identity, identify, join_headers, read_header
+from cmp.errors import Unreadable
+
+INDEX = ".index.json"
+_LARGEST_INDEX = 20_000_000  # bytes
+
+
+def open_header(file: Path, *, links: bool = False) -> Header:
+    """The table of contents behind a weights file or an index of shards; raises Unreadable. Unchanged files are read once.
+
+    Shards may be `links` in a base model, as the Hugging Face cache has them, and not in a run, which must not lead out of its folder.
+    """
+    if file.name.endswith(INDEX):
+        return join_headers(("", _header(shard, identify(shard))) for shard in _shards(file, links))
+    return _header(file, identify(file))
+
+
+@lru_cache(maxsize=256)  # a page that is open looks at every checkpoint every few seconds
+def _header(file: Path, identity: Identity) -> Header:
+    if file.suffix == ".safetensors":
+        return read_header(file)
+    from cmp.disk.pickled import read_pickled_header  # most runs hold none
+
+    return read_pickled_header(file)
+
+
+def _shards(index: Path, links: bool) -> list[Path]:
+    """The files that an index names, all of them there; a name that leads elsewhere is refused."""
+    identity = identify(index)
+    try:
+        if identity.size > _LARGEST_INDEX:
+            raise ValueError("it is far too large")
+        named = json.loads(index.read_bytes())["weight_map"].values()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as fault:
+        raise Unreadable(f"{index} is no index of shards: {fault}", "The file is damaged; copy it again.") from fault
+    names = sorted({str(name) for name in named})
+    for name in names:
+        if "/" in name or "\\" in name or name in ("", ".", "..") or not name.endswith((".safetensors", ".bin")):
+            raise Unreadable(f"{index} names the file {name[:120]!r}", "An index may only name weights files in its own folder.")
+        if not links and (index.parent / name).is_symlink():
+            raise Unreadable(f"{index.parent / name} is a link", "Links are not followed.")
+    missing = [name for name in names if not (index.parent / name).exists()]
+    if missing or not names:
+        raise Unreadable(
+            f"{index} is incomplete: {len(missing)} of {len(names)} files are missing, the first is {missing[0] if missing else 'any'}",
+            "It may still be being written; it is picked up when it is whole.",
+        )
+    return [index.parent / name for name in names]

@@ -1,0 +1,136 @@
+"""Proves a file in the original layout: diffusers reads it, and every tensor of every component is compared with the pipeline's."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from diffusers.loaders.single_file_utils import SingleFileComponentError, create_diffusers_clip_model_from_ldm
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from cmp.disk.single_file import plan_single_file, write_single_file
+from cmp.disk.tensors import Header, read_header
+from cmp.errors import Refused
+
+_TORCH = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_OLD_ATTENTION = re.compile(r"\.(query|key|value|proj_attn)\.")  # in VAEs saved by diffusers before 0.17
+_NEW_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+
+
+def convert_to_single_file(pipeline: Path, target: Path, metadata: Mapping[str, str], dtype: str | None = None) -> str:
+    """Writes the file and gives its proof in words; it takes its name only once it is proven."""
+    proofs: list[str] = []
+    write_single_file(pipeline, target, metadata, dtype, lambda draft: proofs.append(verify_single_file(draft, pipeline)))
+    return proofs[0]
+
+
+def verify_single_file(target: Path, pipeline: Path) -> str:
+    """Reads the file back with diffusers' `from_single_file` and compares it with the pipeline that it was made of; the proof in words.
+
+    diffusers is given the pipeline's settings in a folder without any weights, so that none can come from anywhere but the file. Raises
+    Refused and names the first tensor that differs, is missing, or is in the file and in no component.
+    """
+    header = read_header(target)
+    types = {entry.dtype for entry in header.tensors.values() if entry.dtype.startswith(("F", "BF")) and math.prod(entry.shape)}
+    one = types.pop() if len(types) == 1 and types <= set(_TORCH) else None
+    dtype = _TORCH[one or "F32"]  # which holds all narrower ones exactly
+    plan = plan_single_file(pipeline, one)
+    if wrong := sorted(set(plan.described) ^ set(header.tensors)):
+        raise Refused(f"{wrong[0]} is {'missing in' if wrong[0] in plan.described else 'too much in'} {target}", "Convert again.")
+    with tempfile.TemporaryDirectory() as folder:
+        loaded, alone = _load(target, copy_settings(pipeline, Path(folder), plan.components), dtype)
+    compared = 0
+    for name, component in plan.components.items():
+        state = {_plain(inner): values for inner, values in getattr(loaded, name).state_dict().items()}
+        for inner, values in _stored(component.header):
+            _compare(f"{name}.{inner}", values, state.pop(inner, None), dtype)
+            compared += 1
+        if state:
+            raise Refused(
+                f"{name}.{min(state)} came out of {target} and is not in the pipeline", "This is a fault of ours; please report it."
+            )
+    _check_positions(target)
+    apart = "; text_encoder_2 was read apart, for diffusers tells two text encoders of one file apart by their widths" if alone else ""
+    return f"read back with from_single_file: all {compared} tensors equal the pipeline's{apart}"
+
+
+def copy_settings(pipeline: Path, folder: Path, components: Iterable[str]) -> Path:
+    """A copy of the pipeline's settings and words, without weights, and with an index that names nothing but the libraries' classes."""
+    index = json.loads((pipeline / "model_index.json").read_bytes())
+    kept = {*components, "scheduler", "tokenizer", "tokenizer_2"}
+    for name, parts in index.items():
+        if isinstance(parts, list) and (name not in kept or parts[0] is None):
+            index[name] = [None, None]
+        elif isinstance(parts, list) and parts[0] not in ("diffusers", "transformers"):
+            raise Refused(f"{pipeline} wants {name} from {parts[0]!r}, which is code of its own", "Only the libraries' classes are loaded.")
+    for file in sorted(pipeline.glob("*/*")):
+        if file.parent.name in kept and file.suffix in (".json", ".txt") and file.is_file():
+            (folder / file.parent.name).mkdir(exist_ok=True)
+            shutil.copyfile(file, folder / file.parent.name / file.name)
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return folder
+
+
+def _load(target: Path, settings: Path, dtype: torch.dtype) -> tuple[Any, bool]:
+    """The pipeline in the file, and whether its second text encoder had to be read apart.
+
+    diffusers takes the first text encoder whose width fits, so where both are equally wide the second would get the first one's weights.
+    """
+    index = json.loads((settings / "model_index.json").read_bytes())
+    kind = getattr(diffusers, index["_class_name"])
+    widths = [json.loads(file.read_bytes()).get("hidden_size") for file in sorted(settings.glob("text_encoder*/config.json"))]
+    given = {}
+    alone = len(widths) == 2 and widths[0] == widths[1]
+    try:
+        if alone:
+            tensors = {name: v for name, v in load_file(target).items() if not name.startswith("conditioner.embedders.0.")}
+            given["text_encoder_2"] = create_diffusers_clip_model_from_ldm(
+                transformers.CLIPTextModelWithProjection, tensors, "text_encoder_2", str(settings), dtype, local_files_only=True
+            )
+        return kind.from_single_file(str(target), config=str(settings), local_files_only=True, dtype=dtype, **given), alone
+    except (SingleFileComponentError, OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, NotImplementedError) as fault:
+        raise Refused(f"diffusers cannot read {target}: {fault}", "Use the form pipeline.") from fault
+
+
+def _stored(header: Header) -> Iterator[tuple[str, torch.Tensor]]:
+    """A component's tensors as they lie on disk, under the names that the library's class has today; counted positions are left out."""
+    for path, _ in header.files:
+        if path.suffix != ".safetensors":
+            raise Refused(f"{path} cannot be compared with: it is no safetensors file", "Save the pipeline with safe_serialization.")
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118  (it is no mapping)
+                if not name.endswith("position_ids"):
+                    yield _plain(name), file.get_tensor(name)
+
+
+def _check_positions(target: Path) -> None:
+    """Counted positions reach no model of today's libraries, and older tools still read them."""
+    with safe_open(target, framework="pt") as file:
+        for name in [name for name in file.keys() if name.endswith("position_ids")]:  # noqa: SIM118
+            counted = file.get_tensor(name).flatten()
+            if not torch.equal(counted.to(torch.int64), torch.arange(counted.numel())):
+                raise Refused(f"{name} in {target} does not count from 0", "The model is damaged; use the form pipeline.")
+
+
+def _plain(name: str) -> str:
+    """The name without what differs between versions of the libraries."""
+    return _OLD_ATTENTION.sub(lambda found: f".{_NEW_ATTENTION[found[1]]}.", name.removeprefix("text_model."))
+
+
+def _compare(name: str, stored: torch.Tensor, landed: torch.Tensor | None, dtype: torch.dtype) -> None:
+    """Bit by bit, after rounding what the pipeline holds to the file's type as torch does it."""
+    if landed is None or landed.is_meta:
+        raise Refused(f"{name} did not come out of the file", "This is a fault of ours; please report it.")
+    meant = stored.to(dtype).contiguous().reshape(-1).view(torch.uint8)
+    if landed.shape != stored.shape or not torch.equal(landed.contiguous().reshape(-1).view(torch.uint8), meant):
+        raise Refused(f"{name} came out of the file with other values than the pipeline has", "The disk may be failing; convert again.")

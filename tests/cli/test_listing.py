@@ -1,0 +1,29 @@
+"""What `list` prints for people."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cmp.cli import app
+from tests.support import origin_run, spoil
+
+
+def test_a_long_flaw_leaves_the_table_whole_and_is_told_in_full_by_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = origin_run(tmp_path, name="r")
+    spoil(made, lambda tensors: tensors.pop(next(name for name in tensors if "lora_A" in name)))
+    monkeypatch.setenv("CMP_HOME", str(tmp_path / "home"))
+    listed, shown = (CliRunner().invoke(app, ["--runs", str(made.outputs), *verb]).output for verb in (["list"], ["show", "r@500"]))
+    (row,) = (line for line in listed.splitlines() if line.split()[:1] == ["500"])
+    assert len(row) <= 120 and row.endswith("…")
+    flaw = next(line for line in shown.splitlines() if line.startswith("flaw: ")).removeprefix("flaw: ")
+    assert row.rpartition("  ")[2].removesuffix("…") in flaw and len(flaw) > 60
+
+
+def test_equal_weights_are_told_by_the_names_that_people_know(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = origin_run(tmp_path, name="r")
+    monkeypatch.setenv("CMP_HOME", str(tmp_path / "home"))
+    listed = CliRunner().invoke(app, ["--runs", str(made.outputs), "list"]).output
+    assert next(line for line in listed.splitlines() if line.split()[:1] == ["1000"]).endswith("also final")
