@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tarfile
 import warnings
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -13,22 +14,21 @@ import pytest
 
 from .judging import Judge
 
-
-def folder_named_by(variable: str, holds: str) -> Path:
-    """The folder that an environment variable names; skips, and says so, where it names none. A wrong name is an error."""
-    named = os.environ.get(variable)
-    if not named:
-        warnings.warn(f"{variable} is not set, so that {holds} not judged", stacklevel=2)
-        pytest.skip(f"{variable} is not set")
-    folder = Path(named).resolve()
-    assert folder.is_dir(), f"{variable} names {folder}, which is no folder"
-    return folder
+SMALL = Path(__file__).parents[1] / "data" / "corpus" / "small.tar.xz"
 
 
 @pytest.fixture(scope="session")
-def corpus() -> Path:
-    """Real checkpoints with the truth beside each."""
-    return folder_named_by("CMP_CORPUS", "the corpus of real checkpoints is")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Real checkpoints with the truth beside each: all that CMP_CORPUS names, else one or two of each case."""
+    if named := os.environ.get("CMP_CORPUS"):
+        folder = Path(named).resolve()
+        assert folder.is_dir(), f"CMP_CORPUS names {folder}, which is no folder"
+        return folder
+    warnings.warn("CMP_CORPUS is not set, so that only one or two checkpoints of each case are judged", stacklevel=2)
+    place = tmp_path_factory.mktemp("small")
+    with tarfile.open(SMALL) as file:
+        file.extractall(place, filter="data")
+    return place
 
 
 @pytest.fixture(scope="session")

@@ -136,7 +136,7 @@ class Judge:
         return Verdict(item.tag, "wrong" if faults else "right", f"--to {form}: {'; '.join(faults) or 'as it was trained'}"), picture
 
     def _draw(self, judged: Judged, item: Item, picture: np.ndarray | None) -> Verdict:
-        """Our own drawing of the reference picture, held against the one that diffusers draws with what was converted."""
+        """Our own drawing of the reference picture against the truth; where that has none, against diffusers with what was made."""
         case, ref = judged.case, self.probing.REF
         if case.drawn_only:
             name = "learned_embeds" if item.is_final else f"learned_embeds-steps-{item.step}"
@@ -149,7 +149,7 @@ class Judge:
         if said.code:
             return Verdict(item.tag, "wrong" if said.crashed else "refused", f"[{said.code}] {said.err[-600:]}")
         (tile,) = said.json["tiles"]
-        wanted = item.image if picture is None else picture
+        wanted = picture if item.image is None or case.sampling else item.image  # one drawn in another way is no measure of ours
         if wanted is None:
             return Verdict(item.tag, "wrong", "it was drawn, and nothing says that the picture is right")
         fault = _fault(read_picture(Path(tile["path"])), wanted, LEVEL)
@@ -165,13 +165,13 @@ def _fault(seen: np.ndarray, truth: np.ndarray, allowed: float) -> str:
 def find_row(copied: Path, runs: list[dict[str, Any]], item: Item) -> Mapping[str, Any] | None:
     """The listed checkpoint that is this one: by its place on disk, else, since the same weights are one row, by what it is called."""
     rows = [row for run in runs for row in run["checkpoints"] if is_averaged(row) == item.ema or item.is_final]
-    rows.sort(key=lambda row: "learned_embeds" not in row["path"])  # the whole text encoder lies beside the word it learned
     places = {str(copied / place) for place in item.places}
     if item.is_final:
         return next((row for row in rows if has_key(row, "final")), None)
     by_place = [row for row in rows if row["path"] in places]
     by_step = [row for row in rows if item.step is not None and row["step"] == item.step]
-    return next(iter(by_place + by_step), None)
+    words = [row for row in by_step if "learned_embeds" in row["path"]]  # the whole text encoder lies beside the word that it learned
+    return next(iter(words + by_place + by_step), None)
 
 
 def is_averaged(row: Mapping[str, Any]) -> bool:

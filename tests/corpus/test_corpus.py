@@ -76,7 +76,8 @@ def test_no_other_form_of_it_is_wrong(judge: Judge, case: Case, form: str) -> No
 def test_a_process_of_its_own_writes_the_same_file(judge: Judge) -> None:
     case = next(case for case in CASES if case.name == "acc_peft_r8_a16")
     judged = judge(case)
-    target = id_of(judged.rows["checkpoint-4"], judged.items[1])
+    (item,) = [item for item in judged.items if item.tag == "checkpoint-4"]
+    target = id_of(judged.rows[item.tag], item)
     folders = ("--runs", str(judge.place / case.name / "outputs"), "--bases", str(judge.corpus / "bases"))
     output = judge.place / "again.safetensors"
     said = run_command(judge.place / "home", *folders, "convert", target, "--to", "lora", "--output", str(output), "--json")
