@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,8 @@ import typer
 
 from cmp.cli.answers import read_answers
 from cmp.cli.output import Json, in_trouble, print_json, say
-from cmp.core.conversion import FORMS, Conversion, ConversionPlan, summarise
+from cmp.core.conversion import FORMS, Conversion, ConversionPlan, Writing, parse_writing, summarise
+from cmp.core.curves import held_out_losses
 from cmp.core.present import path_text, size_text
 from cmp.core.progress import Progress
 from cmp.core.runs import Checkpoint, Run
@@ -34,6 +36,10 @@ def convert(
     alpha: Annotated[str | None, typer.Option(help="The LoRA's alpha, where nothing says it.")] = None,
     new: Annotated[bool, typer.Option("--new", help="Only what is not converted yet; this is what happens without --force.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Convert again; what was there goes to .cmp-trash.")] = False,
+    dtype: Annotated[str | None, typer.Option(help="fp32, fp16 or bf16; otherwise as wide as the weights are.")] = None,
+    strength: Annotated[float, typer.Option(help="How strongly a merge has the adapter in it.")] = 1.0,
+    verify: Annotated[str, typer.Option(help="full: every tensor is computed a second time. This is always done.")] = "full",
+    best: Annotated[int | None, typer.Option(help="Only so many checkpoints, those with the lowest held-out loss in the logs.")] = None,
     every: Annotated[int | None, typer.Option(help="Only checkpoints at multiples of so many steps.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and write nothing.")] = False,
     json: Json = False,
@@ -42,10 +48,13 @@ def convert(
     bench: Workbench = context.obj
     if new and force:
         raise BadInput("--new and --force were both given", "Use one of them.")
-    given = read_answers(alpha, base)
+    if verify != "full":
+        raise BadInput(f"--verify is {verify!r}", "Use --verify full, or leave it out: every tensor is verified in any case.")
+    given, writing = read_answers(alpha, base), parse_writing(to, dtype, strength)
     wanted = expand_targets(bench, targets, every)
+    wanted = keep_best(bench, wanted, best) if best is not None else wanted
     told = Report()
-    plans = _plan(bench, wanted, to, given, output, force, told)
+    plans = _plan(bench, wanted, Order(to, given, writing, output, force), told)
     if dry_run:
         told.planned = plans
     else:
@@ -107,15 +116,43 @@ def expand_targets(bench: Workbench, targets: list[str], every: int | None = Non
     return list(found.values())
 
 
-def _plan(
-    bench: Workbench, wanted: list[Found], form: str, given: Answers, output: Path | None, force: bool, told: Report
-) -> list[ConversionPlan]:
-    in_trouble(f"{len(wanted)} checkpoint{'s' if len(wanted) != 1 else ''} to convert to {form}")
+def keep_best(bench: Workbench, wanted: list[Found], count: int) -> list[Found]:
+    """Of each run the checkpoints with the lowest held-out loss that its trainer logged. Training loss says nothing of that: BadInput."""
+    if count < 1:
+        raise BadInput(f"--best is {count}", "Use a number of checkpoints, such as 1.")
+    kept: list[Found] = []
+    for place in dict.fromkeys(run.place for run, _ in wanted):
+        own = [(run, c) for run, c in wanted if run.place == place]
+        losses = held_out_losses(bench.curves(own[0][0]).curves, [c.step for _, c in own if c.step is not None])
+        if not losses:
+            raise BadInput(
+                f"{own[0][0].id} has no held-out loss in its logs at its checkpoints",
+                "Without one the best is not known: name the checkpoints.",
+            )
+        best = sorted(losses, key=losses.__getitem__)[:count]
+        in_trouble(f"best of {own[0][0].id} by logged held-out loss: {', '.join(f'{step} ({losses[step]:.4g})' for step in best)}")
+        kept += [(run, c) for run, c in own if c.step in best]
+    return kept
+
+
+@dataclass(frozen=True)
+class Order:
+    """What was asked for, of every target."""
+
+    form: str
+    given: Answers
+    writing: Writing
+    output: Path | None
+    force: bool
+
+
+def _plan(bench: Workbench, wanted: list[Found], order: Order, told: Report) -> list[ConversionPlan]:
+    in_trouble(f"{len(wanted)} checkpoint{'s' if len(wanted) != 1 else ''} to convert to {order.form}")
     plans = []
     for run, checkpoint in wanted:
-        target = _target(run, checkpoint, form, output, len(wanted))
+        target = _target(run, checkpoint, order.form, order.output, len(wanted))
         try:
-            plan = bench.plan_checkpoint(run, checkpoint, form, given, output=target, force=force)
+            plan = bench.plan_checkpoint(run, checkpoint, order.form, order.given, output=target, force=order.force, writing=order.writing)
         except CmpError as fault:
             if len(wanted) == 1:
                 raise

@@ -9,9 +9,11 @@ from pathlib import Path
 from cmp.core.runs import Checkpoint, Run, path_text, plain_text
 from cmp.core.scale import Scale
 from cmp.core.weights import Weights
-from cmp.errors import Refused
+from cmp.errors import BadInput, Refused
 
-FORMS = ("lora", "webui", "pipeline")
+FORMS = ("lora", "webui", "pipeline", "single")
+LORA_FORMS = ("lora", "webui")  # the others are merged, and need the base
+_DTYPES = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}
 GENERATOR = "cmp"  # what checkpoint_metadata.json and LoRA files name as their maker
 
 
@@ -37,6 +39,28 @@ class LeftOut:
 
 
 @dataclass(frozen=True, slots=True)
+class Writing:
+    """How a form is written: in which type ("F32", "F16", "BF16"; None keeps that of the weights), and a merge at which strength."""
+
+    dtype: str | None = None
+    strength: float = 1.0
+
+    def as_json(self) -> dict[str, object]:
+        return {"dtype": self.dtype, "strength": self.strength}
+
+
+def parse_writing(form: str, dtype: str | None, strength: float) -> Writing:
+    """What a user asked for; raises BadInput and quotes it."""
+    if dtype is not None and dtype not in _DTYPES:
+        raise BadInput(f"the type is {dtype!r}", f"Use one of: {', '.join(_DTYPES)}.")
+    if not -10 <= strength <= 10:
+        raise BadInput(f"the strength is {strength!r}", "Use a number such as 0.8.")
+    if strength != 1 and form in LORA_FORMS:
+        raise BadInput(f"a LoRA file has no strength of its own, and {strength:g} was asked for", "Set it where it is used.")
+    return Writing(_DTYPES[dtype] if dtype else None, strength)
+
+
+@dataclass(frozen=True, slots=True)
 class ConversionPlan:
     """What converting one checkpoint would do; made from headers alone, carried out by `engine.convert` or `disk.lora_file`."""
 
@@ -51,6 +75,7 @@ class ConversionPlan:
     done: str | None = None  # why there is nothing to do
     replaces: bool = False  # something is at the target and goes to the trash first
     left_out: tuple[LeftOut, ...] = ()
+    writing: Writing = Writing()
     whole: tuple[str, ...] = ()  # components that are written merged, because no LoRA file can carry them
 
 

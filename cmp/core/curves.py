@@ -265,3 +265,14 @@ def as_json(curve: LossCurve) -> dict[str, object]:
         "wall_times": times.tolist() if times is not None and np.isfinite(times).all() else None,
         "source": "".join(f"%{ord(c) - 0xDC00:02X}" if 0xDC80 <= ord(c) <= 0xDCFF else c for c in str(curve.source)),
     }
+
+
+def held_out_losses(curves: Iterable[LossCurve], steps: Iterable[int]) -> dict[int, float]:
+    """Step → held-out loss, of those steps at which a trainer logged one; the first such curve counts."""
+    wanted = set(steps)
+    for curve in curves:
+        if re.search(r"loss.*valid|valid.*loss|loss.*held|held.*loss|eval.*loss|loss.*eval", curve.tag):
+            found = {int(s): float(v) for s, v in zip(curve.steps, curve.values, strict=True) if int(s) in wanted and math.isfinite(v)}
+            if found:
+                return found
+    return {}

@@ -11,13 +11,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from cmp import __version__
-from cmp.core.conversion import FORMS
+from cmp.core.conversion import FORMS, LORA_FORMS
 from cmp.core.present import checkpoint_json, path_text, run_json, size_text
 from cmp.core.runs import Checkpoint, Run, plain_text
 from cmp.disk.bases import pipelines_below
 from cmp.disk.folders import list_folder
 from cmp.disk.ready import Answers, open_checkpoint, ready_checkpoint, unlike_lora
 from cmp.disk.scan import scan
+from cmp.disk.single_file import plan_single_file
 from cmp.disk.store import Store
 from cmp.errors import CmpError, NotFound
 
@@ -70,8 +71,10 @@ def describe_checkpoint(run: Run, checkpoint: Checkpoint, bases: Iterable[Path],
     forms = {}
     for form in FORMS:
         try:
-            ready = ready_checkpoint(run, checkpoint, bases, store, given, need_base=form == "pipeline")
-            forms[form] = (unlike_lora(ready) if form != "pipeline" else None) or "can be made"
+            ready = ready_checkpoint(run, checkpoint, bases, store, given, need_base=form not in LORA_FORMS)
+            forms[form] = (unlike_lora(ready) if form in LORA_FORMS else None) or "can be made"
+            if form == "single" and ready.base:
+                plan_single_file(ready.base.path)
             told["scale"] = ready.scale.as_json() if ready.scale else None
             told["base"] = ready.base.as_json() if ready.base else told.get("base")
         except CmpError as fault:

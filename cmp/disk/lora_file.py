@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from safetensors import safe_open
+from safetensors import deserialize
 
 from cmp import __version__
 from cmp.core.conversion import GENERATOR, Conversion, ConversionPlan, to_webui_name, whole_metadata
@@ -23,11 +23,13 @@ from cmp.disk.base_proof import Comparison, compare_with_base
 from cmp.disk.bases import read_component
 from cmp.disk.checkpoint import Opened, open_weights
 from cmp.disk.converted import RECORD
-from cmp.disk.numbers import as_float32
+from cmp.disk.numbers import as_float32, cast_bits
 from cmp.disk.ready import trained_tensors
 from cmp.disk.tensors import digest_tensors, read_tensors
 from cmp.disk.writing import write_tensors
 from cmp.errors import Refused
+
+Verify = Callable[[Path, Mapping[str, np.ndarray], Path | None], str]
 
 
 def read_folded(opened: Opened, scale: Scale) -> dict[str, np.ndarray]:
@@ -68,11 +70,14 @@ def _check_finite(folded: Mapping[str, np.ndarray]) -> None:
         )
 
 
-def convert_to_lora(plan: ConversionPlan) -> Generator[Progress, None, Conversion]:
-    """Carries out a plan for the forms "lora" and "webui"; the target is either complete and proven, or as it was before."""
+def convert_to_lora(plan: ConversionPlan, verify: Verify) -> Generator[Progress, None, Conversion]:
+    """Carries out a plan for the forms "lora" and "webui"; the target is either complete and proven, or as it was before.
+
+    `verify(draft, adapter, base)` proves the file before it takes its name, and gives the proof in words.
+    """
     started = time.monotonic()
     scale = plan.scale
-    assert scale is not None and plan.checkpoint.file is not None
+    assert scale is not None
     yield Progress(0, 3, "reading the adapter")
     opened = open_weights(*plan.checkpoint.files)
     checks = []
@@ -88,16 +93,23 @@ def convert_to_lora(plan: ConversionPlan) -> Generator[Progress, None, Conversio
     if all(not values.any() for name, values in folded.items() if ".lora_B." in name):
         checks.append("identical to the base model: every lora_B is zero")
     yield Progress(2, 3, "writing and reading back")
-    tensors = _named_for(plan.form, of_one_rank(folded))
-    described = {name: ("F32", values.shape) for name, values in tensors.items()}
-    metadata = _metadata(plan, opened, checks)
-    write_tensors(plan.target, described, tensors.__getitem__, metadata, lambda draft: _read_back(draft, plan.target, tensors))
-    checks.append(f"read back: all {len(tensors)} tensors equal what was taken from the checkpoint")
+    kind = plan.writing.dtype or "F32"
+    adapter = {name: cast_bits(values, "F32", kind) for name, values in of_one_rank(folded).items()}
+    tensors = _named_for(plan.form, adapter)
+    described = {name: ("F32" if name.endswith(".alpha") else kind, values.shape) for name, values in tensors.items()}
+    meant = {name: as_float32(values, kind) for name, values in adapter.items()}
+
+    def check(draft: Path) -> None:
+        _read_back(draft, plan.target, tensors)
+        proofs.append(verify(draft, meant, plan.base.path if plan.base else None))
+
+    proofs: list[str] = []
+    write_tensors(plan.target, described, tensors.__getitem__, _metadata(plan, opened, checks), check)
+    checks += [f"read back: all {len(tensors)} tensors equal what was taken from the checkpoint", *proofs]
     yield Progress(3, 3, "done")
-    weights = opened.weights
     return Conversion(
         plan.checkpoint.id, plan.form, plan.target, plan.target.stat().st_size, time.monotonic() - started,
-        len(opened.header.tensors), len(weights.canonical), plan.left_out, scale, tuple(checks),
+        len(opened.header.tensors), len(opened.weights.canonical), plan.left_out, scale, tuple(checks),
     )  # fmt: skip
 
 
@@ -148,16 +160,16 @@ def conversion_record(plan: ConversionPlan, opened: Opened) -> dict[str, object]
         "tensors": {"pairs": len(weights.adapted), "plain": len(weights.plain), "unexplained": len(weights.unexplained)},
         "scale": plan.scale.as_json() if plan.scale else None,
         "scale_folded": True,
+        **plan.writing.as_json(),
         "base": plan.base.as_json() if plan.base else None,
     }
 
 
 def _read_back(draft: Path, target: Path, expected: Mapping[str, np.ndarray]) -> None:
     """Reads the written file with the safetensors library, not with the reader that took part in making it."""
-    with safe_open(draft, framework="np") as file:
-        names = set(file.keys())
-        if names != set(expected):
-            raise Refused(f"{target} does not hold what was written", "The disk may be failing; convert again.")
-        for name in names:
-            if not np.array_equal(file.get_tensor(name), expected[name]):
-                raise Refused(f"{target} came back with another {name}", "The disk may be failing; convert again.")
+    found = dict(deserialize(draft.read_bytes()))
+    if set(found) != set(expected):
+        raise Refused(f"{target} does not hold what was written", "The disk may be failing; convert again.")
+    for name, content in found.items():
+        if bytes(content["data"]) != np.ascontiguousarray(expected[name]).tobytes():
+            raise Refused(f"{target} came back with another {name}", "The disk may be failing; convert again.")

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cmp.core.conversion import Writing
 from cmp.core.deltas import apply_delta
 from cmp.core.fitting import RECOMPUTED, check_fits, find_module, find_tensor
 from cmp.core.scale import Scale
 from cmp.core.weights import BESIDE, Adapted
 from cmp.disk.bases import Component
 from cmp.disk.checkpoint import Opened
-from cmp.disk.numbers import as_float32, cast_bits
+from cmp.disk.numbers import FLOATS, as_float32, cast_bits
 from cmp.disk.tensors import read_tensor
 from cmp.errors import Refused
 
@@ -79,8 +80,8 @@ class MergedComponent:
         return as_float32(read_tensor(self.opened.header, stored), self.opened.header.tensors[stored].dtype)
 
 
-def merge(opened: Opened, name: str, base: Component, scale: Scale | None, strength: float = 1.0) -> MergedComponent:
-    """The component `name` as the checkpoint has it; raises Refused where the checkpoint does not fit the base, before a value is read."""
+def merge(opened: Opened, name: str, base: Component, scale: Scale | None, writing: Writing = Writing()) -> MergedComponent:
+    """The component `name` as the checkpoint has it, to be written as asked; raises Refused where they do not fit."""
     weights = opened.weights.of(name)
     shapes = base.shapes
     own = _own(opened, name, shapes)
@@ -96,8 +97,9 @@ def merge(opened: Opened, name: str, base: Component, scale: Scale | None, stren
     for tensor, entry in base.header.tensors.items():
         kinds = [entry.dtype] if not (whole and tensor in own) else []
         kinds += [opened.header.tensors[own[tensor]].dtype] if tensor in own else []
-        described[tensor] = (_widest(kinds), entry.shape)
-    return MergedComponent(opened, base, scale, described, own, adapted, strength)
+        widest = _widest(kinds)
+        described[tensor] = (writing.dtype if writing.dtype and widest in FLOATS else widest, entry.shape)
+    return MergedComponent(opened, base, scale, described, own, adapted, writing.strength)
 
 
 def _own(opened: Opened, name: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:

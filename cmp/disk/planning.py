@@ -8,13 +8,16 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from cmp.core.conversion import FORMS, ConversionPlan, LeftOut
+from cmp.core.conversion import FORMS, LORA_FORMS, ConversionPlan, LeftOut, Writing
 from cmp.core.runs import Checkpoint, Run
 from cmp.disk.bases import is_pipeline, read_component
 from cmp.disk.converted import default_target, is_ours, read_record
+from cmp.disk.numbers import FLOATS, WIDTHS
 from cmp.disk.ready import Answers, Ready, digest_of, ready_checkpoint, unlike_lora
 from cmp.disk.replacing import cannot_write
+from cmp.disk.single_file import plan_single_file
 from cmp.disk.store import Store
+from cmp.disk.tensors import Entry
 from cmp.errors import BadInput, NoSpace, Refused
 
 _MARGIN = 16_000_000  # bytes that stay free: headers, records, and other programs' small writes
@@ -30,24 +33,26 @@ def plan_conversion(
     *,
     output: Path | None = None,
     force: bool = False,
+    writing: Writing | None = None,
 ) -> ConversionPlan:
     """The plan for one checkpoint; raises what stands against it, before anything is written."""
+    writing = writing or Writing()
     if form not in FORMS:
         raise BadInput(f"the form is {form!r}", f"Use one of: {', '.join(FORMS)}.")
     target = output or default_target(run, checkpoint, form, _writable_home(run, store))
     _check_place(run, target, form, output is not None)
-    ready = ready_checkpoint(run, checkpoint, bases, store, given, need_base=form == "pipeline")
-    if form != "pipeline" and (why := unlike_lora(ready)):
+    ready = ready_checkpoint(run, checkpoint, bases, store, given, need_base=form not in LORA_FORMS)
+    if form in LORA_FORMS and (why := unlike_lora(ready)):
         raise Refused(f"{checkpoint.id}: {why}", "Convert it with --to pipeline.")
     there = os.path.lexists(target)
-    done = _why_done(target, ready, store) if there and not force else None
+    done = _why_done(target, ready, store, writing) if there and not force else None
     return ConversionPlan(
         run, checkpoint, form, target, ready.opened.weights, ready.scale, ready.base,
-        _bytes(ready, form), done, there and not done, _left_out(ready, form), tuple(dict(ready.whole)),
+        _bytes(ready, form, writing), done, there and not done, _left_out(ready, form), writing, tuple(dict(ready.whole)),
     )  # fmt: skip
 
 
-def _why_done(target: Path, ready: Ready, store: Store) -> str | None:
+def _why_done(target: Path, ready: Ready, store: Store, writing: Writing) -> str | None:
     """Why what is at the target may stay; None if it was made of other weights or at another scale. Raises Refused if it is not ours."""
     if not is_ours(target):
         raise Refused(
@@ -58,6 +63,8 @@ def _why_done(target: Path, ready: Ready, store: Store) -> str | None:
     wanted = ready.scale.as_json() if ready.scale else {}
     scale = record.get("scale")
     same = isinstance(scale, dict) and all(scale.get(key) == value for key, value in wanted.items() if key != "source")
+    if any(record.get(key, value) != value for key, value in writing.as_json().items()):
+        return None
     # the step may have been trained anew since; of full weights it is not known without reading all of them
     if ready.scale and not (same and record.get("digest") == digest_of(ready.opened, store, tuple(dict(ready.whole)))):
         return None
@@ -80,23 +87,31 @@ def _writable_home(run: Run, store: Store) -> Path | None:
     return None if os.access(run.folder, os.W_OK | os.X_OK) else store.stand_in(run.place)
 
 
-def _bytes(ready: Ready, form: str) -> int:
+def _bytes(ready: Ready, form: str, writing: Writing) -> int:
     weights, entries = ready.opened.weights, ready.opened.header.tensors
-    if form != "pipeline":
-        return sum(4 * (entries[n].end - entries[n].start) // _width(entries[n].dtype) for n in weights.canonical)
+    if form in LORA_FORMS:
+        return sum(_size(entries[name], writing.dtype or "F32") for name in weights.canonical)
     assert ready.base is not None
-    return sum(read_component(ready.base.path, name).header.bytes for name in weights.components)
+    replaced = weights.components or ("text_encoder",)  # a learned word is written into that
+    tensors = [e for name in replaced for e in read_component(ready.base.path, name).header.tensors.values()]
+    if form == "pipeline":
+        return sum(_size(entry, writing.dtype) for entry in tensors)
+    between = sum(_size(entry, None) for entry in tensors)  # the merged components lie beside the file for a while
+    return between + plan_single_file(ready.base.path, writing.dtype).bytes
 
 
-def _width(dtype: str) -> int:
-    return {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}.get(dtype, 1)
+def _size(entry: Entry, dtype: str | None) -> int:
+    """Bytes of a tensor when it is written as `dtype`, None for its own."""
+    if dtype is None or entry.dtype not in FLOATS:
+        return entry.end - entry.start
+    return (entry.end - entry.start) // WIDTHS[entry.dtype] * WIDTHS[dtype]
 
 
 def _left_out(ready: Ready, form: str) -> tuple[LeftOut, ...]:
     weights = ready.opened.weights
     aside = [LeftOut(name, why) for name, why in weights.aside.items()]
     alphas = [LeftOut(m.parts["alpha"], "alpha: folded into the weights") for m in weights.adapted if "alpha" in m.parts]
-    why = "frozen: the base model has it" if form != "pipeline" else "frozen: taken from the base model, which it equals"
+    why = "frozen: the base model has it" if form in LORA_FORMS else "frozen: taken from the base model, which it equals"
     frozen = weights.dumped - set(dict(ready.whole))
     return (*aside, *alphas, *(LeftOut(name, why) for name, inner in weights.plain.items() if inner.partition(".")[0] in frozen))
 

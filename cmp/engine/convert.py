@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +20,13 @@ from cmp.core.progress import Progress
 from cmp.disk.base_proof import compare_with_base
 from cmp.disk.bases import read_component
 from cmp.disk.checkpoint import Opened, open_weights
-from cmp.disk.converted import METADATA
+from cmp.disk.converted import METADATA, RECORD
 from cmp.disk.lora_file import conversion_record, require_same_base
 from cmp.disk.merging import MergedComponent, merge
 from cmp.disk.ready import require_fit, trained_tensors
 from cmp.disk.replacing import cannot_write
 from cmp.disk.writing import write_tensors
+from cmp.engine.single import convert_to_single_file
 from cmp.engine.words import write_words
 from cmp.errors import Refused
 
@@ -42,7 +44,7 @@ def convert_to_pipeline(plan: ConversionPlan) -> Generator[Progress, None, Conve
         comparison = compare_with_base(opened, name, read_component(plan.base.path, name))
         checks.append(require_same_base(comparison, plan.base.id))
     require_fit(opened, plan.base)  # again: the files may have changed since the plan was made
-    merged = {n: merge(opened, n, read_component(plan.base.path, n), plan.scale) for n in opened.weights.components}
+    merged = {n: merge(opened, n, read_component(plan.base.path, n), plan.scale, plan.writing) for n in opened.weights.components}
     draft = None
     try:
         plan.target.parent.mkdir(parents=True, exist_ok=True)
@@ -114,5 +116,24 @@ def _read_back(target: Path, merged: MergedComponent) -> str:
 
 
 def _write_record(plan: ConversionPlan, opened: Opened, checks: list[str], file: Path) -> None:
-    record = conversion_record(plan, opened) | {"checks": checks, "strength": 1.0}
+    record = conversion_record(plan, opened) | {"checks": checks}
     file.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def convert_to_single(plan: ConversionPlan) -> Generator[Progress, None, Conversion]:
+    """Carries out a plan for the form "single": a merged pipeline beside the target, and out of it the one file, proven."""
+    started = time.monotonic()
+    try:
+        plan.target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".tmp-", dir=plan.target.parent) as folder:
+            between = replace(plan, form="pipeline", target=Path(folder) / "pipeline", writing=replace(plan.writing, dtype=None))
+            merged = yield from convert_to_pipeline(between)
+            yield Progress(3, 4, "writing the one file and reading it back")
+            record = conversion_record(plan, open_weights(*plan.checkpoint.files)) | {"checks": list(merged.checks)}
+            metadata = {"format": "pt", RECORD: json.dumps(record)}
+            proof = convert_to_single_file(between.target, plan.target, metadata, plan.writing.dtype)
+    except OSError as fault:
+        raise cannot_write(plan.target, fault) from fault
+    size = plan.target.stat().st_size
+    checks = (*merged.checks, proof)
+    return replace(merged, form="single", output=plan.target, bytes=size, seconds=time.monotonic() - started, checks=checks)

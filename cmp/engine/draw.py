@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from cmp import __version__
+from cmp.core.conversion import Writing
 from cmp.core.grids import Cell, Fault, Tile
 from cmp.core.infotext import to_infotext
 from cmp.disk.bases import read_component
@@ -146,7 +147,7 @@ def _merged(ready: Ready, strength: float) -> dict[str, dict[str, torch.Tensor]]
     assert ready.base is not None
     states = {}
     for name in ready.opened.weights.components:
-        merged = merge(ready.opened, name, read_component(ready.base.path, name), ready.scale, strength)
+        merged = merge(ready.opened, name, read_component(ready.base.path, name), ready.scale, Writing(strength=strength))
         kinds = {tensor: dtype for tensor, (dtype, _) in merged.described.items()}
         states[name] = {n: torch.from_numpy(as_float32(merged.read(n), kind)) for n, kind in kinds.items() if kind in FLOATS}
     return states

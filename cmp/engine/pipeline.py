@@ -157,9 +157,9 @@ class WornPipeline:
         if "text_encoder_2" in self.pipe.components:
             raise Refused("the base model has two text encoders", "Words of one text encoder fit base models with one.")
         for word, rows in words.items():
-            self._words = True
             try:
                 self.pipe.load_textual_inversion({word: rows.to(self.dtype)}, token=word)
+                self._words = True
             except (ValueError, RuntimeError, KeyError, TypeError, AttributeError) as fault:
                 raise Refused(f"diffusers cannot take the word {word!r}: {fault}", "It was learned with another text encoder.") from fault
             numbers = self.pipe.tokenizer.convert_tokens_to_ids(tokens_of(word, len(rows)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import shutil
 import tempfile
@@ -41,7 +40,7 @@ def verify_single_file(target: Path, pipeline: Path) -> str:
     Refused and names the first tensor that differs, is missing, or is in the file and in no component.
     """
     header = read_header(target)
-    types = {entry.dtype for entry in header.tensors.values() if entry.dtype.startswith(("F", "BF")) and math.prod(entry.shape)}
+    types = {entry.dtype for entry in header.tensors.values() if entry.dtype.startswith(("F", "BF")) and 0 not in entry.shape}
     one = types.pop() if len(types) == 1 and types <= set(_TORCH) else None
     dtype = _TORCH[one or "F32"]  # which holds all narrower ones exactly
     plan = plan_single_file(pipeline, one)

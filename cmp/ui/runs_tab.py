@@ -20,7 +20,12 @@ from cmp.ui.faults import cancelling, told
 from cmp.ui.values import checkpoints_table, runs_table
 from cmp.workbench import FailedConversion, Workbench
 
-FORMS = [("LoRA file (diffusers)", "lora"), ("LoRA file (A1111, Forge, ComfyUI)", "webui"), ("full diffusers pipeline", "pipeline")]
+FORMS = [
+    ("LoRA file (diffusers)", "lora"),
+    ("LoRA file (A1111, Forge, ComfyUI)", "webui"),
+    ("full diffusers pipeline", "pipeline"),
+    ("full model in one file (A1111, ComfyUI)", "single"),
+]
 
 
 @dataclass(slots=True)

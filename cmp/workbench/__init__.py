@@ -21,7 +21,7 @@ from cmp.settings import Settings
 from cmp.workbench.shelf import Curves, Shelf
 
 if TYPE_CHECKING:
-    from cmp.core.conversion import Conversion, ConversionPlan
+    from cmp.core.conversion import Conversion, ConversionPlan, Writing
     from cmp.core.grids import Cell, GridSpec, Tile
     from cmp.engine.draw import Studio
 
@@ -58,21 +58,36 @@ class Workbench(Shelf):
     # -- conversion ----------------------------------------------------------------------------------------------------
 
     def plan_conversion(
-        self, target: str, form: str, given: Answers = Answers(), *, output: Path | None = None, force: bool = False
+        self,
+        target: str,
+        form: str,
+        given: Answers = Answers(),
+        *,
+        output: Path | None = None,
+        force: bool = False,
+        writing: Writing | None = None,
     ) -> ConversionPlan:
         """What converting one checkpoint would do, from headers alone; raises what stands against it."""
         run, checkpoint = self.find(target)
         if checkpoint is None:
             raise BadInput(f"{target!r} is a run, and a checkpoint is converted", f"Name one, such as {target}@final, or all of them.")
-        return self.plan_checkpoint(run, checkpoint, form, given, output=output, force=force)
+        return self.plan_checkpoint(run, checkpoint, form, given, output=output, force=force, writing=writing)
 
     def plan_checkpoint(
-        self, run: Run, checkpoint: Checkpoint, form: str, given: Answers = Answers(), *, output: Path | None = None, force: bool = False
+        self,
+        run: Run,
+        checkpoint: Checkpoint,
+        form: str,
+        given: Answers = Answers(),
+        *,
+        output: Path | None = None,
+        force: bool = False,
+        writing: Writing | None = None,
     ) -> ConversionPlan:
         """The same for a checkpoint that has been found already."""
         from cmp.disk.planning import plan_conversion
 
-        return plan_conversion(run, checkpoint, form, self.bases, self.store, given, output=output, force=force)
+        return plan_conversion(run, checkpoint, form, self.bases, self.store, given, output=output, force=force, writing=writing)
 
     def convert(self, plan: ConversionPlan) -> Generator[Progress, None, Conversion]:
         """Carries out a plan; raises NoSpace before the first byte if the result does not fit."""
@@ -82,17 +97,25 @@ class Workbench(Shelf):
         if not plan.replaces and os.path.lexists(plan.target):
             raise Refused(f"{plan.target} has appeared since the conversion was planned", "Another process may have made it; plan again.")
         old = make_way(plan.target, plan.run.folder) if plan.replaces else None
-        if plan.form == "pipeline":
-            from cmp.engine.convert import convert_to_pipeline as carry_out
-        else:
-            from cmp.disk.lora_file import convert_to_lora as carry_out
         try:
-            conversion = yield from carry_out(plan)
+            conversion = yield from self._carry_out(plan)
         finally:
             if old is not None and not os.path.lexists(plan.target):  # failed or cancelled: what was there is better than nothing
                 os.replace(old, plan.target)
         self._library = None
         return conversion
+
+    def _carry_out(self, plan: ConversionPlan) -> Generator[Progress, None, Conversion]:
+        from cmp.core.conversion import LORA_FORMS
+
+        if plan.form in LORA_FORMS:
+            from cmp.disk.lora_file import convert_to_lora
+            from cmp.engine.verify import verify_lora_file
+
+            return convert_to_lora(plan, verify_lora_file)
+        from cmp.engine.convert import convert_to_pipeline, convert_to_single
+
+        return convert_to_pipeline(plan) if plan.form == "pipeline" else convert_to_single(plan)
 
     def convert_all(
         self, plans: Iterable[ConversionPlan], given: Answers = Answers()

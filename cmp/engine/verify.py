@@ -1,0 +1,107 @@
+"""Reads a written LoRA file as its user's tools will: with diffusers and PEFT, into a model of the base's architecture, and compares.
+
+The model is built without weights, so that this costs little memory and time whatever the size of the base.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import torch
+import transformers
+from diffusers.loaders import StableDiffusionLoraLoaderMixin
+
+from cmp.disk.bases import read_index
+from cmp.engine.pipeline import ADAPTER, plain_name, prove_worn
+from cmp.errors import Refused, Unreadable
+
+_ATTACH = {"unet": "load_lora_into_unet", "transformer": "load_lora_into_transformer"}
+
+
+def verify_lora_file(path: Path, expected: Mapping[str, np.ndarray], base: Path | None) -> str:
+    """The proof in words that `path`, read by the libraries, is the adapter `expected` (diffusers' name → float32, scale folded in).
+
+    With a `base` it is attached to that architecture, and every tensor and scale is looked up in the model. Without, the names and values
+    that diffusers reads are compared. Raises Refused and names the first tensor that is lost, strange or different.
+    """
+    named = {plain_name(name): values for name, values in expected.items()}
+    kind: Any = StableDiffusionLoraLoaderMixin if base is None else getattr(diffusers, str(read_index(base)["_class_name"]), None)
+    if not hasattr(kind, "lora_state_dict"):
+        raise Refused(f"{base} is a pipeline that takes no LoRA", "Give the base model itself with --base.")
+    models = {} if base is None else _empty_models(base, {name.partition(".")[0] for name in named})
+    try:
+        state, alphas, metadata = _read(kind, path, models.get("unet"))
+        if base is None:
+            _compare(state, alphas, named)
+            return f"read by diffusers: all {len(named)} tensors are there; not attached to a model, for want of a base"
+        for name, model in models.items():
+            _attach(kind, name, model, state, alphas, metadata)
+    except (ValueError, RuntimeError, KeyError, TypeError, AttributeError, IndexError) as fault:
+        raise Refused(f"diffusers cannot attach {path.name}: {fault}", "It was made for another model architecture.") from fault
+    prove_worn(models, named, 1.0)
+    return f"read by diffusers and attached to {base.name}'s architecture: all {len(named)} tensors are in the model, at the right scale"
+
+
+def _read(kind: Any, path: Path, unet: Any) -> tuple[dict[str, torch.Tensor], Any, Any]:
+    """State, network alphas and metadata; the pipelines differ in what they ask and give."""
+    known = inspect.signature(kind.lora_state_dict).parameters
+    asked: dict[str, Any] = {"local_files_only": True, "return_lora_metadata": True}
+    if "unet_config" in known and unet is not None:
+        asked["unet_config"] = unet.config
+    if "return_alphas" in known:
+        asked["return_alphas"] = True
+    found = kind.lora_state_dict(path.parent, weight_name=path.name, **asked)
+    return found if len(found) == 3 else (found[0], None, found[1])
+
+
+def _attach(kind: Any, name: str, model: torch.nn.Module, state: Any, alphas: Any, metadata: Any) -> None:
+    asked = {"state_dict": state, "network_alphas": alphas, "adapter_name": ADAPTER, "metadata": metadata, "low_cpu_mem_usage": True}
+    if name in _ATTACH:
+        getattr(kind, _ATTACH[name])(**asked, **{name: model})
+    else:
+        kind.load_lora_into_text_encoder(**asked, text_encoder=model, prefix=name)
+
+
+def _compare(state: Mapping[str, torch.Tensor], alphas: Any, named: Mapping[str, np.ndarray]) -> None:
+    ranks = {float(values.shape[0]) for name, values in named.items() if name.endswith(".lora_A.weight")}
+    if alphas and ranks != set(map(float, alphas.values())):  # the scale is folded in, and alpha = rank makes the rest 1
+        raise Refused("diffusers reads another alpha than was written", "This is a fault of ours; please report it.")
+    read = {plain_name(_newer(name)): values for name, values in state.items() if not name.endswith(".alpha")}
+    if set(read) != set(named):
+        raise Refused(f"diffusers reads other tensors: {min(set(read) ^ set(named))}", "This is a fault of ours; please report it.")
+    for name, values in read.items():
+        if not np.array_equal(values.float().numpy(), named[name]):
+            raise Refused(f"diffusers reads another {name}", "This is a fault of ours; please report it.")
+
+
+def _newer(name: str) -> str:
+    """diffusers hands the halves out as `lora.down` or `lora_linear_layer.down` where it has converted a file."""
+    for old, new in (("down", "lora_A"), ("up", "lora_B")):
+        for way in ("lora_linear_layer", "lora"):
+            name = name.replace(f".{way}.{old}.", f".{new}.")
+    return name
+
+
+def _empty_models(base: Path, components: set[str]) -> dict[str, torch.nn.Module]:
+    """The named components of a base's architecture, without weights."""
+    index, models = read_index(base), {}
+    for name in sorted(components):
+        parts = index.get(name)
+        if not isinstance(parts, list) or len(parts) != 2:
+            raise Refused(f"the base model {base.name} has no {name}, which the checkpoint adapts", "Give its own base with --base.")
+        library = diffusers if parts[0] == "diffusers" else transformers
+        kind: Any = getattr(library, str(parts[1]), None)
+        try:
+            settings = json.loads((base / name / "config.json").read_bytes())
+            with torch.device("meta"):
+                model = kind.from_config(settings) if library is diffusers else kind(kind.config_class.from_dict(settings))
+            models[name] = model.to_empty(device="cpu")  # memory that is never written to is never taken
+        except (OSError, ValueError, TypeError, AttributeError, KeyError) as fault:
+            raise Unreadable(f"cannot read the settings of {base / name}: {fault}", "Check that the folder is complete.") from fault
+    return models
