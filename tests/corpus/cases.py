@@ -19,8 +19,8 @@ class Case:
 
     `rank` and `scale` are what `show` says of every checkpoint; `scale` is None where there is not one for all. `rounded_base`: it was
     trained on the base in bfloat16. `exact`: an unmerged LoRA file, or full weights, give the bits of the model that was trained.
-    `refused` names by tag the only checkpoints that may be refused, with the words that the refusal must contain. `drawn_only`: no
-    converted form is asked for, drawing is. `sampling` is what the truth's picture was drawn with beside the usual.
+    `refused` names by tag the only checkpoints that may be refused, with the words that the refusal must contain. `drawn_only`: every
+    converted form may be refused, drawing may not. `sampling` is what the truth's picture was drawn with beside the usual.
     """
 
     name: str

@@ -130,9 +130,10 @@ class Judge:
         effect = float(np.abs(seen[first] - self.probing.probe(component(self.reference.base(judged.base), first))).max())
         if not effect or (item.effect and abs(effect - item.effect) > 0.001 * item.effect):
             faults.append(f"its effect is {effect:g} and was {item.effect}")
-        if item.image is not None and (fault := _fault(self.probing.ref_image(worn, **case.sampling), item.image, LEVEL)):
-            faults.append(f"the picture {fault}")
         picture = self.probing.ref_image(worn)
+        as_there = self.probing.ref_image(worn, **case.sampling) if case.sampling and item.image is not None else picture
+        if item.image is not None and (fault := _fault(as_there, item.image, LEVEL)):
+            faults.append(f"the picture {fault}")
         return Verdict(item.tag, "wrong" if faults else "right", f"--to {form}: {'; '.join(faults) or 'as it was trained'}"), picture
 
     def _draw(self, judged: Judged, item: Item, picture: np.ndarray | None) -> Verdict:

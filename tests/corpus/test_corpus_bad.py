@@ -30,7 +30,7 @@ REFUSED = (
     ("cfg_wrong_peft_type", "2", 5, ("adapter_config.json", "PROMPT_TUNING"), ()),
     ("cfg_zero_rank", "2", 5, ("adapter_config.json", "rank"), ()),
     ("links_escape", "10", 4, ("link",), ()),
-    ("pickle_payload", "2", (4, 5), ("pytorch_model.bin", "code"), ()),
+    ("pickle_payload", "2", (4, 5), (), ()),
     ("shard_index_traversal", "2", (4, 5), ("model.safetensors.index.json",), ()),
     ("shard_missing", "2", 4, ("incomplete", "model-00002-of-00004.safetensors"), ()),
     ("special_files", "2", 4, ("not a regular file",), ()),
@@ -144,7 +144,6 @@ def test_what_cannot_be_converted_rightly_is_refused_and_says_why(
     ("bad", "flaw"),
     [
         ("being_written", "incomplete"),
-        ("pickle_payload", "pytorch_model.bin"),
         ("shard_missing", "incomplete"),
         ("st_header_length_95MB", "95,000,008"),
         ("st_header_length_bomb", "not a safetensors file"),
@@ -172,14 +171,25 @@ def test_no_fifo_is_opened_and_no_folder_is_taken_for_a_file(bad: Bad) -> None:
 
 @case("names_checkpoint")
 def test_only_ascii_digits_are_a_step_and_two_folders_of_one_step_are_both_kept(bad: Bad) -> None:
-    rows = {Path(row["path"]).name: row for row in bad.run["checkpoints"]}
-    steps = {name: row["step"] for name, row in rows.items() if row["step"] is not None and "rolling" not in name}
-    assert sorted(set(steps.values())) == [2, 7] and set(steps) <= {"checkpoint-2", "checkpoint-7", "checkpoint-007"}
-    seven = [name for row in rows.values() if row["step"] == 7 for name in (row["id"], *row["aliases"]) if "rolling" not in name]
-    assert len(seven) == 2, "equal weights are one row, and both names lead to it"
-    for row in rows.values():
-        shown = bad.say("show", row["id"], "--json")
-        assert shown.code == 0 and shown.json["path"] == row["path"]
+    rows = bad.run["checkpoints"]
+    steps = {name: row["step"] for row in rows for name in (row["id"], *row["aliases"])}
+    assert {name: step for name, step in steps.items() if step in (2, 7)} == {"run1@2": 2, "run1@7": 7, "run1@7~checkpoint-7": 7}
+    assert set(steps.values()) <= {2, 7, 10, None}, "10 is SimpleTuner's checkpoint-10-rolling"
+    for name, step in steps.items():
+        shown = bad.say("show", name, "--json")
+        assert shown.code == 0 and shown.json["step"] == step
+
+
+@case("pickle_payload")
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt"])
+def test_a_pickle_that_wants_to_run_code_is_refused_in_these_words(bad: Bad, name: str) -> None:
+    assert bad.checkpoint("2")["flaw"], "it also holds a part of an FSDP checkpoint"
+    source = bad.folder / "outputs" / "run1" / "checkpoints" / "checkpoint-2" / name
+    alone = bad.home / "outputs" / "run1" / "checkpoints" / "checkpoint-2" / "pytorch_model.bin"
+    alone.parent.mkdir(parents=True)
+    shutil.copyfile(source, alone)
+    said = command(bad.home, "--runs", str(bad.home / "outputs"), "convert", "run1@2", "--to", "lora", "--alpha", "8", "--json")
+    assert not said.crashed and said.code in (4, 5) and "code" in said.json["error"], said.told
 
 
 @case("links_escape")
