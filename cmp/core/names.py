@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3", "controlnet", "vae")
 _WRAPPERS = re.compile(r"(?:_orig_mod\.|module\.|base_model\.model\.)+")  # torch.compile, DDP, PEFT; in any number and order
@@ -53,6 +54,7 @@ _SINGLES = frozenset(
     """attentions resnets attn attn1 attn2 ff net proj conv conv1 conv2 norm norm1 norm2 norm3 group_norm downsamplers upsamplers
     encoder layers mlp fc1 fc2 embeddings linear""".split()  # noqa: SIM905
 )
+_WORD = re.compile(rf"({'|'.join((*_COMPOUNDS, *_SINGLES))}|[0-9]+)(?:_|\Z)", re.ASCII)
 # the original UNet of Stable Diffusion 1, 2 and XL, which has two residual layers to a block
 _ORIGINAL_RESNET = {
     "in_layers_0": "norm1", "in_layers_2": "conv1", "emb_layers_1": "time_emb_proj", "out_layers_0": "norm2", "out_layers_3": "conv2",
@@ -79,6 +81,7 @@ class Part:
     style: str = "peft"
 
 
+@lru_cache(maxsize=1 << 15)  # the checkpoints of a run have the same names, and so have the runs on one base
 def read_part(stored: str) -> Part | None:
     """What part of an adapter a tensor of this name is; None if it is none, or of a module that nobody can name."""
     name = unwrap(stored)[0]
@@ -131,13 +134,12 @@ def _from_flat(flat: str) -> str | None:
     """`down_blocks_0_attentions_1_proj_in` → `down_blocks.0.attentions.1.proj_in`; None if a word is unknown."""
     if (original := _from_original(flat)) is not None:
         return original
-    words = []
-    while flat:
-        word = next((c for c in _COMPOUNDS if flat == c or flat.startswith(f"{c}_")), flat.partition("_")[0])
-        if not (word in _SINGLES or word in _COMPOUNDS or re.fullmatch(r"[0-9]+", word, re.ASCII)):
+    words, end = [], 0
+    while end < len(flat):
+        if not (found := _WORD.match(flat, end)):
             return None
-        words.append(word)
-        flat = flat[len(word) + 1 :]
+        words.append(found[1])
+        end = found.end()
     return ".".join(words) or None
 
 

@@ -10,10 +10,11 @@ import pytest
 from cmp.core.progress import run_through
 from cmp.disk.locate import locate
 from cmp.disk.ready import Answers
+from cmp.disk.scan import scan
 from cmp.errors import NotFound, Refused
 from cmp.settings import Settings
 from cmp.workbench import Workbench
-from tests.support import BASE_NAME, Training, adapter_tensors, as_nobody, base_pipeline, diffusers_run, origin_run, save
+from tests.support import BASE_NAME, Training, adapter_tensors, as_nobody, base_pipeline, base_tensors, diffusers_run, origin_run, save
 
 
 @pytest.fixture
@@ -61,16 +62,26 @@ def loose_file(folder: Path, name: str, step: int = 1) -> Path:
     return save(folder / name, {f"unet.{n}": v for n, v in adapter_tensors(step).items()})
 
 
-@pytest.mark.parametrize(("name", "key"), [("style.safetensors", "style"), ("my style: v2@home~.safetensors", "my style%3A v2%40home%7E")])
-def test_a_weights_file_of_any_name_is_a_run_of_its_folder(tmp_path: Path, name: str, key: str) -> None:
+@pytest.mark.parametrize("name", ["style.safetensors", "my style: v2@home~.safetensors"])
+def test_an_adapter_of_any_name_is_the_run_of_its_folder(tmp_path: Path, name: str) -> None:
     file = loose_file(tmp_path / "loras", name)
     located = locate(str(file))
     assert located is not None
-    run, found = located
-    assert (run.id, run.folder, found) == ("loras", file.parent, key)
+    (run, key), listed = located, scan([tmp_path]).runs[0]
+    assert (run.id, run.folder, key) == (listed.id, listed.folder, listed.checkpoints[0].key) == ("loras", file.parent, "final")
     (checkpoint,) = run.checkpoints
     assert (checkpoint.id, checkpoint.file, checkpoint.layout, checkpoint.holds) == (f"loras@{key}", file, "diffusers-lora", "lora")
     assert checkpoint.flaw is None and run.bytes == checkpoint.bytes == file.stat().st_size
+
+
+@pytest.mark.parametrize(("name", "key"), [("v1-5.safetensors", "v1-5"), ("my base: v2@home~.safetensors", "my base%3A v2%40home%7E")])
+def test_a_whole_model_that_no_scan_lists_is_found_by_its_path(tmp_path: Path, name: str, key: str) -> None:
+    file = save(tmp_path / "models" / name, base_tensors())
+    assert not scan([tmp_path]).runs
+    located = locate(str(file))
+    assert located is not None and (located[0].id, located[1]) == ("models", key)
+    (checkpoint,) = located[0].checkpoints
+    assert (checkpoint.id, checkpoint.file, checkpoint.holds, checkpoint.flaw) == (f"models@{key}", file, "full", None)
 
 
 def test_a_weights_file_that_is_damaged_is_found_with_its_flaw_and_what_is_none_is_not(tmp_path: Path) -> None:
@@ -105,7 +116,7 @@ def test_a_loose_file_is_converted_beside_itself_and_known_as_converted(tmp_path
     base_pipeline(tmp_path / "bases")
     bench = Workbench(Settings(tmp_path / "home", (tmp_path / "loras",), (tmp_path / "bases",)))
     made = run_through(bench.convert(bench.plan_conversion(str(file), "webui", Answers(8.0, BASE_NAME))))
-    assert made.output == tmp_path / "loras" / "converted" / "webui" / "loras-style.safetensors"
+    assert made.output == tmp_path / "loras" / "converted" / "webui" / "loras-final.safetensors"
     assert dict(bench.find(str(file))[1].converted) == {"webui": made.output}  # type: ignore[union-attr]
 
 

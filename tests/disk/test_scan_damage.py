@@ -44,7 +44,7 @@ def keys(run: Run) -> list[str]:
         (lambda file: (file.unlink(), file.mkdir()), "is a folder"),
         (lambda file: (file.unlink(), file.symlink_to("/etc/passwd")), "link"),
         (lambda file: (file.unlink(), os.mkfifo(file)), "not a regular file"),
-        (lambda file: file.rename(file.with_name("pytorch_model.bin")), "pickle"),
+        (lambda file: file.rename(file.with_name("pytorch_model.bin")), "no weights file"),
         (lambda file: (file.unlink(), file.with_name("pytorch_model_fsdp_0").mkdir()), "FSDP"),
         (lambda file: save(file, {"something.else.weight": wrapped_tensors(1)["base_model.model.conv_in.bias"]}), "nothing that is known"),
     ],

@@ -18,7 +18,7 @@ from cmp.disk.scan import scan
 from cmp.disk.store import Store
 from cmp.errors import NotFound
 from tests.disk.test_log_matching import log
-from tests.support import Tensors, adapter_tensors, diffusers_run, origin_run, save
+from tests.support import Tensors, adapter_tensors, base_tensors, diffusers_run, origin_run, save
 
 NOW = 1795430000
 KOHYA = {"ss_network_module": "networks.lora", "ss_network_dim": "8"}
@@ -121,6 +121,20 @@ def test_a_component_of_a_model_is_no_run(tmp_path: Path) -> None:
     save(tmp_path / "vae" / "vae_adapter.safetensors", lora())
     (tmp_path / "vae" / "config.json").write_text("{}")
     assert not scan([tmp_path]).runs
+
+
+@pytest.mark.parametrize("name", ["diffusion_pytorch_model.safetensors", "model.safetensors"])
+def test_a_downloaded_component_is_no_run(tmp_path: Path, name: str) -> None:
+    save(tmp_path / "sd-unet" / name, base_tensors())
+    (tmp_path / "sd-unet" / "config.json").write_text("{}")
+    assert not scan([tmp_path]).runs
+
+
+@pytest.mark.parametrize("name", ["unet", "text_encoder", "controlnet"])
+def test_a_run_in_a_folder_called_like_a_component_is_the_run_and_not_its_parent(tmp_path: Path, name: str) -> None:
+    diffusers_run(tmp_path / "made", (5,)).run.rename(tmp_path / name)
+    shutil.rmtree(tmp_path / "made")
+    assert listed(scan([tmp_path])) == {name: ["5", "final"]}
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cmp.core.runs import Checkpoint, Sample, Stage, read_stage
 from cmp.core.stages import FINAL
-from cmp.disk.checkpoint import find_weights, read_checkpoint, read_loose
+from cmp.disk.checkpoint import TRAINED_PARTS, find_weights, read_checkpoint
 from cmp.disk.folders import Folder, list_folder
 from cmp.disk.trainers.configs import recorded_settings
 from cmp.disk.trainers.found import Found, read_samples
@@ -28,7 +28,6 @@ _WRITERS = (  # the first that fits: diffusers' script before November 2025 left
     ("model", "accelerate"),
     ("pytorch_model", "accelerate"),
 )
-_COMPONENT = "diffusion_pytorch_model.safetensors"
 
 
 def recognise(run_id: str, folder: Folder) -> tuple[Found, ...]:
@@ -88,27 +87,27 @@ def _averages(run_id: str, raw: Checkpoint, stage: Stage) -> list[Checkpoint]:
         inner = [list_folder(raw.path / name) for name in names]
     except CmpError:
         return []
-    found = []
-    for folder in inner:
-        own = replace(stage, key=f"{stage.key}~{folder.path.name}")
-        if _COMPONENT in folder.files:
-            checkpoint = replace(read_loose(run_id, folder.path / _COMPONENT, own), path=folder.path)
-        elif find_weights(folder):
-            checkpoint = read_checkpoint(run_id, folder.path, own)
-        else:  # its own state and no weights that bear names
-            continue
-        found.append(checkpoint)
-    return found
+    # a folder without weights that bear names holds the average's own state
+    stages = (replace(stage, key=f"{stage.key}~{folder.path.name}") for folder in inner)
+    return [read_checkpoint(run_id, folder.path, own) for folder, own in zip(inner, stages, strict=True) if find_weights(folder)]
 
 
 def _finals(run_id: str, folder: Folder, names: list[str], has_steps: bool) -> list[Checkpoint]:
     found = [read_checkpoint(run_id, folder.path / name, FINAL) for name in names]
-    if find_weights(folder):
+    if find_weights(folder) and (has_steps or not _is_of_others(folder)):
         found.append(read_checkpoint(run_id, folder.path, FINAL, beside=True))
-    elif has_steps and {_COMPONENT, "config.json"} <= folder.files:  # a ControlNet or adapter, which is no part of a pipeline
-        found.append(read_loose(run_id, folder.path / _COMPONENT, FINAL))
     # a pipeline folder that a trainer keeps for its scheduler or tokenizer alone is no checkpoint; one that cannot be listed is told
     return [c for c in found if c.file is not None or not c.written_at]
+
+
+def _is_of_others(folder: Folder) -> bool:
+    """Whether what looks like weights here is a component of a model, or a run in a folder that is called like one."""
+    if find_weights(replace(folder, folders=frozenset())):
+        return "config.json" in folder.files and "model_index.json" not in folder.files
+    try:
+        return any(with_steps(list_folder(folder.path / name)) for name in TRAINED_PARTS if name in folder.folders)
+    except CmpError:
+        return False
 
 
 def _averaged(folder: Folder, checkpoints: Iterable[Checkpoint]) -> tuple[str, ...]:

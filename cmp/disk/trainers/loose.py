@@ -27,7 +27,7 @@ _OF_A_MODEL = ("config.json", "model_index.json")  # what stands beside a compon
 def recognise(run_id: str, folder: Folder, others: tuple[Found, ...] = ()) -> tuple[Found, ...]:
     """The runs of this folder, none if it has none. `others` are those that other readers have found in it."""
     groups: dict[str, list[Member]] = {}
-    taken = {checkpoint.file for other in others for checkpoint in other.checkpoints}
+    taken = {file for other in others for c in other.checkpoints for file in (c.file, *c.more)}
     for file in (file for file in _files(folder) if file not in taken):
         member = read_member(run_id, file, READERS)
         groups.setdefault(member.series, []).append(member)

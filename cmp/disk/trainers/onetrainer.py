@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from cmp.core.runs import Checkpoint, Sample
 from cmp.core.stages import read_file_name
-from cmp.disk.checkpoint import read_checkpoint, read_loose
-from cmp.disk.folders import Folder, list_folder, size_below
+from cmp.disk.checkpoint import read_checkpoint
+from cmp.disk.folders import Folder, list_folder
 from cmp.disk.trainers.found import Facts, Found, Settings, parse_table, read_json, read_samples, settings_from, tables, trigger_words
 from cmp.disk.trainers.series import Member, newest_facts, read_member, weights_files
 from cmp.errors import CmpError
@@ -41,7 +40,6 @@ _NAMES = {
 }
 _SAMPLE = re.compile(r".+-training-sample-(?P<step>[0-9]{1,18})-[0-9]+-[0-9]+\.(?:png|jpg|jpeg|webp)", re.ASCII | re.DOTALL)
 _PROMPT = re.compile(r"(?P<prompt>[0-9]{1,9}) - .*", re.ASCII | re.DOTALL)
-_LORA = "lora.safetensors"
 
 
 def read_facts(file: Path, metadata: Mapping[str, str]) -> Facts | None:
@@ -80,11 +78,7 @@ def _is_ours(name: str) -> bool:
 
 def _folder(run_id: str, path: Path) -> Checkpoint:
     """A backup, or a model saved as a folder."""
-    stage = read_file_name(path.name).stage
-    inner = _inner(Folder(path, frozenset(), frozenset(("lora",))), "lora")
-    if inner is None or _LORA not in inner.files:
-        return read_checkpoint(run_id, path, stage)
-    return replace(read_loose(run_id, inner.path / _LORA, stage), path=path, bytes=size_below(path))
+    return read_checkpoint(run_id, path, read_file_name(path.name).stage)
 
 
 def _recorded(folder: Folder, members: list[Member], backups: list[Path]) -> Settings:
