@@ -240,6 +240,6 @@ def trainer_grid(bench: Workbench, picked: Sequence[str]) -> dict[str, Any]:
         raise NotFound("no run is chosen", "Choose one above.")
 
     def url(sample: Sample, whole: bool) -> str:
-        return f"/cmp/sample/{bench.sample_name(sample)}.{'png' if whole else '256.webp'}"
+        return f"cmp/sample/{bench.sample_name(sample)}.{'png' if whole else '256.webp'}"
 
     return samples_matrix(run, bench.name_of, url)

@@ -84,7 +84,7 @@ def tables(bench: Workbench, library: Library, run_id: str, ticks: str) -> tuple
     ticked = ticks.split("\n") if ticks else []
 
     def thumb(sample: Sample) -> str:
-        return f"/cmp/sample/{bench.sample_name(sample)}.256.webp"
+        return f"cmp/sample/{bench.sample_name(sample)}.256.webp"
 
     return (
         runs_table(library, bench.name_of, run.id if run else None),

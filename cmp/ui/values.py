@@ -185,8 +185,8 @@ def _cell(tile: Tile, row: int, column: int) -> dict[str, Any]:
         "c": column,
         "key": tile.key,
         "state": "done",
-        "thumb": f"/cmp/cell/{tile.key}.256.webp",
-        "full": f"/cmp/cell/{tile.key}.png",
+        "thumb": f"cmp/cell/{tile.key}.256.webp",
+        "full": f"cmp/cell/{tile.key}.png",
         "caption": "",  # the row's label says the same
         "details": details,
         "reused": tile.reused,

@@ -62,7 +62,7 @@ def _plotly_version() -> str:
 
 
 def _tag(name: str, stamp: str) -> str:
-    url = f"/cmp/static/{name}?v={stamp}"
+    url = f"cmp/static/{name}?v={stamp}"  # relative, since the page may lie below another address than /
     return f'<link rel="stylesheet" href="{url}">' if name.endswith(".css") else f'<script defer src="{url}"></script>'
 
 
