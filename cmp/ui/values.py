@@ -16,6 +16,7 @@ from cmp.core.runs import Checkpoint, Library, Run, Sample, validation_prompts
 from cmp.errors import sentences
 
 Names = Callable[[Run | Checkpoint], str]
+PICKING = "Compare it with the base model"
 MOST_POINTS = 1500  # per line: more than a screen has pixels
 
 
@@ -98,7 +99,7 @@ def chart(curves: Sequence[tuple[Run, str, LossCurve]], weight: float, log: bool
         )
         markers += _markers(run, label, curve, smoothed)
     empty = "" if series else "Choose a run to see its loss."
-    return {"series": series, "markers": markers, "log": log, "notes": list(notes), "empty": empty}
+    return {"series": series, "markers": markers, "log": log, "picking": PICKING, "notes": list(notes), "empty": empty}
 
 
 def _markers(run: Run, label: str, curve: LossCurve, smoothed: Any) -> list[dict[str, Any]]:
