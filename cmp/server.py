@@ -59,7 +59,7 @@ class Guard:
         given = parse_qs(request.url.query).get("token", [""])[0]
         if not self.token or request.method != "GET" or not _same(given, self.token):
             return None
-        answer = RedirectResponse(request.url.path or "/", 303)
+        answer = RedirectResponse(f"./{request.url.path.rpartition('/')[2]}", 303)  # relative: a proxy may have put something in front
         answer.set_cookie(COOKIE, self.token, httponly=True, samesite="lax", secure=request.url.scheme == "https")
         return answer
 

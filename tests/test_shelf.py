@@ -42,6 +42,18 @@ def test_weights_that_no_reader_takes_are_told_and_not_hidden(tmp_path: Path) ->
     assert [(problem.path.name, "cat.safetensors" in problem.reason) for problem in problems] == [("kohya", True)]
 
 
+def test_what_was_drawn_last_is_remembered_for_its_run_alone(tmp_path: Path) -> None:
+    made = origin_run(tmp_path)
+    origin_run(tmp_path, name="other", logs=False, base=False)
+    first, second = bench_of(made).library().runs
+    bench_of(made).remember_prompts(first, ["a cat", "a dog"])
+    assert (bench_of(made).last_prompts(first), bench_of(made).last_prompts(second)) == (("a cat", "a dog"), ())
+    (tmp_path / "file").write_bytes(b"")
+    nowhere = Workbench(Settings(tmp_path / "file" / "home", (made.outputs,)))
+    nowhere.remember_prompts(first, ["a cat"])
+    assert nowhere.last_prompts(first) == ()
+
+
 def test_folders_added_on_the_page_do_not_reach_scripts(tmp_path: Path) -> None:
     made, other = origin_run(tmp_path / "a"), origin_run(tmp_path / "b", name="other")
     bench = bench_of(made)

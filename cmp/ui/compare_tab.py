@@ -11,18 +11,19 @@ import gradio as gr
 from cmp import viewer
 from cmp.core.axes import parse_axis, parse_whole_axis
 from cmp.core.grids import SCHEDULERS, GridSpec, Prompt, Sampling, Tile
-from cmp.core.runs import Checkpoint, Library, Run, Sample, validation_prompts
+from cmp.core.runs import Checkpoint, Library, Run, Sample
 from cmp.core.scale import parse_alpha
 from cmp.disk.ready import Answers
 from cmp.errors import BadInput, NotFound, sentences
 from cmp.jobs import Job
+from cmp.ui.choices import BASE, first_picks, picks_at, prompts_for, usable
 from cmp.ui.faults import cancelling, told
 from cmp.ui.runs_tab import RunsTab
 from cmp.ui.values import matrix, run_choices, samples_matrix
 from cmp.workbench import Workbench
 
-BASE = "base"
 DEMO_GUIDANCE = 4.0  # the tiny model was made to be drawn with this; 7.5, which Stable Diffusion is used to, burns its colours
+PLACEHOLDER = "What to draw, for example: a photo of TOKEN on a beach; with the word that the run was trained on"
 DRAWN, SAMPLES = "drawn here", "drawn by the trainer"
 EMPTY = {
     "title": "",
@@ -68,14 +69,14 @@ class Asked(NamedTuple):
     alpha: str | None
 
 
-def build_compare_tab(bench: Workbench, tab: gr.Tab, tabs: gr.Tabs, runs_tab: RunsTab) -> None:
+def build_compare_tab(bench: Workbench, tab: gr.Tab, tabs: gr.Tabs, runs_tab: RunsTab, curves: gr.HTML) -> None:
     """Lays out the tab and connects its events."""
     with gr.Row():
         with gr.Column(scale=1, min_width=320):
             form = _lay_out(DEMO_GUIDANCE if bench.shows_demo else Sampling().guidance)
         with gr.Column(scale=4, min_width=480, elem_id="grid-column"):
             form.grid.render()
-    _choosing(bench, form, tab, tabs, runs_tab)
+    _choosing(bench, form, tab, tabs, runs_tab, curves)
     _drawing(bench, form)
 
 
@@ -83,11 +84,11 @@ def _lay_out(cfg: float) -> Form:
     source = gr.Radio([DRAWN, SAMPLES], value=DRAWN, label="Pictures", elem_id="compare-source")
     runs = gr.Dropdown([], multiselect=True, label="Runs", elem_id="compare-runs")
     picks = gr.CheckboxGroup([], label="Checkpoints", elem_id="compare-checkpoints")
-    prompts = gr.Textbox(label="Prompts, one per line", lines=2, elem_id="compare-prompts")
+    prompts = gr.Textbox(label="Prompts, one per line", lines=2, elem_id="compare-prompts", placeholder=PLACEHOLDER)
     with gr.Row():
         draw = gr.Button("Draw", variant="primary", elem_id="compare-draw", min_width=80)
         cancel = gr.Button("Cancel", elem_id="compare-cancel", min_width=80)
-    status = gr.Textbox(label="Drawing", interactive=False, lines=1, elem_id="compare-status")
+    status = gr.Textbox(label="Drawing", interactive=False, lines=1, elem_id="compare-status", visible=False)
     seeds = gr.Textbox("0", label="Seeds", info="0 · 1-4 · 7, 11", elem_id="compare-seeds")
     negative = gr.Textbox(label="Negative prompt", lines=1, elem_id="compare-negative")
     with gr.Accordion("Sampling", open=False):
@@ -105,28 +106,46 @@ def _lay_out(cfg: float) -> Form:
     return Form(source, runs, picks, prompts, draw, cancel, status, asked, question, grid, job_id, clock)
 
 
-def _choosing(bench: Workbench, form: Form, tab: gr.Tab, tabs: gr.Tabs, runs_tab: RunsTab) -> None:
-    def choices(library: Library, picked: list[str], ticked: list[str], text: str) -> tuple[Any, Any, str]:
-        text = text or "\n".join(first_prompts(library, picked))
-        return gr.update(choices=run_choices(library, bench.name_of), value=picked), pick_update(bench, library, picked, ticked), text
+def _choosing(bench: Workbench, form: Form, tab: gr.Tab, tabs: gr.Tabs, runs_tab: RunsTab, curves: gr.HTML) -> None:
+    offered, came_with = gr.Textbox(visible=False), gr.Textbox(visible=False)
 
-    def enter(picked: list[str], ticked: list[str], run_id: str, text: str) -> Any:
+    def enter(picked: list[str], ticked: list[str], text: str, before: str, run_id: str, earlier: str) -> Any:
         library = bench.library(fresh=False)
         known = [run.id for run in library.runs]
-        picked = [name for name in picked if name in known] or [name for name in (run_id,) if name in known] or known[:1]
-        return choices(library, picked, ticked, text)
+        if run_id != earlier and run_id in known:  # another run was chosen since
+            picked = [run_id]
+        picked = [name for name in picked if name in known] or known[:1]
+        return *offer(bench, library, picked, ticked, text, before), run_id
 
-    def change_runs(picked: list[str], ticked: list[str]) -> Any:
-        return pick_update(bench, bench.library(fresh=False), picked, ticked)
+    def change_runs(picked: list[str], ticked: list[str], text: str, before: str) -> Any:
+        return offer(bench, bench.library(fresh=False), picked, ticked, text, before, fill=True)
 
-    def compare_selected(run_id: str, ticks: str, text: str) -> Any:
+    chosen = [form.runs, form.picks, form.prompts, offered]
+    tab.select(enter, [*chosen, runs_tab.chosen, came_with], [*chosen, came_with], queue=False, show_progress="hidden")
+    form.runs.input(change_runs, chosen, chosen, queue=False, show_progress="hidden")
+    _from_elsewhere(bench, [form.prompts, offered, runs_tab.chosen], [tabs, *chosen, came_with], runs_tab, curves)
+
+
+def _from_elsewhere(bench: Workbench, known: list[Any], shown: list[Any], runs_tab: RunsTab, curves: gr.HTML) -> None:
+    """The ways into this tab with something chosen: ticked checkpoints of the Runs tab, and a mark on a curve."""
+
+    def compare_selected(text: str, before: str, run_id: str, ticks: str) -> Any:
         ticked = [BASE, *ticks.split("\n")] if ticks else []
-        return gr.Tabs(selected="compare"), *choices(bench.library(fresh=False), [run_id], ticked, text)
+        offers = offer(bench, bench.library(fresh=False), [run_id], ticked, text, before)
+        if not ticks:
+            gr.Info(f"No checkpoint was ticked. Now the base model and {len(offers[1]['value']) - 1} checkpoints are.")
+        return gr.Tabs(selected="compare"), *offers, run_id
 
-    chosen = [form.runs, form.picks, form.prompts]
-    tab.select(enter, [form.runs, form.picks, runs_tab.chosen, form.prompts], chosen, queue=False, show_progress="hidden")
-    form.runs.input(change_runs, [form.runs, form.picks], form.picks, queue=False, show_progress="hidden")
-    runs_tab.compare.click(compare_selected, [runs_tab.chosen, runs_tab.ticked, form.prompts], [tabs, *chosen], queue=False)
+    @told
+    def compare_mark(event: gr.EventData, text: str, before: str, run_id: str) -> Any:
+        library = bench.library(fresh=False)
+        marked = library.run(event._data["run"])
+        offers = offer(bench, library, [marked.id], picks_at(marked, event._data["step"]), text, before)
+        return gr.Tabs(selected="compare"), *offers, run_id
+
+    # in the queue, since a message reaches the page only from there
+    runs_tab.compare.click(compare_selected, [*known, runs_tab.ticked], shown, show_progress="hidden")
+    curves.select(compare_mark, known, shown, queue=False, show_progress="hidden")
 
 
 def _drawing(bench: Workbench, form: Form) -> None:
@@ -137,7 +156,9 @@ def _drawing(bench: Workbench, form: Form) -> None:
         runs = runs_of(bench, spec)
         given = Answers(parse_alpha(asked.alpha), (asked.base or "").strip() or None)
         job = bench.jobs.start("grid", f"{spec.size} cells", spec.size, lambda: bench.draw_grid(spec, runs, given), spec)
-        return job.id, gr.Timer(active=True), DRAWN, "loading the base model …", grid_value(bench, job)
+        for run in runs:
+            bench.remember_prompts(run, [prompt.text for prompt in spec.prompts])
+        return job.id, gr.Timer(active=True), DRAWN, gr.update(value="loading the base model …", visible=True), grid_value(bench, job)
 
     def watch(job: str) -> Any:
         found = bench.jobs.find(job)
@@ -157,22 +178,30 @@ def _drawing(bench: Workbench, form: Form) -> None:
     form.source.input(show, [form.source, form.runs, form.job_id], form.grid, queue=False, show_progress="hidden")
 
 
-def first_prompts(library: Library, picked: Sequence[str]) -> list[str]:
-    """Two of the prompts that the runs were validated with: what their trainer thought worth looking at."""
-    return next((list(found[:2]) for run in library.runs if run.id in picked and (found := validation_prompts(run))), [])
+def offer(
+    bench: Workbench,
+    library: Library,
+    picked: Sequence[str],
+    ticked: Sequence[str],
+    text: str | None,
+    before: str | None,
+    *,
+    fill: bool = False,
+) -> tuple[Any, Any, str, str]:
+    """What the form shows of these runs: the runs, their checkpoints, the prompts, and which prompts were only offered."""
+    runs = [run for run in library.runs if run.id in picked]
+    text, offered = prompts_for(runs, bench.last_prompts, text, before)
+    chosen = gr.update(choices=run_choices(library, bench.name_of), value=list(picked))
+    return chosen, pick_update(bench, runs, ticked, fill), text, offered
 
 
-def pick_update(bench: Workbench, library: Library, picked: Sequence[str], ticked: Sequence[str]) -> Any:
-    """The checkpoints to choose from; those that cannot be used are left out, the Runs tab says why."""
-    chosen = [run for run in library.runs if run.id in picked]
-    choices = [("base model", BASE)] if chosen else []
-    for run in chosen:
-        for c in run.checkpoints:
-            if c.flaw is None:
-                choices.append((bench.name_of(c) if len(chosen) == 1 else f"{bench.name_of(run)} · {bench.name_of(c)}", c.id))
-    known = {value for _, value in choices}
-    kept = [value for value in ticked if value in known]
-    return gr.update(choices=choices, value=kept or [value for _, value in choices])
+def pick_update(bench: Workbench, runs: Sequence[Run], ticked: Sequence[str], fill: bool) -> Any:
+    """The checkpoints to choose from, and those that are ticked."""
+    choices = [("base model", BASE)] if runs else []
+    for run in runs:
+        told = "" if len(runs) == 1 else f"{bench.name_of(run)} · "
+        choices += [(f"{told}{bench.name_of(c)}", c.id) for c in usable(run)]
+    return gr.update(choices=choices, value=first_picks(runs, ticked, fill=fill))
 
 
 def read_spec(bench: Workbench, asked: Asked) -> GridSpec:
@@ -240,6 +269,6 @@ def trainer_grid(bench: Workbench, picked: Sequence[str]) -> dict[str, Any]:
         raise NotFound("no run is chosen", "Choose one above.")
 
     def url(sample: Sample, whole: bool) -> str:
-        return f"/cmp/sample/{bench.sample_name(sample)}.{'png' if whole else '256.webp'}"
+        return f"cmp/sample/{bench.sample_name(sample)}.{'png' if whole else '256.webp'}"
 
     return samples_matrix(run, bench.name_of, url)

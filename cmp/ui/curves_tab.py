@@ -16,8 +16,9 @@ from cmp.workbench import Workbench
 LOSS = "training loss"
 
 
-def build_curves_tab(bench: Workbench, tab: gr.Tab, chosen: gr.Textbox) -> None:
-    """Lays out the tab and connects its events."""
+def build_curves_tab(bench: Workbench, tab: gr.Tab, chosen: gr.Textbox) -> gr.HTML:
+    """Lays out the tab and connects its events; gives the chart, which tells of the checkpoint whose mark was chosen."""
+    came_with = gr.Textbox(visible=False)
     with gr.Row(equal_height=True):
         runs = gr.Dropdown([], multiselect=True, label="Runs", elem_id="curve-runs", scale=3)
         tag = gr.Dropdown([LOSS], value=LOSS, label="Curve", elem_id="curve-tag")
@@ -25,23 +26,26 @@ def build_curves_tab(bench: Workbench, tab: gr.Tab, chosen: gr.Textbox) -> None:
         log = gr.Checkbox(False, label="Logarithmic loss axis", elem_id="curve-log")
     picture = gr.HTML(apply_default_css=False, html_template=viewer.CURVES_TEMPLATE, js_on_load=viewer.curves_on_load(), elem_id="curves")
 
-    def enter(picked: list[str], run_id: str, wanted: str, weight: float, logarithmic: bool) -> Any:
+    def enter(picked: list[str], run_id: str, earlier: str, wanted: str, weight: float, logarithmic: bool) -> Any:
         library = bench.library(fresh=False)
         known = [run.id for run in library.runs]
-        picked = [name for name in picked if name in known] or [name for name in (run_id,) if name in known] or known[:1]
+        if run_id != earlier and run_id in known:  # another run was chosen since
+            picked = [run_id]
+        picked = [name for name in picked if name in known] or known[:1]
         choices = run_choices(library, bench.name_of)
         tags = [LOSS, *known_tags(bench, library, picked)]
         wanted = wanted if wanted in tags else LOSS
         value = draw_curves(bench, library, picked, wanted, weight, logarithmic)
-        return gr.update(choices=choices, value=picked), gr.update(choices=tags, value=wanted), value
+        return gr.update(choices=choices, value=picked), gr.update(choices=tags, value=wanted), value, run_id
 
     def draw(picked: list[str], wanted: str, weight: float, logarithmic: bool) -> Any:
         return draw_curves(bench, bench.library(fresh=False), picked, wanted, weight, logarithmic)
 
-    tab.select(enter, [runs, chosen, tag, smoothing, log], [runs, tag, picture], queue=False, show_progress="hidden")
+    tab.select(enter, [runs, chosen, came_with, tag, smoothing, log], [runs, tag, picture, came_with], queue=False, show_progress="hidden")
     inputs = [runs, tag, smoothing, log]
     changed = [runs.input, tag.input, smoothing.change, log.input]
     gr.on(changed, draw, inputs, picture, queue=False, show_progress="hidden", trigger_mode="always_last")
+    return picture
 
 
 def known_tags(bench: Workbench, library: Library, picked: list[str]) -> list[str]:

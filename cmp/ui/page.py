@@ -12,22 +12,25 @@ from cmp.workbench import Workbench
 CSS = """
 .gradio-container { max-width: 1680px !important; overflow: clip !important; }
 footer { display: none !important; }
+.html-container:has(.cmp-mount) { padding: 0 !important; }
 #problems textarea { color: #b42318; }
 /* the grid stays in view beside the long form; sticking needs ancestors that do not scroll, hence the clip above */
 #grid-column { position: sticky; top: 8px; align-self: flex-start; }
 """
-DEMO = "  \nThis is the bundled demo. Start with `--runs DIR`, or add a folder below, to see your own runs."
+DEMO = "This is the bundled demo. Start with `--runs DIR`, or add a folder under *Folders* below, to see your own runs."
 
 
 def build_page(bench: Workbench) -> gr.Blocks:
     """The whole dashboard; `server.launch_options` says how to launch it."""
-    with gr.Blocks(title="Checkpoint comparison", analytics_enabled=False, delete_cache=(3600, 86400)) as page:
-        gr.Markdown("## Checkpoint comparison" + (DEMO if bench.shows_demo else ""))
+    with gr.Blocks(title="Checkpoint comparison", analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as page:
+        gr.Markdown("## Checkpoint comparison")
         with gr.Tabs() as tabs:
             with gr.Tab("Runs", id="runs"):
+                if bench.shows_demo:
+                    gr.Markdown(DEMO)
                 runs = build_runs_tab(bench, page)
             with gr.Tab("Curves", id="curves") as curves_tab:
-                build_curves_tab(bench, curves_tab, runs.chosen)
+                curves = build_curves_tab(bench, curves_tab, runs.chosen)
             with gr.Tab("Compare", id="compare") as compare_tab:
-                build_compare_tab(bench, compare_tab, tabs, runs)
+                build_compare_tab(bench, compare_tab, tabs, runs, curves)
     return page

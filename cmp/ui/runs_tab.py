@@ -49,8 +49,8 @@ def build_runs_tab(bench: Workbench, page: gr.Blocks) -> RunsTab:
         convert_new = gr.Button("Convert all new", elem_id="convert-new")
         cancel = gr.Button("Cancel", elem_id="convert-cancel")
     with gr.Row():
-        form = gr.Dropdown(FORMS, value="lora", label="Convert to", elem_id="convert-form", scale=1)
-        plan = gr.Textbox(label="Plan", interactive=False, lines=1, elem_id="convert-plan", scale=3)
+        form = gr.Dropdown(FORMS, value="lora", label="Convert to", elem_id="convert-form", scale=1, min_width=280)
+        plan = gr.Textbox(plan_text([], []), label="Plan", interactive=False, lines=1, elem_id="convert-plan", scale=3, min_width=280)
     status = gr.Textbox(label="Conversion", interactive=False, lines=3, elem_id="convert-status", visible=False)
     problems = gr.Textbox(label="Could not be read", interactive=False, visible=False, elem_id="problems")
     _names(bench, chosen, ticked, seen)
@@ -89,7 +89,7 @@ def tables(bench: Workbench, library: Library, run_id: str, ticks: str) -> tuple
     ticked = ticks.split("\n") if ticks else []
 
     def thumb(sample: Sample) -> str:
-        return f"/cmp/sample/{bench.sample_name(sample)}.256.webp"
+        return f"cmp/sample/{bench.sample_name(sample)}.256.webp"
 
     return (
         runs_table(library, bench.name_of, run.id if run else None),

@@ -16,6 +16,7 @@ from cmp.core.runs import Checkpoint, Library, Run, Sample, validation_prompts
 from cmp.errors import sentences
 
 Names = Callable[[Run | Checkpoint], str]
+PICKING = "Compare it with the base model"
 MOST_POINTS = 1500  # per line: more than a screen has pixels
 
 
@@ -98,7 +99,7 @@ def chart(curves: Sequence[tuple[Run, str, LossCurve]], weight: float, log: bool
         )
         markers += _markers(run, label, curve, smoothed)
     empty = "" if series else "Choose a run to see its loss."
-    return {"series": series, "markers": markers, "log": log, "notes": list(notes), "empty": empty}
+    return {"series": series, "markers": markers, "log": log, "picking": PICKING, "notes": list(notes), "empty": empty}
 
 
 def _markers(run: Run, label: str, curve: LossCurve, smoothed: Any) -> list[dict[str, Any]]:
@@ -185,8 +186,8 @@ def _cell(tile: Tile, row: int, column: int) -> dict[str, Any]:
         "c": column,
         "key": tile.key,
         "state": "done",
-        "thumb": f"/cmp/cell/{tile.key}.256.webp",
-        "full": f"/cmp/cell/{tile.key}.png",
+        "thumb": f"cmp/cell/{tile.key}.256.webp",
+        "full": f"cmp/cell/{tile.key}.png",
         "caption": "",  # the row's label says the same
         "details": details,
         "reused": tile.reused,

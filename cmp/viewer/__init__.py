@@ -17,6 +17,7 @@ The chart's value:
                    screen can show (about 1,500 points each)
     markers        [{"run", "label", "step", "y": number|null}]; null puts it on the run's first line
     log            bool
+    picking        str; what choosing a checkpoint's mark does, for a tooltip
     notes, empty   [str] below the chart; str in place of an empty one
 It tells `{"index": step, "value": run, "run", "step"}` of the checkpoint mark that was clicked.
 
@@ -36,7 +37,7 @@ from pathlib import Path
 from cmp.errors import NotFound
 
 # In the order in which a page must load them.
-ASSETS = ("matrix.css", "curves.css", "table.css", "dom.js", "fullview.js", "matrix.js", "curves.js", "table.js")
+ASSETS = ("matrix.css", "curves.css", "table.css", "dom.js", "fullview.js", "matrix.js", "marks.js", "curves.js", "table.js")
 
 MATRIX_TEMPLATE = '<div class="cmp-mount"></div>'
 TABLE_TEMPLATE = '<div class="cmp-mount"></div>'
@@ -62,7 +63,7 @@ def _plotly_version() -> str:
 
 
 def _tag(name: str, stamp: str) -> str:
-    url = f"/cmp/static/{name}?v={stamp}"
+    url = f"cmp/static/{name}?v={stamp}"  # relative, since the page may lie below another address than /
     return f'<link rel="stylesheet" href="{url}">' if name.endswith(".css") else f'<script defer src="{url}"></script>'
 
 
@@ -104,7 +105,7 @@ def matrix_on_load() -> str:
 
 def curves_on_load() -> str:
     """`js_on_load` of a `gr.HTML` that holds the chart; its `select` event tells which checkpoint was clicked."""
-    return _mount("cmpCurves", "cmpDom", "Plotly")
+    return _mount("cmpCurves", "cmpDom", "cmpMarks", "Plotly")
 
 
 def table_on_load() -> str:

@@ -29,11 +29,12 @@
       legend: el("div", { class: "cmp-legend" }),
       reset: el("button", { type: "button", class: "cmp-button", text: "Reset zoom", hidden: "" }),
       chart: el("div", { class: "cmp-chart", role: "img" }),
+      marks: el("div", { class: "cmp-marks", role: "group", "aria-label": "Checkpoints", hidden: "" }),
       empty: el("p", { class: "cmp-empty", hidden: "" }),
       notes: el("ul", { class: "cmp-notes", hidden: "" }),
     };
     root.classList.add("cmp-curves");
-    root.replaceChildren(el("div", { class: "cmp-curves-bar" }, part.legend, part.reset), part.chart, part.empty, part.notes);
+    root.replaceChildren(el("div", { class: "cmp-curves-bar" }, part.legend, part.reset), part.chart, part.marks, part.empty, part.notes);
     return part;
   };
 
@@ -106,7 +107,7 @@
   const diamondsOf = (run, markers, colour, visible, theme) => ({
     type: "scatter", mode: "markers", uid: `marks ${run}`, visible, showlegend: false, cliponaxis: false,
     x: markers.map((marker) => marker.step), y: markers.map((marker) => marker.y),
-    name: "", customdata: markers.map((marker) => plain(marker.label || `checkpoint ${marker.step}`)),
+    name: "", customdata: markers.map((marker) => `checkpoint ${marker.step}`),
     hovertemplate: "◆ %{customdata}<extra></extra>",
     marker: { symbol: "diamond", size: 11, color: colour, line: { color: theme.paper, width: 1.5 } },
   });
@@ -188,6 +189,11 @@
       return [...lines, ...diamonds];
     };
 
+    // The label that the pointer would bring up at that step.
+    const look = ({ step }) => { if (part.chart._fullLayout) window.Plotly.Fx.hover(part.chart, { xval: step }); };
+    const pick = ({ run, step }) => onPick?.({ index: step, value: run, run, step });
+    const marks = window.cmpMarks(part.marks, { onPick: pick, onLook: look, onLeave: () => window.Plotly.Fx.unhover(part.chart) });
+
     const toggle = (key) => {
       if (!hidden.delete(key)) hidden.add(key);
       draw();
@@ -195,7 +201,7 @@
 
     const drawLegend = (theme) => {
       const tags = [...new Set(value.series.map((series) => series.tag))];
-      part.legend.replaceChildren(...value.series.map((series) => {
+      dom.refill(part.legend, value.series.map((series) => {
         const key = keyOf(series);
         const { colour, dash } = styleOf(series, palette, tags, theme);
         const swatch = dom.el("i", { class: "cmp-swatch" });
@@ -216,6 +222,7 @@
       const config = { displayModeBar: false, displaylogo: false, doubleClick: "reset+autosize", responsive: false, showTips: false };
       const isNew = !part.chart._fullLayout;
       drawLegend(theme);
+      marks.update(shownMarkers().map((marker) => ({ ...marker, colour: palette(marker.run, theme).colour })), value.picking);
       window.Plotly.react(part.chart, traces(theme), layout, config);
       if (isNew) listen();
       showReset();
@@ -231,7 +238,7 @@
     const listen = () => {
       part.chart.on("plotly_click", ({ event }) => {
         const marker = markerNear(part.chart, shownMarkers(), event);
-        if (marker) onPick?.({ index: marker.step, value: marker.run, run: marker.run, step: marker.step });
+        if (marker) pick(marker);
       });
       part.chart.on("plotly_relayout", showReset);
       part.chart.addEventListener("pointermove", (event) => {

@@ -30,6 +30,13 @@
     });
   };
 
+  // New nodes in the place of the old ones; who was at the third one with the keyboard is at the third one still.
+  const refill = (parent, nodes) => {
+    const at = [...parent.children].indexOf(document.activeElement);
+    parent.replaceChildren(...nodes);
+    if (at >= 0) parent.children[Math.min(at, nodes.length - 1)]?.focus();
+  };
+
   // Keys name DOM nodes; two entries with one key must not fight over the same node.
   const uniqueKeys = (entries) => {
     const seen = new Map();
@@ -56,5 +63,5 @@
     return scale;
   };
 
-  window.cmpDom = { el, setText, place, uniqueKeys, remember, recall, sharpen };
+  window.cmpDom = { el, setText, place, refill, uniqueKeys, remember, recall, sharpen };
 })();

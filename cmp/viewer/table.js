@@ -76,7 +76,8 @@
       }
       if (withThumbs) cells.push(el("td", { class: "cmp-thumb" }, ...(row.thumb ? [el("img", { src: row.thumb, alt: "sample", loading: "lazy" })] : [])));
       for (const cell of row.cells) {
-        cells.push(el("td", { text: textOf(cell), class: typeof sortOf(cell) === "number" ? "cmp-figure" : "" }));
+        const kind = typeof sortOf(cell) === "number" ? "cmp-figure" : cell === row.cells[0] ? "cmp-text cmp-name" : "cmp-text";
+        cells.push(el("td", { text: textOf(cell), class: kind }));
       }
       if (row.flaw) cells.at(-1).append(el("span", { class: "cmp-flaw", text: row.flaw }));
       return el("tr", { class: on ? "is-ticked" : "", "data-key": row.key, "aria-selected": String(on), click: choose }, ...cells);

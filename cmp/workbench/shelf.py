@@ -8,6 +8,7 @@ import re
 import threading
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,8 +22,8 @@ from cmp.disk.logs.curves import read_curves
 from cmp.disk.logs.match import logs_of_run
 from cmp.disk.ready import Answers, remember_answers, remembered_answers
 from cmp.disk.scan import scan
-from cmp.disk.store import Store
-from cmp.errors import BadInput, NotFound
+from cmp.disk.store import Store, subject_of
+from cmp.errors import BadInput, NotFound, Refused
 from cmp.settings import Settings
 
 _FRESH = 2.0  # seconds for which a finished scan answers again
@@ -180,6 +181,16 @@ class Shelf:
     def answer(self, run: Run, given: Answers) -> None:
         """Remembers alpha and base for this run."""
         remember_answers(run, self.store, given)
+
+    def last_prompts(self, run: Run) -> tuple[str, ...]:
+        """What was last drawn with this run here; empty if nothing was."""
+        found = self.store.get("prompts", subject_of(run.place))
+        return tuple(map(str, found)) if isinstance(found, list) else ()
+
+    def remember_prompts(self, run: Run, prompts: Iterable[str]) -> None:
+        """Keeps what is drawn with this run, to be offered again; where nothing can be kept, nothing is."""
+        with suppress(Refused):
+            self.store.put("prompts", subject_of(run.place), list(prompts))
 
     # -- pictures ------------------------------------------------------------------------------------------------------
 

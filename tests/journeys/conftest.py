@@ -80,11 +80,11 @@ class Server:
         return status, json.loads(body) if kind.startswith("application/json") else body, kind
 
 
-def start_server(home: Path, *arguments: str) -> Iterator[Server]:
+def start_server(home: Path, *arguments: str, **variables: str) -> Iterator[Server]:
     """Starts the dashboard on a free port and ends it afterwards."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "cmp", *arguments],
-        cwd=ROOT, env=environment(home) | {"PYTHONUNBUFFERED": "1"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        [sys.executable, "-m", "cmp", *arguments], cwd=ROOT,
+        env=environment(home) | {"PYTHONUNBUFFERED": "1"} | variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     log: list[str] = []
     ready = threading.Event()

@@ -215,3 +215,42 @@ def test_a_missing_base_is_asked_for(page: Watched, server: Server) -> None:
         page.picture("answered")
     finally:
         shutil.rmtree(outputs / "orphan")
+
+
+def ticked(page: Watched) -> list[str]:
+    return page.page.locator("#compare-checkpoints input:checked").evaluate_all("boxes => boxes.map(box => box.closest('label').innerText)")
+
+
+def test_comparing_with_nothing_ticked_says_what_it_chose(page: Watched) -> None:
+    page.row("runs-table", FULL).click()
+    page.row("checkpoints-table", f"{FULL}@500").wait_for()
+    page.page.click("#compare-selected")
+    page.page.get_by_text("No checkpoint was ticked. Now the base model and 6 checkpoints are.").wait_for()
+    page.page.locator("#compare-checkpoints input").first.wait_for()
+    assert ticked(page) == ["base model", "500", "1000", "1500", "2000", "2500", "3000"]
+    assert "casual shoe" in page.page.locator("#compare-prompts textarea").input_value()
+
+
+def test_a_mark_on_the_curve_leads_by_keyboard_to_its_checkpoint_beside_the_base(page: Watched) -> None:
+    page.row("runs-table", FULL).click()
+    page.row("checkpoints-table", f"{FULL}@500").wait_for()
+    page.tab("Curves")
+    page.page.locator("#curves .cmp-mark").first.focus()
+    page.page.keyboard.press("ArrowRight")
+    page.page.keyboard.press("Enter")
+    page.page.locator("#compare-checkpoints input").first.wait_for()
+    assert ticked(page) == ["base model", "1000"]
+    page.tab("Runs")
+    page.page.locator("#runs-table tbody tr:not(.is-ticked)").click()  # the other run goes along to Compare
+    page.page.wait_for_function("document.querySelectorAll('#checkpoints-table tbody img').length === 0")
+    page.tab("Compare")
+    page.page.wait_for_function("document.querySelectorAll('#compare-checkpoints input:checked').length === 7")
+
+
+def test_boxes_stand_empty_nowhere_and_the_demo_is_told_where_folders_are_added(page: Watched) -> None:
+    assert "Tick checkpoints" in page.status("convert-plan", "Tick")
+    demo = page.page.get_by_text("This is the bundled demo")
+    assert demo.is_visible()
+    page.tab("Compare")
+    page.page.locator("#compare-draw").wait_for()
+    assert not demo.is_visible() and page.page.locator("#compare-status").count() == 0

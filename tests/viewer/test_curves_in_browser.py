@@ -105,6 +105,38 @@ def test_only_a_click_on_a_mark_names_its_checkpoint(page: Any) -> None:
     assert page.evaluate("picked.map(({run, step}) => [run, step])") == [["a", 500]]
 
 
+def focused(page: Any) -> str | None:
+    return page.evaluate("document.activeElement.getAttribute('aria-label')")
+
+
+def test_marks_are_reached_looked_at_and_chosen_with_the_keyboard_alone(page: Any) -> None:
+    marks = [{"run": run, "label": f"run {run}", "step": step, "y": None} for run in "ab" for step in (300, 500)]
+    plot(page, chart(markers=marks, picking="Compare it"))
+    page.locator(".cmp-legend button").last.focus()
+    page.keyboard.press("Tab")
+    assert focused(page) == "checkpoint 300 of run a"
+    page.keyboard.press("End")
+    page.keyboard.press("ArrowLeft")
+    assert focused(page) == "checkpoint 300 of run b"
+    page.wait_for_function("document.querySelector('.hoverlayer').textContent.includes('step 300')")
+    page.keyboard.press("Enter")
+    assert page.evaluate("picked.map(({run, step}) => [run, step])") == [["b", 300]]
+    plot(page, chart(markers=marks, log=True))
+    assert focused(page) == "checkpoint 300 of run b", "a drawing that is made anew must not take the place away"
+    page.keyboard.press("Tab")
+    assert "checkpoint" not in (focused(page) or ""), "the row is one stop"
+
+
+def test_the_marks_of_a_hidden_line_are_no_stops(page: Any) -> None:
+    plot(page, chart())
+    assert page.locator(".cmp-mark").count() == 1 and page.locator(".cmp-mark").get_attribute("aria-label") == "checkpoint 500"
+    page.locator(".cmp-legend button").first.click()
+    page.wait_for_function("!document.querySelector('.cmp-mark')")
+    assert page.evaluate("document.activeElement.className") == "cmp-entry", "the legend's button keeps the keyboard"
+    plot(page, {"series": [], "markers": [], "notes": []})
+    assert not page.locator(".cmp-marks").is_visible()
+
+
 def test_a_mark_without_height_lies_on_its_line_or_is_counted_in_a_note(page: Any) -> None:
     marks = [{"run": "a", "label": "", "step": step, "y": None} for step in (495, 1000, 5000)]
     plot(page, chart(markers=marks))

@@ -269,5 +269,5 @@ def test_only_the_listed_files_are_given_out() -> None:
 
 
 def test_the_head_names_every_file_and_the_templates_take_no_data() -> None:
-    assert all(f"/cmp/static/{name}?v=" in viewer.HEAD for name in (*viewer.ASSETS, "plotly.min.js"))
+    assert all(f'"cmp/static/{name}?v=' in viewer.HEAD for name in (*viewer.ASSETS, "plotly.min.js"))
     assert not any(sign in template for template in (viewer.MATRIX_TEMPLATE, viewer.CURVES_TEMPLATE) for sign in ("{", "$", "@"))

@@ -1,0 +1,54 @@
+"""The table of runs and checkpoints in a real browser."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+NAME = "Lora Casual Shoes 3000steps Full"
+LONG = "model.safetensors is incomplete: 1,500,000,000 of 3,200,000,000 bytes are there"
+BROKEN = r"""() => [...document.querySelectorAll("#table td")].flatMap((cell) => {
+  const node = cell.firstChild;
+  const words = [...(node?.textContent ?? "").matchAll(/[^\s/-]+/g)];
+  return words.filter((found) => {
+    const range = document.createRange();
+    range.setStart(node, found.index);
+    range.setEnd(node, found.index + found[0].length);
+    return new Set([...range.getClientRects()].map((box) => Math.round(box.top))).size > 1;
+  }).map((found) => found[0]);
+})"""
+
+
+def row(key: str, *cells: object, flaw: str | None = None) -> dict[str, object]:
+    return {"key": key, "usable": flaw is None, "cells": cells, "flaw": flaw}
+
+
+def cells(name: str) -> tuple[object, ...]:
+    figures = [{"text": text, "sort": 1} for text in ("500–3000", "6", "56.5 MB", "0.04439")]
+    return (name, "accelerate", "cmp-demo/tiny-shapes", *figures, "idle", "lora_casual_shoes_3000steps_full")
+
+
+def show(page: Any, *rows: dict[str, object]) -> None:
+    columns = ["run", "trainer", "base model", "steps", "checkpoints", "size", "last loss", "state", "id"]
+    value = {"columns": columns, "rows": rows, "ticked": [], "many": False, "note": ""}
+    page.evaluate(
+        """value => { const root = document.createElement("div"); root.id = "table"; document.body.replaceChildren(root);
+            cmpTable(root, { onPick: (what) => picked.push(what) }).update(value); }""",
+        value,
+    )
+
+
+@pytest.mark.parametrize("width", [420, 1400])
+def test_no_word_of_a_name_is_broken_however_narrow_the_page(page: Any, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 800})
+    show(page, row("a", *cells(NAME)), row("b", *cells("Cat"), flaw=LONG))
+    assert page.evaluate(BROKEN) == []
+    heights = page.evaluate("[...document.querySelectorAll('#table tbody tr')].map(row => row.offsetHeight)")
+    assert max(heights) < 140, "a row that fills the screen hides the others"
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "the table scrolls, not the page"
+
+
+def test_a_name_without_an_end_does_not_push_the_rest_away(page: Any) -> None:
+    show(page, row("a", *cells("x" * 300)))
+    assert page.evaluate("document.querySelector('#table tbody td').offsetWidth") < 400
