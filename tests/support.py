@@ -133,7 +133,6 @@ def base_pipeline(bases: Path, tensors: Mapping[str, np.ndarray] | None = None) 
     """A diffusers pipeline folder that holds a UNet and nothing else."""
     folder = bases / BASE_NAME
     save(folder / "unet" / "diffusion_pytorch_model.safetensors", base_tensors() if tensors is None else tensors, {"format": "pt"})
-    (folder / "unet" / "config.json").write_text('{"_class_name": "UNet2DConditionModel"}')
     index = {"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet2DConditionModel"]}
     (folder / "model_index.json").write_text(json.dumps(index))
     return folder

@@ -15,7 +15,7 @@ from cmp.errors import Refused
 Shape = tuple[int, ...]
 _NEEDED = {"lora": ("down", "up"), "loha": ("w1_a", "w1_b", "w2_a", "w2_b"), "lokr": (), "full": ()}
 BESIDE = ("alpha", "diff_b", "up_bias")  # roles that are no part of the module's weight
-_ADAPTER_NAMES = {  # what PEFT and diffusers call the parts that an adapter file may hold
+ADAPTER_NAMES = {  # what PEFT and diffusers call the parts that an adapter file may hold
     "down": "lora_A.weight", "up": "lora_B.weight", "up_bias": "lora_B.bias", "magnitude": "lora_magnitude_vector",
 }  # fmt: skip
 # parts of adapters that are not read: taking the rest alone would draw something else than was trained
@@ -50,7 +50,7 @@ class Adapted:
     @property
     def canonical(self) -> dict[str, str]:
         """Stored name → diffusers' name of each trained part; `alpha` is no weight, it says how the parts are used."""
-        return {stored: f"{self.key}.{_ADAPTER_NAMES.get(role, role)}" for role, stored in self.parts.items() if role != "alpha"}
+        return {stored: f"{self.key}.{ADAPTER_NAMES.get(role, role)}" for role, stored in self.parts.items() if role != "alpha"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from cmp.core.conversion import Base
 from cmp.core.fitting import RECOMPUTED, find_tensor
-from cmp.disk.bases import Component
+from cmp.disk.bases import Component, read_component
 from cmp.disk.checkpoint import Opened
 from cmp.disk.numbers import cast_bits
+from cmp.disk.store import Store
 from cmp.disk.tensors import read_tensors
+from cmp.errors import Refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +45,39 @@ class Comparison:
         """In words what speaks against it."""
         groups = (("differ", self.differing), ("are not in the base", self.missing), ("are only in the base", self.absent))
         return "; ".join(f"{len(names)} {how}, for example {names[0]}" for how, names in groups if names)
+
+
+def compared(opened: Opened, name: str, base: Path, store: Store) -> Comparison:
+    """The comparison of one dumped component with a base's, made once and remembered for as long as neither file changes."""
+    component = read_component(base, name)
+    subject = f"{name}|{opened.header.subject}|{component.header.subject}"
+    told = store.remembered("base-comparison", subject, lambda: _to_store(compare_with_base(opened, name, component)))
+    return Comparison(told[0], *map(tuple, told[1:]))
+
+
+def _to_store(comparison: Comparison) -> list[Any]:
+    # names beyond these are never told, and a wrong base differs in all of them
+    return [comparison.equal, *(list(n) for n in (comparison.differing, comparison.missing, comparison.absent))]
+
+
+def frozen_checks(opened: Opened, whole: Collection[str], base: Base | None, store: Store) -> tuple[str, ...]:
+    """The proof, in words, that the frozen weights beside an adapter are the base's; raises Refused and names what speaks against it.
+
+    Components taken `whole` need none: every tensor of theirs comes from the checkpoint.
+    """
+    checks = []
+    for name in sorted(opened.weights.dumped - set(whole)):
+        if base is None:
+            checks.append(f"the frozen weights of {name} were NOT compared with a base model: none was given or found")
+            continue
+        comparison = compared(opened, name, base.path, store)
+        if not comparison.proven:
+            raise Refused(
+                f"the frozen weights are not those of {base.id}: {comparison.told}",
+                "Give its own base with --base. If more than the LoRA was trained, it alone would not draw the same: use --to pipeline.",
+            )
+        checks.append(f"all {comparison.equal} frozen tensors of {name} equal those of {base.id} to the bit")
+    return tuple(checks)
 
 
 def compare_with_base(opened: Opened, name: str, base: Component) -> Comparison:

@@ -102,7 +102,8 @@ def read_checkpoint(
         size = sum(file.stat().st_size for file in files) if beside and files else size_below(folder)
         draft = replace(draft, bytes=size, written_at=(files[0] if files else folder).stat().st_mtime)
         if not files:
-            return replace(draft, flaw=_why_nothing(listing))
+            refused = next((why for name, why in _REFUSED.items() if name in listing), None)
+            return replace(draft, layout="sharded" if refused else "unknown", flaw=refused or _why_nothing(listing))
         draft = replace(draft, file=files[0], more=files[1:], path=files[0] if beside else folder)
         weights = open_files(*files).weights
         flaws = (*weights.flaws, *_left_aside(listing, files, weights, open_files))
@@ -195,9 +196,6 @@ def _closed(listing: Folder) -> list[str]:
 
 
 def _why_nothing(listing: Folder) -> str:
-    for name, why in _REFUSED.items():
-        if name in listing:
-            return why
     if "model.safetensors" in listing.folders:
         return "model.safetensors is a folder, not a file"
     if "model.safetensors" not in listing.links and os.path.lexists(listing.path / "model.safetensors"):

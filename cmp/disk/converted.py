@@ -6,7 +6,9 @@ diffusers' example scripts fail when they resume.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import stat
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from cmp.errors import Unreadable
 
 METADATA = "checkpoint_metadata.json"  # in a pipeline's folder
 RECORD = "cmp_conversion"  # in a LoRA file's header
+_LONGEST_NAME = 255  # bytes; what Linux and macOS take
 _LARGEST_METADATA = 4_000_000  # bytes
 
 
@@ -24,10 +27,19 @@ def default_target(run: Run, checkpoint: Checkpoint, form: str, within: Path | N
     """The path of a converted form, below `within` (the run's folder unless that cannot be written)."""
     home = within or run.folder
     if form != "pipeline":
-        return home / "converted" / form / f"{run.name}-{_file_key(checkpoint)}.safetensors"
+        ending = f"-{_file_key(checkpoint)}.safetensors"
+        return home / "converted" / form / f"{_shortened(run.name, _LONGEST_NAME - len(os.fsencode(ending)))}{ending}"
     if checkpoint.path.parent.name == "checkpoints" and within is None:
         return home / "checkpoint_pipelines" / (checkpoint.path.stem if checkpoint.path == checkpoint.file else checkpoint.path.name)
     return home / "converted" / "pipeline" / (f"{run.name}-{_file_key(checkpoint)}" if run.series else _file_key(checkpoint))
+
+
+def _shortened(name: str, most: int) -> str:
+    """A name of at most so many bytes; one that had to be cut ends in a digest of the whole, so that two of them stay two."""
+    raw = os.fsencode(name)
+    if len(raw) <= most:
+        return name
+    return f"{raw[: most - 9].decode('utf-8', 'ignore')}~{hashlib.sha256(raw).hexdigest()[:8]}"
 
 
 def _file_key(checkpoint: Checkpoint) -> str:

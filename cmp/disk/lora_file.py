@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +18,7 @@ from cmp import __version__
 from cmp.core.conversion import GENERATOR, Conversion, ConversionPlan, to_webui_name, whole_metadata
 from cmp.core.progress import Progress
 from cmp.core.scale import Scale
-from cmp.disk.base_proof import Comparison, compare_with_base
-from cmp.disk.bases import read_component
-from cmp.disk.checkpoint import Opened, open_weights
+from cmp.disk.checkpoint import Opened
 from cmp.disk.converted import RECORD
 from cmp.disk.numbers import as_float32, cast_bits
 from cmp.disk.ready import trained_tensors
@@ -70,57 +67,44 @@ def _check_finite(folded: Mapping[str, np.ndarray]) -> None:
         )
 
 
-def convert_to_lora(plan: ConversionPlan, verify: Verify) -> Generator[Progress, None, Conversion]:
+def convert_to_lora(plan: ConversionPlan, opened: Opened, checks: tuple[str, ...], verify: Verify) -> Generator[Progress, None, Conversion]:
     """Carries out a plan for the forms "lora" and "webui"; the target is either complete and proven, or as it was before.
 
-    `verify(draft, adapter, base)` proves the file before it takes its name, and gives the proof in words.
+    `opened` is what the plan was made for, `checks` are the proofs that it has passed, in words. `verify(draft, adapter, base)` proves
+    the file before it takes its name.
     """
     started = time.monotonic()
-    scale = plan.scale
-    assert scale is not None
-    yield Progress(0, 3, "reading the adapter")
-    opened = open_weights(*plan.checkpoint.files)
-    checks = []
-    for name in sorted(opened.weights.dumped):
-        if plan.base is None:
-            checks.append(f"the frozen weights of {name} were NOT compared with a base model: none was given or found")
-            continue
-        yield Progress(1, 3, "comparing the frozen weights with the base")
-        comparison = compare_with_base(opened, name, read_component(plan.base.path, name))
-        checks.append(require_same_base(comparison, plan.base.id))
-        plan = replace(plan, base=replace(plan.base, proof="tensors"))
-    folded = read_folded(opened, scale)
-    if all(not values.any() for name, values in folded.items() if ".lora_B." in name):
-        checks.append("identical to the base model: every lora_B is zero")
+    assert plan.scale is not None
+    yield Progress(1, 3, "reading the adapter")
+    folded = read_folded(opened, plan.scale)
+    if not any(values.any() for name, values in folded.items() if ".lora_A." not in name):
+        checks = (*checks, "identical to the base model: every lora_B is zero")
     yield Progress(2, 3, "writing and reading back")
     kind = plan.writing.dtype or "F32"
     adapter = {name: cast_bits(values, "F32", kind) for name, values in of_one_rank(folded).items()}
+    checks = (*checks, *_write(plan, adapter, kind, _metadata(plan, opened, checks), verify))
+    yield Progress(3, 3, "done")
+    return Conversion(
+        plan.checkpoint.id, plan.form, plan.target, plan.target.stat().st_size, time.monotonic() - started,
+        len(opened.header.tensors), len(opened.weights.canonical), plan.left_out, plan.scale, checks,
+    )  # fmt: skip
+
+
+def _write(
+    plan: ConversionPlan, adapter: Mapping[str, np.ndarray], kind: str, metadata: Mapping[str, str], verify: Verify
+) -> tuple[str, str]:
+    """Writes the adapter, whose values are stored as `kind`, and gives the proofs that the file passed before it took its name."""
     tensors = _named_for(plan.form, adapter)
     described = {name: ("F32" if name.endswith(".alpha") else kind, values.shape) for name, values in tensors.items()}
     meant = {name: as_float32(values, kind) for name, values in adapter.items()}
+    proofs: list[str] = []
 
     def check(draft: Path) -> None:
         _read_back(draft, plan.target, tensors)
         proofs.append(verify(draft, meant, plan.base.path if plan.base else None))
 
-    proofs: list[str] = []
-    write_tensors(plan.target, described, tensors.__getitem__, _metadata(plan, opened, checks), check)
-    checks += [f"read back: all {len(tensors)} tensors equal what was taken from the checkpoint", *proofs]
-    yield Progress(3, 3, "done")
-    return Conversion(
-        plan.checkpoint.id, plan.form, plan.target, plan.target.stat().st_size, time.monotonic() - started,
-        len(opened.header.tensors), len(opened.weights.canonical), plan.left_out, scale, tuple(checks),
-    )  # fmt: skip
-
-
-def require_same_base(comparison: Comparison, base_id: str) -> str:
-    """The proof in words; raises Refused and names the tensors that speak against it."""
-    if comparison.proven:
-        return f"all {comparison.equal} frozen tensors equal those of {base_id} to the bit"
-    raise Refused(
-        f"the frozen weights are not those of {base_id}: {comparison.told}",
-        "Give its own base with --base. If more than the LoRA was trained, the LoRA alone would not draw the same: use --to pipeline.",
-    )
+    write_tensors(plan.target, described, tensors.__getitem__, metadata, check)
+    return f"read back: all {len(tensors)} tensors equal what was taken from the checkpoint", proofs[0]
 
 
 def _named_for(form: str, folded: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -134,12 +118,12 @@ def _named_for(form: str, folded: Mapping[str, np.ndarray]) -> dict[str, np.ndar
     return named | {f"{name}.alpha": np.array(rank, dtype="<f4") for name, rank in ranks.items()}
 
 
-def _metadata(plan: ConversionPlan, opened: Opened, checks: list[str]) -> dict[str, str]:
+def _metadata(plan: ConversionPlan, opened: Opened, checks: tuple[str, ...]) -> dict[str, str]:
     record = conversion_record(plan, opened)
     entries: dict[str, object] = {
         "format": "pt",
         "generator": f"{GENERATOR} {__version__}",
-        RECORD: json.dumps(record | {"checks": checks}),
+        RECORD: json.dumps(record | {"checks": list(checks)}),
     }
     if plan.form == "webui" and plan.scale:
         entries |= {"ss_network_dim": plan.scale.rank, "ss_network_alpha": plan.scale.rank, "ss_network_module": "networks.lora"}

@@ -8,9 +8,10 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from cmp.core.conversion import FORMS, LORA_FORMS, ConversionPlan, LeftOut, Writing
+from cmp.core.conversion import FORMS, LORA_FORMS, Base, ConversionPlan, LeftOut, Writing
 from cmp.core.runs import Checkpoint, Run
 from cmp.disk.bases import is_pipeline, read_component
+from cmp.disk.checkpoint import Opened, open_weights
 from cmp.disk.converted import default_target, is_ours, read_record
 from cmp.disk.numbers import FLOATS, WIDTHS
 from cmp.disk.ready import Answers, Ready, digest_of, ready_checkpoint, unlike_lora
@@ -48,7 +49,8 @@ def plan_conversion(
     done = _why_done(target, ready, store, writing) if there and not force else None
     return ConversionPlan(
         run, checkpoint, form, target, ready.opened.weights, ready.scale, ready.base,
-        _bytes(ready, form, writing), done, there and not done, _left_out(ready, form), writing, tuple(dict(ready.whole)),
+        _bytes(ready, form, writing), done, there and not done, _left_out(ready, form),
+        planned_source(ready.opened, ready.base), writing, tuple(dict(ready.whole)),
     )  # fmt: skip
 
 
@@ -116,6 +118,20 @@ def _left_out(ready: Ready, form: str) -> tuple[LeftOut, ...]:
     return (*aside, *alphas, *(LeftOut(name, why) for name, inner in weights.plain.items() if inner.partition(".")[0] in frozen))
 
 
+def planned_source(opened: Opened, base: Base | None) -> str:
+    """What the files of a checkpoint, and those of its base that it changes, are now."""
+    theirs = (read_component(base.path, name).header.subject for name in opened.weights.components) if base else ()
+    return "|".join((opened.header.subject, *theirs))
+
+
+def open_planned(plan: ConversionPlan) -> Opened:
+    """The weights that a plan was made for; raises Refused if they are others by now, since everything in the plan speaks of those."""
+    opened = open_weights(*plan.checkpoint.files)
+    if planned_source(opened, plan.base) != plan.source:
+        raise Refused(f"{plan.checkpoint.id} has changed since the conversion was planned", "Plan it again when nothing writes to it.")
+    return opened
+
+
 def check_space(plans: Iterable[ConversionPlan]) -> None:
     """Raises NoSpace, with both sizes, if the disk cannot hold all of the plans together."""
     needed: dict[int, tuple[int, Path]] = {}
@@ -135,8 +151,11 @@ def _existing_parent(path: Path) -> Path:
     return path
 
 
-def make_way(target: Path, run_folder: Path) -> Path | None:
-    """Moves what lies at `target` into a `.cmp-trash/` on the same disk, and says where it is now; None if nothing was there."""
+def make_way(target: Path, run_folder: Path, *, link: bool = False) -> Path | None:
+    """Moves what lies at `target` into a `.cmp-trash/` on the same disk, and says where it is now; None if nothing was there.
+
+    With `link` a file stays under its name too, where the disk can do that, until the new one takes the name.
+    """
     if not (target.exists() or target.is_symlink()):
         return None
     home = run_folder if target.is_relative_to(run_folder) else target.parent
@@ -146,7 +165,16 @@ def make_way(target: Path, run_folder: Path) -> Path | None:
     trash = next(folder / name for name in names if not os.path.lexists(folder / name))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        os.replace(target, trash)
+        if not (link and _linked(target, trash)):
+            os.replace(target, trash)
     except OSError as fault:
         raise cannot_write(target, fault) from fault
     return trash
+
+
+def _linked(target: Path, trash: Path) -> bool:
+    try:
+        os.link(target, trash, follow_symlinks=False)
+    except (OSError, NotImplementedError):  # a folder, or a disk without hard links
+        return False
+    return True

@@ -13,7 +13,7 @@ from cmp.core.fitting import check_fits
 from cmp.core.runs import Checkpoint, Run
 from cmp.core.scale import Evidence, Scale, resolve_scale, same_targets
 from cmp.core.weights import Weights
-from cmp.disk.base_proof import Comparison, compare_with_base
+from cmp.disk.base_proof import compare_with_base, compared
 from cmp.disk.bases import Component, find_base, is_pipeline, pipelines_below, read_component, read_index
 from cmp.disk.checkpoint import TRAINED_PARTS, Opened, open_weights
 from cmp.disk.evidence import collect_evidence
@@ -158,6 +158,8 @@ def _holds_only_lora(weights: Weights, evidence: tuple[Evidence, ...]) -> bool:
 
 def open_checkpoint(checkpoint: Checkpoint) -> Opened:
     """The weights of a checkpoint, read anew; raises Unreadable or Refused with its flaw."""
+    if checkpoint.layout == "sharded":
+        raise Refused(f"{checkpoint.id}: {checkpoint.flaw}", "Then give the file that this makes.")
     if checkpoint.file is None:
         raise Unreadable(f"{checkpoint.id}: {checkpoint.flaw}", "Choose another checkpoint, or wait until it is whole.")
     opened = open_weights(*checkpoint.files)
@@ -226,30 +228,20 @@ def prove_base(opened: Opened, base: Base, store: Store) -> tuple[Base, dict[str
     """
     equal, trained = 0, {}
     for name in sorted(opened.weights.dumped):
-        comparison = _compare(opened, name, base.path, store)
-        if comparison["proven"]:
-            equal += int(str(comparison["equal"]))
-        elif comparison["related"]:
-            trained[name] = f"more than its adapter was trained: {comparison['told']}"
+        comparison = compared(opened, name, base.path, store)
+        if comparison.proven:
+            equal += comparison.equal
+        elif comparison.related:
+            trained[name] = f"more than its adapter was trained: {comparison.told}"
         else:
             raise Refused(
-                f"the frozen weights of {opened.header.path.parent.name} are not those of {base.id}: {comparison['told']}",
+                f"the frozen weights of {opened.header.path.parent.name} are not those of {base.id}: {comparison.told}",
                 "It was trained on another base. Give its own base with --base.",
             )
     if not opened.weights.dumped:
         return base, {}
     told = f"all {equal} frozen tensors equal" if not trained else "most tensors equal, and those that were trained are the checkpoint's"
     return replace(base, proof="tensors", source=f"{base.source}; {told}"), trained
-
-
-def _compare(opened: Opened, name: str, base: Path, store: Store) -> dict[str, object]:
-    component = read_component(base, name)
-    subject = f"{name}|{opened.header.subject}|{component.header.subject}"
-    return store.remembered("base-proof-2", subject, lambda: _told(compare_with_base(opened, name, component)))
-
-
-def _told(comparison: Comparison) -> dict[str, object]:
-    return {"proven": comparison.proven, "related": comparison.related, "equal": comparison.equal, "told": comparison.told}
 
 
 def _base_otherwise(opened: Opened, places: tuple[Path, ...], store: Store) -> Base | None:
@@ -261,7 +253,7 @@ def _base_otherwise(opened: Opened, places: tuple[Path, ...], store: Store) -> B
         return None
     for folder in pipelines_below(places):
         try:
-            if all(_compare(opened, name, folder, store)["proven"] for name in opened.weights.dumped):
+            if all(compared(opened, name, folder, store).proven for name in opened.weights.dumped):
                 return Base(folder.name, folder, "tensors", f"found by its tensors in {folder}")
         except CmpError:
             continue  # a pipeline that cannot be read is not this checkpoint's base as far as anyone can tell

@@ -4,12 +4,29 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cmp.errors import BadInput, CmpError, NoSpace
+
+_LEFT_BEHIND = re.compile(r"\.tmp-[a-z0-9_]{8}(?:\.safetensors|\.json|\.png|\.webp)?", re.ASCII)
+_OLD = 86400.0  # seconds: no writing takes a day
+
+
+def sweep(folder: Path) -> None:
+    """Removes the drafts of ours that a killed process left in a folder, a day old at least; what cannot be removed stays."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if _LEFT_BEHIND.fullmatch(entry.name) and time.time() - entry.stat(follow_symlinks=False).st_mtime > _OLD:
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                else:
+                    Path(entry.path).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -18,6 +35,7 @@ def replacing(target: Path) -> Iterator[Path]:
     draft = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        sweep(target.parent)
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=".tmp-", suffix=target.suffix)
         os.close(handle)
         draft = Path(name)

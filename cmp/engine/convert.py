@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -17,14 +18,14 @@ from safetensors import safe_open
 
 from cmp.core.conversion import Conversion, ConversionPlan
 from cmp.core.progress import Progress
-from cmp.disk.base_proof import compare_with_base
 from cmp.disk.bases import read_component
-from cmp.disk.checkpoint import Opened, open_weights
+from cmp.disk.checkpoint import Opened
 from cmp.disk.converted import METADATA, RECORD
-from cmp.disk.lora_file import conversion_record, require_same_base
+from cmp.disk.lora_file import conversion_record
 from cmp.disk.merging import MergedComponent, merge
+from cmp.disk.planning import make_way
 from cmp.disk.ready import require_fit, trained_tensors
-from cmp.disk.replacing import cannot_write
+from cmp.disk.replacing import cannot_write, sweep
 from cmp.disk.writing import write_tensors
 from cmp.engine.single import convert_to_single_file
 from cmp.engine.words import write_words
@@ -33,21 +34,21 @@ from cmp.errors import Refused
 WITH_WORDS = ("text_encoder", "tokenizer")
 
 
-def convert_to_pipeline(plan: ConversionPlan) -> Generator[Progress, None, Conversion]:
-    """Carries out a plan for the form "pipeline". The folder appears whole and proven under its name, or not at all."""
+def convert_to_pipeline(plan: ConversionPlan, opened: Opened, proofs: tuple[str, ...]) -> Generator[Progress, None, Conversion]:
+    """Carries out a plan for the form "pipeline". The folder appears whole and proven under its name, or not at all.
+
+    `opened` is what the plan was made for, `proofs` are those that it has passed, in words.
+    """
     started = time.monotonic()
     assert plan.base is not None
-    opened = open_weights(*plan.checkpoint.files)
-    checks = []
-    yield Progress(0, 4, "comparing with the base")
-    for name in sorted(opened.weights.dumped - set(plan.whole)):
-        comparison = compare_with_base(opened, name, read_component(plan.base.path, name))
-        checks.append(require_same_base(comparison, plan.base.id))
+    checks = list(proofs)
+    yield Progress(0, 4, "reading what was trained")
     require_fit(opened, plan.base)  # again: the files may have changed since the plan was made
     merged = {n: merge(opened, n, read_component(plan.base.path, n), plan.scale, plan.writing) for n in opened.weights.components}
     draft = None
     try:
         plan.target.parent.mkdir(parents=True, exist_ok=True)
+        sweep(plan.target.parent)
         draft = Path(tempfile.mkdtemp(prefix=".tmp-", dir=plan.target.parent))
         yield Progress(1, 4, "linking the untouched parts of the base")
         os.chmod(draft, plan.target.parent.stat().st_mode & 0o777)
@@ -61,7 +62,7 @@ def convert_to_pipeline(plan: ConversionPlan) -> Generator[Progress, None, Conve
             checks.append("identical to the base model: nothing that was trained changes a tensor")
         yield Progress(3, 4, "writing the record")
         _write_record(plan, opened, checks, draft / METADATA)
-        os.replace(draft, plan.target)
+        _take_name(draft, plan)
     except OSError as fault:
         raise cannot_write(plan.target, fault) from fault
     finally:
@@ -72,6 +73,20 @@ def convert_to_pipeline(plan: ConversionPlan) -> Generator[Progress, None, Conve
         plan.checkpoint.id, plan.form, plan.target, plan.bytes, time.monotonic() - started,
         len(opened.header.tensors), len(trained_tensors(opened, plan.whole)), plan.left_out, plan.scale, tuple(checks),
     )  # fmt: skip
+
+
+def _take_name(draft: Path, plan: ConversionPlan) -> None:
+    """Gives the finished folder its name. What is to be replaced goes to the trash at this last moment, and comes back if that fails."""
+    old = make_way(plan.target, plan.run.folder) if plan.replaces else None
+    try:
+        os.replace(draft, plan.target)
+    except OSError as fault:
+        if old is not None:
+            os.replace(old, plan.target)
+        if fault.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            told = f"{plan.target} has appeared since the conversion was planned"
+            raise Refused(told, "Another process may have made it; plan again.") from fault
+        raise
 
 
 def _link_base(base: Path, draft: Path, changed: set[str]) -> None:
@@ -120,16 +135,16 @@ def _write_record(plan: ConversionPlan, opened: Opened, checks: list[str], file:
     file.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def convert_to_single(plan: ConversionPlan) -> Generator[Progress, None, Conversion]:
+def convert_to_single(plan: ConversionPlan, opened: Opened, proofs: tuple[str, ...]) -> Generator[Progress, None, Conversion]:
     """Carries out a plan for the form "single": a merged pipeline beside the target, and out of it the one file, proven."""
     started = time.monotonic()
     try:
         plan.target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".tmp-", dir=plan.target.parent) as folder:
             between = replace(plan, form="pipeline", target=Path(folder) / "pipeline", writing=replace(plan.writing, dtype=None))
-            merged = yield from convert_to_pipeline(between)
+            merged = yield from convert_to_pipeline(between, opened, proofs)
             yield Progress(3, 4, "writing the one file and reading it back")
-            record = conversion_record(plan, open_weights(*plan.checkpoint.files)) | {"checks": list(merged.checks)}
+            record = conversion_record(plan, opened) | {"checks": list(merged.checks)}
             metadata = {"format": "pt", RECORD: json.dumps(record)}
             proof = convert_to_single_file(between.target, plan.target, metadata, plan.writing.dtype)
     except OSError as fault:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,10 @@ import numpy as np
 import torch
 import transformers
 from diffusers.loaders import StableDiffusionLoraLoaderMixin
+from safetensors import safe_open
 
+from cmp.core.names import read_part
+from cmp.core.weights import ADAPTER_NAMES
 from cmp.disk.bases import read_index
 from cmp.engine.pipeline import ADAPTER, plain_name, prove_worn
 from cmp.errors import Refused, Unreadable
@@ -31,15 +34,18 @@ def verify_lora_file(path: Path, expected: Mapping[str, np.ndarray], base: Path 
     that diffusers reads are compared. Raises Refused and names the first tensor that is lost, strange or different.
     """
     named = {plain_name(name): values for name, values in expected.items()}
-    kind: Any = StableDiffusionLoraLoaderMixin if base is None else getattr(diffusers, str(read_index(base)["_class_name"]), None)
+    named_kind = str(read_index(base).get("_class_name")) if base else ""
+    kind: Any = getattr(diffusers, named_kind, None) or StableDiffusionLoraLoaderMixin
     if not hasattr(kind, "lora_state_dict"):
         raise Refused(f"{base} is a pipeline that takes no LoRA", "Give the base model itself with --base.")
-    models = {} if base is None else _empty_models(base, {name.partition(".")[0] for name in named})
+    components = {name.partition(".")[0] for name in named}
+    why = "no base is at hand" if base is None else _without_settings(base, components)
+    models = {} if base is None or why else _empty_models(base, components)
     try:
         state, alphas, metadata = _read(kind, path, models.get("unet"))
-        if base is None:
-            _compare(state, alphas, named)
-            return f"read by diffusers: all {len(named)} tensors are there; not attached to a model, for want of a base"
+        if base is None or why:
+            _compare(path, state, alphas, metadata, named)
+            return f"read by diffusers: all {len(named)} tensors are there; not attached to a model, since {why}"
         for name, model in models.items():
             _attach(kind, name, model, state, alphas, metadata)
     except (ValueError, RuntimeError, KeyError, TypeError, AttributeError, IndexError) as fault:
@@ -68,11 +74,16 @@ def _attach(kind: Any, name: str, model: torch.nn.Module, state: Any, alphas: An
         kind.load_lora_into_text_encoder(**asked, text_encoder=model, prefix=name)
 
 
-def _compare(state: Mapping[str, torch.Tensor], alphas: Any, named: Mapping[str, np.ndarray]) -> None:
+def _compare(path: Path, state: Mapping[str, torch.Tensor], alphas: Any, metadata: Any, named: Mapping[str, np.ndarray]) -> None:
+    """Compares what diffusers reads, as far as that decides what it would attach: names, values, alphas."""
+    with safe_open(path, framework="np") as file:
+        styles = {part.style if (part := read_part(name)) else "" for name in file.keys() if not name.endswith(".alpha")}  # noqa: SIM118
+    if len(styles) != 1:  # diffusers goes by the first name, and passes over the others
+        raise Refused(f"{path.name} names its tensors in {len(styles)} ways", "This is a fault of ours; please report it.")
     ranks = {float(values.shape[0]) for name, values in named.items() if name.endswith(".lora_A.weight")}
-    if alphas and ranks != set(map(float, alphas.values())):  # the scale is folded in, and alpha = rank makes the rest 1
+    if metadata or (alphas and ranks != set(map(float, alphas.values()))):  # the scale is folded in, and alpha = rank makes the rest 1
         raise Refused("diffusers reads another alpha than was written", "This is a fault of ours; please report it.")
-    read = {plain_name(_newer(name)): values for name, values in state.items() if not name.endswith(".alpha")}
+    read = {_plain(name): values for name, values in state.items() if not name.endswith(".alpha")}
     if set(read) != set(named):
         raise Refused(f"diffusers reads other tensors: {min(set(read) ^ set(named))}", "This is a fault of ours; please report it.")
     for name, values in read.items():
@@ -80,12 +91,16 @@ def _compare(state: Mapping[str, torch.Tensor], alphas: Any, named: Mapping[str,
             raise Refused(f"diffusers reads another {name}", "This is a fault of ours; please report it.")
 
 
-def _newer(name: str) -> str:
-    """diffusers hands the halves out as `lora.down` or `lora_linear_layer.down` where it has converted a file."""
-    for old, new in (("down", "lora_A"), ("up", "lora_B")):
-        for way in ("lora_linear_layer", "lora"):
-            name = name.replace(f".{way}.{old}.", f".{new}.")
-    return name
+def _plain(name: str) -> str:
+    """The name of today for what diffusers hands out under one of its older names where it has converted a file."""
+    part = read_part(name)
+    return plain_name(f"{part.component}.{part.module}.{ADAPTER_NAMES[part.role]}") if part and part.role in ADAPTER_NAMES else name
+
+
+def _without_settings(base: Path, components: Iterable[str]) -> str | None:
+    """Why no model of this base's architecture can be made; weights alone are enough for converting."""
+    missing = [name for name in sorted(components) if not (base / name / "config.json").is_file()]
+    return f"{base.name} has no settings of its {missing[0]}" if missing else None
 
 
 def _empty_models(base: Path, components: set[str]) -> dict[str, torch.nn.Module]:

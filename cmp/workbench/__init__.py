@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Generator, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,26 +96,36 @@ class Workbench(Shelf):
         check_space([plan])
         if not plan.replaces and os.path.lexists(plan.target):
             raise Refused(f"{plan.target} has appeared since the conversion was planned", "Another process may have made it; plan again.")
-        old = make_way(plan.target, plan.run.folder) if plan.replaces else None
+        # a pipeline's folder is changed at the last moment, see engine.convert
+        old = make_way(plan.target, plan.run.folder, link=True) if plan.replaces and plan.form != "pipeline" else None
+        conversion = None
         try:
             conversion = yield from self._carry_out(plan)
         finally:
-            if old is not None and not os.path.lexists(plan.target):  # failed or cancelled: what was there is better than nothing
+            if old is not None and conversion is None:  # failed or cancelled: what was there is better than nothing
                 os.replace(old, plan.target)
         self._library = None
         return conversion
 
     def _carry_out(self, plan: ConversionPlan) -> Generator[Progress, None, Conversion]:
         from cmp.core.conversion import LORA_FORMS
+        from cmp.disk.base_proof import frozen_checks
+        from cmp.disk.planning import open_planned
 
+        opened = open_planned(plan)
+        yield Progress(0, 4, "comparing the frozen weights with the base")
+        proofs = frozen_checks(opened, plan.whole, plan.base, self.store)
+        if plan.base is not None and opened.weights.dumped:
+            plan = replace(plan, base=replace(plan.base, proof="tensors"))
         if plan.form in LORA_FORMS:
             from cmp.disk.lora_file import convert_to_lora
             from cmp.engine.verify import verify_lora_file
 
-            return convert_to_lora(plan, verify_lora_file)
+            return (yield from convert_to_lora(plan, opened, proofs, verify_lora_file))
         from cmp.engine.convert import convert_to_pipeline, convert_to_single
 
-        return convert_to_pipeline(plan) if plan.form == "pipeline" else convert_to_single(plan)
+        carry_out = convert_to_pipeline if plan.form == "pipeline" else convert_to_single
+        return (yield from carry_out(plan, opened, proofs))
 
     def convert_all(
         self, plans: Iterable[ConversionPlan], given: Answers = Answers()

@@ -31,7 +31,7 @@ def test_a_library_has_the_contracts_fields() -> None:
     run = told["runs"][0]  # type: ignore[index]
     assert set(RUN_FIELDS.split()) <= set(run) and set(run["checkpoints"][0]) == set(CHECKPOINT_FIELDS.split())
     assert (run["state"], run["images"], run["last_loss"]) == ("training", 1, 0.25)
-    assert run["checkpoints"][0]["converted"] == {"lora": "/r/caf%E9", "webui": None, "pipeline": None}
+    assert run["checkpoints"][0]["converted"] == {"lora": "/r/caf%E9", "webui": None, "pipeline": None, "single": None}
     assert run["checkpoints"][0]["written_at"] == "2026-11-23T10:33:20Z"
 
 

@@ -204,6 +204,7 @@ def test_a_base_compared_with_nothing_is_not_proven(tmp_path: Path) -> None:
 def test_a_bases_digest_depends_on_what_decides_the_picture_and_on_nothing_else(tmp_path: Path) -> None:
     store = Store(tmp_path / "home")
     base = base_pipeline(tmp_path)
+    (base / "unet" / "config.json").write_text("{}")
     first = digest_base(base, store)
     (base / "README.md").write_text("text")
     (base / ".hidden.json").write_text("{}")

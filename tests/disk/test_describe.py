@@ -34,7 +34,8 @@ def test_a_checkpoint_tells_its_tensors_its_scale_its_base_and_what_it_can_becom
     told = bench_of(origin_run(tmp_path)).show("lora_casual_shoes@500")
     assert told["tensors"] == {"total": 23, "pairs": 6, "frozen": 11, "whole": 0, "types": {"F32": 23}}
     assert (told["rank"], told["component"], told["scale"]["value"], told["base"]["proof"]) == ([8], "unet", 2.0, "tensors")  # type: ignore[index]
-    assert told["forms"] == dict.fromkeys(("lora", "webui", "pipeline"), "can be made")
+    forms: dict[str, str] = told["forms"]  # type: ignore[assignment]
+    assert [forms[form] for form in ("lora", "webui", "pipeline")] == ["can be made"] * 3 and "text_encoder" in forms["single"]
 
 
 def test_a_checkpoint_that_can_only_become_some_forms_says_why_not_the_others(tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def test_what_was_there_is_never_lost_when_making_it_anew_is_killed(made: Traini
         killed = convert_until(made, form, output, point, "--force")
         assert not os.path.lexists(output) or is_whole(form, output), f"killed before change {point}"
         kept = [path for path in (output, *place.glob(".cmp-trash/*")) if os.path.lexists(path) and path.stat().st_ino == inode]
-        assert len(kept) == 1 and is_whole(form, kept[0]), f"killed before change {point}: the old one is gone"
+        assert kept and is_whole(form, kept[0]), f"killed before change {point}: the old one is gone"
         assert convert(made, form, output).code == 0 and is_whole(form, output)
         shutil.rmtree(place)
         if not killed:
