@@ -112,7 +112,8 @@ class Weights:
     def canonical(self) -> dict[str, str]:
         """Stored name → diffusers' name of every trained tensor; of a dump the adapters alone, whose base is held to be frozen."""
         trained = {stored: name for module in self.adapted for stored, name in module.canonical.items()}
-        own = {stored: name for stored, name in self.plain.items() if name.partition(".")[0] not in self.dumped}
+        dumped = self.dumped
+        own = {stored: name for stored, name in self.plain.items() if name.partition(".")[0] not in dumped}
         return trained | own | dict(self.embeddings)
 
     def of(self, component: str) -> Weights:

@@ -52,13 +52,18 @@ def open_weights(*files: Path) -> Opened:
     return _opened(tuple((file, open_header(file).subject) for file in files))
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=1024)  # small where runs are alike, since these share what they say
 def _opened(files: tuple[tuple[Path, str], ...]) -> Opened:
     headers = [(file, open_header(file)) for file, _ in files]
     joined = headers[0][1] if len(headers) == 1 else join_headers(_prefixed(headers))
     if len(headers) == 1 and (component := _of_folder(headers[0][0])):
         joined = join_headers([(f"{component}.", joined)])
-    return Opened(joined, read_weights(joined.shapes))
+    return Opened(joined, _read_weights(tuple(joined.shapes.items())))
+
+
+@lru_cache(maxsize=64)
+def _read_weights(shapes: tuple[tuple[str, tuple[int, ...]], ...]) -> Weights:
+    return read_weights(dict(shapes))
 
 
 def _of_folder(file: Path) -> str | None:

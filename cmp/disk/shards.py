@@ -23,7 +23,7 @@ def open_header(file: Path, *, links: bool = False) -> Header:
     return _header(file, identify(file))
 
 
-@lru_cache(maxsize=256)  # a page that is open looks at every checkpoint every few seconds
+@lru_cache(maxsize=1024)  # a page that is open looks at every checkpoint every few seconds
 def _header(file: Path, identity: Identity) -> Header:
     if file.suffix == ".safetensors":
         return read_header(file)

@@ -50,6 +50,13 @@ def first_picks(runs: Sequence[Run], ticked: Sequence[str], *, fill: bool) -> li
     return base + [name for names in kept.values() for name in names]
 
 
+def told_picks(count: int) -> str:
+    """What was ticked for somebody who had ticked nothing: the base model, and so many checkpoints."""
+    if count < 1:
+        return "No checkpoint was ticked, and none of this run can be drawn with; now the base model is."
+    return f"No checkpoint was ticked. Now the base model and {count} checkpoint{'s' if count > 1 else ''} are."
+
+
 def picks_at(run: Run, step: int) -> list[str]:
     """What is ticked to look at one step: its checkpoints, and the base model beside them. Raises Refused if none can be drawn with."""
     there = [checkpoint for checkpoint in run.checkpoints if checkpoint.step == step]

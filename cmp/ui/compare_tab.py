@@ -16,10 +16,10 @@ from cmp.core.scale import parse_alpha
 from cmp.disk.ready import Answers
 from cmp.errors import BadInput, NotFound, sentences
 from cmp.jobs import Job
-from cmp.ui.choices import BASE, first_picks, picks_at, prompts_for, usable
+from cmp.ui.choices import BASE, first_picks, picks_at, prompts_for, told_picks, usable
 from cmp.ui.faults import cancelling, told
 from cmp.ui.runs_tab import RunsTab
-from cmp.ui.values import matrix, run_choices, samples_matrix
+from cmp.ui.values import matrix, names_apart, run_choices, samples_matrix
 from cmp.workbench import Workbench
 
 DEMO_GUIDANCE = 4.0  # the tiny model was made to be drawn with this; 7.5, which Stable Diffusion is used to, burns its colours
@@ -133,7 +133,7 @@ def _from_elsewhere(bench: Workbench, known: list[Any], shown: list[Any], runs_t
         ticked = [BASE, *ticks.split("\n")] if ticks else []
         offers = offer(bench, bench.library(fresh=False), [run_id], ticked, text, before)
         if not ticks:
-            gr.Info(f"No checkpoint was ticked. Now the base model and {len(offers[1]['value']) - 1} checkpoints are.")
+            gr.Info(told_picks(len(offers[1]["value"]) - 1))
         return gr.Tabs(selected="compare"), *offers, run_id
 
     @told
@@ -197,9 +197,10 @@ def offer(
 
 def pick_update(bench: Workbench, runs: Sequence[Run], ticked: Sequence[str], fill: bool) -> Any:
     """The checkpoints to choose from, and those that are ticked."""
+    names = names_apart(Library(tuple(runs)), bench.name_of)
     choices = [("base model", BASE)] if runs else []
     for run in runs:
-        told = "" if len(runs) == 1 else f"{bench.name_of(run)} · "
+        told = "" if len(runs) == 1 else f"{names[run.id]} · "
         choices += [(f"{told}{bench.name_of(c)}", c.id) for c in usable(run)]
     return gr.update(choices=choices, value=first_picks(runs, ticked, fill=fill))
 
@@ -234,13 +235,14 @@ def grid_value(bench: Workbench, job: Job) -> dict[str, Any]:
     assert isinstance(job.subject, GridSpec)
     tiles = [item for item in job.items if isinstance(item, Tile)]
     several = len({c.run_id for c in job.subject.checkpoints if c}) > 1
+    names = names_apart(bench.library(fresh=False), bench.name_of) if several else {}
 
     def label(checkpoint: Checkpoint | None) -> tuple[str, str]:
         if checkpoint is None:
             return "base model", ""
         name = bench.name_of(checkpoint)
         named = f"step {name}" if name == str(checkpoint.step) else name
-        return named, bench.name_of(bench.library(fresh=False).run(checkpoint.run_id)) if several else ""
+        return named, names.get(checkpoint.run_id, "")
 
     return matrix(job.subject, tiles, label, working=not job.over)
 

@@ -10,7 +10,7 @@ from cmp import viewer
 from cmp.core.curves import LossCurve, is_epoch_axis, loss_tag
 from cmp.core.runs import Library, Run
 from cmp.errors import CmpError
-from cmp.ui.values import chart, run_choices
+from cmp.ui.values import chart, names_apart, run_choices
 from cmp.workbench import Workbench
 
 LOSS = "training loss"
@@ -61,10 +61,11 @@ def draw_curves(bench: Workbench, library: Library, picked: list[str], tag: str,
     """The chart of the picked runs; what cannot be drawn is told in its notes."""
     shown: list[tuple[Run, str, LossCurve]] = []
     notes: list[str] = []
+    names = names_apart(library, bench.name_of)
     for run in library.runs:
         if run.id not in picked:
             continue
-        name = bench.name_of(run)
+        name = names[run.id]
         try:
             logged = bench.curves(run)
         except CmpError as fault:

@@ -14,6 +14,7 @@ CSS = """
 footer { display: none !important; }
 .html-container:has(.cmp-mount) { padding: 0 !important; }
 #problems textarea { color: #b42318; }
+.dark #problems textarea { color: #f97066; }
 /* the grid stays in view beside the long form; sticking needs ancestors that do not scroll, hence the clip above */
 #grid-column { position: sticky; top: 8px; align-self: flex-start; }
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -20,16 +21,24 @@ PICKING = "Compare it with the base model"
 MOST_POINTS = 1500  # per line: more than a screen has pixels
 
 
+def names_apart(library: Library, name_of: Names) -> dict[str, str]:
+    """What every run is called, by its id; runs of the same name are told apart by their ids."""
+    names = {run.id: name_of(run) for run in library.runs}
+    often = Counter(names.values())
+    return {run_id: f"{name} ({run_id})" if often[name] > 1 else name for run_id, name in names.items()}
+
+
 def runs_table(library: Library, name_of: Names, chosen: str | None) -> dict[str, Any]:
     """The table of runs, one of them chosen."""
     now = time.time()
+    names = names_apart(library, name_of)
     rows = [
         {
             "key": run.id,
             "usable": True,
             "flaw": "; ".join(run.warnings) or None,
             "cells": [
-                name_of(run),
+                names[run.id],
                 run.trainer,
                 run.base_model or "–",
                 {"text": steps_text(run), "sort": max((c.step for c in run.checkpoints if c.step is not None), default=None)},
@@ -48,9 +57,8 @@ def runs_table(library: Library, name_of: Names, chosen: str | None) -> dict[str
 
 
 def run_choices(library: Library, name_of: Names) -> list[tuple[str, str]]:
-    """Names and ids of all runs for a list to pick from; runs of the same name are told apart by their ids."""
-    names = [name_of(run) for run in library.runs]
-    return [(f"{name} ({run.id})" if names.count(name) > 1 else name, run.id) for name, run in zip(names, library.runs, strict=True)]
+    """Names and ids of all runs for a list to pick from."""
+    return [(name, run_id) for run_id, name in names_apart(library, name_of).items()]
 
 
 def checkpoints_table(run: Run | None, name_of: Names, ticked: Sequence[str], thumb: Callable[[Sample], str]) -> dict[str, Any]:

@@ -41,6 +41,9 @@
       tell();
     };
 
+    // Of the column, not of the cell: a dash among figures stands where they stand.
+    const holdsFigures = (i) => value.rows.some((row) => typeof sortOf(row.cells[i]) === "number");
+
     const drawHead = () => {
       const cells = [];
       if (value.many) {
@@ -53,8 +56,7 @@
       value.columns.forEach((name, i) => {
         const sorted = order && order.column === i;
         const button = el("button", { type: "button", text: name + (sorted ? (order.down ? " ↓" : " ↑") : ""), click: () => sortBy(i) });
-        const figures = value.rows.some((row) => typeof sortOf(row.cells[i]) === "number");
-        cells.push(el("th", { class: figures ? "cmp-figure" : "", "aria-sort": sorted ? (order.down ? "descending" : "ascending") : "none" }, button));
+        cells.push(el("th", { class: holdsFigures(i) ? "cmp-figure" : "", "aria-sort": sorted ? (order.down ? "descending" : "ascending") : "none" }, button));
       });
       head.replaceChildren(...cells);
     };
@@ -64,10 +66,11 @@
       draw();
     };
 
-    const drawRow = (row, withThumbs) => {
+    const drawRows = (row, withThumbs) => {
       const on = ticked.has(row.key);
       const cells = [];
       const choose = () => { if (row.usable || !value.many) pick(row); };
+      const state = `${on ? "is-ticked" : ""} ${row.flaw ? "has-flaw" : ""}`;
       if (value.many) {
         const box = el("input", { type: "checkbox", "aria-label": textOf(row.cells[0]), change: choose, click: (event) => event.stopPropagation() });
         box.checked = on;
@@ -75,12 +78,13 @@
         cells.push(el("td", { class: "cmp-tick" }, box));
       }
       if (withThumbs) cells.push(el("td", { class: "cmp-thumb" }, ...(row.thumb ? [el("img", { src: row.thumb, alt: "sample", loading: "lazy" })] : [])));
-      for (const cell of row.cells) {
-        const kind = typeof sortOf(cell) === "number" ? "cmp-figure" : cell === row.cells[0] ? "cmp-text cmp-name" : "cmp-text";
-        cells.push(el("td", { text: textOf(cell), class: kind }));
-      }
-      if (row.flaw) cells.at(-1).append(el("span", { class: "cmp-flaw", text: row.flaw }));
-      return el("tr", { class: on ? "is-ticked" : "", "data-key": row.key, "aria-selected": String(on), click: choose }, ...cells);
+      row.cells.forEach((cell, i) => {
+        cells.push(el("td", { text: textOf(cell), class: holdsFigures(i) ? "cmp-figure" : i ? "cmp-text" : "cmp-text cmp-name" }));
+      });
+      const main = el("tr", { class: state, "data-key": row.key, "aria-selected": String(on), click: choose }, ...cells);
+      if (!row.flaw) return [main];
+      const flaw = el("td", { colspan: cells.length }, el("div", { class: "cmp-flaw", text: row.flaw }));
+      return [main, el("tr", { class: on ? "is-ticked" : "", click: choose }, flaw)];
     };
 
     const draw = () => {
@@ -88,7 +92,7 @@
       const rows = [...value.rows];
       if (order) rows.sort((a, b) => compare(a.cells[order.column], b.cells[order.column]) * (order.down ? -1 : 1));
       const withThumbs = rows.some((row) => row.thumb);
-      body.replaceChildren(...rows.map((row) => drawRow(row, withThumbs)));
+      body.replaceChildren(...rows.flatMap((row) => drawRows(row, withThumbs)));
     };
 
     const update = (next) => {

@@ -137,6 +137,16 @@ def test_a_half_written_body_is_told_with_how_much_is_there(tmp_path: Path) -> N
         read_header(tmp_path / "x.safetensors")
 
 
+def test_headers_alike_are_read_once_and_each_file_keeps_its_own_name_and_bytes(tmp_path: Path) -> None:
+    first, second = (save(tmp_path / name, {"a": np.full(2, value, np.float32)}) for name, value in (("one", 1), ("two", 2)))
+    assert read_header(first).tensors is read_header(second).tensors
+    assert [read_all(path)["a"].tolist() for path in (first, second)] == [[1, 1], [2, 2]]
+    for path in (first, second):
+        path.write_bytes(path.read_bytes()[:-1])
+        with pytest.raises(Unreadable, match=f"^{path} is incomplete"):
+            read_header(path)
+
+
 def test_bytes_behind_the_last_tensor_are_refused(tmp_path: Path) -> None:
     with pytest.raises(Unreadable, match="3 bytes behind"):
         read_header(raw_file(tmp_path / "x.safetensors", described(), b"\0" * 11))

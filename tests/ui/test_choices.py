@@ -8,7 +8,7 @@ import pytest
 
 from cmp.core.runs import Checkpoint, Run, Setting
 from cmp.errors import Refused
-from cmp.ui.choices import BASE, first_picks, first_prompts, picks_at, prompts_for, spread
+from cmp.ui.choices import BASE, first_picks, first_prompts, picks_at, prompts_for, spread, told_picks
 
 
 def run(name: str = "r", steps: int = 3, broken: tuple[int, ...] = (), **settings: object) -> Run:
@@ -58,6 +58,14 @@ def test_another_run_brings_its_own_steps_and_takes_none_away() -> None:
     assert first_picks([second], [BASE, "a@1", "a@2"], fill=True)[1:] == ["b@1", "b@13", "b@25", "b@36", "b@48", "b@60"]
     assert first_picks([first, second], [BASE, "a@2"], fill=True) == [BASE, "a@2", "b@1", "b@31", "b@60"]
     assert first_picks([first, second], ["a@2"], fill=False) == ["a@2"], "who has taken the base and a run's steps away wants it so"
+
+
+def test_who_ticked_nothing_is_told_what_is_ticked_now() -> None:
+    assert [told_picks(n).rpartition("ow the ")[2] for n in (0, 1, 6)] == [
+        "base model is.",
+        "base model and 1 checkpoint are.",
+        "base model and 6 checkpoints are.",
+    ]
 
 
 def test_a_mark_means_its_step_beside_the_base_and_is_refused_with_its_flaw() -> None:

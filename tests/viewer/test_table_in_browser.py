@@ -8,7 +8,7 @@ import pytest
 
 NAME = "Lora Casual Shoes 3000steps Full"
 LONG = "model.safetensors is incomplete: 1,500,000,000 of 3,200,000,000 bytes are there"
-BROKEN = r"""() => [...document.querySelectorAll("#table td")].flatMap((cell) => {
+BROKEN = r"""() => [...document.querySelectorAll("#table tr[data-key] td")].flatMap((cell) => {
   const node = cell.firstChild;
   const words = [...(node?.textContent ?? "").matchAll(/[^\s/-]+/g)];
   return words.filter((found) => {
@@ -47,6 +47,24 @@ def test_no_word_of_a_name_is_broken_however_narrow_the_page(page: Any, width: i
     heights = page.evaluate("[...document.querySelectorAll('#table tbody tr')].map(row => row.offsetHeight)")
     assert max(heights) < 140, "a row that fills the screen hides the others"
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "the table scrolls, not the page"
+
+
+def test_a_flaw_stands_below_its_row_in_view_and_belongs_to_it(page: Any) -> None:
+    page.set_viewport_size({"width": 420, "height": 800})
+    show(page, row("a", *cells(NAME), flaw=f"{LONG}, {'x' * 200}"), row("b", *cells("Cat")))
+    page.evaluate("document.querySelector('#table .cmp-box').scrollLeft = 300")
+    box = page.locator("#table .cmp-flaw").bounding_box()
+    assert box["x"] >= 0 and box["x"] + box["width"] <= 420
+    page.locator("#table .cmp-flaw").click()
+    assert page.evaluate("picked.map(what => what.ticked)") == [["a"]]
+    assert page.locator("#table tr[data-key]").count() == 2
+
+
+def test_a_dash_among_figures_stands_where_they_stand(page: Any) -> None:
+    none = {"text": "–", "sort": None}
+    show(page, row("a", *cells("Cat")), row("b", "Dog", "accelerate", "–", none, *cells("")[4:]))
+    edges = "[...document.querySelectorAll('#table td:nth-child(4)')].map(cell => getComputedStyle(cell).textAlign)"
+    assert page.evaluate(edges) == ["right", "right"]
 
 
 def test_a_name_without_an_end_does_not_push_the_rest_away(page: Any) -> None:
