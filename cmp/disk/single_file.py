@@ -71,6 +71,10 @@ def plan_single_file(pipeline: Path, dtype: str | None = None) -> SinglePlan:
     files = {name: pipeline / name / "config.json" for name in classes} | {"scheduler": pipeline / "scheduler" / "scheduler_config.json"}
     configs = {name: _read_json(file) for name, file in files.items() if file.is_file()}
     family = family_of(str(index.get("_class_name")), classes, configs)
+    widths = [config["hidden_size"] for name, config in configs.items() if name.startswith("text_encoder") and "hidden_size" in config]
+    if len(set(widths)) < len(widths):  # from_single_file gives both the first one's weights, without a word
+        told = f"two text encoders are {widths[0]} numbers wide, and diffusers tells those of one file apart by their widths"
+        raise Refused(told, "Use the form pipeline.")
     components = {name: read_component(pipeline, name) for name in classes}
     made: dict[str, tuple[Source, ...]] = {}
     left_out: list[Source] = []

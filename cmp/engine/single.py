@@ -81,10 +81,6 @@ def _load(target: Path, settings: Path, dtype: torch.dtype) -> Any:
     """The pipeline in the file, read as anybody would read it."""
     index = json.loads((settings / "model_index.json").read_bytes())
     kind = getattr(diffusers, index["_class_name"])
-    widths = [json.loads(file.read_bytes()).get("hidden_size") for file in sorted(settings.glob("text_encoder*/config.json"))]
-    if len(widths) == 2 and widths[0] == widths[1]:  # it takes the first text encoder whose width fits, and says nothing
-        told = f"both text encoders are {widths[0]} numbers wide, and diffusers tells two in one file apart by their widths alone"
-        raise Refused(told, "Use the form pipeline.")
     try:
         return kind.from_single_file(str(target), config=str(settings), local_files_only=True, dtype=dtype)
     except (SingleFileComponentError, OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, NotImplementedError) as fault:
