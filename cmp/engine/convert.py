@@ -18,7 +18,7 @@ from safetensors import safe_open
 
 from cmp.core.conversion import Conversion, ConversionPlan
 from cmp.core.progress import Progress
-from cmp.disk.bases import read_component
+from cmp.disk.bases import CONTROL, component_of, is_added
 from cmp.disk.checkpoint import Opened
 from cmp.disk.converted import METADATA, RECORD
 from cmp.disk.lora_file import conversion_record
@@ -27,6 +27,7 @@ from cmp.disk.planning import make_way
 from cmp.disk.ready import require_fit, trained_tensors
 from cmp.disk.replacing import cannot_write, sweep
 from cmp.disk.writing import write_tensors
+from cmp.engine.control import add_control
 from cmp.engine.single import convert_to_single_file
 from cmp.engine.words import write_words
 from cmp.errors import Refused
@@ -44,7 +45,7 @@ def convert_to_pipeline(plan: ConversionPlan, opened: Opened, proofs: tuple[str,
     checks = list(proofs)
     yield Progress(0, 4, "reading what was trained")
     require_fit(opened, plan.base)  # again: the files may have changed since the plan was made
-    merged = {n: merge(opened, n, read_component(plan.base.path, n), plan.scale, plan.writing) for n in opened.weights.components}
+    merged = {n: merge(opened, n, component_of(opened, n, plan.base.path), plan.scale, plan.writing) for n in opened.weights.components}
     draft = None
     try:
         plan.target.parent.mkdir(parents=True, exist_ok=True)
@@ -58,6 +59,8 @@ def convert_to_pipeline(plan: ConversionPlan, opened: Opened, proofs: tuple[str,
             checks.append(_write_component(name, component, draft / name))
         if opened.weights.embeddings:
             checks.append(write_words(opened, plan.base.path, draft))
+        elif any(is_added(name, plan.base.path) for name in merged):
+            checks.append(add_control(merged[CONTROL].base.folder, plan.base.path, draft, plan.writing.strength))
         elif not any(component.changes() for component in merged.values()):
             checks.append("identical to the base model: nothing that was trained changes a tensor")
         yield Progress(3, 4, "writing the record")
