@@ -43,9 +43,7 @@ def plan_conversion(
     target = output or default_target(run, checkpoint, form, _writable_home(run, store))
     _check_place(run, target, form, output is not None)
     ready = ready_checkpoint(run, checkpoint, bases, store, given, need_base=form not in LORA_FORMS)
-    if form in LORA_FORMS and (why := unlike_lora(ready)):
-        raise Refused(f"{checkpoint.id}: {why}", "Convert it with --to pipeline.")
-    if form == "single" and (why := _unlike_one_file(ready)):
+    if why := unlike_lora(ready) if form in LORA_FORMS else _unlike_one_file(ready) if form == "single" else None:
         raise Refused(f"{checkpoint.id}: {why}", "Convert it with --to pipeline.")
     there = os.path.lexists(target)
     done = _why_done(target, ready, store, writing) if there and not force else None

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,12 +57,7 @@ def convert_to_pipeline(plan: ConversionPlan, opened: Opened, proofs: tuple[str,
         for name, component in merged.items():
             yield Progress(2, 4, f"writing {name}")
             checks.append(_write_component(name, component, draft / name))
-        if opened.weights.embeddings:
-            checks.append(write_words(opened, plan.base.path, draft))
-        elif any(is_added(name, plan.base.path) for name in merged):
-            checks.append(add_control(merged[CONTROL].base.folder, plan.base.path, draft, plan.writing.strength))
-        elif not any(component.changes() for component in merged.values()):
-            checks.append("identical to the base model: nothing that was trained changes a tensor")
+        checks += _complete(plan, opened, merged, draft)
         yield Progress(3, 4, "writing the record")
         _write_record(plan, opened, checks, draft / METADATA)
         _take_name(draft, plan)
@@ -76,6 +71,18 @@ def convert_to_pipeline(plan: ConversionPlan, opened: Opened, proofs: tuple[str,
         plan.checkpoint.id, plan.form, plan.target, plan.bytes, time.monotonic() - started,
         len(opened.header.tensors), len(trained_tensors(opened, plan.whole)), plan.left_out, plan.scale, tuple(checks),
     )  # fmt: skip
+
+
+def _complete(plan: ConversionPlan, opened: Opened, merged: Mapping[str, MergedComponent], draft: Path) -> list[str]:
+    """Writes what is no weights of a component of the base; what there is to say of it, and of weights that change nothing."""
+    assert plan.base is not None
+    if opened.weights.embeddings:
+        return [write_words(opened, plan.base.path, draft)]
+    if CONTROL in merged and is_added(CONTROL, plan.base.path):
+        return [add_control(merged[CONTROL].base.folder, plan.base.path, draft, plan.writing.strength)]
+    if not any(component.changes() for component in merged.values()):
+        return ["identical to the base model: nothing that was trained changes a tensor"]
+    return []
 
 
 def _take_name(draft: Path, plan: ConversionPlan) -> None:
