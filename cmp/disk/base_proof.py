@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 
 from cmp.core.conversion import Base
+from cmp.core.deltas import apply_delta
 from cmp.core.fitting import RECOMPUTED, find_tensor
+from cmp.core.scale import Scale
+from cmp.core.weights import BESIDE
 from cmp.disk.bases import Component, read_component
 from cmp.disk.checkpoint import Opened
-from cmp.disk.numbers import cast_bits
+from cmp.disk.numbers import as_float32, cast_bits
 from cmp.disk.store import Store
 from cmp.disk.tensors import read_tensors
 from cmp.errors import Refused
@@ -99,6 +102,31 @@ def compare_with_base(opened: Opened, name: str, base: Component) -> Comparison:
         else:
             differing.append(stored)
     return Comparison(equal, tuple(differing), missing, absent)
+
+
+def check_not_merged(opened: Opened, name: str, base: Component, scale: Scale | None, differing: Collection[str]) -> None:
+    """Raises Refused if the weights beside an adapter hold it already, as `merge_adapter` leaves them: it would be added twice.
+
+    `differing` are the stored names that are not the base's. One module tells, since all are merged at once.
+    """
+    plain, there = opened.weights.plain_of(name), base.header.tensors
+    known = {find_tensor(plain[stored], there): stored for stored in differing if stored in plain}
+    for module in opened.weights.of(name).adapted:
+        weight = find_tensor(f"{module.module}.weight", there)
+        if weight is None or weight not in known:
+            continue
+        names = (*(stored for role, stored in module.parts.items() if role not in BESIDE), known[weight])
+        read = dict(read_tensors(opened.header, names))
+        *parts, ours = (as_float32(read[stored], opened.header.tensors[stored].dtype) for stored in names)
+        theirs = as_float32(dict(read_tensors(base.header, [weight]))[weight], there[weight].dtype)
+        roles = [role for role in module.parts if role not in BESIDE]
+        merged = apply_delta(module.method, dict(zip(roles, parts, strict=True)), scale.of(module.key) if scale else 1.0, theirs)
+        if (added := float(np.abs(merged - theirs).max())) and float(np.abs(ours - merged).max()) < 0.1 * added:
+            raise Refused(
+                f"the adapter is merged into {plain[known[weight]]} already, and would be added twice",
+                "Save it after unmerge_adapter(), or save what merge_and_unload() gives.",
+            )
+        return
 
 
 def _bits(array: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ from cmp.core.progress import Progress
 from cmp.core.scale import Scale
 from cmp.disk.checkpoint import Opened
 from cmp.disk.converted import RECORD
-from cmp.disk.numbers import as_float32, cast_bits
+from cmp.disk.numbers import as_float32, narrowed
 from cmp.disk.ready import trained_tensors
 from cmp.disk.tensors import digest_tensors, read_tensors
 from cmp.disk.writing import write_tensors
@@ -98,7 +98,7 @@ def convert_to_lora(plan: ConversionPlan, opened: Opened, checks: tuple[str, ...
     yield Progress(2, 3, "writing and reading back")
     kind = plan.writing.dtype or "F32"
     folded = with_known_attention(folded) if plan.form == "webui" else folded
-    adapter = {name: cast_bits(values, "F32", kind) for name, values in of_one_rank(folded).items()}
+    adapter = {name: narrowed(name, values, "F32", kind) for name, values in of_one_rank(folded).items()}
     checks = (*checks, *_write(plan, adapter, kind, _metadata(plan, opened, checks), verify))
     yield Progress(3, 3, "done")
     return Conversion(

@@ -14,7 +14,7 @@ from cmp.core.scale import Scale
 from cmp.core.weights import BESIDE, Adapted
 from cmp.disk.bases import Component
 from cmp.disk.checkpoint import Opened
-from cmp.disk.numbers import FLOATS, as_float32, cast_bits
+from cmp.disk.numbers import FLOATS, as_float32, cast_bits, narrowed
 from cmp.disk.tensors import read_tensor
 from cmp.errors import Refused
 
@@ -41,7 +41,7 @@ class MergedComponent:
         """One tensor in its described type (see tensors.NUMPY_TYPES)."""
         dtype, source = self._source(name)
         if name not in self.adapted and (self.strength == 1 or name not in self.own):
-            return cast_bits(source, dtype, self.described[name][0])
+            return narrowed(name, source, dtype, self.described[name][0])
         values = as_float32(source, dtype)
         if module := self.adapted.get(name):
             values = self._with_adapter(module, name, values)
@@ -50,7 +50,7 @@ class MergedComponent:
             values = base + np.float32(self.strength) * (values - base)
         if not np.isfinite(values).all():
             raise Refused(f"{name} holds NaN or infinity", "The training broke down here; take an earlier step.")
-        return cast_bits(np.ascontiguousarray(values, dtype="<f4"), "F32", self.described[name][0])
+        return narrowed(name, np.ascontiguousarray(values, dtype="<f4"), "F32", self.described[name][0])
 
     def changes(self) -> bool:
         """Whether one tensor at least is not the base's; reads until the first that is not."""

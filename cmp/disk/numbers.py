@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cmp.errors import Unreadable
+from cmp.errors import Refused, Unreadable
 
 # numpy has no bfloat16 and no float8: their bits are carried in unsigned integers of the same width
 NUMPY_TYPES = {
@@ -34,3 +34,14 @@ def cast_bits(array: np.ndarray, dtype: str, wanted: str) -> np.ndarray:
         rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
         return np.where(np.isnan(values), 0x7FC0, rounded).astype("<u2")
     return values.astype(NUMPY_TYPES[wanted])
+
+
+def narrowed(name: str, array: np.ndarray, dtype: str, wanted: str) -> np.ndarray:
+    """The array as `wanted` stores it; raises Refused, and names the tensor, where a finite value would become infinite."""
+    with np.errstate(over="ignore"):
+        cast = cast_bits(array, dtype, wanted)
+    if wanted == "F16" != dtype and (lost := np.isinf(cast)).any():
+        exact = as_float32(array, dtype)[lost]
+        if (finite := exact[np.isfinite(exact)]).size:
+            raise Refused(f"{name} holds {finite[0]:g}, which fp16 cannot hold", "Write it as bf16 or fp32.")
+    return cast

@@ -13,7 +13,7 @@ from cmp.core.fitting import check_fits
 from cmp.core.runs import Checkpoint, Run
 from cmp.core.scale import Evidence, Scale, resolve_scale, same_targets
 from cmp.core.weights import Weights
-from cmp.disk.base_proof import compare_with_base, compared
+from cmp.disk.base_proof import check_not_merged, compare_with_base, compared
 from cmp.disk.bases import Component, find_base, is_pipeline, pipelines_below, read_component, read_index
 from cmp.disk.checkpoint import TRAINED_PARTS, Opened, open_weights
 from cmp.disk.evidence import collect_evidence
@@ -79,6 +79,8 @@ def ready_checkpoint(
             base, trained = prove_base(opened, base, store)
             whole = {**trained, **whole}
         require_fit(opened, base)
+        for name in opened.weights.dumped & set(whole) if need_base else ():
+            check_not_merged(opened, name, read_component(base.path, name), scale, compared(opened, name, base.path, store).differing)
     return Ready(checkpoint, opened, scale, base, tuple(sorted(whole.items())))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from cmp.core.original_family import family_of, marks_of, unusual
 from cmp.core.original_names import Renamed, change_values, stack, to_original
 from cmp.disk.bases import Component, read_component
-from cmp.disk.numbers import NUMPY_TYPES, WIDTHS, as_float32, cast_bits
+from cmp.disk.numbers import NUMPY_TYPES, WIDTHS, narrowed
 from cmp.disk.tensors import Entry, Header, read_tensor
 from cmp.disk.writing import write_tensors
 from cmp.errors import BadInput, Refused, Unreadable
@@ -151,10 +151,5 @@ def _cast(source: Source, wanted: str) -> np.ndarray:
     flat, cast = values.reshape(-1), np.empty(values.size, NUMPY_TYPES[wanted])
     for start in range(0, flat.size, _BLOCK):
         block = slice(start, start + _BLOCK)
-        with np.errstate(over="ignore"):
-            cast[block] = cast_bits(flat[block], stored, wanted)
-        if wanted == "F16" and (lost := np.isinf(cast[block])).any():
-            exact = as_float32(flat[block], stored)[lost]
-            if (finite := exact[np.isfinite(exact)]).size:
-                raise Refused(f"{source.name} holds {finite[0]:g}, which fp16 cannot hold", "Write the file as bf16 or fp32.")
+        cast[block] = narrowed(source.name, flat[block], stored, wanted)
     return cast.reshape(values.shape)

@@ -152,6 +152,19 @@ def two_in_one_dump(pipe: Any, run: Path) -> None:
     dump(run / "checkpoints" / "checkpoint-2", randomise(model, 5))
 
 
+def merged_before_saving(pipe: Any, run: Path) -> None:
+    model = wrapped(pipe)
+    model.merge_adapter()
+    dump(run / "checkpoints" / "checkpoint-2", model)
+    model.save_pretrained(run / "lora_weights")
+
+
+def too_large_for_fp16(pipe: Any, run: Path) -> None:
+    model = wrapped(pipe)
+    next(p for n, p in model.named_parameters() if "lora_A" in n).data[0, 0] = 1e6
+    model.save_pretrained(run / "checkpoint-2")
+
+
 def two_in_folders(pipe: Any, run: Path) -> None:
     from peft import LoraConfig
 
@@ -349,3 +362,5 @@ case("LyCORIS LoKr", kohya(lokr), "pipeline")
 case("differences", kohya(difference, words="lora_te=text_encoder"), "pipeline")
 case("DoRA by outputs", kohya(dora(0)), "pipeline")
 case("DoRA by inputs", kohya(dora(1)), "pipeline")
+case("merged before it was saved", merged_before_saving, refused={"lora": "differ", "pipeline": "merged into"})
+case("too large for fp16", too_large_for_fp16, refused=dict.fromkeys(ANY.split(), "fp16 cannot hold"), more=("--dtype", "fp16"))
