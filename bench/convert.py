@@ -41,7 +41,7 @@ TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 
 # run in a process of its own: prints seconds and the peak of memory, in bytes, above what the imports took
 OURS = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
 from cmp.core.progress import run_through
 from cmp.settings import Settings
@@ -49,17 +49,19 @@ from cmp.workbench import Workbench
 import cmp.engine.convert, cmp.engine.verify, cmp.disk.lora_file, cmp.disk.planning
 home, runs, bases, form, output = sys.argv[1:]
 bench = Workbench(Settings(Path(home), (Path(runs),), (Path(bases),)))
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak():
+    return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
+before = peak()
 (target,) = [f"{run.id}@500" for run in bench.library().runs]
 started = time.perf_counter()
 plan = bench.plan_conversion(target, form, output=Path(output), force=True)
 done = run_through(bench.convert(plan))
 seconds = time.perf_counter() - started
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps({"seconds": seconds, "memory": (after - before) * 1024, "all": after * 1024, "checks": done.checks}))
+after = peak()
+print(json.dumps({"seconds": seconds, "memory": after - before, "all": after, "checks": done.checks}))
 """
 PEER = """
-import json, resource, sys, time
+import json, sys, time
 import torch, diffusers
 from diffusers import StableDiffusionPipeline
 from peft import LoraConfig, get_peft_model
@@ -71,8 +73,8 @@ unet = get_peft_model(pipe.unet, LoraConfig(r=16, lora_alpha=32, target_modules=
 unet.load_state_dict(load_file(dump), strict=True)
 pipe.unet = unet.merge_and_unload()
 pipe.save_pretrained(output)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps({"seconds": time.perf_counter() - started, "memory": peak * 1024}))
+peak = next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(json.dumps({"seconds": time.perf_counter() - started, "memory": peak}))
 """
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +20,13 @@ def write_tensors(
     read: Callable[[str], np.ndarray],
     metadata: Mapping[str, str],
     check: Callable[[Path], object] = lambda draft: None,
+    blocks: Callable[[str], Iterable[memoryview] | None] = lambda name: None,
 ) -> None:
     """Writes one safetensors file, tensor by tensor, and syncs it; memory is that of the largest tensor.
 
-    `described` gives type and shape of every tensor; `read(name)` its values in that type. `check(draft)` sees the whole file before it
-    takes its name, and raises what stands against it. Raises NoSpace, and BadInput for a place that cannot be written.
+    `described` gives type and shape of every tensor; `read(name)` its values in that type, unless `blocks(name)` gives its very bytes.
+    `check(draft)` sees the whole file before it takes its name, and raises what stands against it. Raises NoSpace, and BadInput for a
+    place that cannot be written.
     """
     table: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     # widest types first, then by name: the library's own order, which keeps every tensor aligned to its type
@@ -42,6 +44,11 @@ def write_tensors(
             file.write(len(head).to_bytes(8, "little") + head)
             for name in ordered:
                 dtype, shape = described[name]
+                if (raw := blocks(name)) is not None:
+                    written = sum(file.write(block) for block in raw)
+                    if written != math.prod(shape) * WIDTHS[dtype]:
+                        raise ValueError(f"{name} was to be {dtype} {shape} and came as {written} bytes")
+                    continue
                 array = read(name)
                 if array.shape != shape or array.dtype != np.dtype(NUMPY_TYPES[dtype]):
                     raise ValueError(f"{name} was to be {dtype} {shape} and came as {array.dtype} {array.shape}")
