@@ -39,7 +39,7 @@ def write_tensors(
         reached += size
     head = json.dumps(table, separators=(",", ":"), ensure_ascii=False).encode()
     head += b" " * (-len(head) % 8)
-    with replacing(target) as draft:
+    with replacing(target, ".safetensors") as draft:  # an ending that the libraries know, whatever the user calls it
         with open(draft, "wb") as file:
             file.write(len(head).to_bytes(8, "little") + head)
             for name in ordered:

@@ -29,6 +29,7 @@ from cmp.disk.planning import make_way
 from cmp.disk.raw import RawReader
 from cmp.disk.ready import require_fit, trained_tensors
 from cmp.disk.replacing import cannot_write, sweep
+from cmp.disk.single_file import plan_single_file
 from cmp.disk.writing import write_tensors
 from cmp.engine.single import convert_to_single_file
 from cmp.engine.words import write_words
@@ -181,9 +182,10 @@ def convert_to_single(plan: ConversionPlan, opened: Opened, proofs: tuple[str, .
             yield Progress(3, 4, "writing the one file and reading it back")
             record = conversion_record(plan, opened) | {"checks": list(merged.checks)}
             metadata = {"format": "pt", RECORD: json.dumps(record)}
+            notes = plan_single_file(between.target).unusual
             proof = convert_to_single_file(between.target, plan.target, metadata, plan.writing.dtype)
     except OSError as fault:
         raise cannot_write(plan.target, fault) from fault
     size = plan.target.stat().st_size
-    checks = (*merged.checks, proof)
+    checks = (*merged.checks, proof, *(f"but {note}" for note in notes))
     return replace(merged, form="single", output=plan.target, bytes=size, seconds=time.monotonic() - started, checks=checks)

@@ -319,3 +319,11 @@ def test_a_file_rewritten_in_place_under_its_old_time_is_noticed(made: Training)
     with pytest.raises(Unreadable, match="changed since"):
         list(read_tensors(opened.header, opened.weights.canonical))
     assert digest_of(open_weights(file), store) != digest and read_header(file).shapes == opened.header.shapes
+
+
+def test_a_config_beside_loose_files_does_not_speak_for_one_of_another_name(tmp_path: Path) -> None:
+    file = save(tmp_path / "loras" / "style.safetensors", {f"unet.{name}": values for name, values in adapter_tensors(3).items()})
+    write_config(file.parent, alpha=64)
+    bench = Workbench(Settings(tmp_path / "home", (tmp_path / "loras",), ()))
+    with pytest.raises(Refused, match="nothing says which alpha"):
+        bench.plan_conversion(str(file), "lora")
