@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping
+from io import BufferedWriter
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,20 @@ def write_tensors(
     `check(draft)` sees the whole file before it takes its name, and raises what stands against it. Raises NoSpace, and BadInput for a
     place that cannot be written.
     """
+    ordered, head = _head(described, metadata)
+    with replacing(target, ".safetensors") as draft:  # an ending that the libraries know, whatever the user calls it
+        with open(draft, "wb") as file:
+            file.write(head)
+            for name in ordered:
+                raw = blocks(name)
+                _write_tensor(file, name, described[name], raw if raw is not None else _bytes(name, described[name], read(name)))
+            file.flush()
+            os.fsync(file.fileno())
+        check(draft)
+
+
+def _head(described: Mapping[str, tuple[str, tuple[int, ...]]], metadata: Mapping[str, str]) -> tuple[list[str], bytes]:
+    """The tensors in their order within the file, and everything that stands before them."""
     table: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     # widest types first, then by name: the library's own order, which keeps every tensor aligned to its type
     ordered = sorted(described, key=lambda n: (-WIDTHS[described[n][0]], n))
@@ -39,20 +54,16 @@ def write_tensors(
         reached += size
     head = json.dumps(table, separators=(",", ":"), ensure_ascii=False).encode()
     head += b" " * (-len(head) % 8)
-    with replacing(target, ".safetensors") as draft:  # an ending that the libraries know, whatever the user calls it
-        with open(draft, "wb") as file:
-            file.write(len(head).to_bytes(8, "little") + head)
-            for name in ordered:
-                dtype, shape = described[name]
-                if (raw := blocks(name)) is not None:
-                    written = sum(file.write(block) for block in raw)
-                    if written != math.prod(shape) * WIDTHS[dtype]:
-                        raise ValueError(f"{name} was to be {dtype} {shape} and came as {written} bytes")
-                    continue
-                array = read(name)
-                if array.shape != shape or array.dtype != np.dtype(NUMPY_TYPES[dtype]):
-                    raise ValueError(f"{name} was to be {dtype} {shape} and came as {array.dtype} {array.shape}")
-                file.write(np.ascontiguousarray(array).data)
-            file.flush()
-            os.fsync(file.fileno())
-        check(draft)
+    return ordered, len(head).to_bytes(8, "little") + head
+
+
+def _bytes(name: str, described: tuple[str, tuple[int, ...]], array: np.ndarray) -> list[memoryview]:
+    if array.shape != described[1] or array.dtype != np.dtype(NUMPY_TYPES[described[0]]):
+        raise ValueError(f"{name} was to be {described} and came as {array.dtype} {array.shape}")
+    return [np.ascontiguousarray(array).reshape(-1).view(np.uint8).data]
+
+
+def _write_tensor(file: BufferedWriter, name: str, described: tuple[str, tuple[int, ...]], raw: Iterable[memoryview]) -> None:
+    written = sum(file.write(block) for block in raw)
+    if written != math.prod(described[1]) * WIDTHS[described[0]]:
+        raise ValueError(f"{name} was to be {described} and came as {written} bytes")
