@@ -156,7 +156,7 @@ class _Sorting:
         elif any(sign in name for sign in _FOREIGN) or name.startswith("lycoris_"):
             self.unexplained.append(stored)
         else:
-            self.dumped |= ".base_layer." in name
+            self.dumped |= name.endswith(".base_layer.weight")  # PEFT's own files may hold trained biases of these layers
             component, inner = split_component(name)
             self.plain[stored] = component, _without_copy(inner.replace(".base_layer.", "."))
 
