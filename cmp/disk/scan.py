@@ -94,9 +94,9 @@ class Scanner:
             return library
         return self._last[2]
 
-    def read_on(self) -> bool:
-        """Reads the headers in one more folder, so that the next scan has them; False if none is left."""
-        place = next(iter(self._unread), None)
+    def read_on(self, folder: Path | None = None) -> bool:
+        """Reads the headers in one more folder, or in this one, so that the next scan has them; False if none is left."""
+        place = next((place for place in self._unread if folder in (None, place[0])), None)
         if place is None:
             return False
         del self._unread[place]
