@@ -12,6 +12,7 @@ from cmp.core.conversion import Base
 from cmp.core.fitting import check_fits
 from cmp.core.runs import Checkpoint, Run
 from cmp.core.scale import Evidence, Scale, resolve_scale, same_targets
+from cmp.core.stages import UNREAD
 from cmp.core.weights import Weights
 from cmp.disk.base_proof import compare_with_base, compared
 from cmp.disk.bases import Component, find_base, is_pipeline, pipelines_below, read_component, read_index
@@ -165,6 +166,8 @@ def _holds_only_lora(weights: Weights, evidence: tuple[Evidence, ...]) -> bool:
 
 def open_checkpoint(checkpoint: Checkpoint) -> Opened:
     """The weights of a checkpoint, read anew; raises Unreadable or Refused with its flaw."""
+    if checkpoint.layout == UNREAD:  # what lies beside the file, and the run's settings, may not be known yet either
+        raise Unreadable(f"{checkpoint.id} was found a moment ago and is not read yet", "Try again in a moment.")
     if checkpoint.layout == "sharded":
         raise Refused(f"{checkpoint.id}: {checkpoint.flaw}", "Then give the file that this makes.")
     if checkpoint.file is None:
@@ -227,6 +230,11 @@ def digest_of(opened: Opened, store: Store, whole: tuple[str, ...] = ()) -> str:
     names = trained_tensors(opened, dumped)
     subject = "|".join((opened.header.subject, *dumped))
     return store.remembered("tensors-digest", subject, lambda: digest_tensors(opened.header, names))
+
+
+def knows_digest(opened: Opened, store: Store) -> bool:
+    """Whether digest_of would read no weights."""
+    return store.get("tensors-digest", opened.header.subject) is not None
 
 
 def prove_base(opened: Opened, base: Base, store: Store) -> tuple[Base, dict[str, str]]:
