@@ -30,7 +30,10 @@ _PROOFS = {
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One thing that is known. `tone`: "" as it is, "good", "bad" (something stands against it), "ask" (the user is asked)."""
+    """One thing that is known.
+
+    `tone`: "" as it is, "list" (every line counts alike), "good", "bad" (it stands against the checkpoint), "ask" (the user is asked).
+    """
 
     label: str
     lines: tuple[str, ...]
@@ -66,7 +69,7 @@ def checkpoint_facts(told: Mapping[str, Any]) -> tuple[Fact, ...]:
     facts += [Fact("adapted", _adapted(told))] if told["modules"] else []
     facts += [Fact("scale", *_scale(told))] if told["modules"] else []
     facts += [Fact("base model", *_base(told)), Fact("tensors", _tensors(told["tensors"]))]
-    facts += [Fact("can become", _forms(told["forms"]))]
+    facts += [Fact("can become", _forms(told), "list")]
     return (*facts, *_converted(told))
 
 
@@ -166,8 +169,11 @@ def _tensors(tensors: Mapping[str, Any]) -> tuple[str, ...]:
     return (f"{tensors['total']:,} in all ({types}): {', '.join(told)}", *left)
 
 
-def _forms(forms: Mapping[str, str]) -> tuple[str, ...]:
+def _forms(told: Mapping[str, Any]) -> tuple[str, ...]:
     """Each form that can be made, and what cannot with its reason, which several may share."""
+    forms: Mapping[str, str] = told["forms"]
+    if told.get("question"):
+        return ("nothing before its alpha is known",)
     lines = [f"✓ {form}, {FORM_NAMES[form]}" for form in FORMS if forms.get(form) == CAN_BE_MADE]
     for reason in dict.fromkeys(text for text in forms.values() if text != CAN_BE_MADE):
         lines.append(f"✗ {_joined([form for form in FORMS if forms.get(form) == reason])}: {reason}")

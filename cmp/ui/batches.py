@@ -66,7 +66,7 @@ def plan_batch(bench: Workbench, order: Order) -> Batch:
         try:
             plans.append(bench.plan_conversion(target, order.form, force=bool(order.again), writing=writing))
         except CmpError as fault:
-            faults.append((target.rpartition("@")[2], fault))
+            faults.append((target, fault))
     return Batch(tuple(plans), tuple(faults), note)
 
 
@@ -124,8 +124,8 @@ def _common(targets: Iterable[Path]) -> str:
 def _alike(faults: Iterable[tuple[str, CmpError]]) -> dict[str, list[str]]:
     """What stands against conversions, each with the checkpoints that it stands against."""
     told: dict[str, list[str]] = {}
-    for key, fault in faults:
-        told.setdefault(fault.told, []).append(key)
+    for name, fault in faults:
+        told.setdefault(fault.told.removeprefix(f"{name}: "), []).append(name.rpartition("@")[2])
     return told
 
 
@@ -139,7 +139,7 @@ def batch_text(job: Job) -> str:
     """How far a batch has come, with its rate and the time that is left, or how it ended."""
     batch = job.subject if isinstance(job.subject, Batch) else Batch()
     converted = [item for item in job.items if isinstance(item, Conversion)]
-    failed = [(item.checkpoint.rpartition("@")[2], item.error) for item in job.items if isinstance(item, FailedConversion)]
+    failed = [(item.checkpoint, item.error) for item in job.items if isinstance(item, FailedConversion)]
     faults = [*failed, *batch.faults]
     lines = [f"{job.state}: {summarise(len(converted), batch.skipped, len(faults))}"]
     if job.over:

@@ -21,7 +21,7 @@ FORMS = [
 ]
 WHICH = [("the ticked ones", "ticked"), ("all of this run", "all"), ("every so many steps", "every"), ("the best by held-out loss", "best")]
 COUNTED = {"every": ("Every so many steps", 1000), "best": ("How many", 1)}
-TYPES = [("as the weights are", ""), ("fp16, half as large", "fp16"), ("bf16, half as large", "bf16"), ("fp32", "fp32")]
+TYPES = [("as it is", ""), ("fp16", "fp16"), ("bf16", "bf16"), ("fp32", "fp32")]
 NOTHING = "Tick checkpoints above to see what converting them takes."
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from cmp import viewer
-from cmp.core.describing import Fact, alpha_words, checkpoint_facts
+from cmp.core.describing import Fact, checkpoint_facts
 from cmp.core.scale import parse_alpha
 from cmp.disk.ready import Answers
 from cmp.errors import BadInput, CmpError, Refused
@@ -23,34 +23,32 @@ def build_details(bench: Workbench, looked: gr.Textbox, seen: gr.Textbox) -> Non
     shown = gr.HTML(
         empty, apply_default_css=False, html_template=viewer.DETAILS_TEMPLATE, js_on_load=viewer.details_on_load(), elem_id="details"
     )
-    with gr.Group(visible=False, elem_id="question") as question:
-        words = gr.Textbox(label="Only you can tell", interactive=False, lines=2, max_lines=8, elem_id="question-words")
-        with gr.Row(equal_height=True):
-            alpha = gr.Number(None, label="alpha", elem_id="answer-alpha", visible=False, min_width=110)
-            base = gr.Textbox(label="Base model: a name or a folder", elem_id="answer-base", visible=False, min_width=220)
-            use = gr.Button("Use it for this run", variant="primary", elem_id="answer-use", min_width=150)
+    with gr.Group(visible=False) as question, gr.Row(equal_height=True):
+        alpha = gr.Textbox(label="alpha", placeholder="a number", elem_id="answer-alpha", visible=False, min_width=110)
+        base = gr.Textbox(label="Base model", placeholder="a name or a folder", elem_id="answer-base", visible=False, min_width=220)
+        use = gr.Button("Use it for this run", elem_id="answer-use", min_width=150)
 
     def look(target: str) -> Any:
         if not target:
-            return empty, gr.update(visible=False), "", gr.update(), gr.update()
+            return empty, gr.update(visible=False), gr.update(), gr.update()
         try:
             found = bench.show(target)
         except CmpError as fault:  # it has gone since
-            return details_value("", (), fault.told), gr.update(visible=False), "", gr.update(), gr.update()
+            return details_value("", (), fault.told), gr.update(visible=False), gr.update(), gr.update()
         asked = questions(found)
         value = details_value(target, checkpoint_facts(found), "")
-        boxes = gr.update(visible="alpha" in asked), gr.update(visible="base" in asked)
-        return value, gr.update(visible=bool(asked)), "\n".join(line for lines in asked.values() for line in lines), *boxes
+        boxes = (gr.update(visible=name in asked) for name in ("alpha", "base"))
+        return value, gr.update(visible=bool(asked)), *boxes
 
     @told
-    def answer(target: str, number: float | None, folder: str | None) -> Any:
+    def answer(target: str, number: str | None, folder: str | None) -> Any:
         given = Answers(parse_alpha(number), (folder or "").strip() or None)
         if given == Answers():
             raise BadInput("nothing was answered", "Type alpha, or the base model.")
         take_answer(bench, target, given)
-        return "", None, ""
+        return "", "", ""
 
-    gr.on([looked.change, seen.change], look, looked, [shown, question, words, alpha, base], trigger_mode="always_last")
+    gr.on([looked.change, seen.change], look, looked, [shown, question, alpha, base], trigger_mode="always_last")
     use.click(answer, [looked, alpha, base], [seen, alpha, base], show_progress="minimal")
 
 
@@ -60,14 +58,9 @@ def details_value(title: str, facts: tuple[Fact, ...], note: str) -> dict[str, A
     return {"title": title, "facts": rows, "note": note}
 
 
-def questions(found: dict[str, Any]) -> dict[str, tuple[str, ...]]:
-    """What the user is asked about a checkpoint, as shown: alpha where nothing says it, the base where none is at hand."""
-    asked: dict[str, tuple[str, ...]] = {}
-    if question := found.get("question"):
-        asked["alpha"] = (f"{question['why']}.", *alpha_words(question["rank"]))
-    if found.get("base_missing"):
-        asked["base"] = ("Which base model was it trained on? Full forms and pictures need it.",)
-    return asked
+def questions(found: dict[str, Any]) -> list[str]:
+    """What only the user can tell about a checkpoint: its alpha where nothing says it, its base where none is at hand."""
+    return ["alpha"] * bool(found.get("question")) + ["base"] * bool(found.get("base_missing"))
 
 
 def take_answer(bench: Workbench, target: str, given: Answers) -> None:

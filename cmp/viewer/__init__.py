@@ -29,7 +29,7 @@ It tells `{"ticked": [key]}` after every change, and where many can be ticked `{
 
 The details' value:
     title, note    str; `note` alone explains an empty list
-    facts          [{"label", "lines": [str], "tone": ""|"good"|"bad"|"ask"}]
+    facts          [{"label", "lines": [str], "tone": ""|"list"|"good"|"bad"|"ask"}]
 """
 
 from __future__ import annotations
