@@ -72,7 +72,7 @@ def grow_and_look(served: Lookout, tree: Path) -> None:
 
 
 def make_tree(tree: Path) -> int:
-    """Every second run as diffusers' scripts leave it, the others as kohya's; every tenth has a log. Bodies are holes. The number of files."""
+    """Every second run as diffusers' scripts leave it, the others as kohya's; a tenth with logs. Bodies are holes; gives how many files."""
     table, names = header_of_diffusers(), kohya_tensors()
     for number in range(RUNS):
         run = tree / f"run_{number:04}"
