@@ -74,6 +74,9 @@ def ready_checkpoint(
     unproven = pipeline_around(opened) is not None or not _holds_only_lora(opened.weights, evidence)
     if base is None and missing and (need_base or given.base or unproven):
         raise missing
+    if need_base and opened.weights.layout == "quantised-peft":
+        told = f"{checkpoint.id} was trained on a quantised base, which no plain base equals"
+        raise Refused(told, "Take its adapter along with --to lora, and use it on the base that you trust with it.")
     whole = _not_attachable(opened.weights) | _said_to_be_whole(opened.weights, evidence)
     if base is not None:
         require_same_parts(opened, base, store)
@@ -156,7 +159,7 @@ def _scale(
 
 def _holds_only_lora(weights: Weights, evidence: tuple[Evidence, ...]) -> bool:
     """Whether it is known without a base that nothing but LoRA pairs was trained. A dump alone does not show it: biases may have been."""
-    for name in weights.dumped:
+    for name in weights.components if weights.layout == "quantised-peft" else weights.dumped:
         mine = weights.of(name)
         configs = (e for e in evidence if e.targets is not None and e.only_pairs)  # only adapter configs list targets
         if not any(e.rank in mine.ranks and same_targets(e.targets or (), mine.targets) for e in configs):
