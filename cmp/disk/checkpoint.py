@@ -19,9 +19,9 @@ from cmp.disk.tensors import NOBODY, Header, join_headers
 from cmp.errors import CmpError, Unreadable
 
 TRAINED_PARTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3", "controlnet")
-_PARTS_OF_PIPELINE = (*TRAINED_PARTS, "vae")
+PARTS_OF_PIPELINE = (*TRAINED_PARTS, "vae")
 _SMALL = ("pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin")
-_ADAPTER = ("adapter_model.safetensors", "adapter_model.bin")
+ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 _COMPONENT = (
     "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.safetensors.index.json", "diffusion_pytorch_model.bin",
     "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",
@@ -74,7 +74,7 @@ def _of_folder(file: Path) -> str | None:
     if not file.name.startswith(("diffusion_pytorch_model", "model.", "adapter_model")):
         return None
     name = re.sub(r"_(?:ema|non_ema)\Z", "", file.parent.name)
-    return name if name in _PARTS_OF_PIPELINE else None
+    return name if name in PARTS_OF_PIPELINE else None
 
 
 def _prefixed(headers: list[tuple[Path, Header]]) -> Iterator[tuple[str, Header]]:
@@ -148,14 +148,14 @@ def find_files(listing: Folder) -> tuple[Path, ...]:
     the same adapter. In a whole pipeline an adapter is what was trained, and the full parts around it are the base's.
     """
     closed = _closed(listing)
-    inner = [list_folder(listing.path / name) for name in _PARTS_OF_PIPELINE if name in listing.folders and name not in closed]
-    small = _first(listing, (*_SMALL, *_ADAPTER))
+    inner = [list_folder(listing.path / name) for name in PARTS_OF_PIPELINE if name in listing.folders and name not in closed]
+    small = _first(listing, (*_SMALL, *ADAPTER_FILES))
     if "model_index.json" in listing.files:
-        adapters = [file for folder in inner if (file := _first(folder, _ADAPTER))]
+        adapters = [file for folder in inner if (file := _first(folder, ADAPTER_FILES))]
         components = [file for folder in inner if (file := _first(folder, _COMPONENT))]
         return tuple(([small] if small else []) + adapters or components)
     own = [small] if small else _dumped(listing)
-    parts = [f for folder in inner if folder.path.name != "vae" and (f := _first(folder, (*_ADAPTER, *_COMPONENT)))]
+    parts = [f for folder in inner if folder.path.name != "vae" and (f := _first(folder, (*ADAPTER_FILES, *_COMPONENT)))]
     other = _first(listing, _OTHERS)
     return tuple([*own, *parts] or ([other] if other else []))
 
@@ -191,7 +191,7 @@ def _left_aside(listing: Folder, files: tuple[Path, ...], weights: Weights, open
     """What Accelerate dumped beside a small adapter file that does not hold it. Nothing where no such file was preferred."""
     for name in _closed(listing):
         yield f"its folder {name} cannot be read: Permission denied"
-    if files[0].name not in (*_SMALL, *_ADAPTER) or "model_index.json" in listing.files:
+    if files[0].name not in (*_SMALL, *ADAPTER_FILES) or "model_index.json" in listing.files:
         return
     for file in _dumped(listing):
         missing = set(open_files(file).weights.components) - set(weights.components)
@@ -200,7 +200,7 @@ def _left_aside(listing: Folder, files: tuple[Path, ...], weights: Weights, open
 
 
 def _closed(listing: Folder) -> list[str]:
-    return [name for name in _PARTS_OF_PIPELINE if name in listing.folders and not os.access(listing.path / name, os.R_OK | os.X_OK)]
+    return [name for name in PARTS_OF_PIPELINE if name in listing.folders and not os.access(listing.path / name, os.R_OK | os.X_OK)]
 
 
 def _why_nothing(listing: Folder) -> str:
