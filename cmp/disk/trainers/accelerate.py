@@ -76,7 +76,7 @@ def _steps(run_id: str, holder: Folder) -> Iterator[Checkpoint]:
         if stage := read_stage(name):
             raw = read_checkpoint(run_id, holder.path / name, stage)
             averaged = _averages(run_id, raw, stage)
-            yield replace(raw, bytes=raw.bytes - sum(c.bytes for c in averaged))
+            yield replace(raw, bytes=raw.bytes - sum(c.bytes for c in averaged)) if averaged else raw
             yield from averaged
 
 

@@ -51,7 +51,7 @@ def read_member(run_id: str, file: Path, readers: Iterable[FactsReader]) -> Memb
     named = read_file_name(file.stem)
     header = header_of(file) if file.suffix == ".safetensors" else None
     metadata = header.metadata if header else {}
-    facts = next((facts for read in readers if (facts := read(file, metadata))), None)
+    facts = next((facts for read in readers if (facts := read(file, metadata))), None) if metadata else None
     if facts and facts.name == file.stem and named.stage != FINAL:
         named = replace(named, series=file.stem, stage=FINAL, trainer=None)  # the number is part of the name
     stage, source, warning = named.stage, None, None
@@ -63,7 +63,8 @@ def read_member(run_id: str, file: Path, readers: Iterable[FactsReader]) -> Memb
             warning = f"{file.name}: by its name it is step {stage.step}, by {facts.told_by} in its header step {facts.step}"
         step = stage.step if stage.step is not None else facts.step
         stage = replace(FINAL, step=step, epoch=epoch) if stage == FINAL else to_stage(step, epoch)
-    checkpoint = replace(read_loose(run_id, file, stage), step_source=source)
+    checkpoint = read_loose(run_id, file, stage)
+    checkpoint = replace(checkpoint, step_source=source) if source else checkpoint
     adapter = header is not None and (in_haste() or any(map(_ADAPTER.search, header.tensors)))
     trainer = facts.trainer if facts else named.trainer
     return Member(named.series, checkpoint, facts, named.stage != FINAL, adapter, trainer, warning)
