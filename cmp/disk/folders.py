@@ -57,15 +57,6 @@ def is_file(path: Path) -> bool:
     return look.has_file(path) if look else os.path.isfile(path) and not os.path.islink(path)
 
 
-def in_haste() -> bool:
-    """Whether names and sizes must do for now. Whoever asks leaves something out, which is read later."""
-    look = _LOOK.get()
-    if look is None or not look.hasty:
-        return False
-    look.left_out += 1
-    return True
-
-
 @dataclass(slots=True, eq=False)
 class _Seen:
     """A folder as it was listed. `settled`: it is so old that a change would show in its times; `changed`: the turn of the last change
@@ -96,8 +87,6 @@ class Look:
         self._seen: dict[str, _Seen] = {}
         self.turn = 1
         self.last_change = 1  # the turn in which anything changed last
-        self.hasty = False
-        self.left_out = 0
 
     def folder(self, path: Path) -> Folder:
         return self._at(os.fspath(path)).told()
@@ -160,10 +149,9 @@ _LOOK: ContextVar[Look | None] = ContextVar("look", default=None)
 
 
 @contextmanager
-def looking(look: Look, *, hasty: bool = False) -> Iterator[None]:
-    """Within it folders are as `look` saw them; `hasty`: nothing is opened either, see `in_haste`."""
+def looking(look: Look) -> Iterator[None]:
+    """Within it folders are as `look` saw them."""
     token = _LOOK.set(look)
-    look.hasty = hasty
     try:
         yield
     finally:

@@ -39,9 +39,6 @@ class Identity:
         return f"{self.device}:{self.inode}:{self.size}:{self.mtime_ns}:{self.ctime_ns}"
 
 
-NOBODY = Identity(0, 0, 0, 0, 0)  # of a file that was not looked at
-
-
 @dataclass(frozen=True, slots=True)
 class Header:
     """The table of contents of one weights file, or of several that together make a checkpoint: `others` are those beside `path`."""

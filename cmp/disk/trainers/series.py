@@ -12,7 +12,6 @@ from pathlib import Path
 from cmp.core.runs import Checkpoint
 from cmp.core.stages import FINAL, read_file_name, to_stage
 from cmp.disk.checkpoint import read_loose
-from cmp.disk.folders import in_haste
 from cmp.disk.trainers.found import Facts, header_of
 
 ENDINGS = (".safetensors", ".ckpt", ".pt", ".pth")
@@ -65,7 +64,7 @@ def read_member(run_id: str, file: Path, readers: Iterable[FactsReader]) -> Memb
         stage = replace(FINAL, step=step, epoch=epoch) if stage == FINAL else to_stage(step, epoch)
     checkpoint = read_loose(run_id, file, stage)
     checkpoint = replace(checkpoint, step_source=source) if source else checkpoint
-    adapter = header is not None and (in_haste() or any(map(_ADAPTER.search, header.tensors)))
+    adapter = header is not None and any(map(_ADAPTER.search, header.tensors))
     trainer = facts.trainer if facts else named.trainer
     return Member(named.series, checkpoint, facts, named.stage != FINAL, adapter, trainer, warning)
 
