@@ -12,7 +12,7 @@ from pathlib import Path
 from cmp.core.names import guess_component, split_component, unwrap
 from cmp.core.runs import Checkpoint, Stage
 from cmp.core.weights import Weights, read_weights
-from cmp.disk.folders import Folder, is_file, list_folder, size_below, stat_of
+from cmp.disk.folders import Folder, is_file, list_folder, size_and_time, size_below
 from cmp.disk.shards import open_header
 from cmp.disk.tensors import Header, join_headers
 from cmp.errors import CmpError, Unreadable
@@ -104,8 +104,8 @@ def read_checkpoint(
     try:
         listing = list_folder(folder)
         files = find_files(listing)
-        size = sum(stat_of(file).st_size for file in files) if beside and files else size_below(folder)
-        written_at = stat_of(files[0] if files else folder).st_mtime
+        size = sum(size_and_time(file)[0] for file in files) if beside and files else size_below(folder)
+        written_at = size_and_time(files[0] if files else folder)[1]
         if not files:
             draft = replace(draft, bytes=size, written_at=written_at)
             refused = next((why for name, why in _REFUSED.items() if name in listing), None)
@@ -125,8 +125,8 @@ def read_loose(run_id: str, file: Path, stage: Stage, *, open_files: Callable[..
     """The checkpoint that is one weights file, as kohya and others write them. Never raises for what lies on disk."""
     draft = Checkpoint(run_id, stage.key, file, "unknown", "unknown", step=stage.step, epoch=stage.epoch)
     try:
-        found = stat_of(file)
-        draft = replace(draft, bytes=found.st_size, written_at=found.st_mtime, file=file)
+        size, written_at = size_and_time(file)
+        draft = replace(draft, bytes=size, written_at=written_at, file=file)
         weights = open_files(file).weights
     except CmpError as fault:
         return replace(draft, flaw=fault.message)

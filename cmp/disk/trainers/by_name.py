@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from cmp.core.runs import Checkpoint, read_stage
 from cmp.core.stages import FINAL, UNREAD, read_file_name
-from cmp.disk.folders import Folder, size_below, stat_of
+from cmp.disk.folders import Folder, size_and_time, size_below
 from cmp.disk.trainers.accelerate import FINAL_FOLDERS, with_steps
 from cmp.disk.trainers.found import Found
 from cmp.disk.trainers.series import weights_files
@@ -24,21 +24,18 @@ def recognise(run_id: str, folder: Folder) -> tuple[Found, ...]:
     series: dict[str, list[Checkpoint]] = defaultdict(list)
     for name in weights_files(folder.files) if "config.json" not in folder.files else ():
         path = folder.path / name
-        found, named = stat_of(path), read_file_name(path.stem)
-        stage = named.stage
-        series[named.series].append(
-            Checkpoint(run_id, stage.key, path, UNREAD, "unknown", stage.step, stage.epoch, path, (), found.st_size, found.st_mtime)
+        named = read_file_name(name[: name.rindex(".")])
+        found = Checkpoint(
+            run_id, named.stage.key, path, UNREAD, "unknown", named.stage.step, named.stage.epoch, path, (), *size_and_time(path)
         )
-    alone = len(series) == 1
-    return tuple(
-        Found("unknown", tuple(its), series=None if alone else name or its[0].path.stem, whole=False)
-        for name, its in sorted(series.items())
-    )
+        series[named.series].append(found)
+    names = {name: None if len(series) == 1 else name or its[0].path.stem for name, its in series.items()}
+    return tuple(Found("unknown", tuple(its), series=names[name], whole=False) for name, its in sorted(series.items()))
 
 
 def _folders(run_id: str, holder: Folder) -> Iterator[Checkpoint]:
     for name in holder.folders:
         if stage := FINAL if name in FINAL_FOLDERS else read_stage(name):
             path = holder.path / name
-            size, written_at = size_below(path), stat_of(path).st_mtime
-            yield Checkpoint(run_id, stage.key, path, UNREAD, "unknown", stage.step, stage.epoch, bytes=size, written_at=written_at)
+            size = size_below(path)
+            yield Checkpoint(run_id, stage.key, path, UNREAD, "unknown", stage.step, stage.epoch, None, (), size, size_and_time(path)[1])
