@@ -109,7 +109,8 @@ class Look:
         if seen.size is None:
             seen.size = sum(marks[0] for marks in seen.files.values())
             for name in seen.folder.folders:
-                seen.size += self.size_below(path / name)
+                inner = self._seen.get(os.path.join(path, name))
+                seen.size += self.size_below(path / name) if inner is None or inner.size is None else inner.size
         return seen.size
 
     def changed(self, path: Path) -> int:

@@ -7,9 +7,10 @@ folder that is really there.
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from itertools import repeat
 from pathlib import Path
@@ -88,7 +89,8 @@ class Scanner:
             self._last = None
         if self._last is None or self._last[:2] != (roots, self._look.last_change):
             self._shared = {top: logs for top, logs in self._shared.items() if self._look.changed(top) < self._look.turn}
-            library = self._collect(roots, headers)
+            with _without_collecting() if not (headers or self._kept) else nullcontext():
+                library = self._collect(roots, headers)
             self._last = (roots, self._look.last_change, library)
             if any(kept.fault for kept in self._kept.values()):  # what was met beside the listings does not show in them when it goes
                 self._last = None
@@ -181,6 +183,18 @@ class Scanner:
         """What a run's logs depend on outside its folder."""
         tops = tuple(sibling_folders(folder.path)) if found or _has_logs(folder) else ()
         return tuple((top, self._look.changed(top)) for top in tops), list_folder(folder.path.parent).folders if tops else None
+
+
+@contextmanager
+def _without_collecting() -> Iterator[None]:
+    """Spares the search for garbage: all that a first look makes is kept, and looking through it again and again takes a third longer."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def _unread_weights(folder: Folder) -> list[str]:

@@ -42,7 +42,7 @@ class Member:
 def weights_files(names: Iterable[str]) -> list[str]:
     """The names that may be those of a series, numbered or not."""
     ours = (n for n in names if n.endswith(ENDINGS) and not n.startswith("."))
-    return sorted(n for n in ours if not _SHARD.fullmatch(Path(n).stem) and not _OF_LIBRARIES.fullmatch(n))
+    return sorted(n for n in ours if not _SHARD.fullmatch(n[: n.rindex(".")]) and not _OF_LIBRARIES.fullmatch(n))
 
 
 def read_member(run_id: str, file: Path, readers: Iterable[FactsReader]) -> Member:
