@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,7 +109,7 @@ class Look:
         if seen.size is None:
             seen.size = sum(marks[0] for marks in seen.files.values())
             for name in seen.folder.folders:
-                inner = self._seen.get(os.path.join(path, name))
+                inner = self._seen.get(f"{path}{os.sep}{name}")
                 seen.size += self.size_below(path / name) if inner is None or inner.size is None else inner.size
         return seen.size
 
@@ -187,15 +187,18 @@ def _seen(path: Path, turn: int) -> _Seen:
     files: dict[str, Marks] = {}
     marks: Marks | None = None
     fault: CmpError | None = None
+    text, whole = str(path), True
     began = time.time_ns()
     try:
-        marks = _marks(os.stat(path))
-        with os.scandir(path) as entries:
+        marks = _marks(os.stat(text))
+        with os.scandir(text) as entries:
             for entry in entries:
                 if entry.is_file(follow_symlinks=False):
                     names.append(entry.name)
-                    with suppress(OSError):  # it went meanwhile
+                    try:
                         files[entry.path] = _marks(entry.stat(follow_symlinks=False))
+                    except OSError:  # it went meanwhile
+                        whole = False
                 elif entry.is_dir(follow_symlinks=False):
                     folders.append(entry.name)
                 elif entry.is_symlink():
@@ -206,6 +209,6 @@ def _seen(path: Path, turn: int) -> _Seen:
         fault = NotFound(f"{path} is not a folder", "Give the folder that holds the runs.")
     except OSError as why:
         fault = Unreadable(f"cannot read the folder {path}: {why.strerror}", "Check its permissions.")
-    settled = marks is not None and max(marks[1:3]) < began - _YOUNG and len(files) == len(names)
+    settled = marks is not None and max(marks[1:3]) < began - _YOUNG and whole
     folder = Folder(path, frozenset(names), frozenset(folders), frozenset(links))
     return _Seen(folder, marks, files, settled, turn, fault)
