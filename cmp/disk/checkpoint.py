@@ -11,11 +11,10 @@ from pathlib import Path
 
 from cmp.core.names import guess_component, split_component, unwrap
 from cmp.core.runs import Checkpoint, Stage
-from cmp.core.stages import UNREAD
 from cmp.core.weights import Weights, read_weights
-from cmp.disk.folders import Folder, in_haste, is_file, list_folder, size_below, stat_of
+from cmp.disk.folders import Folder, is_file, list_folder, size_and_time, size_below
 from cmp.disk.shards import open_header
-from cmp.disk.tensors import NOBODY, Header, join_headers
+from cmp.disk.tensors import Header, join_headers
 from cmp.errors import CmpError, Unreadable
 
 TRAINED_PARTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3", "controlnet")
@@ -48,10 +47,8 @@ class Opened:
 def open_weights(*files: Path) -> Opened:
     """Header and reading of the files that make up a checkpoint; raises Unreadable or Refused. What has not changed is read once.
 
-    Several files hold several models; each one's tensors get their component's name in front. In haste nothing is read.
+    Several files hold several models; each one's tensors get their component's name in front.
     """
-    if in_haste():
-        return Opened(Header(files[0], {}, {}, NOBODY), Weights(UNREAD))
     return _opened(tuple((file, open_header(file).subject) for file in files))
 
 
@@ -107,12 +104,14 @@ def read_checkpoint(
     try:
         listing = list_folder(folder)
         files = find_files(listing)
-        size = sum(stat_of(file).st_size for file in files) if beside and files else size_below(folder)
-        draft = replace(draft, bytes=size, written_at=stat_of(files[0] if files else folder).st_mtime)
+        size = sum(size_and_time(file)[0] for file in files) if beside and files else size_below(folder)
+        written_at = size_and_time(files[0] if files else folder)[1]
         if not files:
+            draft = replace(draft, bytes=size, written_at=written_at)
             refused = next((why for name, why in _REFUSED.items() if name in listing), None)
             return replace(draft, layout="sharded" if refused else "unknown", flaw=refused or _why_nothing(listing))
-        draft = replace(draft, file=files[0], more=files[1:], path=files[0] if beside else folder)
+        path = files[0] if beside else folder
+        draft = replace(draft, path=path, file=files[0], more=files[1:], bytes=size, written_at=written_at)
         weights = open_files(*files).weights
         flaws = (*weights.flaws, *_left_aside(listing, files, weights, open_files))
     except CmpError as fault:
@@ -126,8 +125,8 @@ def read_loose(run_id: str, file: Path, stage: Stage, *, open_files: Callable[..
     """The checkpoint that is one weights file, as kohya and others write them. Never raises for what lies on disk."""
     draft = Checkpoint(run_id, stage.key, file, "unknown", "unknown", step=stage.step, epoch=stage.epoch)
     try:
-        found = stat_of(file)
-        draft = replace(draft, bytes=found.st_size, written_at=found.st_mtime, file=file)
+        size, written_at = size_and_time(file)
+        draft = replace(draft, bytes=size, written_at=written_at, file=file)
         weights = open_files(file).weights
     except CmpError as fault:
         return replace(draft, flaw=fault.message)
