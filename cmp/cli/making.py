@@ -163,7 +163,7 @@ def _plan(bench: Workbench, wanted: list[Found], order: Order, told: Report) -> 
     if plans:
         folder = next(p for p in plans[0].target.parents if p.exists())
         sizes = f"{size_text(sum(plan.bytes for plan in plans))} to write, {size_text(shutil.disk_usage(folder).free)} free"
-        in_trouble(f"{sizes}, about {duration_text(expected_seconds(plans))}")
+        in_trouble(f"{sizes}, {duration_text(expected_seconds(plans), about=True)}")
     return plans
 
 
