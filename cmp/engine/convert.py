@@ -26,7 +26,7 @@ from cmp.disk.merging import MergedComponent, merge
 from cmp.disk.planning import make_way
 from cmp.disk.ready import require_fit, trained_tensors
 from cmp.disk.replacing import cannot_write, sweep
-from cmp.disk.writing import write_tensors
+from cmp.disk.writing import writing_tensors
 from cmp.engine.single import convert_to_single_file
 from cmp.engine.words import write_words
 from cmp.errors import Refused
@@ -54,8 +54,7 @@ def convert_to_pipeline(plan: ConversionPlan, opened: Opened, proofs: tuple[str,
         os.chmod(draft, plan.target.parent.stat().st_mode & 0o777)
         _link_base(plan.base.path, draft, {*merged, *(WITH_WORDS if opened.weights.embeddings else ())})
         for name, component in merged.items():
-            yield Progress(2, 4, f"writing {name}")
-            checks.append(_write_component(name, component, draft / name))
+            checks.append((yield from _write_component(name, component, draft / name)))
         if opened.weights.embeddings:
             checks.append(write_words(opened, plan.base.path, draft))
         elif not any(component.changes() for component in merged.values()):
@@ -107,20 +106,22 @@ def _link_base(base: Path, draft: Path, changed: set[str]) -> None:
             shutil.copyfile(real, target)
 
 
-def _write_component(name: str, merged: MergedComponent, folder: Path) -> str:
-    """Writes one component's weights and reads them back; gives the proof in words."""
+def _write_component(name: str, merged: MergedComponent, folder: Path) -> Generator[Progress, None, str]:
+    """Writes one component's weights and reads them back, stoppable at every tensor; gives the proof in words."""
     stem = "diffusion_pytorch_model" if name in ("unet", "transformer", "controlnet", "vae") else "model"
     target = folder / f"{stem}.safetensors"
-    write_tensors(target, merged.described, merged.read, {"format": "pt"})
-    return _read_back(target, merged)
+    for _ in writing_tensors(target, merged.described, merged.read, {"format": "pt"}):
+        yield Progress(2, 4, f"writing {name}")
+    return (yield from _read_back(target, merged))
 
 
-def _read_back(target: Path, merged: MergedComponent) -> str:
+def _read_back(target: Path, merged: MergedComponent) -> Generator[Progress, None, str]:
     """Reads the file with the safetensors library and compares every tensor with a second computation."""
     with safe_open(target, framework="pt") as file:
         if set(file.keys()) != set(merged.described):
             raise Refused(f"{target} does not hold what was written", "The disk may be failing; convert again.")
         for name in merged.described:
+            yield Progress(2, 4, f"reading {target.parent.name} back")
             written = file.get_tensor(name).contiguous().reshape(-1).view(torch.uint8).numpy()
             if not np.array_equal(written, np.ascontiguousarray(merged.read(name)).reshape(-1).view(np.uint8)):
                 raise Refused(f"{target} came back with another {name}", "The disk may be failing; convert again.")
