@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from cmp.core.runs import Stage
 
+UNREAD = "unread"  # the layout of weights that were only seen so far
 FINAL = Stage("final")
 
 # Eighteen digits are as many as every JSON reader takes. Only ASCII digits count: `int` also takes '٣' and '1_000'.

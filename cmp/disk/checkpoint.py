@@ -11,10 +11,11 @@ from pathlib import Path
 
 from cmp.core.names import guess_component, split_component, unwrap
 from cmp.core.runs import Checkpoint, Stage
+from cmp.core.stages import UNREAD
 from cmp.core.weights import Weights, read_weights
-from cmp.disk.folders import Folder, list_folder, size_below
+from cmp.disk.folders import Folder, in_haste, is_file, list_folder, size_below, stat_of
 from cmp.disk.shards import open_header
-from cmp.disk.tensors import Header, join_headers
+from cmp.disk.tensors import NOBODY, Header, join_headers
 from cmp.errors import CmpError, Unreadable
 
 TRAINED_PARTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3", "controlnet")
@@ -47,8 +48,10 @@ class Opened:
 def open_weights(*files: Path) -> Opened:
     """Header and reading of the files that make up a checkpoint; raises Unreadable or Refused. What has not changed is read once.
 
-    Several files hold several models; each one's tensors get their component's name in front.
+    Several files hold several models; each one's tensors get their component's name in front. In haste nothing is read.
     """
+    if in_haste():
+        return Opened(Header(files[0], {}, {}, NOBODY), Weights(UNREAD))
     return _opened(tuple((file, open_header(file).subject) for file in files))
 
 
@@ -104,8 +107,8 @@ def read_checkpoint(
     try:
         listing = list_folder(folder)
         files = find_files(listing)
-        size = sum(file.stat().st_size for file in files) if beside and files else size_below(folder)
-        draft = replace(draft, bytes=size, written_at=(files[0] if files else folder).stat().st_mtime)
+        size = sum(stat_of(file).st_size for file in files) if beside and files else size_below(folder)
+        draft = replace(draft, bytes=size, written_at=stat_of(files[0] if files else folder).st_mtime)
         if not files:
             refused = next((why for name, why in _REFUSED.items() if name in listing), None)
             return replace(draft, layout="sharded" if refused else "unknown", flaw=refused or _why_nothing(listing))
@@ -123,7 +126,7 @@ def read_loose(run_id: str, file: Path, stage: Stage, *, open_files: Callable[..
     """The checkpoint that is one weights file, as kohya and others write them. Never raises for what lies on disk."""
     draft = Checkpoint(run_id, stage.key, file, "unknown", "unknown", step=stage.step, epoch=stage.epoch)
     try:
-        found = file.stat()
+        found = stat_of(file)
         draft = replace(draft, bytes=found.st_size, written_at=found.st_mtime, file=file)
         weights = open_files(file).weights
     except CmpError as fault:
@@ -177,7 +180,7 @@ def _first(folder: Folder, names: tuple[str, ...]) -> Path | None:
         head, _, rest = name.rpartition("/")
         if head in folder.folders:
             candidate = folder.path / head / rest
-            if os.path.isfile(candidate) and not candidate.is_symlink():  # Path.is_file raises where it may not look
+            if is_file(candidate):
                 return candidate
         elif not head and rest in folder.files:
             return folder.path / rest

@@ -12,6 +12,7 @@ from pathlib import Path
 from cmp.core.runs import Checkpoint
 from cmp.core.stages import FINAL, read_file_name, to_stage
 from cmp.disk.checkpoint import read_loose
+from cmp.disk.folders import in_haste
 from cmp.disk.trainers.found import Facts, header_of
 
 ENDINGS = (".safetensors", ".ckpt", ".pt", ".pth")
@@ -22,7 +23,7 @@ _OF_LIBRARIES = re.compile(
     re.ASCII | re.DOTALL,
 )
 _SHARD = re.compile(r".+-[0-9]{5}-of-[0-9]{5}", re.ASCII | re.DOTALL)
-_ADAPTER = re.compile(r"lora[_.]|\Aunet:[0-9]+:(?:up|down)|lokr_|hada_|oft_|dora_scale|glora_|\.diff(?:_b)?\Z")
+_ADAPTER = re.compile(r"lora[_.]|\Aunet:[0-9]+:(?:up|down)|lokr_|hada_|oft_|dora_scale|glora_|\.diff(?:_b)?\Z|\A(?:emb_params|clip_[lg])\Z")
 FactsReader = Callable[[Path, Mapping[str, str]], Facts | None]
 
 
@@ -63,7 +64,7 @@ def read_member(run_id: str, file: Path, readers: Iterable[FactsReader]) -> Memb
         step = stage.step if stage.step is not None else facts.step
         stage = replace(FINAL, step=step, epoch=epoch) if stage == FINAL else to_stage(step, epoch)
     checkpoint = replace(read_loose(run_id, file, stage), step_source=source)
-    adapter = header is not None and any(map(_ADAPTER.search, header.tensors))
+    adapter = header is not None and (in_haste() or any(map(_ADAPTER.search, header.tensors)))
     trainer = facts.trainer if facts else named.trainer
     return Member(named.series, checkpoint, facts, named.stage != FINAL, adapter, trainer, warning)
 
