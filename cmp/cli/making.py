@@ -163,7 +163,7 @@ def _plan(bench: Workbench, wanted: list[Found], order: Order, told: Report) -> 
     if plans:
         folder = next(p for p in plans[0].target.parents if p.exists())
         sizes = f"{size_text(sum(plan.bytes for plan in plans))} to write, {size_text(shutil.disk_usage(folder).free)} free"
-        in_trouble(f"{sizes}, about {duration_text(expected_seconds(plans))}")
+        in_trouble(f"{sizes}, {duration_text(expected_seconds(plans), about=True)}")
     return plans
 
 
@@ -177,11 +177,12 @@ def _target(run: Run, checkpoint: Checkpoint, form: str, output: Path | None, co
 
 def _carry_out(bench: Workbench, plans: list[ConversionPlan], given: Answers, told: Report, wanted: int) -> None:
     began, total, written = time.monotonic(), sum(plan.bytes for plan in plans), 0
-    sizes = {plan.checkpoint.id: plan.bytes for plan in plans}
+    sizes, before = {plan.checkpoint.id: plan.bytes for plan in plans}, ""
     for step in bench.convert_all(plans, given):
         if isinstance(step, Progress):
-            if step.what != "done":
+            if step.what not in ("done", before):
                 in_trouble(f"converting {step.done + 1}/{step.total} {step.what}")
+            before = step.what
         elif isinstance(step, Conversion):
             told.converted.append(step)
             in_trouble(f"converted {step.checkpoint} → {step.output} in {step.seconds:.1f} s; {'; '.join(step.checks)}")

@@ -40,11 +40,10 @@ def expected_seconds(plans: Iterable[ConversionPlan], rate: float | None = None)
     return sum(EACH + (plan.checkpoint.bytes + plan.bytes) / USUAL for plan in plans)
 
 
-def duration_text(seconds: float) -> str:
-    """`under 1 s`, `40 s`, `5 min`, `2 h 10 min`."""
+def duration_text(seconds: float, *, about: bool = False) -> str:
+    """`under 1 s`, `40 s`, `5 min`, `2 h 10 min`; with `about` said to be an estimate."""
     if seconds < 1:
         return "under 1 s"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+    told = f"{seconds:.0f} s" if seconds < 90 else f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+    return f"about {told}" if about else told

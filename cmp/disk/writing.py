@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from io import BufferedWriter
 from pathlib import Path
 
@@ -29,6 +29,19 @@ def write_tensors(
     `check(draft)` sees the whole file before it takes its name, and raises what stands against it. Raises NoSpace, and BadInput for a
     place that cannot be written.
     """
+    for _ in writing_tensors(target, described, read, metadata, check, blocks):
+        pass
+
+
+def writing_tensors(
+    target: Path,
+    described: Mapping[str, tuple[str, tuple[int, ...]]],
+    read: Callable[[str], np.ndarray],
+    metadata: Mapping[str, str],
+    check: Callable[[Path], object] = lambda draft: None,
+    blocks: Callable[[str], Iterable[memoryview] | None] = lambda name: None,
+) -> Iterator[str]:
+    """The same as an iterator of the names, each once its tensor is written. Who leaves it early leaves nothing behind."""
     ordered, head = _head(described, metadata)
     with replacing(target, ".safetensors") as draft:  # an ending that the libraries know, whatever the user calls it
         with open(draft, "wb") as file:
@@ -36,6 +49,7 @@ def write_tensors(
             for name in ordered:
                 raw = blocks(name)
                 _write_tensor(file, name, described[name], raw if raw is not None else _bytes(name, described[name], read(name)))
+                yield name
             file.flush()
             os.fsync(file.fileno())
         check(draft)

@@ -30,7 +30,7 @@ from cmp.disk.raw import RawReader
 from cmp.disk.ready import require_fit, trained_tensors
 from cmp.disk.replacing import cannot_write, sweep
 from cmp.disk.single_file import plan_single_file
-from cmp.disk.writing import write_tensors
+from cmp.disk.writing import writing_tensors
 from cmp.engine.control import add_control
 from cmp.engine.single import convert_to_single_file
 from cmp.engine.words import write_words
@@ -60,8 +60,7 @@ def convert_to_pipeline(plan: ConversionPlan, opened: Opened, proofs: tuple[str,
         os.chmod(draft, plan.target.parent.stat().st_mode & 0o777)
         _link_base(plan.base.path, draft, {*merged, *(WITH_WORDS if opened.weights.embeddings else ())})
         for name, component in merged.items():
-            yield Progress(2, 4, f"writing {name}")
-            checks.append(_write_component(name, component, draft / name))
+            checks.append((yield from _write_component(name, component, draft / name)))
         checks += _complete(plan, opened, merged, draft)
         yield Progress(3, 4, "writing the record")
         _write_record(plan, opened, checks, draft / METADATA)
@@ -122,8 +121,8 @@ def _link_base(base: Path, draft: Path, changed: set[str]) -> None:
             shutil.copyfile(real, target)
 
 
-def _write_component(name: str, merged: MergedComponent, folder: Path) -> str:
-    """Writes one component's weights and reads them back; gives the proof in words."""
+def _write_component(name: str, merged: MergedComponent, folder: Path) -> Generator[Progress, None, str]:
+    """Writes one component's weights and reads them back, and can be left at every tensor; gives the proof in words."""
     stem = "diffusion_pytorch_model" if name in ("unet", "transformer", "controlnet", "vae") else "model"
     target = folder / f"{stem}.safetensors"
     with RawReader(merged.opened.header) as own, RawReader(merged.base.header) as base:
@@ -132,11 +131,15 @@ def _write_component(name: str, merged: MergedComponent, folder: Path) -> str:
             found = merged.unchanged(tensor)
             return (own if found[0] is own.header else base).blocks(found[1]) if found else None
 
-        write_tensors(target, merged.described, merged.read, {"format": "pt"}, blocks=blocks)
-        return _read_back(target, merged, blocks)
+        yield Progress(2, 4, f"writing {name}")
+        for _ in writing_tensors(target, merged.described, merged.read, {"format": "pt"}, blocks=blocks):
+            yield Progress(2, 4, f"writing {name}")
+        return (yield from _read_back(target, merged, blocks))
 
 
-def _read_back(target: Path, merged: MergedComponent, blocks: Callable[[str], Iterator[memoryview] | None]) -> str:
+def _read_back(
+    target: Path, merged: MergedComponent, blocks: Callable[[str], Iterator[memoryview] | None]
+) -> Generator[Progress, None, str]:
     """Reads the file with the safetensors library and compares every tensor with its source, or with a second computation."""
     with safe_open(target, framework="pt") as file:
         if set(file.keys()) != set(merged.described):
@@ -144,6 +147,7 @@ def _read_back(target: Path, merged: MergedComponent, blocks: Callable[[str], It
     for names in _batches(merged):
         with safe_open(target, framework="pt") as file:  # anew, since what was read of a mapped file counts as memory until it is closed
             for name in names:
+                yield Progress(2, 4, f"reading {target.parent.name} back")
                 raw = blocks(name)
                 meant = raw if raw is not None else [np.ascontiguousarray(merged.read(name)).reshape(-1).view(np.uint8).data]
                 if not _same(file.get_tensor(name).reshape(-1).view(torch.uint8).numpy(), meant):

@@ -98,11 +98,11 @@ def plan_text(batch: Batch) -> str:
     if due := batch.due:
         folder = next(p for p in due[0].target.parents if p.exists())
         parts = [f"{len(due)} to convert", f"{size_text(sum(plan.bytes for plan in due))} to write"]
-        parts += [f"{size_text(shutil.disk_usage(folder).free)} free", f"about {duration_text(expected_seconds(due))}"]
+        parts += [f"{size_text(shutil.disk_usage(folder).free)} free", duration_text(expected_seconds(due), about=True)]
         lines += [" · ".join(parts), *_meant(due), f"into {_common(plan.target for plan in due)}"]
     if batch.skipped:
         lines.append(f"{batch.skipped} converted already, left as {'it is' if batch.skipped == 1 else 'they are'}")
-    lines += [f"not possible: {', '.join(keys)}: {told}" for told, keys in _alike(batch.faults).items()]
+    lines += [f"not possible for {', '.join(keys)}: {told}" for told, keys in _alike(batch.faults).items()]
     return "\n".join(lines) or "There is nothing to convert."
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,11 +37,11 @@ class Form:
     status: gr.Textbox
 
 
-def build_conversion(bench: Workbench, chosen: gr.Textbox, ticked: gr.Textbox, seen: gr.Textbox) -> None:
+def build_conversion(bench: Workbench, chosen: gr.Textbox, ticked: gr.Textbox, seen: gr.Textbox, changed: gr.Textbox) -> None:
     """Lays out the form and connects its events."""
     form = _lay_out(chosen, ticked)
-    _planning(bench, form, seen)
-    _running(bench, form, seen)
+    _planning(bench, form, changed)
+    _running(bench, form, seen, changed)
 
 
 def _lay_out(chosen: gr.Textbox, ticked: gr.Textbox) -> Form:
@@ -66,7 +67,7 @@ def _lay_out(chosen: gr.Textbox, ticked: gr.Textbox) -> Form:
     return Form([ticked, chosen, which, count, kind, dtype, strength, again], convert, cancel, plan, status)
 
 
-def _planning(bench: Workbench, form: Form, seen: gr.Textbox) -> None:
+def _planning(bench: Workbench, form: Form, changed: gr.Textbox) -> None:
     def say_plan(*values: Any) -> str:
         order = Order(*values)
         if order.which == "ticked" and not order.ids:
@@ -78,10 +79,10 @@ def _planning(bench: Workbench, form: Form, seen: gr.Textbox) -> None:
 
     changes = [widget.change for widget in form.asked if hasattr(widget, "change")]
     # the first plan of a large dump reads all of it, to compare it with the base: others need not wait for that
-    gr.on([*changes, seen.change], say_plan, form.asked, form.plan, trigger_mode="always_last", show_progress="minimal")
+    gr.on([*changes, changed.change], say_plan, form.asked, form.plan, trigger_mode="always_last", show_progress="minimal")
 
 
-def _running(bench: Workbench, form: Form, seen: gr.Textbox) -> None:
+def _running(bench: Workbench, form: Form, seen: gr.Textbox, changed: gr.Textbox) -> None:
     job_id, clock = gr.Textbox(visible=False), gr.Timer(0.5, active=False)
 
     @told
@@ -98,10 +99,14 @@ def _running(bench: Workbench, form: Form, seen: gr.Textbox) -> None:
         return job.id, gr.update(value=batch_text(job), visible=True), gr.Timer(active=True), gr.update(interactive=True)
 
     def watch(job: str) -> Any:
+        if not job:  # a tick that was under way when the last one told the end
+            return [gr.skip()] * 5 + [gr.Timer(active=False)]
         found = bench.jobs.find(job)
-        return batch_text(found), gr.Timer(active=not found.over), gr.update(interactive=not found.over), "" if found.over else gr.skip()
+        if not found.over:  # the clock is left as it is: setting it anew at each tick may lose one
+            return batch_text(found), *[gr.skip()] * 5
+        return batch_text(found), gr.update(interactive=False), "", str(time.time()), "", gr.Timer(active=False)
 
     shown = [job_id, form.status, clock, form.cancel]
     form.convert.click(start, form.asked, shown, show_progress="minimal")
     form.cancel.click(cancelling(bench), job_id, None)
-    clock.tick(watch, job_id, [form.status, clock, form.cancel, seen], queue=False, show_progress="hidden")
+    clock.tick(watch, job_id, [form.status, form.cancel, seen, changed, job_id, clock], queue=False, show_progress="hidden")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import gradio as gr
@@ -17,8 +18,8 @@ from cmp.workbench import Workbench
 NOTE = "Choose a checkpoint above to see what it holds, at which scale, on which base, and what it can become."
 
 
-def build_details(bench: Workbench, looked: gr.Textbox, seen: gr.Textbox) -> None:
-    """Lays out the details of the checkpoint whose id is in `looked`, and connects its events."""
+def build_details(bench: Workbench, looked: gr.Textbox, changed: gr.Textbox) -> None:
+    """Lays out the details of the checkpoint whose id is in `looked`, told anew whenever `changed` does."""
     empty = details_value("", (), NOTE)
     shown = gr.HTML(
         empty, apply_default_css=False, html_template=viewer.DETAILS_TEMPLATE, js_on_load=viewer.details_on_load(), elem_id="details"
@@ -46,10 +47,10 @@ def build_details(bench: Workbench, looked: gr.Textbox, seen: gr.Textbox) -> Non
         if given == Answers():
             raise BadInput("nothing was answered", "Type alpha, or the base model.")
         take_answer(bench, target, given)
-        return "", "", ""
+        return str(time.time()), "", ""
 
-    gr.on([looked.change, seen.change], look, looked, [shown, question, alpha, base], trigger_mode="always_last")
-    use.click(answer, [looked, alpha, base], [seen, alpha, base], show_progress="minimal")
+    gr.on([looked.change, changed.change], look, looked, [shown, question, alpha, base], trigger_mode="always_last")
+    use.click(answer, [looked, alpha, base], [changed, alpha, base], show_progress="minimal")
 
 
 def details_value(title: str, facts: tuple[Fact, ...], note: str) -> dict[str, Any]:

@@ -30,29 +30,29 @@ class RunsTab:
 
 def build_runs_tab(bench: Workbench, page: gr.Blocks) -> RunsTab:
     """Lays out the tab and connects its events."""
-    chosen, ticked, looked, seen = (gr.Textbox(visible=False) for _ in range(4))
+    chosen, ticked, looked, seen, changed = (gr.Textbox(visible=False) for _ in range(5))
     runs = _table("runs-table")
     gr.Markdown("#### Checkpoints of the chosen run")
     checkpoints = _table("checkpoints-table")
     with gr.Row():
         with gr.Column(scale=3, min_width=320):
-            build_details(bench, looked, seen)
+            build_details(bench, looked, changed)
         with gr.Column(scale=2, min_width=320):
             compare = gr.Button("Compare the ticked ones", elem_id="compare-selected")
-            build_conversion(bench, chosen, ticked, seen)
+            build_conversion(bench, chosen, ticked, seen, changed)
     problems = gr.Textbox(label="Could not be read", interactive=False, visible=False, elem_id="problems")
     _names(bench, chosen, ticked, seen)
     _folders(bench, seen)
 
-    shown = [runs, checkpoints, chosen, seen, problems]
+    shown = [runs, checkpoints, chosen, seen, changed, problems]
 
     def refresh(run_id: str, ticks: str, before: str) -> Any:
         library = bench.library(fresh=False)
         values = tables(bench, library, run_id, ticks)
-        stamp = hashlib.sha256(json.dumps([values, str(library.problems)]).encode()).hexdigest()
+        stamp = _stamp([values, str(library.problems)])
         if stamp == before:  # nothing new: the page is left as it is
             return [gr.skip()] * len(shown)
-        return [*values, stamp, problem_text(library)]
+        return [*values, stamp, _stamp(values[1]["rows"]), problem_text(library)]
 
     def choose(event: gr.EventData) -> Any:
         run_id = (event._data.get("ticked") or [""])[0]
@@ -64,6 +64,10 @@ def build_runs_tab(bench: Workbench, page: gr.Blocks) -> RunsTab:
     runs.select(choose, None, [runs, checkpoints, chosen, ticked, looked], queue=False, show_progress="hidden")
     checkpoints.select(pick, None, [ticked, looked], queue=False, show_progress="hidden")
     return RunsTab(chosen, ticked, compare)
+
+
+def _stamp(value: object) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
 def _table(name: str) -> gr.HTML:
