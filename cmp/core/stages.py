@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from cmp.core.runs import Stage
 
+UNREAD = "unread"  # the layout of weights that were only seen so far
 FINAL = Stage("final")
 
 # Eighteen digits are as many as every JSON reader takes. Only ASCII digits count: `int` also takes '٣' and '1_000'.
@@ -51,6 +53,7 @@ _PATTERNS = tuple(
 _NAMELESS = frozenset(("at", "epoch", "last", "final", "model", "lora", "checkpoint", "weights", "latest"))
 
 
+@lru_cache(maxsize=4096)  # several readers ask for the same names
 def read_file_name(stem: str) -> FileName:
     """What a weights file's name without its ending says; a name without a stage is the last of the series of that name."""
     for pattern, numbers, trainer in _PATTERNS:

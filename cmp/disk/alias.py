@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -11,13 +12,25 @@ from cmp.core.runs import Checkpoint, Run
 from cmp.core.scale import resolve_scale
 from cmp.disk.checkpoint import Opened, open_weights
 from cmp.disk.evidence import collect_evidence
-from cmp.disk.ready import digest_of
+from cmp.disk.ready import digest_of, knows_digest
 from cmp.disk.store import Store
 from cmp.disk.tensors import Header, read_tensor
 from cmp.errors import CmpError
 
 
-def merge_same_weights(run: Run, store: Store) -> Run:
+class _NotYet(Exception):
+    """Weights would have to be read."""
+
+
+def merge_known(run: Run, store: Store) -> Run | None:
+    """As merge_same_weights, from headers and what is remembered; None if weights would have to be read."""
+    try:
+        return merge_same_weights(run, store, wait=False)
+    except _NotYet:
+        return None
+
+
+def merge_same_weights(run: Run, store: Store, *, wait: bool = True) -> Run:
     """The run with equal weights merged into one row, the first of them, which keeps the others' ids as aliases.
 
     Compared are finals with the latest step, and what was saved twice at one step. Two different steps of a training never have equal
@@ -31,11 +44,11 @@ def merge_same_weights(run: Run, store: Store) -> Run:
         places[latest if checkpoint.step is None else checkpoint.step].append(checkpoint)
     groups: dict[tuple[object, ...], list[Checkpoint]] = defaultdict(list)
     for step, alike in places.items():
-        for checkpoint in alike if len(alike) > 1 else ():
-            if (same := _weights_and_scale(run, checkpoint, store)) is not None:
+        for checkpoint, opened in _alike(alike):
+            if (same := _weights_and_scale(run, checkpoint, opened, store, wait)) is not None:
                 groups[(step, *same)].append(checkpoint)
     for word in (c for c in run.checkpoints if c.holds == "embedding" and c.flaw is None):
-        dumps = [c for c in run.checkpoints if c.step == word.step and c.holds == "full" and _holds_words(c, word, store)]
+        dumps = [c for c in run.checkpoints if c.step == word.step and c.holds == "full" and _holds_words(c, word, store, wait)]
         groups[(word.key,)] += [word, *dumps]
     merged: dict[str, Checkpoint | None] = {}
     for first, *others in groups.values():
@@ -45,16 +58,30 @@ def merge_same_weights(run: Run, store: Store) -> Run:
     return replace(run, checkpoints=tuple(c for c in kept if c is not None))
 
 
-def _weights_and_scale(run: Run, checkpoint: Checkpoint, store: Store) -> tuple[str, str] | None:
+def _alike(checkpoints: list[Checkpoint]) -> list[tuple[Checkpoint, Opened]]:
+    """Those of which another has the same tensors by its header, with what they hold."""
+    if len(checkpoints) < 2:
+        return []
+    groups: dict[object, list[tuple[Checkpoint, Opened]]] = defaultdict(list)
+    for checkpoint in checkpoints:
+        with suppress(CmpError):
+            opened = open_weights(*checkpoint.files)
+            entries = ((name, opened.header.tensors[stored]) for stored, name in opened.weights.canonical.items())
+            groups[frozenset((name, entry.dtype, entry.shape) for name, entry in entries)].append((checkpoint, opened))
+    return [each for alike in groups.values() if len(alike) > 1 for each in alike]
+
+
+def _weights_and_scale(run: Run, checkpoint: Checkpoint, opened: Opened, store: Store, wait: bool) -> tuple[str, str] | None:
     """None where either is not known: a row that hides another must not hide what contradicts it."""
     try:
-        opened: Opened = open_weights(*checkpoint.files)
+        if not wait and not knows_digest(opened, store):
+            raise _NotYet
         return digest_of(opened, store), resolve_scale(opened.weights, collect_evidence(run, checkpoint, opened)).fingerprint
     except CmpError:
         return None
 
 
-def _holds_words(dump: Checkpoint, word: Checkpoint, store: Store) -> bool:
+def _holds_words(dump: Checkpoint, word: Checkpoint, store: Store, wait: bool) -> bool:
     """Whether a text encoder's dump is the training state that the word's file was taken from: its last rows are the word's."""
     try:
         whole, learned = open_weights(*dump.files), open_weights(*word.files)
@@ -62,6 +89,8 @@ def _holds_words(dump: Checkpoint, word: Checkpoint, store: Store) -> bool:
         if whole.weights.components != ("text_encoder",) or len(tables) != 1 or len(learned.header.tensors) != 1:
             return False
         subject = f"{whole.header.subject}|{learned.header.subject}"
+        if not wait and store.get("same-word", subject) is None:
+            raise _NotYet
         return store.remembered("same-word", subject, lambda: _ends_with(whole.header, tables[0], learned.header))
     except CmpError:
         return False

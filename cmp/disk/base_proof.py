@@ -17,8 +17,9 @@ from cmp.core.weights import BESIDE
 from cmp.disk.bases import Component, read_component
 from cmp.disk.checkpoint import Opened
 from cmp.disk.numbers import as_float32, cast_bits
+from cmp.disk.raw import RawReader, equal_bytes
 from cmp.disk.store import Store
-from cmp.disk.tensors import read_tensors
+from cmp.disk.tensors import read_tensor, read_tensors
 from cmp.errors import Refused
 
 
@@ -93,14 +94,12 @@ def compare_with_base(opened: Opened, name: str, base: Component) -> Comparison:
     shaped = {s: n for s, n in known.items() if n and there[n].shape == opened.header.tensors[s].shape}
     differing = [stored for stored in plain if stored not in shaped and stored not in missing]
     equal = 0
-    ordered = sorted(shaped, key=lambda s: (opened.header.tensors[s].file, opened.header.tensors[s].start))
-    theirs = read_tensors(base.header, (shaped[stored] for stored in ordered))
-    for (stored, ours), (inner, values) in zip(read_tensors(opened.header, ordered), theirs, strict=True):
-        wanted = opened.header.tensors[stored].dtype
-        if np.array_equal(_bits(ours), _bits(cast_bits(values, there[inner].dtype, wanted))):
-            equal += 1
-        else:
-            differing.append(stored)
+    with RawReader(opened.header) as ours, RawReader(base.header) as theirs:
+        for stored in sorted(shaped, key=lambda s: (opened.header.tensors[s].file, opened.header.tensors[s].start)):
+            if _is_same(ours, stored, theirs, shaped[stored]):
+                equal += 1
+            else:
+                differing.append(stored)
     return Comparison(equal, tuple(differing), missing, absent)
 
 
@@ -118,7 +117,7 @@ def check_not_merged(opened: Opened, name: str, base: Component, scale: Scale | 
         names = (*(stored for role, stored in module.parts.items() if role not in BESIDE), known[weight])
         read = dict(read_tensors(opened.header, names))
         *parts, ours = (as_float32(read[stored], opened.header.tensors[stored].dtype) for stored in names)
-        theirs = as_float32(dict(read_tensors(base.header, [weight]))[weight], there[weight].dtype)
+        theirs = as_float32(read_tensor(base.header, weight), there[weight].dtype)
         roles = [role for role in module.parts if role not in BESIDE]
         merged = apply_delta(module.method, dict(zip(roles, parts, strict=True)), scale.of(module.key) if scale else 1.0, theirs)
         if (added := float(np.abs(merged - theirs).max())) and float(np.abs(ours - merged).max()) < 0.1 * added:
@@ -127,6 +126,14 @@ def check_not_merged(opened: Opened, name: str, base: Component, scale: Scale | 
                 "Save it after unmerge_adapter(), or save what merge_and_unload() gives.",
             )
         return
+
+
+def _is_same(ours: RawReader, stored: str, theirs: RawReader, inner: str) -> bool:
+    """Whether a tensor is the base's to the bit, once that is cast to the type it was dumped in."""
+    wanted, kind = ours.header.tensors[stored].dtype, theirs.header.tensors[inner].dtype
+    if wanted == kind:
+        return equal_bytes(ours, stored, theirs, inner)
+    return np.array_equal(_bits(read_tensor(ours.header, stored)), _bits(cast_bits(read_tensor(theirs.header, inner), kind, wanted)))
 
 
 def _bits(array: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from pathlib import Path
 from cmp.core.names import guess_component, split_component, unwrap
 from cmp.core.runs import Checkpoint, Stage
 from cmp.core.weights import Weights, read_weights
-from cmp.disk.folders import Folder, list_folder, size_below
+from cmp.disk.folders import Folder, is_file, list_folder, size_and_time, size_below
 from cmp.disk.shards import open_header
 from cmp.disk.tensors import Header, join_headers
 from cmp.errors import CmpError, Unreadable
@@ -104,12 +104,14 @@ def read_checkpoint(
     try:
         listing = list_folder(folder)
         files = find_files(listing)
-        size = sum(file.stat().st_size for file in files) if beside and files else size_below(folder)
-        draft = replace(draft, bytes=size, written_at=(files[0] if files else folder).stat().st_mtime)
+        size = sum(size_and_time(file)[0] for file in files) if beside and files else size_below(folder)
+        written_at = size_and_time(files[0] if files else folder)[1]
         if not files:
+            draft = replace(draft, bytes=size, written_at=written_at)
             refused = next((why for name, why in _REFUSED.items() if name in listing), None)
             return replace(draft, layout="sharded" if refused else "unknown", flaw=refused or _why_nothing(listing))
-        draft = replace(draft, file=files[0], more=files[1:], path=files[0] if beside else folder)
+        path = files[0] if beside else folder
+        draft = replace(draft, path=path, file=files[0], more=files[1:], bytes=size, written_at=written_at)
         weights = open_files(*files).weights
         flaws = (*weights.flaws, *_left_aside(listing, files, weights, open_files))
     except CmpError as fault:
@@ -123,8 +125,8 @@ def read_loose(run_id: str, file: Path, stage: Stage, *, open_files: Callable[..
     """The checkpoint that is one weights file, as kohya and others write them. Never raises for what lies on disk."""
     draft = Checkpoint(run_id, stage.key, file, "unknown", "unknown", step=stage.step, epoch=stage.epoch)
     try:
-        found = file.stat()
-        draft = replace(draft, bytes=found.st_size, written_at=found.st_mtime, file=file)
+        size, written_at = size_and_time(file)
+        draft = replace(draft, bytes=size, written_at=written_at, file=file)
         weights = open_files(file).weights
     except CmpError as fault:
         return replace(draft, flaw=fault.message)
@@ -177,7 +179,7 @@ def _first(folder: Folder, names: tuple[str, ...]) -> Path | None:
         head, _, rest = name.rpartition("/")
         if head in folder.folders:
             candidate = folder.path / head / rest
-            if os.path.isfile(candidate) and not candidate.is_symlink():  # Path.is_file raises where it may not look
+            if is_file(candidate):
                 return candidate
         elif not head and rest in folder.files:
             return folder.path / rest

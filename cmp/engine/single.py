@@ -78,9 +78,7 @@ def copy_settings(pipeline: Path, folder: Path, components: Iterable[str]) -> Pa
 
 
 def _load(target: Path, settings: Path, dtype: torch.dtype) -> Any:
-    """The pipeline in the file, read as anybody would read it."""
-    index = json.loads((settings / "model_index.json").read_bytes())
-    kind = getattr(diffusers, index["_class_name"])
+    kind = getattr(diffusers, json.loads((settings / "model_index.json").read_bytes())["_class_name"])
     try:
         return kind.from_single_file(str(target), config=str(settings), local_files_only=True, dtype=dtype)
     except (SingleFileComponentError, OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, NotImplementedError) as fault:

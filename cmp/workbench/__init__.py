@@ -104,7 +104,7 @@ class Workbench(Shelf):
         finally:
             if old is not None and conversion is None:  # failed or cancelled: what was there is better than nothing
                 os.replace(old, plan.target)
-        self._library = None
+        self._lookout.forget()
         return conversion
 
     def _carry_out(self, plan: ConversionPlan) -> Generator[Progress, None, Conversion]:

@@ -5,28 +5,24 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import threading
-import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from cmp.core.curves import LossCurve
 from cmp.core.runs import Checkpoint, Library, Run, Sample, display_name
-from cmp.disk.alias import merge_same_weights
-from cmp.disk.converted import converted_forms
+from cmp.core.stages import UNREAD
 from cmp.disk.demo import Demo, open_demo
 from cmp.disk.locate import locate
 from cmp.disk.logs.curves import read_curves
 from cmp.disk.logs.match import logs_of_run
 from cmp.disk.ready import Answers, remember_answers, remembered_answers
-from cmp.disk.scan import scan
 from cmp.disk.store import Store, subject_of
 from cmp.errors import BadInput, NotFound, Refused
 from cmp.settings import Settings
+from cmp.workbench.lookout import Lookout
 
-_FRESH = 2.0  # seconds for which a finished scan answers again
 _PICTURE = re.compile(r"([0-9a-f]{64})(?:\.(256|512)\.webp|\.png)\Z", re.ASCII)
 
 
@@ -44,12 +40,9 @@ class Shelf:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.store = Store(settings.home)
-        self._library: tuple[float, Library] | None = None
+        self._lookout = Lookout(self.store)
         self.serves = False  # scripts rely on being told of the given folders alone
         self._samples: dict[str, Sample] = {}
-        self._sizes: dict[Path, int] = {}  # bytes of each run's checkpoints at the last scan
-        self._grew: dict[Path, float] = {}
-        self._scanning = threading.Lock()
 
     # -- runs ----------------------------------------------------------------------------------------------------------
 
@@ -83,7 +76,7 @@ class Shelf:
         if not os.path.isdir(folder):
             raise NotFound(f"there is no folder {folder}", "Check the path as this computer knows it.")
         self.store.put("folder", str(folder), True)
-        self._library = None
+        self._lookout.forget()
         return folder
 
     def remove_folder(self, text: str) -> None:
@@ -91,43 +84,29 @@ class Shelf:
         if Path(text) not in self.added_folders():
             raise NotFound(f"{text!r} is not among the added folders", "Folders given at the start are removed by starting without them.")
         self.store.put("folder", text, None)
-        self._library = None
+        self._lookout.forget()
 
     def library(self, *, fresh: bool = True) -> Library:
-        """All runs of all roots. With `fresh=False` a scan of the last two seconds will do."""
-        with self._scanning:
-            if fresh or self._library is None or time.monotonic() - self._library[0] > _FRESH:
-                found = scan(self.roots)
-                runs = tuple(self._completed(self._watched(run)) for run in found.runs)
-                self._library = (time.monotonic(), Library(runs, found.problems))
-            return self._library[1]
-
-    def _watched(self, run: Run) -> Run:
-        """The run with the time at which its checkpoints were seen growing. What this program writes into a run does not count."""
-        size = sum(checkpoint.bytes for checkpoint in run.checkpoints)
-        if size > self._sizes.get(run.place, size):
-            self._grew[run.place] = time.time()
-        self._sizes[run.place] = size
-        return replace(run, grew_at=self._grew.get(run.place))
-
-    def _completed(self, run: Run) -> Run:
-        """The run with what its folder alone does not tell: forms that were made elsewhere, and which finals are steps once more."""
-        elsewhere = self.store.stand_in(run.place)
-        if elsewhere.is_dir():
-            made = ((c, dict(converted_forms(run, c, elsewhere)) | dict(c.converted)) for c in run.checkpoints)
-            run = replace(run, checkpoints=tuple(replace(c, converted=tuple(forms.items())) for c, forms in made))
-        return merge_same_weights(run, self.store)
+        """All runs of all roots. With `fresh=False` a scan of the last seconds will do; while serving, see `Lookout.library`."""
+        return self._lookout.library(self.roots, fresh=fresh, wait=not self.serves)
 
     def find(self, target: str, *, only_ids: bool = False) -> tuple[Run, Checkpoint | None]:
         """The run, and the checkpoint if one is meant, of a TARGET: an id, or unless `only_ids` a path. Raises NotFound."""
         if not only_ids and (located := locate(target)):
             run, key = located
-            run = self._completed(run)
+            run = self._lookout.completed(run)
             return run, run.checkpoint(key) if key else None
         library = self.library(fresh=False)
         try:
-            return library.find(target)
+            run, checkpoint = library.find(target)
+            if any(c.layout == UNREAD for c in run.checkpoints):
+                self._lookout.read_now(run.folder)
+                return self.library().find(target)
+            return run, checkpoint
         except NotFound:
+            if self._lookout.unread:  # a run that only its headers show
+                self._lookout.read_now(None)
+                return self.find(target, only_ids=only_ids)
             if "@" in target and any(run.id == target for run in library.runs):
                 return library.run(target), None
             raise

@@ -74,7 +74,7 @@ def logs_of_run(
     inner = tuple(_inside(run_folder))
     inside = [_log_folder(tracker.path, tracker.starts, "it lies in the run's folder") for tracker in inner if alone]
     beside: list[LogFolder] = [] if alone else list(_begun_with(sessions, inner))
-    for top in _sibling_folders(run_folder):
+    for top in sibling_folders(run_folder):
         trackers = known.get(top) if known is not None else None
         if trackers is None:
             trackers = tuple(_trackers(_folders_below(top, _DEEPEST), with_output_dir=True))
@@ -123,7 +123,8 @@ def _begun_with(sessions: Iterable[Session], trackers: Sequence[Tracker]) -> Ite
             yield _log_folder(tracker.path, tracker.starts, "it was begun when the training of these weights began")
 
 
-def _sibling_folders(run_folder: Path) -> Iterator[Path]:
+def sibling_folders(run_folder: Path) -> Iterator[Path]:
+    """The folders beside a run, and beside its parent, that may hold its logs."""
     for parent in dict.fromkeys((run_folder.parent, run_folder.parent.parent)):
         for folder in _folders_below(parent, 0):
             tops = (parent / name for name in sorted(folder.folders & _BESIDE))
@@ -134,7 +135,7 @@ def _folders_below(top: Path, depth: int) -> Iterator[Folder]:
     """`top` and the folders down to `depth` levels below it, parents first."""
     level = [top]
     count = 0
-    for _ in range(depth + 1):
+    for left in range(depth, -1, -1):
         deeper: list[Path] = []
         for path in level:
             count += 1
@@ -145,7 +146,8 @@ def _folders_below(top: Path, depth: int) -> Iterator[Folder]:
             except CmpError:
                 continue
             yield folder
-            deeper.extend(path / name for name in sorted(folder.folders))
+            if left:
+                deeper.extend(path / name for name in sorted(folder.folders))
         level = deeper
 
 

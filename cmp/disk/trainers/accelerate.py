@@ -79,7 +79,7 @@ def _steps(run_id: str, holder: Folder) -> Iterator[Checkpoint]:
             if raw.file is None and len(inner) == 1 and inner[0].file and inner[0].file.name in ADAPTER_FILES:
                 yield replace(inner[0], key=stage.key)  # the only adapter has a name of its own
             else:
-                yield replace(raw, bytes=raw.bytes - sum(c.bytes for c in inner))
+                yield replace(raw, bytes=raw.bytes - sum(c.bytes for c in inner)) if inner else raw
                 yield from inner
 
 

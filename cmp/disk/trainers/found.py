@@ -97,7 +97,7 @@ def parse_table(text: str | bytes) -> dict[str, object]:
 def parse_json(text: str | bytes) -> object:
     """What a JSON text holds, None if it is none."""
     try:
-        return json.loads(text)
+        return json.loads(text) if text else None
     except (ValueError, RecursionError):
         return None
 

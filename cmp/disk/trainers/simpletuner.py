@@ -5,13 +5,12 @@ Known by `training_state.json` in its checkpoints (`helpers/training/save_hooks.
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import replace
 from pathlib import Path
 
 from cmp.core.runs import Checkpoint, Sample, read_stage
-from cmp.disk.folders import Folder
+from cmp.disk.folders import Folder, is_file
 from cmp.disk.trainers import accelerate
 from cmp.disk.trainers.found import Found, Settings, count_in, read_json, read_samples, settings_from
 from cmp.errors import CmpError
@@ -30,7 +29,7 @@ def recognise(run_id: str, folder: Folder) -> tuple[Found, ...]:
         holder = accelerate.with_steps(folder)
     except CmpError:
         return ()  # told by the reader of all checkpoint folders
-    if holder is None or not any(os.path.isfile(holder.path / name / _STATE) for name in holder.folders if read_stage(name)):
+    if holder is None or not any(is_file(holder.path / name / _STATE) for name in holder.folders if read_stage(name)):
         return ()
     (found,) = accelerate.recognise(run_id, folder)
     warnings = tuple(f"{name}: SimpleTuner was writing it and has not finished" for name in sorted(holder.folders) if name.endswith("-tmp"))
