@@ -10,7 +10,7 @@ run: $(VENV)/.installed
 	$(BIN)/python -m cmp $(if $(RUNS),--runs "$(RUNS)") serve --port $(PORT)
 
 test: lint
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import csv
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from cmp.cli.answers import read_answers
 from cmp.cli.output import Json, in_trouble, print_json, print_table, say
 from cmp.core.curves import as_json
+from cmp.core.describing import CAN_BE_MADE, checkpoint_facts, run_facts
 from cmp.core.present import loss_text
+from cmp.disk.ready import Answers
 from cmp.errors import BadInput, Unreadable
 from cmp.workbench import Curves, Workbench
 
@@ -28,11 +32,30 @@ def show(
 ) -> None:
     """One run or checkpoint: settings, tensors by kind, scale and where it was found, what it can become."""
     bench: Workbench = context.obj
-    told = bench.show(target, read_answers(alpha, base))
+    given = read_answers(alpha, base)
+    told = bench.show(target, given)
+    if given != Answers():
+        _remember(bench, target, given, told)
     if json:
         print_json(told)
         return
-    _print_facts(told)
+    say(str(told["id"]))
+    for fact in checkpoint_facts(told) if "layout" in told else run_facts(told):
+        for number, line in enumerate(fact.lines):
+            say(f"  {fact.label if not number else '':<18}{line}")
+    if told.get("question"):
+        say(f"  {'':<18}answer with: python -m cmp show {shlex.quote(target)} --alpha X")
+
+
+def _remember(bench: Workbench, target: str, given: Answers, told: Mapping[str, Any]) -> None:
+    """Keeps an answer with which the checkpoint can become something; a wrong one must not outlive this."""
+    run, checkpoint = bench.find(target)
+    if checkpoint is None or CAN_BE_MADE in told.get("forms", {}).values():
+        bench.answer(run, given)
+        said = ", ".join(
+            [*([f"alpha {given.alpha:g}"] if given.alpha is not None else []), *([f"base {given.base}"] if given.base else [])]
+        )
+        in_trouble(f"remembered for {run.id}: {said}")
 
 
 def _print_facts(told: object, indent: int = 0) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -11,8 +13,9 @@ import typer
 
 from cmp.cli.answers import read_answers
 from cmp.cli.output import Json, in_trouble, print_json, say
+from cmp.core.batch import best_of, every_steps
 from cmp.core.conversion import FORMS, Conversion, ConversionPlan, Writing, parse_writing, summarise
-from cmp.core.curves import held_out_losses
+from cmp.core.pace import Pace, duration_text, expected_seconds
 from cmp.core.present import path_text, size_text
 from cmp.core.progress import Progress
 from cmp.core.runs import Checkpoint, Run
@@ -101,37 +104,28 @@ def plan_json(plan: ConversionPlan) -> dict[str, object]:
 
 def expand_targets(bench: Workbench, targets: list[str], every: int | None = None) -> list[Found]:
     """The checkpoints that targets mean: a run stands for all of its own. Raises BadInput or NotFound."""
-    if every is not None and every < 1:
-        raise BadInput(f"--every is {every}", "Use a number of steps, such as 1000.")
     found: dict[tuple[Path, str], Found] = {}
     for target in targets:
         run, checkpoint = bench.find(target)
         if checkpoint is None and not run.checkpoints:
             raise BadInput(f"run {run.id!r} has no checkpoints", "There is nothing to convert yet.")
         for c in (checkpoint,) if checkpoint else run.checkpoints:
-            if every is None or (c.step is not None and c.step % every == 0):
-                found[run.place, c.key] = (run, c)
-    if not found:
-        raise BadInput(f"no checkpoint lies at a multiple of {every} steps", "Choose another --every.")
-    return list(found.values())
+            found[run.place, c.key] = (run, c)
+    if every is None:
+        return list(found.values())
+    kept = every_steps([c for _, c in found.values()], every)
+    return [(run, c) for run, c in found.values() if c in kept]
 
 
 def keep_best(bench: Workbench, wanted: list[Found], count: int) -> list[Found]:
-    """Of each run the checkpoints with the lowest held-out loss that its trainer logged. Training loss says nothing of that: BadInput."""
-    if count < 1:
-        raise BadInput(f"--best is {count}", "Use a number of checkpoints, such as 1.")
+    """Of each run the checkpoints with the lowest held-out loss that its trainer logged; raises BadInput where it logged none."""
     kept: list[Found] = []
     for place in dict.fromkeys(run.place for run, _ in wanted):
-        own = [(run, c) for run, c in wanted if run.place == place]
-        losses = held_out_losses(bench.curves(own[0][0]).curves, [c.step for _, c in own if c.step is not None])
-        if not losses:
-            raise BadInput(
-                f"{own[0][0].id} has no held-out loss in its logs at its checkpoints",
-                "Without one the best is not known: name the checkpoints.",
-            )
-        best = sorted(losses, key=losses.__getitem__)[:count]
-        in_trouble(f"best of {own[0][0].id} by logged held-out loss: {', '.join(f'{step} ({losses[step]:.4g})' for step in best)}")
-        kept += [(run, c) for run, c in own if c.step in best]
+        run = next(run for run, _ in wanted if run.place == place)
+        own = [c for other, c in wanted if other.place == place]
+        best, told = best_of(run.id, own, bench.curves(run).curves, count)
+        in_trouble(told)
+        kept += [(run, c) for c in best]
     return kept
 
 
@@ -166,6 +160,10 @@ def _plan(bench: Workbench, wanted: list[Found], order: Order, told: Report) -> 
         plans.append(plan)
         scale = f", scale {plan.scale.value:g} ({plan.scale.source})" if plan.scale else ""
         in_trouble(f"planned {checkpoint.id} → {plan.target} ({size_text(plan.bytes)}{scale})")
+    if plans:
+        folder = next(p for p in plans[0].target.parents if p.exists())
+        sizes = f"{size_text(sum(plan.bytes for plan in plans))} to write, {size_text(shutil.disk_usage(folder).free)} free"
+        in_trouble(f"{sizes}, about {duration_text(expected_seconds(plans))}")
     return plans
 
 
@@ -178,6 +176,8 @@ def _target(run: Run, checkpoint: Checkpoint, form: str, output: Path | None, co
 
 
 def _carry_out(bench: Workbench, plans: list[ConversionPlan], given: Answers, told: Report, wanted: int) -> None:
+    began, total, written = time.monotonic(), sum(plan.bytes for plan in plans), 0
+    sizes = {plan.checkpoint.id: plan.bytes for plan in plans}
     for step in bench.convert_all(plans, given):
         if isinstance(step, Progress):
             if step.what != "done":
@@ -185,10 +185,14 @@ def _carry_out(bench: Workbench, plans: list[ConversionPlan], given: Answers, to
         elif isinstance(step, Conversion):
             told.converted.append(step)
             in_trouble(f"converted {step.checkpoint} → {step.output} in {step.seconds:.1f} s; {'; '.join(step.checks)}")
+            written += sizes[step.checkpoint]
+            if written < total:
+                in_trouble(f"  {Pace(written, total, time.monotonic() - began)}")
         else:
             if wanted == 1:
                 raise step.error
             told.failed.append((step.checkpoint, step.error))
+            total -= sizes[step.checkpoint]
             in_trouble(f"failed {step.checkpoint}: {step.error.told}")
 
 

@@ -46,7 +46,7 @@ _COMPOUNDS = sorted(
     add_q_proj add_k_proj add_v_proj conv_in conv_out conv_shortcut conv_norm_out time_emb_proj time_embedding add_embedding linear_1
     linear_2 norm_out text_model self_attn q_proj k_proj v_proj out_proj final_layer_norm token_embedding position_embedding
     text_projection proj_mlp time_text_embed timestep_embedder guidance_embedder text_embedder context_embedder x_embedder
-    ff_context layer_norm1 layer_norm2""".split(),  # noqa: SIM905
+    ff_context layer_norm1 layer_norm2 norm1_context pos_embed""".split(),  # noqa: SIM905
     key=len,
     reverse=True,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from datetime import datetime, timezone
 
 from cmp.core.conversion import FORMS
@@ -83,10 +84,15 @@ def steps_text(run: Run) -> str:
     return f"{steps[0]}–{steps[-1]}" if len(steps) > 1 else str(steps[0])
 
 
+def alias_names(aliases: Iterable[str]) -> list[str]:
+    """What checkpoints of the same weights are called, from their ids."""
+    keys = [alias.rpartition("@")[2] for alias in aliases]
+    return [key.partition("~")[2] or key for key in keys]  # of a second final its folder says more than its key
+
+
 def alias_text(checkpoint: Checkpoint) -> str:
     """What else holds these weights, in words: `final and final_pipeline`; "" if nothing does."""
-    keys = [alias.rpartition("@")[2] for alias in checkpoint.aliases]
-    names = [key.partition("~")[2] or key for key in keys]  # of a second final its folder says more than its key
+    names = alias_names(checkpoint.aliases)
     return " and ".join([", ".join(names[:-1]), *names[-1:]] if len(names) > 1 else names)
 
 

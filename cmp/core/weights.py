@@ -5,6 +5,7 @@ Every name ends in exactly one of five groups (adapted, plain, embeddings, aside
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -23,6 +24,9 @@ _FOREIGN = ("lora_", "hada_", "lokr_", "oft_", "boft_", "dora_", "magnitude", "l
 _TEXT_WIDTHS = (768, 1024, 1280)  # of the text encoders that words are learned for
 _REPLACED = ".modules_to_save."  # PEFT's copy of a module that was trained whole, beside the `original_module`
 _ORIGINAL = ".original_module."
+# what bitsandbytes stores beside a quantised weight
+_QUANTISED = re.compile(r"\.weight\.(?:nested_)?(?:absmax|quant_map|quant_state\.)|\.(?:SCB|weight_format)\Z")
+_HELD_QUANTISED = "the base as it was held for training, quantised"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +63,8 @@ class Weights:
 
     `plain` maps stored names to `component.name` in the base model's own naming: the whole base in a dump, the whole of a fine-tuned
     component, or a few tensors that were trained beside an adapter. `aside` are tensors that knowingly play no part, each with the reason.
-    `layout`: "accelerate-peft" (a whole wrapped model), "peft-adapter", "diffusers-lora", "attn-procs", "kohya", "full", "embedding" or
-    "unknown".
+    `layout`: "accelerate-peft" (a whole wrapped model), "quantised-peft" (the same on a quantised base), "peft-adapter",
+    "diffusers-lora", "attn-procs", "kohya", "full", "embedding" or "unknown".
     """
 
     layout: str
@@ -140,6 +144,7 @@ class _Sorting:
     flaws: list[str] = field(default_factory=list)
     wrapped: bool = False
     dumped: bool = False
+    quantised: bool = False
 
     def take(self, stored: str, shape: Shape) -> None:
         name, wrapped = unwrap(stored)
@@ -151,12 +156,15 @@ class _Sorting:
             self.aside[stored] = f"an embedding of the word {token}, which pictures without that word do not need"
         elif name.endswith("embeddings.position_ids"):
             self.aside[stored] = "a buffer that counts from 0, which every text encoder makes itself"
+        elif _QUANTISED.search(name):
+            self.quantised = True
+            self.aside[stored] = _HELD_QUANTISED
         elif _ORIGINAL in name:
             self.aside[stored] = "the untrained original of a module that was trained whole"
         elif any(sign in name for sign in _FOREIGN) or name.startswith("lycoris_"):
             self.unexplained.append(stored)
         else:
-            self.dumped |= ".base_layer." in name
+            self.dumped |= name.endswith(".base_layer.weight")  # PEFT's own files may hold trained biases of these layers
             component, inner = split_component(name)
             self.plain[stored] = component, _without_copy(inner.replace(".base_layer.", "."))
 
@@ -198,6 +206,9 @@ def read_weights(shapes: Mapping[str, Shape]) -> Weights:
         unexplained = (*sorting.unexplained, *plain)
         return Weights("unknown", unexplained=unexplained, flaws=(_strangers(unexplained),))
     layout = _layout(sorting)
+    if sorting.quantised:
+        sorting.aside.update(dict.fromkeys(plain, _HELD_QUANTISED))
+        plain = {}
     if layout in ("diffusers-lora", "attn-procs", "kohya"):  # such a file holds nothing but adapters
         owners = {module.component for module in adapted}
         stray = {stored for stored, name in plain.items() if name.partition(".")[0] in owners}
@@ -213,6 +224,8 @@ def read_weights(shapes: Mapping[str, Shape]) -> Weights:
 def _layout(sorting: _Sorting) -> str:
     if not sorting.parts:
         return "full"
+    if sorting.quantised:
+        return "quantised-peft"
     if sorting.dumped:
         return "accelerate-peft"
     for style, layout in (("kohya", "kohya"), ("legacy", "attn-procs"), ("diffusers", "diffusers-lora")):

@@ -14,8 +14,9 @@ from cmp.core.fitting import RECOMPUTED, find_tensor
 from cmp.disk.bases import Component, read_component
 from cmp.disk.checkpoint import Opened
 from cmp.disk.numbers import cast_bits
+from cmp.disk.raw import RawReader, equal_bytes
 from cmp.disk.store import Store
-from cmp.disk.tensors import read_tensors
+from cmp.disk.tensors import read_tensor
 from cmp.errors import Refused
 
 
@@ -90,15 +91,21 @@ def compare_with_base(opened: Opened, name: str, base: Component) -> Comparison:
     shaped = {s: n for s, n in known.items() if n and there[n].shape == opened.header.tensors[s].shape}
     differing = [stored for stored in plain if stored not in shaped and stored not in missing]
     equal = 0
-    ordered = sorted(shaped, key=lambda s: (opened.header.tensors[s].file, opened.header.tensors[s].start))
-    theirs = read_tensors(base.header, (shaped[stored] for stored in ordered))
-    for (stored, ours), (inner, values) in zip(read_tensors(opened.header, ordered), theirs, strict=True):
-        wanted = opened.header.tensors[stored].dtype
-        if np.array_equal(_bits(ours), _bits(cast_bits(values, there[inner].dtype, wanted))):
-            equal += 1
-        else:
-            differing.append(stored)
+    with RawReader(opened.header) as ours, RawReader(base.header) as theirs:
+        for stored in sorted(shaped, key=lambda s: (opened.header.tensors[s].file, opened.header.tensors[s].start)):
+            if _is_same(ours, stored, theirs, shaped[stored]):
+                equal += 1
+            else:
+                differing.append(stored)
     return Comparison(equal, tuple(differing), missing, absent)
+
+
+def _is_same(ours: RawReader, stored: str, theirs: RawReader, inner: str) -> bool:
+    """Whether a tensor is the base's to the bit, once that is cast to the type it was dumped in."""
+    wanted, kind = ours.header.tensors[stored].dtype, theirs.header.tensors[inner].dtype
+    if wanted == kind:
+        return equal_bytes(ours, stored, theirs, inner)
+    return np.array_equal(_bits(read_tensor(ours.header, stored)), _bits(cast_bits(read_tensor(theirs.header, inner), kind, wanted)))
 
 
 def _bits(array: np.ndarray) -> np.ndarray:

@@ -8,20 +8,28 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from cmp import __version__
 from cmp.core.conversion import FORMS, LORA_FORMS
+from cmp.core.describing import CAN_BE_MADE, kind_text
 from cmp.core.present import checkpoint_json, path_text, run_json, size_text
 from cmp.core.runs import Checkpoint, Run, plain_text
-from cmp.disk.bases import pipelines_below
-from cmp.disk.folders import list_folder
-from cmp.disk.ready import Answers, open_checkpoint, ready_checkpoint, unlike_lora
+from cmp.core.scale import Scale
+from cmp.core.weights import Weights
+from cmp.disk.base_proof import compared
+from cmp.disk.bases import find_base, pipelines_below
+from cmp.disk.checkpoint import Opened
+from cmp.disk.converted import read_record
+from cmp.disk.folders import list_folder, size_below
+from cmp.disk.ready import Answers, Ready, open_checkpoint, ready_checkpoint, remembered_answers, unlike_lora
 from cmp.disk.scan import scan
 from cmp.disk.single_file import plan_single_file
 from cmp.disk.store import Store
 from cmp.errors import CmpError, NotFound
 
+INSTEAD = "Use pipeline or single, which hold the whole model."
 _PACKAGES = (
     "torch",
     "diffusers",
@@ -47,39 +55,105 @@ def describe_run(run: Run, answers: Answers) -> dict[str, object]:
 
 
 def describe_checkpoint(run: Run, checkpoint: Checkpoint, bases: Iterable[Path], store: Store, given: Answers) -> dict[str, object]:
-    """A checkpoint's tensors by kind, its scale and base with their sources, and each form it can become or why not."""
+    """A checkpoint's tensors by kind, its scale and base with their sources, what it can become or why not, and what was made of it."""
     told = checkpoint_json(checkpoint)
+    folder = (checkpoint.file or checkpoint.path / "-").parent.name
+    told |= {"kind": kind_text(checkpoint.layout, checkpoint.holds, folder), "made": [_made(*form) for form in checkpoint.converted]}
     try:
         opened = open_checkpoint(checkpoint)
     except CmpError as fault:
         return told | {"usable": False, "why": fault.message, "hint": fault.hint}
-    weights = opened.weights
-    types = Counter(entry.dtype for entry in opened.header.tensors.values())
-    told["tensors"] = {
-        "total": len(opened.header.tensors),
-        "pairs": len(weights.adapted),
-        "frozen": len([n for n in weights.plain.values() if n.partition(".")[0] in weights.dumped]),
-        "whole": len([n for n in weights.plain.values() if n.partition(".")[0] not in weights.dumped]),
-        "types": dict(types),
-    }
+    weights, places = opened.weights, tuple(bases)
+    dora = any({"dora_scale", "magnitude"} & set(module.parts) for module in weights.adapted)
     told |= {
+        "kind": kind_text(weights.layout, weights.holds, folder, dora),
         "component": weights.component,
         "components": list(weights.components),
         "rank": list(weights.ranks),
         "targets": list(weights.targets),
     }
-    forms = {}
+    forms: dict[str, str] = {}
+    ready: Ready | None = None
     for form in FORMS:
         try:
-            ready = ready_checkpoint(run, checkpoint, bases, store, given, need_base=form not in LORA_FORMS)
-            forms[form] = (unlike_lora(ready) if form in LORA_FORMS else None) or "can be made"
+            ready = ready_checkpoint(run, checkpoint, places, store, given, need_base=form not in LORA_FORMS)
+            why = unlike_lora(ready) if form in LORA_FORMS else None
+            forms[form] = f"{why}. {INSTEAD}" if why else CAN_BE_MADE
             if form == "single" and ready.base:
                 plan_single_file(ready.base.path)
-            told["scale"] = ready.scale.as_json() if ready.scale else None
-            told["base"] = ready.base.as_json() if ready.base else told.get("base")
         except CmpError as fault:
-            forms[form] = f"{fault.message} {fault.hint}"
-    return told | {"forms": forms}
+            forms[form] = fault.told
+    if ready is None and weights.adapted:
+        told["question"] = _question(run, checkpoint, weights, store, given)
+    told["scale"] = ready.scale.as_json() if ready and ready.scale else None
+    told["base"] = ready.base.as_json() if ready and ready.base else None
+    told["base_missing"] = None if told["base"] else _why_no_base(run, places, given, store)
+    told["modules"] = _modules(weights, ready.scale if ready else None)
+    return told | {"tensors": _tensors(opened, ready, store), "forms": forms}
+
+
+def _tensors(opened: Opened, ready: Ready | None, store: Store) -> dict[str, object]:
+    """Every tensor of the checkpoint, counted by what becomes of it. Where a base is at hand, frozen are those that equal it."""
+    weights = opened.weights
+    frozen = [n for n in weights.plain.values() if n.partition(".")[0] in weights.dumped]
+    trained = 0
+    if ready and ready.base and ready.base.proof == "tensors":
+        trained = sum(len(compared(opened, name, ready.base.path, store).differing) for name in weights.dumped)
+    left = Counter(weights.aside.values())
+    first = {why: name for name, why in reversed(list(weights.aside.items()))}
+    return {
+        "total": len(opened.header.tensors),
+        "pairs": len(weights.adapted),
+        "adapted": sum(len(module.parts) for module in weights.adapted),
+        "frozen": len(frozen) - trained,
+        "whole": len(weights.plain) - len(frozen) + trained,
+        "embeddings": len(weights.embeddings),
+        "left_out": [{"why": plain_text(why), "count": count, "example": plain_text(first[why])} for why, count in left.items()],
+        "types": dict(Counter(entry.dtype for entry in opened.header.tensors.values())),
+    }
+
+
+def _modules(weights: Weights, scale: Scale | None) -> list[dict[str, object]]:
+    """How many modules have which rank and scale."""
+    groups = Counter((m.component, m.method, m.rank, scale.of(m.key) if scale else None) for m in weights.adapted)
+    return [
+        {"component": component, "method": method, "rank": rank, "scale": value, "count": count}
+        for (component, method, rank, value), count in sorted(groups.items(), key=str)
+    ]
+
+
+def _question(run: Run, checkpoint: Checkpoint, weights: Weights, store: Store, given: Answers) -> dict[str, object] | None:
+    """What the user is asked where an alpha would help: None if it is something else that stands against the scale."""
+    faults = []
+    for answers in (given, replace(given, alpha=1.0)):
+        try:
+            ready_checkpoint(run, checkpoint, (), store, answers, need_base=False)
+            faults.append("")
+        except CmpError as fault:
+            faults.append(fault.message)
+    ranks = Counter(module.rank for module in weights.adapted if module.rank).most_common(1)
+    return {"alpha": None, "rank": ranks[0][0], "why": faults[0]} if ranks and faults[0] and faults[0] != faults[1] else None
+
+
+def _why_no_base(run: Run, places: tuple[Path, ...], given: Answers, store: Store) -> str | None:
+    try:
+        find_base(run, places, given.base, remembered_answers(run, store).base)
+    except CmpError as fault:
+        return fault.told
+    return None
+
+
+def _made(form: str, target: Path) -> dict[str, object]:
+    """A converted form with the checks that it passed when it was made."""
+    record = read_record(target)
+    checks = record.get("checks")
+    return {
+        "form": form,
+        "path": path_text(target),
+        "bytes": size_below(target) if target.is_dir() else target.stat().st_size,
+        "made_at": plain_text(str(record.get("made_at", ""))),
+        "checks": [plain_text(str(check)) for check in checks] if isinstance(checks, list) else [],
+    }
 
 
 def why_not_listed(path: Path) -> list[str]:

@@ -58,7 +58,7 @@ def _evidence(run: Run, checkpoint: Checkpoint, opened: Opened, lenient: bool) -
     if why := _folded_by(opened):
         equal = {module.key: float(module.rank) for module in opened.weights.adapted if module.rank}
         yield Evidence(None, None, f"{opened.header.path.name}: {why}", decisive=True, alphas=equal)
-    for folder in dict.fromkeys(path.parent for path, _ in opened.header.files):
+    for folder in dict.fromkeys(path.parent for path, _ in opened.header.files if _has_config(path, opened)):
         if config := _adapter_config(folder, lenient):
             yield _from_config(config, _seen_from(run, folder / "adapter_config.json"), opened, decisive=True)
     own = {path.parent.resolve() for path, _ in opened.header.files}
@@ -68,6 +68,11 @@ def _evidence(run: Run, checkpoint: Checkpoint, opened: Opened, lenient: bool) -
             yield _from_config(config, _seen_from(run, other / "adapter_config.json"), opened)
     if not alphas:
         yield from _from_hparams(run, checkpoint)
+
+
+def _has_config(file: Path, opened: Opened) -> bool:
+    """Whether an adapter_config.json beside this file speaks of it: among loose LoRA files it may be that of another one."""
+    return file.name.startswith("adapter_model.") or bool(opened.weights.dumped)
 
 
 def _folded_by(opened: Opened) -> str | None:

@@ -59,6 +59,22 @@ def of_one_rank(folded: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return filled
 
 
+def with_known_attention(folded: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The same adapter, and a pair of zeros for each text encoder whose attention is adapted without its `out_proj`.
+
+    diffusers (0.42: `convert_state_dict_to_peft`) knows kohya's names for a text encoder by that module, and raises where it is missing.
+    """
+    whole = dict(folded)
+    for component in dict.fromkeys(name.partition(".")[0] for name in folded if name.startswith("text_encoder")):
+        halves = [name for name in folded if name.startswith(f"{component}.") and ".self_attn." in name]
+        if halves and not any(".out_proj." in name for name in halves):
+            module = halves[0].partition(".self_attn.")[0] + ".self_attn."
+            first = next(name for name in halves if name.startswith(module)).removeprefix(module).partition(".")[0]
+            for half in ("lora_A.weight", "lora_B.weight"):  # all four projections have one shape
+                whole[f"{module}out_proj.{half}"] = np.zeros_like(folded[f"{module}{first}.{half}"])
+    return whole
+
+
 def _check_finite(folded: Mapping[str, np.ndarray]) -> None:
     bad = [name for name, values in folded.items() if not np.isfinite(values).all()]
     if bad:
@@ -81,6 +97,7 @@ def convert_to_lora(plan: ConversionPlan, opened: Opened, checks: tuple[str, ...
         checks = (*checks, "identical to the base model: every lora_B is zero")
     yield Progress(2, 3, "writing and reading back")
     kind = plan.writing.dtype or "F32"
+    folded = with_known_attention(folded) if plan.form == "webui" else folded
     adapter = {name: cast_bits(values, "F32", kind) for name, values in of_one_rank(folded).items()}
     checks = (*checks, *_write(plan, adapter, kind, _metadata(plan, opened, checks), verify))
     yield Progress(3, 3, "done")

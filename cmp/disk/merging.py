@@ -15,7 +15,7 @@ from cmp.core.weights import BESIDE, Adapted
 from cmp.disk.bases import Component
 from cmp.disk.checkpoint import Opened
 from cmp.disk.numbers import FLOATS, as_float32, cast_bits
-from cmp.disk.tensors import read_tensor
+from cmp.disk.tensors import Header, read_tensor
 from cmp.errors import Refused
 
 _WIDER = ("F64", "F32", "BF16", "F16")  # of BF16 and F16 neither holds the other
@@ -51,6 +51,13 @@ class MergedComponent:
         if not np.isfinite(values).all():
             raise Refused(f"{name} holds NaN or infinity", "The training broke down here; take an earlier step.")
         return cast_bits(np.ascontiguousarray(values, dtype="<f4"), "F32", self.described[name][0])
+
+    def unchanged(self, name: str) -> tuple[Header, str] | None:
+        """Where the very bytes of a tensor lie, None for one that is computed or cast."""
+        if name in self.adapted or (name in self.own and self.strength != 1):
+            return None
+        header, stored = (self.opened.header, self.own[name]) if name in self.own else (self.base.header, name)
+        return (header, stored) if header.tensors[stored].dtype == self.described[name][0] else None
 
     def changes(self) -> bool:
         """Whether one tensor at least is not the base's; reads until the first that is not."""

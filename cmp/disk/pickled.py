@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import math
-import os
 import re
 import shlex
 import struct
@@ -23,7 +22,7 @@ import numpy as np
 
 from cmp.disk.inert import Tensor, read_inert
 from cmp.disk.numbers import NUMPY_TYPES
-from cmp.disk.tensors import Entry, Header, identify
+from cmp.disk.tensors import Entry, Header, identify, without_waiting
 from cmp.errors import Refused, Unreadable
 
 LONGEST_TABLE = 8_000_000  # bytes of data.pkl, and of the zip's own directory; SDXL's UNet has some 0.6 MB and 0.2 MB
@@ -64,7 +63,7 @@ def read_pickled_header(path: Path) -> Header:
     try:
         if _DEEPSPEED.match(path.name):
             raise Refused("it is DeepSpeed's part of a checkpoint, which was split by processes", _JOIN)
-        with _Capped(path, "rb", opener=_without_waiting) as file:
+        with _Capped(path, "rb", opener=without_waiting) as file:
             _check_kind(file)
             pickled, places = _read_zip(file)
         tensors, metadata = _select(read_inert(pickled))
@@ -73,11 +72,6 @@ def read_pickled_header(path: Path) -> Header:
         raise Unreadable(f"cannot read {path}: {fault.strerror or fault}", "Check its permissions.") from fault
     except (Refused, Unreadable) as fault:
         raise type(fault)(f"{path} cannot be read: {fault.message}", fault.hint or _rewriting(path)) from fault
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    # between the look at it and the opening the name may have come to mean a FIFO
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _rewriting(path: Path) -> str:

@@ -45,6 +45,8 @@ def plan_conversion(
     ready = ready_checkpoint(run, checkpoint, bases, store, given, need_base=form not in LORA_FORMS)
     if form in LORA_FORMS and (why := unlike_lora(ready)):
         raise Refused(f"{checkpoint.id}: {why}", "Convert it with --to pipeline.")
+    if form == "single" and ready.opened.weights.embeddings:
+        raise Refused(f"{checkpoint.id} is a learned word, and one file has no tokenizer to know it by", "Convert it with --to pipeline.")
     there = os.path.lexists(target)
     done = _why_done(target, ready, store, writing) if there and not force else None
     return ConversionPlan(

@@ -18,6 +18,7 @@ from cmp.disk.base_proof import compare_with_base, compared
 from cmp.disk.bases import Component, find_base, is_pipeline, pipelines_below, read_component, read_index
 from cmp.disk.checkpoint import TRAINED_PARTS, Opened, open_weights
 from cmp.disk.evidence import collect_evidence
+from cmp.disk.fit import fit_scale
 from cmp.disk.store import Store, subject_of
 from cmp.disk.tensors import digest_tensors, identify
 from cmp.errors import CmpError, NotFound, Refused, Unreadable
@@ -63,15 +64,19 @@ def ready_checkpoint(
     opened = open_checkpoint(checkpoint)
     remembered = remembered_answers(run, store)
     places = tuple(bases)
-    scale, evidence = _scale(run, checkpoint, opened, given.alpha, remembered.alpha) if opened.weights.adapted else (None, ())
     base: Base | None
+    missing = None
     try:
         base = find_base(run, places, given.base, remembered.base)
-    except NotFound:
-        base = _base_otherwise(opened, places, store) if not given.base else None
-        unproven = pipeline_around(opened) is not None or not _holds_only_lora(opened.weights, evidence)
-        if base is None and (need_base or given.base or unproven):
-            raise
+    except NotFound as fault:
+        base, missing = _base_otherwise(opened, places, store) if not given.base else None, fault
+    scale, evidence = _scale(run, checkpoint, opened, given, remembered, base) if opened.weights.adapted else (None, ())
+    unproven = pipeline_around(opened) is not None or not _holds_only_lora(opened.weights, evidence)
+    if base is None and missing and (need_base or given.base or unproven):
+        raise missing
+    if need_base and opened.weights.layout == "quantised-peft":
+        told = f"{checkpoint.id} was trained on a quantised base, which no plain base equals"
+        raise Refused(told, "Take its adapter along with --to lora, and use it on the base that you trust with it.")
     whole = _not_attachable(opened.weights) | _said_to_be_whole(opened.weights, evidence)
     if base is not None:
         require_same_parts(opened, base, store)
@@ -134,22 +139,27 @@ def require_fit(opened: Opened, base: Base) -> None:
 
 
 def _scale(
-    run: Run, checkpoint: Checkpoint, opened: Opened, given: float | None, remembered: float | None
+    run: Run, checkpoint: Checkpoint, opened: Opened, given: Answers, remembered: Answers, base: Base | None
 ) -> tuple[Scale, tuple[Evidence, ...]]:
     """The scale and all that speaks for it. An alpha given now decides; one given earlier does only where the files leave it open."""
-    if given is None and remembered is not None:
+    alpha = given.alpha
+    if alpha is None:
         try:
             evidence = collect_evidence(run, checkpoint, opened)
+            if not evidence and base is not None and (fitted := fit_scale(run, opened, base.path)):
+                evidence = (fitted,)
             return resolve_scale(opened.weights, evidence), evidence
         except Refused:
-            given = remembered
-    evidence = collect_evidence(run, checkpoint, opened, alpha_known=given is not None)
-    return resolve_scale(opened.weights, evidence, given), evidence
+            if remembered.alpha is None:
+                raise
+            alpha = remembered.alpha
+    evidence = collect_evidence(run, checkpoint, opened, alpha_known=True)
+    return resolve_scale(opened.weights, evidence, alpha), evidence
 
 
 def _holds_only_lora(weights: Weights, evidence: tuple[Evidence, ...]) -> bool:
     """Whether it is known without a base that nothing but LoRA pairs was trained. A dump alone does not show it: biases may have been."""
-    for name in weights.dumped:
+    for name in weights.components if weights.layout == "quantised-peft" else weights.dumped:
         mine = weights.of(name)
         configs = (e for e in evidence if e.targets is not None and e.only_pairs)  # only adapter configs list targets
         if not any(e.rank in mine.ranks and same_targets(e.targets or (), mine.targets) for e in configs):

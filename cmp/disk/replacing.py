@@ -30,13 +30,16 @@ def sweep(folder: Path) -> None:
 
 
 @contextmanager
-def replacing(target: Path) -> Iterator[Path]:
-    """Gives a temporary path beside `target` that becomes `target` when the block ends well, and vanishes when it does not."""
+def replacing(target: Path, ending: str | None = None) -> Iterator[Path]:
+    """Gives a temporary path beside `target` that becomes `target` when the block ends well, and vanishes when it does not.
+
+    Its ending is that of the target, or the given one.
+    """
     draft = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         sweep(target.parent)
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=".tmp-", suffix=target.suffix)
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=".tmp-", suffix=target.suffix if ending is None else ending)
         os.close(handle)
         draft = Path(name)
         yield draft

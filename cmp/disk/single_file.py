@@ -71,6 +71,7 @@ def plan_single_file(pipeline: Path, dtype: str | None = None) -> SinglePlan:
     files = {name: pipeline / name / "config.json" for name in classes} | {"scheduler": pipeline / "scheduler" / "scheduler_config.json"}
     configs = {name: _read_json(file) for name, file in files.items() if file.is_file()}
     family = family_of(str(index.get("_class_name")), classes, configs)
+    _require_different_widths(configs)
     components = {name: read_component(pipeline, name) for name in classes}
     made: dict[str, tuple[Source, ...]] = {}
     left_out: list[Source] = []
@@ -82,6 +83,13 @@ def plan_single_file(pipeline: Path, dtype: str | None = None) -> SinglePlan:
     described = {target: _describe(sources, dtype) for target, sources in made.items()}
     described |= dict.fromkeys(marks_of(family, configs), ("F32", (0,)))
     return SinglePlan(family, components, made, described, tuple(left_out), unusual(family, configs))
+
+
+def _require_different_widths(configs: Mapping[str, Mapping[str, object]]) -> None:
+    """diffusers knows the second text encoder by its width alone, and would fill it from the first; published SDXL has 768 and 1280."""
+    widths = [configs[name].get("hidden_size") for name in ("text_encoder", "text_encoder_2") if name in configs]
+    if len(widths) == 2 and widths[0] == widths[1]:
+        raise Refused(f"both text encoders are {widths[0]} wide, and from_single_file would mix them up", "Use the form pipeline.")
 
 
 def _read_json(path: Path) -> dict[str, object]:

@@ -86,7 +86,7 @@ def read_header(path: Path) -> Header:
     if identity.size < 8:
         raise Unreadable(f"{path} is not a safetensors file: it has {identity.size} bytes", "Check what wrote it.")
     try:
-        with open(path, "rb", opener=_without_waiting) as file:
+        with open(path, "rb", opener=without_waiting) as file:
             length = int.from_bytes(file.read(8), "little")
             _check_length(path, length, identity.size)
             raw = file.read(length)
@@ -99,7 +99,8 @@ def read_header(path: Path) -> Header:
     return Header(path, tensors, metadata, identity)
 
 
-def _without_waiting(path: str, flags: int) -> int:
+def without_waiting(path: str, flags: int) -> int:
+    """An opener for regular files that never blocks."""
     # between the look at it and the opening the name may have come to mean a FIFO
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
@@ -141,14 +142,14 @@ def read_tensors(header: Header, names: Iterable[str]) -> Iterator[tuple[str, np
             path, identity = header.files[entry.file]
             try:
                 if entry.file not in opened:
-                    opened[entry.file] = closing.enter_context(open(path, "rb", buffering=0, opener=_without_waiting))
-                    _check_same(path, identity, opened[entry.file].fileno())
+                    opened[entry.file] = closing.enter_context(open(path, "rb", buffering=0, opener=without_waiting))
+                    check_same(path, identity, opened[entry.file].fileno())
                 array = _read_tensor(path, opened[entry.file], entry)
             except OSError as fault:
                 raise Unreadable(f"cannot read {path}: {fault.strerror}", "It may have been removed; look again.") from fault
             yield name, array
         for index, file in opened.items():
-            _check_same(*header.files[index], file.fileno())
+            check_same(*header.files[index], file.fileno())
 
 
 def read_tensor(header: Header, name: str) -> np.ndarray:
@@ -171,7 +172,8 @@ def _read_tensor(path: Path, file: FileIO, entry: Entry) -> np.ndarray:
     return array
 
 
-def _check_same(path: Path, identity: Identity, descriptor: int) -> None:
+def check_same(path: Path, identity: Identity, descriptor: int) -> None:
+    """Raises Unreadable if an opened file is not what was looked at."""
     now = os.fstat(descriptor)
     if Identity(now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns) != identity:
         raise Unreadable(f"{path} has changed since it was looked at", "Try again when nothing writes to it.")

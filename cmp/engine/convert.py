@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,14 +24,18 @@ from cmp.disk.checkpoint import Opened
 from cmp.disk.converted import METADATA, RECORD
 from cmp.disk.lora_file import conversion_record
 from cmp.disk.merging import MergedComponent, merge
+from cmp.disk.numbers import WIDTHS
 from cmp.disk.planning import make_way
+from cmp.disk.raw import RawReader
 from cmp.disk.ready import require_fit, trained_tensors
 from cmp.disk.replacing import cannot_write, sweep
+from cmp.disk.single_file import plan_single_file
 from cmp.disk.writing import write_tensors
 from cmp.engine.single import convert_to_single_file
 from cmp.engine.words import write_words
 from cmp.errors import Refused
 
+_BATCH = 250_000_000  # bytes
 WITH_WORDS = ("text_encoder", "tokenizer")
 
 
@@ -111,23 +116,54 @@ def _write_component(name: str, merged: MergedComponent, folder: Path) -> str:
     """Writes one component's weights and reads them back; gives the proof in words."""
     stem = "diffusion_pytorch_model" if name in ("unet", "transformer", "controlnet", "vae") else "model"
     target = folder / f"{stem}.safetensors"
-    write_tensors(target, merged.described, merged.read, {"format": "pt"})
-    return _read_back(target, merged)
+    with RawReader(merged.opened.header) as own, RawReader(merged.base.header) as base:
+
+        def blocks(tensor: str) -> Iterator[memoryview] | None:
+            found = merged.unchanged(tensor)
+            return (own if found[0] is own.header else base).blocks(found[1]) if found else None
+
+        write_tensors(target, merged.described, merged.read, {"format": "pt"}, blocks=blocks)
+        return _read_back(target, merged, blocks)
 
 
-def _read_back(target: Path, merged: MergedComponent) -> str:
-    """Reads the file with the safetensors library and compares every tensor with a second computation."""
+def _read_back(target: Path, merged: MergedComponent, blocks: Callable[[str], Iterator[memoryview] | None]) -> str:
+    """Reads the file with the safetensors library and compares every tensor with its source, or with a second computation."""
     with safe_open(target, framework="pt") as file:
         if set(file.keys()) != set(merged.described):
             raise Refused(f"{target} does not hold what was written", "The disk may be failing; convert again.")
-        for name in merged.described:
-            written = file.get_tensor(name).contiguous().reshape(-1).view(torch.uint8).numpy()
-            if not np.array_equal(written, np.ascontiguousarray(merged.read(name)).reshape(-1).view(np.uint8)):
-                raise Refused(f"{target} came back with another {name}", "The disk may be failing; convert again.")
+    for names in _batches(merged):
+        with safe_open(target, framework="pt") as file:  # anew, since what was read of a mapped file counts as memory until it is closed
+            for name in names:
+                raw = blocks(name)
+                meant = raw if raw is not None else [np.ascontiguousarray(merged.read(name)).reshape(-1).view(np.uint8).data]
+                if not _same(file.get_tensor(name).reshape(-1).view(torch.uint8).numpy(), meant):
+                    raise Refused(f"{target} came back with another {name}", "The disk may be failing; convert again.")
     changed, own = len(merged.adapted), len(merged.own)
-    meant = [f"{own} are the checkpoint's"] if own else []
-    meant += [f"{changed} have its adapter merged in, computed a second time"] if changed else []
-    return f"read back: all {len(merged.described)} tensors of {target.parent.name} are as meant ({', '.join(meant)})"
+    told = [f"{own} are the checkpoint's"] if own else []
+    told += [f"{changed} have its adapter merged in, computed a second time"] if changed else []
+    return f"read back: all {len(merged.described)} tensors of {target.parent.name} are as meant ({', '.join(told)})"
+
+
+def _batches(merged: MergedComponent) -> Iterator[list[str]]:
+    """The component's tensors, a few hundred MB at a time."""
+    batch: list[str] = []
+    size = 0
+    for name, (dtype, shape) in merged.described.items():
+        batch.append(name)
+        size += math.prod(shape) * WIDTHS[dtype]
+        if size > _BATCH:
+            yield batch
+            batch, size = [], 0
+    yield batch
+
+
+def _same(written: np.ndarray, meant: Iterable[memoryview]) -> bool:
+    done = 0
+    for block in meant:
+        if not np.array_equal(written[done : done + len(block)], np.frombuffer(block, np.uint8)):
+            return False
+        done += len(block)
+    return done == len(written)
 
 
 def _write_record(plan: ConversionPlan, opened: Opened, checks: list[str], file: Path) -> None:
@@ -146,9 +182,10 @@ def convert_to_single(plan: ConversionPlan, opened: Opened, proofs: tuple[str, .
             yield Progress(3, 4, "writing the one file and reading it back")
             record = conversion_record(plan, opened) | {"checks": list(merged.checks)}
             metadata = {"format": "pt", RECORD: json.dumps(record)}
+            notes = plan_single_file(between.target).unusual
             proof = convert_to_single_file(between.target, plan.target, metadata, plan.writing.dtype)
     except OSError as fault:
         raise cannot_write(plan.target, fault) from fault
     size = plan.target.stat().st_size
-    checks = (*merged.checks, proof)
+    checks = (*merged.checks, proof, *(f"but {note}" for note in notes))
     return replace(merged, form="single", output=plan.target, bytes=size, seconds=time.monotonic() - started, checks=checks)

@@ -12,10 +12,8 @@ from typing import Any
 
 import diffusers
 import torch
-import transformers
-from diffusers.loaders.single_file_utils import SingleFileComponentError, create_diffusers_clip_model_from_ldm
+from diffusers.loaders.single_file_utils import SingleFileComponentError
 from safetensors import safe_open
-from safetensors.torch import load_file
 
 from cmp.disk.single_file import plan_single_file, write_single_file
 from cmp.disk.tensors import Header, read_header
@@ -47,7 +45,7 @@ def verify_single_file(target: Path, pipeline: Path) -> str:
     if wrong := sorted(set(plan.described) ^ set(header.tensors)):
         raise Refused(f"{wrong[0]} is {'missing in' if wrong[0] in plan.described else 'too much in'} {target}", "Convert again.")
     with tempfile.TemporaryDirectory() as folder:
-        loaded, alone = _load(target, copy_settings(pipeline, Path(folder), plan.components), dtype)
+        loaded = _load(target, copy_settings(pipeline, Path(folder), plan.components), dtype)
     compared = 0
     for name, component in plan.components.items():
         state = {_plain(inner): values for inner, values in getattr(loaded, name).state_dict().items()}
@@ -59,8 +57,7 @@ def verify_single_file(target: Path, pipeline: Path) -> str:
                 f"{name}.{min(state)} came out of {target} and is not in the pipeline", "This is a fault of ours; please report it."
             )
     _check_positions(target)
-    apart = "; text_encoder_2 was read apart, for diffusers tells two text encoders of one file apart by their widths" if alone else ""
-    return f"read back with from_single_file: all {compared} tensors equal the pipeline's{apart}"
+    return f"read back with from_single_file: all {compared} tensors equal the pipeline's"
 
 
 def copy_settings(pipeline: Path, folder: Path, components: Iterable[str]) -> Path:
@@ -80,23 +77,10 @@ def copy_settings(pipeline: Path, folder: Path, components: Iterable[str]) -> Pa
     return folder
 
 
-def _load(target: Path, settings: Path, dtype: torch.dtype) -> tuple[Any, bool]:
-    """The pipeline in the file, and whether its second text encoder had to be read apart.
-
-    diffusers takes the first text encoder whose width fits, so where both are equally wide the second would get the first one's weights.
-    """
-    index = json.loads((settings / "model_index.json").read_bytes())
-    kind = getattr(diffusers, index["_class_name"])
-    widths = [json.loads(file.read_bytes()).get("hidden_size") for file in sorted(settings.glob("text_encoder*/config.json"))]
-    given = {}
-    alone = len(widths) == 2 and widths[0] == widths[1]
+def _load(target: Path, settings: Path, dtype: torch.dtype) -> Any:
+    kind = getattr(diffusers, json.loads((settings / "model_index.json").read_bytes())["_class_name"])
     try:
-        if alone:
-            tensors = {name: v for name, v in load_file(target).items() if not name.startswith("conditioner.embedders.0.")}
-            given["text_encoder_2"] = create_diffusers_clip_model_from_ldm(
-                transformers.CLIPTextModelWithProjection, tensors, "text_encoder_2", str(settings), dtype, local_files_only=True
-            )
-        return kind.from_single_file(str(target), config=str(settings), local_files_only=True, dtype=dtype, **given), alone
+        return kind.from_single_file(str(target), config=str(settings), local_files_only=True, dtype=dtype)
     except (SingleFileComponentError, OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, NotImplementedError) as fault:
         raise Refused(f"diffusers cannot read {target}: {fault}", "Use the form pipeline.") from fault
 

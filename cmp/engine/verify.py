@@ -69,7 +69,11 @@ def _read(kind: Any, path: Path, unet: Any) -> tuple[dict[str, torch.Tensor], An
 def _attach(kind: Any, name: str, model: torch.nn.Module, state: Any, alphas: Any, metadata: Any) -> None:
     asked = {"state_dict": state, "network_alphas": alphas, "adapter_name": ADAPTER, "metadata": metadata, "low_cpu_mem_usage": True}
     if name in _ATTACH:
-        getattr(kind, _ATTACH[name])(**asked, **{name: model})
+        attach = getattr(kind, _ATTACH[name])
+        known = inspect.signature(attach).parameters
+        if alphas and "network_alphas" not in known:
+            raise Refused("diffusers reads an alpha that it does not hand on", "This is a fault of ours; please report it.")
+        attach(**{key: value for key, value in asked.items() if key in known}, **{name: model})
     else:
         kind.load_lora_into_text_encoder(**asked, text_encoder=model, prefix=name)
 

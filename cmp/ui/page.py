@@ -13,8 +13,14 @@ CSS = """
 .gradio-container { max-width: 1680px !important; overflow: clip !important; }
 footer { display: none !important; }
 .html-container:has(.cmp-mount) { padding: 0 !important; }
+/* choices that are sentences stand below each other */
+.cmp-lines .wrap { flex-direction: column !important; gap: 4px !important; }
+.cmp-lines .wrap label { width: 100%; white-space: normal; box-shadow: none; padding: 4px 8px; }
 #problems textarea { color: #b42318; }
-.dark #problems textarea { color: #f97066; }
+.dark /* choices that are sentences stand below each other */
+.cmp-lines .wrap { flex-direction: column !important; gap: 4px !important; }
+.cmp-lines .wrap label { width: 100%; white-space: normal; box-shadow: none; padding: 4px 8px; }
+#problems textarea { color: #f97066; }
 /* the grid stays in view beside the long form; sticking needs ancestors that do not scroll, hence the clip above */
 #grid-column { position: sticky; top: 8px; align-self: flex-start; }
 """

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from cmp.core.curves import LossCurve, smooth, thin
+from cmp.core.describing import kind_text
 from cmp.core.grids import Cell, GridSpec, Tile
 from cmp.core.present import alias_text, loss_text, size_text, steps_text
 from cmp.core.runs import Checkpoint, Library, Run, Sample, validation_prompts
@@ -76,15 +77,14 @@ def checkpoints_table(run: Run | None, name_of: Names, ticked: Sequence[str], th
                 "flaw": c.flaw,
                 "cells": [
                     {"text": name if name != c.key else c.key, "sort": c.step},
-                    c.layout,
-                    c.holds,
+                    kind_text(c.layout, c.holds, (c.file or c.path / "-").parent.name),
                     {"text": size_text(c.bytes), "sort": c.bytes},
                     forms or "–",
                     f"same weights as {alias_text(c)}" if c.aliases else "",
                 ],
             }
         )
-    columns = ["step", "layout", "holds", "size", "converted", ""]
+    columns = ["step", "what it is", "size", "converted", ""]
     note = "" if rows else ("Only logs were found here, and no checkpoint of a layout that is read." if run else "Choose a run above.")
     return {"columns": columns, "rows": rows, "ticked": list(ticked), "many": True, "note": note, "thumbs": "sample"}
 

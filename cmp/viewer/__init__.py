@@ -25,7 +25,11 @@ The table's value:
     columns        [str]
     rows           [{"key", "usable": bool, "cells": [str | {"text", "sort"}], "thumb": url|null, "flaw": str|null}]
     ticked, many   [key]; bool, False lets one row at a time be chosen
-It tells `{"ticked": [key]}` after every change.
+It tells `{"ticked": [key]}` after every change, and where many can be ticked `{"looked": key}` of a row that was clicked beside its box.
+
+The details' value:
+    title, note    str; `note` alone explains an empty list
+    facts          [{"label", "lines": [str], "tone": ""|"list"|"good"|"bad"|"ask"}]
 """
 
 from __future__ import annotations
@@ -37,10 +41,14 @@ from pathlib import Path
 from cmp.errors import NotFound
 
 # In the order in which a page must load them.
-ASSETS = ("matrix.css", "curves.css", "table.css", "dom.js", "fullview.js", "matrix.js", "marks.js", "curves.js", "table.js")
+ASSETS = (
+    "matrix.css", "curves.css", "table.css", "details.css",
+    "dom.js", "fullview.js", "matrix.js", "marks.js", "curves.js", "table.js", "details.js",
+)  # fmt: skip
 
 MATRIX_TEMPLATE = '<div class="cmp-mount"></div>'
 TABLE_TEMPLATE = '<div class="cmp-mount"></div>'
+DETAILS_TEMPLATE = '<div class="cmp-mount"></div>'
 CURVES_TEMPLATE = '<div class="cmp-mount"></div>'
 
 
@@ -111,3 +119,8 @@ def curves_on_load() -> str:
 def table_on_load() -> str:
     """`js_on_load` of a `gr.HTML` that holds a table; its `select` event tells which rows are ticked: `{"ticked": [key]}`."""
     return _mount("cmpTable", "cmpDom")
+
+
+def details_on_load() -> str:
+    """`js_on_load` of a `gr.HTML` that holds facts about one thing."""
+    return _mount("cmpDetails", "cmpDom")

@@ -16,6 +16,7 @@
     let value = { columns: [], rows: [], ticked: [], many: true };
     let ticked = new Set();
     let order = null; // {column, down}
+    let looked = null; // the row whose details are shown; only where many can be ticked, else it is the chosen one
 
     const head = el("tr");
     const body = el("tbody");
@@ -26,6 +27,12 @@
 
     const tell = () => onPick({ index: 0, value: [...ticked].join("\n"), ticked: [...ticked] });
 
+    const look = (row) => {
+      looked = row.key;
+      draw();
+      onPick({ index: 0, value: row.key, looked: row.key });
+    };
+
     const pick = (row) => {
       if (value.many) {
         if (!ticked.delete(row.key)) ticked.add(row.key);
@@ -33,6 +40,12 @@
       else ticked = new Set([row.key]);
       draw();
       tell();
+    };
+
+    // A finger misses a small box: all of its cell ticks it.
+    const tickBeside = (event, row) => {
+      event.stopPropagation();
+      if (row.usable) pick(row);
     };
 
     const pickAll = (on) => {
@@ -69,22 +82,24 @@
     const drawRows = (row, withThumbs) => {
       const on = ticked.has(row.key);
       const cells = [];
-      const choose = () => { if (row.usable || !value.many) pick(row); };
-      const state = `${on ? "is-ticked" : ""} ${row.flaw ? "has-flaw" : ""}`;
+      const choose = () => (value.many ? look(row) : pick(row));
+      const state = `${on ? "is-ticked" : ""} ${row.flaw ? "has-flaw" : ""} ${row.key === looked ? "is-looked" : ""}`;
       if (value.many) {
-        const box = el("input", { type: "checkbox", "aria-label": textOf(row.cells[0]), change: choose, click: (event) => event.stopPropagation() });
+        const box = el("input", { type: "checkbox", "aria-label": textOf(row.cells[0]), change: () => pick(row), click: (event) => event.stopPropagation() });
         box.checked = on;
         box.disabled = !row.usable;
-        cells.push(el("td", { class: "cmp-tick" }, box));
+        cells.push(el("td", { class: "cmp-tick", click: (event) => tickBeside(event, row) }, box));
       }
       if (withThumbs) cells.push(el("td", { class: "cmp-thumb" }, ...(row.thumb ? [el("img", { src: row.thumb, alt: "sample", loading: "lazy" })] : [])));
       row.cells.forEach((cell, i) => {
-        cells.push(el("td", { text: textOf(cell), class: holdsFigures(i) ? "cmp-figure" : i ? "cmp-text" : "cmp-text cmp-name" }));
+        const kind = holdsFigures(i) ? "cmp-figure" : i ? "cmp-text" : "cmp-text cmp-name";
+        const name = i ? null : el("button", { type: "button", class: "cmp-look", text: textOf(cell), "aria-pressed": String(value.many ? row.key === looked : on) });
+        cells.push(name ? el("td", { class: kind }, name) : el("td", { text: textOf(cell), class: kind }));
       });
       const main = el("tr", { class: state, "data-key": row.key, "aria-selected": String(on), click: choose }, ...cells);
       if (!row.flaw) return [main];
       const flaw = el("td", { colspan: cells.length }, el("div", { class: "cmp-flaw", text: row.flaw }));
-      return [main, el("tr", { class: on ? "is-ticked" : "", click: choose }, flaw)];
+      return [main, el("tr", { class: `${on ? "is-ticked" : ""} ${row.key === looked ? "is-looked" : ""}`, click: choose }, flaw)];
     };
 
     const draw = () => {
@@ -100,6 +115,7 @@
       value = next;
       const keys = new Set(value.rows.map((row) => row.key));
       ticked = new Set((value.ticked || []).filter((key) => keys.has(key)));
+      if (!keys.has(looked)) looked = null;
       draw();
       setText(note, value.note);
     };

@@ -18,7 +18,7 @@ def test_a_long_flaw_leaves_the_table_whole_and_is_told_in_full_by_show(tmp_path
     listed, shown = (CliRunner().invoke(app, ["--runs", str(made.outputs), *verb]).output for verb in (["list"], ["show", "r@500"]))
     (row,) = (line for line in listed.splitlines() if line.split()[:1] == ["500"])
     assert len(row) <= 120 and row.endswith("…")
-    flaw = next(line for line in shown.splitlines() if line.startswith("flaw: ")).removeprefix("flaw: ")
+    flaw = next(line for line in shown.splitlines() if line.startswith("  cannot be used"))
     assert row.rpartition("  ")[2].removesuffix("…") in flaw and len(flaw) > 60
 
 

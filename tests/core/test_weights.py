@@ -276,3 +276,11 @@ def test_every_stored_name_ends_in_exactly_one_group_and_what_is_unexplained_is_
     assert bool(weights.flaws) or not weights.unexplained
     if not weights.flaws:
         assert len(set(weights.canonical.values())) == len(weights.canonical)
+
+
+def test_a_base_that_was_quantised_for_training_is_set_aside_and_the_adapter_stays() -> None:
+    layer = f"base_model.model.{MODULE}.base_layer.weight"
+    state = {f"{layer}.absmax": (4,), f"{layer}.quant_map": (16,), f"{layer}.quant_state.bitsandbytes__nf4": (80,)}
+    weights = read_weights({**shapes_of(wrapped_tensors(500)), layer: (32, 1), **state})
+    assert weights.layout == "quantised-peft" and len(weights.adapted) == len(MODULES) and not weights.flaws
+    assert not weights.plain and not weights.dumped and set(state) <= set(weights.aside) and layer in weights.aside

@@ -73,7 +73,7 @@ def test_the_file_says_where_it_came_from_by_which_scale_and_which_proof(made: T
     assert (record["scale"]["value"], record["scale"]["alpha"], record["scale"]["rank"]) == (2.0, 16.0, 8)
     assert "hparams.yml" in record["scale"]["source"]
     assert (record["base"]["id"], record["base"]["proof"]) == ("tiny-sd", "tensors")
-    assert f"all {len(base_tensors())} frozen tensors equal" in done.checks[0] and done.checks[0] in record["checks"]
+    assert f"all {len(base_tensors())} frozen tensors of unet equal" in done.checks[0] and done.checks[0] in record["checks"]
 
 
 def test_half_precision_weights_are_written_as_the_same_values_in_single(made: Training) -> None:

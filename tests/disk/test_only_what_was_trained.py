@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors import safe_open
+from safetensors.numpy import load_file
 
 from cmp.core.conversion import FORMS
 from cmp.core.progress import run_through
@@ -319,3 +320,31 @@ def test_a_file_rewritten_in_place_under_its_old_time_is_noticed(made: Training)
     with pytest.raises(Unreadable, match="changed since"):
         list(read_tensors(opened.header, opened.weights.canonical))
     assert digest_of(open_weights(file), store) != digest and read_header(file).shapes == opened.header.shapes
+
+
+def test_a_config_beside_loose_files_does_not_speak_for_one_of_another_name(tmp_path: Path) -> None:
+    file = save(tmp_path / "loras" / "style.safetensors", {f"unet.{name}": values for name, values in adapter_tensors(3).items()})
+    write_config(file.parent, alpha=64)
+    bench = Workbench(Settings(tmp_path / "home", (tmp_path / "loras",), ()))
+    with pytest.raises(Refused, match="nothing says which alpha"):
+        bench.plan_conversion(str(file), "lora")
+
+
+def test_what_was_trained_on_a_quantised_base_becomes_a_lora_and_no_merge(tmp_path: Path) -> None:
+    made = origin_run(tmp_path, (500,))
+    file = made.checkpoint(500) / "model.safetensors"
+    layer = f"base_model.model.{MODULES[0]}.base_layer.weight"
+    save(
+        file,
+        {**load_file(file), layer: np.zeros((32, 1), "u1"), f"{layer}.absmax": np.ones(4, "f4"), f"{layer}.quant_map": np.ones(16, "f4")},
+    )
+    bench = bench_of(made)
+    done = run_through(bench.convert(bench.plan_conversion(f"{RUN}@500", "lora")))
+    assert done.read == done.applied + len(done.left_out) and "quantised" in {item.why for item in done.left_out}.pop()
+    for form in ("pipeline", "single"):
+        with pytest.raises(Refused, match="quantised base"):
+            bench.plan_conversion(f"{RUN}@500", form)
+    shutil.rmtree(made.run / "lora_weights")
+    shutil.rmtree(made.bases)
+    with pytest.raises(NotFound):  # nothing says that only the pairs were trained
+        bench_of(made).plan_conversion(f"{RUN}@500", "lora", Answers(alpha=16.0))

@@ -97,7 +97,7 @@ def _two_checkpoints_are_converted(page: Watched, server: Server) -> None:
     folder = server.home / "demo" / "training" / "outputs" / FULL / "converted" / "lora"
     assert {file.name for file in folder.iterdir()} == {f"{FULL}-{step}.safetensors" for step in (500, 1500)}
     # asked anew each time: the table is made anew when it changes
-    cell = f"document.querySelectorAll('#checkpoints-table tr[data-key=\"{FULL}@500\"] td')[6].innerText"
+    cell = f"document.querySelectorAll('#checkpoints-table tr[data-key=\"{FULL}@500\"] td')[5].innerText"
     page.page.wait_for_function(f"{cell} === 'lora'")
     page.picture("converted")
 

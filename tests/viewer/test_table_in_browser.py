@@ -9,7 +9,7 @@ import pytest
 NAME = "Lora Casual Shoes 3000steps Full"
 LONG = "model.safetensors is incomplete: 1,500,000,000 of 3,200,000,000 bytes are there"
 BROKEN = r"""() => [...document.querySelectorAll("#table tr[data-key] td")].flatMap((cell) => {
-  const node = cell.firstChild;
+  const node = (cell.querySelector("button") ?? cell).firstChild;
   const words = [...(node?.textContent ?? "").matchAll(/[^\s/-]+/g)];
   return words.filter((found) => {
     const range = document.createRange();
@@ -29,9 +29,9 @@ def cells(name: str) -> tuple[object, ...]:
     return (name, "accelerate", "cmp-demo/tiny-shapes", *figures, "idle", "lora_casual_shoes_3000steps_full")
 
 
-def show(page: Any, *rows: dict[str, object]) -> None:
+def show(page: Any, *rows: dict[str, object], many: bool = False) -> None:
     columns = ["run", "trainer", "base model", "steps", "checkpoints", "size", "last loss", "state", "id"]
-    value = {"columns": columns, "rows": rows, "ticked": [], "many": False, "note": ""}
+    value = {"columns": columns, "rows": rows, "ticked": [], "many": many, "note": ""}
     page.evaluate(
         """value => { const root = document.createElement("div"); root.id = "table"; document.body.replaceChildren(root);
             cmpTable(root, { onPick: (what) => picked.push(what) }).update(value); }""",
@@ -70,3 +70,12 @@ def test_a_dash_among_figures_stands_where_they_stand(page: Any) -> None:
 def test_a_name_without_an_end_does_not_push_the_rest_away(page: Any) -> None:
     show(page, row("a", *cells("x" * 300)))
     assert page.evaluate("document.querySelector('#table tbody td').offsetWidth") < 400
+
+
+def test_a_row_is_looked_at_by_its_name_and_ticked_by_its_box(page: Any) -> None:
+    show(page, row("a", *cells(NAME)), row("b", *cells("Cat"), flaw=LONG), many=True)
+    page.locator('#table tr[data-key="b"] .cmp-look').click()
+    page.locator('#table tr[data-key="a"] input').click()
+    page.locator('#table tr[data-key="a"] .cmp-tick').click(position={"x": 2, "y": 2})  # beside the box, as a finger does
+    assert page.evaluate("picked.map(what => what.looked ?? what.ticked)") == ["b", ["a"], []]
+    assert page.locator('#table tr[data-key="b"].is-looked').count() == 1

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmp.core.curves import Integers
+from cmp.disk.tensors import without_waiting
 from cmp.errors import Unreadable
 
 Bytes = NDArray[np.uint8]
@@ -55,15 +56,10 @@ def opened(path: Path) -> Iterator[tuple[BinaryIO, int]]:
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise Unreadable(f"{path} is not a regular file")
-        with open(path, "rb", opener=_without_waiting) as file:
+        with open(path, "rb", opener=without_waiting) as file:
             yield file, os.fstat(file.fileno()).st_size
     except OSError as fault:
         raise Unreadable(f"{path} cannot be read: {fault}") from fault
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    # Between the check and the opening the name may have come to mean a FIFO.
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def read_blocks(file: BinaryIO, start: int, size: int) -> Iterator[Block]:

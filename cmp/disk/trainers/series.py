@@ -22,7 +22,7 @@ _OF_LIBRARIES = re.compile(
     re.ASCII | re.DOTALL,
 )
 _SHARD = re.compile(r".+-[0-9]{5}-of-[0-9]{5}", re.ASCII | re.DOTALL)
-_ADAPTER = re.compile(r"lora[_.]|\Aunet:[0-9]+:(?:up|down)|lokr_|hada_|oft_|dora_scale|glora_|\.diff(?:_b)?\Z")
+_ADAPTER = re.compile(r"lora[_.]|\Aunet:[0-9]+:(?:up|down)|lokr_|hada_|oft_|dora_scale|glora_|\.diff(?:_b)?\Z|\A(?:emb_params|clip_[lg])\Z")
 FactsReader = Callable[[Path, Mapping[str, str]], Facts | None]
 
 

@@ -1,0 +1,75 @@
+"""The details of one checkpoint on the Runs tab, and the questions that only the user can answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from cmp import viewer
+from cmp.core.describing import Fact, checkpoint_facts
+from cmp.core.scale import parse_alpha
+from cmp.disk.ready import Answers
+from cmp.errors import BadInput, CmpError, Refused
+from cmp.ui.faults import told
+from cmp.workbench import Workbench
+
+NOTE = "Choose a checkpoint above to see what it holds, at which scale, on which base, and what it can become."
+
+
+def build_details(bench: Workbench, looked: gr.Textbox, seen: gr.Textbox) -> None:
+    """Lays out the details of the checkpoint whose id is in `looked`, and connects its events."""
+    empty = details_value("", (), NOTE)
+    shown = gr.HTML(
+        empty, apply_default_css=False, html_template=viewer.DETAILS_TEMPLATE, js_on_load=viewer.details_on_load(), elem_id="details"
+    )
+    with gr.Group(visible=False) as question, gr.Row(equal_height=True):
+        alpha = gr.Textbox(label="alpha", placeholder="a number", elem_id="answer-alpha", visible=False, min_width=110)
+        base = gr.Textbox(label="Base model", placeholder="a name or a folder", elem_id="answer-base", visible=False, min_width=220)
+        use = gr.Button("Use it for this run", elem_id="answer-use", min_width=150)
+
+    def look(target: str) -> Any:
+        if not target:
+            return empty, gr.update(visible=False), gr.update(), gr.update()
+        try:
+            found = bench.show(target)
+        except CmpError as fault:  # it has gone since
+            return details_value("", (), fault.told), gr.update(visible=False), gr.update(), gr.update()
+        asked = questions(found)
+        value = details_value(target, checkpoint_facts(found), "")
+        boxes = (gr.update(visible=name in asked) for name in ("alpha", "base"))
+        return value, gr.update(visible=bool(asked)), *boxes
+
+    @told
+    def answer(target: str, number: str | None, folder: str | None) -> Any:
+        given = Answers(parse_alpha(number), (folder or "").strip() or None)
+        if given == Answers():
+            raise BadInput("nothing was answered", "Type alpha, or the base model.")
+        take_answer(bench, target, given)
+        return "", "", ""
+
+    gr.on([looked.change, seen.change], look, looked, [shown, question, alpha, base], trigger_mode="always_last")
+    use.click(answer, [looked, alpha, base], [seen, alpha, base], show_progress="minimal")
+
+
+def details_value(title: str, facts: tuple[Fact, ...], note: str) -> dict[str, Any]:
+    """What the viewer is fed with."""
+    rows = [{"label": fact.label, "lines": list(fact.lines), "tone": fact.tone} for fact in facts]
+    return {"title": title, "facts": rows, "note": note}
+
+
+def questions(found: dict[str, Any]) -> list[str]:
+    """What only the user can tell about a checkpoint: its alpha where nothing says it, its base where none is at hand."""
+    return ["alpha"] * bool(found.get("question")) + ["base"] * bool(found.get("base_missing"))
+
+
+def take_answer(bench: Workbench, target: str, given: Answers) -> None:
+    """Remembers an answer once the checkpoint can be read with it; raises what stands against it."""
+    run, checkpoint = bench.find(target, only_ids=True)
+    if checkpoint is None:
+        raise BadInput(f"{target!r} is a run", "Choose one of its checkpoints.")
+    if given.base is not None:
+        bench.ready(run, checkpoint, Answers(given.alpha if given.alpha is not None else bench.answers(run).alpha, given.base))
+    elif (found := bench.show(target, given)).get("scale") is None:
+        raise Refused(f"alpha {given.alpha:g} does not help here", next(iter(found["forms"].values()), ""))
+    bench.answer(run, given)
