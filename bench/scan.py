@@ -72,14 +72,14 @@ def grow_and_look(served: Lookout, tree: Path) -> None:
 
 
 def make_tree(tree: Path) -> int:
-    """Every second run as diffusers' scripts leave it, the others as kohya's; a tenth with logs. Bodies are holes; gives how many files."""
-    table, names = header_of_diffusers(), kohya_tensors()
+    """Every second run as diffusers' scripts leave it, the others as kohya's, of ranks 1 to 128; bodies are holes. The number of files."""
     for number in range(RUNS):
-        run = tree / f"run_{number:04}"
+        run, rank = tree / f"run_{number:04}", 1 + number // 2 % 128
+        table = kohya_tensors(rank) if number % 2 else header_of_diffusers(rank)
         for step in range(1, STEPS + 1):
             if number % 2:
                 metadata = {"ss_output_name": run.name, "ss_network_module": "networks.lora", "ss_steps": str(step), "ss_network_dim": "4"}
-                write_file(run / f"{run.name}-{step:06}.safetensors", {"__metadata__": metadata | {"ss_run": run.name}, **names})
+                write_file(run / f"{run.name}-{step:06}.safetensors", {"__metadata__": metadata | {"ss_run": run.name}, **table})
             else:
                 lora_folder(run / f"checkpoint-{step * 100}", table)
         if number % 10 == 0:

@@ -148,7 +148,7 @@ def find_model(bench: Workbench, name: str) -> tuple[Run, Checkpoint | None]:
         for checkpoint in run.checkpoints:
             aliases = {alias.rpartition("@")[2] for alias in checkpoint.aliases}
             if name in (checkpoint.id, origin_name(checkpoint), *checkpoint.aliases, *(f"{run.id}/{alias}" for alias in aliases)):
-                return run, checkpoint
+                return bench.find(checkpoint.id, only_ids=True)  # of which the headers may not have been read yet
     raise NotFound(f"there is no model {name!r}", "GET /api/models lists them.")
 
 

@@ -56,7 +56,8 @@ class Checkpoint:
     @property
     def sort_key(self) -> tuple[bool, int, bool, int, str]:
         """Ascending by step, then by epoch; what has neither comes last, counted saves by their number."""
-        counted = re.sub(r"[0-9]+", lambda digits: digits[0].zfill(18), self.key)
+        plain = self.key.isascii() and self.key.isdigit()
+        counted = self.key.zfill(18) if plain else re.sub(r"[0-9]+", lambda digits: digits[0].zfill(18), self.key)
         return (self.step is None, self.step or 0, self.epoch is None, self.epoch or 0, counted)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from cmp.core.runs import Stage
 
@@ -52,6 +53,7 @@ _PATTERNS = tuple(
 _NAMELESS = frozenset(("at", "epoch", "last", "final", "model", "lora", "checkpoint", "weights", "latest"))
 
 
+@lru_cache(maxsize=4096)  # several readers ask for the same names
 def read_file_name(stem: str) -> FileName:
     """What a weights file's name without its ending says; a name without a stage is the last of the series of that name."""
     for pattern, numbers, trainer in _PATTERNS:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cmp.core.conversion import Base
 from cmp.core.runs import Run
+from cmp.disk.checkpoint import Opened
 from cmp.disk.shards import open_header
 from cmp.disk.tensors import Header
 from cmp.errors import NotFound, Refused, Unreadable
 
+CONTROL = "controlnet"  # the one component that stands beside a base model and is no part of it
 _COMPONENT_FILES = ("diffusion_pytorch_model.safetensors", "model.safetensors")
 
 
@@ -114,6 +116,22 @@ def read_component(base: Path, component: str) -> Component:
     if there:
         return Component(folder, open_header(folder / there[0], links=True))
     raise NotFound(f"the base model {base} has no {component} weights", "Give a complete diffusers pipeline folder as --base.")
+
+
+def component_of(opened: Opened, name: str, base: Path) -> Component:
+    """The component that a checkpoint changes: the base's, or of a ControlNet, which a base has not, the checkpoint's own."""
+    if not is_added(name, base):
+        return read_component(base, name)
+    tensors = {inner: opened.header.tensors[stored] for stored, inner in opened.weights.plain_of(name).items()}
+    if not tensors:
+        raise Refused("it adapts a ControlNet, and the base model has none", "Give a pipeline with that ControlNet as --base.")
+    first = opened.header.files[next(iter(tensors.values())).file][0]
+    return Component(first.parent, replace(opened.header, tensors=tensors))
+
+
+def is_added(name: str, base: Path) -> bool:
+    """Whether a component comes to the base model instead of replacing a part of it."""
+    return name == CONTROL and not (base / CONTROL).is_dir()
 
 
 def _how(places: tuple[Path, ...]) -> str:

@@ -11,17 +11,16 @@ from pathlib import Path
 
 from cmp.core.names import guess_component, split_component, unwrap
 from cmp.core.runs import Checkpoint, Stage
-from cmp.core.stages import UNREAD
 from cmp.core.weights import Weights, read_weights
-from cmp.disk.folders import Folder, in_haste, is_file, list_folder, size_below, stat_of
+from cmp.disk.folders import Folder, is_file, list_folder, size_and_time, size_below
 from cmp.disk.shards import open_header
-from cmp.disk.tensors import NOBODY, Header, join_headers
+from cmp.disk.tensors import Header, join_headers
 from cmp.errors import CmpError, Unreadable
 
 TRAINED_PARTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3", "controlnet")
-_PARTS_OF_PIPELINE = (*TRAINED_PARTS, "vae")
+PARTS_OF_PIPELINE = (*TRAINED_PARTS, "vae")
 _SMALL = ("pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin")
-_ADAPTER = ("adapter_model.safetensors", "adapter_model.bin")
+ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 _COMPONENT = (
     "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.safetensors.index.json", "diffusion_pytorch_model.bin",
     "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",
@@ -48,10 +47,8 @@ class Opened:
 def open_weights(*files: Path) -> Opened:
     """Header and reading of the files that make up a checkpoint; raises Unreadable or Refused. What has not changed is read once.
 
-    Several files hold several models; each one's tensors get their component's name in front. In haste nothing is read.
+    Several files hold several models; each one's tensors get their component's name in front.
     """
-    if in_haste():
-        return Opened(Header(files[0], {}, {}, NOBODY), Weights(UNREAD))
     return _opened(tuple((file, open_header(file).subject) for file in files))
 
 
@@ -74,7 +71,7 @@ def _of_folder(file: Path) -> str | None:
     if not file.name.startswith(("diffusion_pytorch_model", "model.", "adapter_model")):
         return None
     name = re.sub(r"_(?:ema|non_ema)\Z", "", file.parent.name)
-    return name if name in _PARTS_OF_PIPELINE else None
+    return name if name in PARTS_OF_PIPELINE else None
 
 
 def _prefixed(headers: list[tuple[Path, Header]]) -> Iterator[tuple[str, Header]]:
@@ -107,12 +104,14 @@ def read_checkpoint(
     try:
         listing = list_folder(folder)
         files = find_files(listing)
-        size = sum(stat_of(file).st_size for file in files) if beside and files else size_below(folder)
-        draft = replace(draft, bytes=size, written_at=stat_of(files[0] if files else folder).st_mtime)
+        size = sum(size_and_time(file)[0] for file in files) if beside and files else size_below(folder)
+        written_at = size_and_time(files[0] if files else folder)[1]
         if not files:
+            draft = replace(draft, bytes=size, written_at=written_at)
             refused = next((why for name, why in _REFUSED.items() if name in listing), None)
             return replace(draft, layout="sharded" if refused else "unknown", flaw=refused or _why_nothing(listing))
-        draft = replace(draft, file=files[0], more=files[1:], path=files[0] if beside else folder)
+        path = files[0] if beside else folder
+        draft = replace(draft, path=path, file=files[0], more=files[1:], bytes=size, written_at=written_at)
         weights = open_files(*files).weights
         flaws = (*weights.flaws, *_left_aside(listing, files, weights, open_files))
     except CmpError as fault:
@@ -126,8 +125,8 @@ def read_loose(run_id: str, file: Path, stage: Stage, *, open_files: Callable[..
     """The checkpoint that is one weights file, as kohya and others write them. Never raises for what lies on disk."""
     draft = Checkpoint(run_id, stage.key, file, "unknown", "unknown", step=stage.step, epoch=stage.epoch)
     try:
-        found = stat_of(file)
-        draft = replace(draft, bytes=found.st_size, written_at=found.st_mtime, file=file)
+        size, written_at = size_and_time(file)
+        draft = replace(draft, bytes=size, written_at=written_at, file=file)
         weights = open_files(file).weights
     except CmpError as fault:
         return replace(draft, flaw=fault.message)
@@ -148,14 +147,14 @@ def find_files(listing: Folder) -> tuple[Path, ...]:
     the same adapter. In a whole pipeline an adapter is what was trained, and the full parts around it are the base's.
     """
     closed = _closed(listing)
-    inner = [list_folder(listing.path / name) for name in _PARTS_OF_PIPELINE if name in listing.folders and name not in closed]
-    small = _first(listing, (*_SMALL, *_ADAPTER))
+    inner = [list_folder(listing.path / name) for name in PARTS_OF_PIPELINE if name in listing.folders and name not in closed]
+    small = _first(listing, (*_SMALL, *ADAPTER_FILES))
     if "model_index.json" in listing.files:
-        adapters = [file for folder in inner if (file := _first(folder, _ADAPTER))]
+        adapters = [file for folder in inner if (file := _first(folder, ADAPTER_FILES))]
         components = [file for folder in inner if (file := _first(folder, _COMPONENT))]
         return tuple(([small] if small else []) + adapters or components)
     own = [small] if small else _dumped(listing)
-    parts = [f for folder in inner if folder.path.name != "vae" and (f := _first(folder, (*_ADAPTER, *_COMPONENT)))]
+    parts = [f for folder in inner if folder.path.name != "vae" and (f := _first(folder, (*ADAPTER_FILES, *_COMPONENT)))]
     other = _first(listing, _OTHERS)
     return tuple([*own, *parts] or ([other] if other else []))
 
@@ -191,7 +190,7 @@ def _left_aside(listing: Folder, files: tuple[Path, ...], weights: Weights, open
     """What Accelerate dumped beside a small adapter file that does not hold it. Nothing where no such file was preferred."""
     for name in _closed(listing):
         yield f"its folder {name} cannot be read: Permission denied"
-    if files[0].name not in (*_SMALL, *_ADAPTER) or "model_index.json" in listing.files:
+    if files[0].name not in (*_SMALL, *ADAPTER_FILES) or "model_index.json" in listing.files:
         return
     for file in _dumped(listing):
         missing = set(open_files(file).weights.components) - set(weights.components)
@@ -200,7 +199,7 @@ def _left_aside(listing: Folder, files: tuple[Path, ...], weights: Weights, open
 
 
 def _closed(listing: Folder) -> list[str]:
-    return [name for name in _PARTS_OF_PIPELINE if name in listing.folders and not os.access(listing.path / name, os.R_OK | os.X_OK)]
+    return [name for name in PARTS_OF_PIPELINE if name in listing.folders and not os.access(listing.path / name, os.R_OK | os.X_OK)]
 
 
 def _why_nothing(listing: Folder) -> str:

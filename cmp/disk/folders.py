@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
 from cmp.errors import CmpError, NotFound, Unreadable
 
+Marks = tuple[int, int, int, int]  # size, time of the last writing and of the last change of any kind (ns), inode
 _YOUNG = 2_000_000_000  # ns: some systems keep a folder's times in steps of two seconds
 
 
@@ -42,28 +43,20 @@ def list_folder(path: Path) -> Folder:
 
 def size_below(path: Path) -> int:
     """Bytes of all regular files below a folder, links not followed; what cannot be read counts nothing."""
-    return (_LOOK.get() or Look()).size_below(os.fspath(path))
+    return (_LOOK.get() or Look()).size_below(path)
 
 
-def stat_of(path: Path) -> os.stat_result:
-    """What the system says of a file or folder, within `looking` what it said; raises OSError."""
+def size_and_time(path: Path) -> tuple[int, float]:
+    """Bytes of a file or folder and when it was written, within `looking` as it was seen; raises OSError."""
     look = _LOOK.get()
-    return (look and look.known(path)) or os.stat(path)
+    size, written_ns, *_ = (look and look.known(path)) or _marks(os.stat(path))
+    return size, written_ns / 1e9
 
 
 def is_file(path: Path) -> bool:
     """Whether a regular file lies there; False also where nobody may look."""
     look = _LOOK.get()
     return look.has_file(path) if look else os.path.isfile(path) and not os.path.islink(path)
-
-
-def in_haste() -> bool:
-    """Whether names and sizes must do for now. Whoever asks leaves something out, which is read later."""
-    look = _LOOK.get()
-    if look is None or not look.hasty:
-        return False
-    look.left_out += 1
-    return True
 
 
 @dataclass(slots=True, eq=False)
@@ -73,8 +66,8 @@ class _Seen:
     """
 
     folder: Folder
-    found: os.stat_result | None
-    files: dict[str, os.stat_result]
+    marks: Marks | None
+    files: dict[str, Marks]
     settled: bool
     changed: int
     fault: CmpError | None = None
@@ -96,29 +89,28 @@ class Look:
         self._seen: dict[str, _Seen] = {}
         self.turn = 1
         self.last_change = 1  # the turn in which anything changed last
-        self.hasty = False
-        self.left_out = 0
 
     def folder(self, path: Path) -> Folder:
-        return self._at(os.fspath(path)).told()
+        return self._at(path).told()
 
-    def known(self, path: Path) -> os.stat_result | None:
+    def known(self, path: Path) -> Marks | None:
         """What was seen of a file or folder, None if it was not."""
-        text = os.fspath(path)
+        text = str(path)
         if own := self._seen.get(text):
-            return own.found
-        above = self._seen.get(os.path.dirname(text))
+            return own.marks
+        above = self._seen.get(text[: text.rfind(os.sep)] or os.sep)
         return above.files.get(text) if above else None
 
     def has_file(self, path: Path) -> bool:
-        text = os.fspath(path)
-        return text in self._at(os.path.dirname(text)).files
+        return str(path) in self._at(path.parent).files
 
-    def size_below(self, path: str) -> int:
+    def size_below(self, path: Path) -> int:
         seen = self._at(path)
         if seen.size is None:
-            own = sum(found.st_size for found in seen.files.values())
-            seen.size = own + sum(self.size_below(os.path.join(path, name)) for name in seen.folder.folders)
+            seen.size = sum(marks[0] for marks in seen.files.values())
+            for name in seen.folder.folders:
+                inner = self._seen.get(f"{path}{os.sep}{name}")
+                seen.size += self.size_below(path / name) if inner is None or inner.size is None else inner.size
         return seen.size
 
     def changed(self, path: Path) -> int:
@@ -132,7 +124,7 @@ class Look:
         changed = [path for path, seen in self._seen.items() if not _is_same(path, seen)]
         for path in changed:
             before, now = self._seen[path], _seen(Path(path), self.turn)
-            if (now.folder, _marks(now)) == (before.folder, _marks(before)) and not now.fault:  # it was only listed again
+            if (now.folder, now.files) == (before.folder, before.files) and not now.fault:  # it was only listed again
                 now.changed, now.size = before.changed, before.size
                 self._seen[path] = now
                 continue
@@ -142,10 +134,11 @@ class Look:
                 self._seen[path] = now
             self._mark_above(path)
 
-    def _at(self, path: str) -> _Seen:
-        seen = self._seen.get(path)
+    def _at(self, path: Path) -> _Seen:
+        text = str(path)
+        seen = self._seen.get(text)
         if seen is None:
-            seen = self._seen[path] = _seen(Path(path), self.turn)
+            seen = self._seen[text] = _seen(path, self.turn)
         return seen
 
     def _mark_above(self, path: str) -> None:
@@ -160,10 +153,9 @@ _LOOK: ContextVar[Look | None] = ContextVar("look", default=None)
 
 
 @contextmanager
-def looking(look: Look, *, hasty: bool = False) -> Iterator[None]:
-    """Within it folders are as `look` saw them; `hasty`: nothing is opened either, see `in_haste`."""
+def looking(look: Look) -> Iterator[None]:
+    """Within it folders are as `look` saw them."""
     token = _LOOK.set(look)
-    look.hasty = hasty
     try:
         yield
     finally:
@@ -172,54 +164,51 @@ def looking(look: Look, *, hasty: bool = False) -> Iterator[None]:
 
 def _is_same(path: str, seen: _Seen, stat: Callable[[str], os.stat_result] = os.lstat) -> bool:
     try:
-        if not _equal(os.stat(path), seen.found) or not seen.settled:
+        if not seen.settled or _marks(os.stat(path)) != seen.marks:
             return False
-        for file, old in seen.files.items():
-            now = stat(file)
-            if now.st_ctime_ns != old.st_ctime_ns or now.st_mtime_ns != old.st_mtime_ns or now.st_size != old.st_size:
-                return False
-            if now.st_ino != old.st_ino:
+        for file, (size, written_ns, changed_ns, _) in seen.files.items():
+            now = stat(file)  # another file of the name would show in the folder's times
+            if now.st_ctime_ns != changed_ns or now.st_mtime_ns != written_ns or now.st_size != size:
                 return False
     except OSError:
-        return seen.found is None
+        return seen.marks is None
     return True
 
 
-def _equal(now: os.stat_result, old: os.stat_result | None) -> bool:
-    return old is not None and (now.st_mtime_ns, now.st_ctime_ns, now.st_ino, now.st_dev) == (
-        old.st_mtime_ns, old.st_ctime_ns, old.st_ino, old.st_dev
-    )  # fmt: skip
-
-
-def _marks(seen: _Seen) -> dict[str, tuple[int, ...]]:
-    return {file: (f.st_ino, f.st_size, f.st_mtime_ns, f.st_ctime_ns) for file, f in seen.files.items()}
+def _marks(found: os.stat_result) -> Marks:
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 
 
 def _seen(path: Path, turn: int) -> _Seen:
     """A folder as it is now, with what stands against listing it."""
-    files, folders, links = set(), set(), set()
-    stats: dict[str, os.stat_result] = {}
-    found: os.stat_result | None = None
+    names: list[str] = []
+    folders: list[str] = []
+    links: list[str] = []
+    files: dict[str, Marks] = {}
+    marks: Marks | None = None
     fault: CmpError | None = None
+    text, whole = str(path), True
     began = time.time_ns()
     try:
-        found = os.stat(path)
-        with os.scandir(path) as entries:
+        marks = _marks(os.stat(text))
+        with os.scandir(text) as entries:
             for entry in entries:
-                if entry.is_symlink():
-                    links.add(entry.name)
+                if entry.is_file(follow_symlinks=False):
+                    names.append(entry.name)
+                    try:
+                        files[entry.path] = _marks(entry.stat(follow_symlinks=False))
+                    except OSError:  # it went meanwhile
+                        whole = False
                 elif entry.is_dir(follow_symlinks=False):
-                    folders.add(entry.name)
-                elif entry.is_file(follow_symlinks=False):
-                    files.add(entry.name)
-                    with suppress(OSError):  # it went meanwhile
-                        stats[entry.path] = entry.stat(follow_symlinks=False)
+                    folders.append(entry.name)
+                elif entry.is_symlink():
+                    links.append(entry.name)
     except FileNotFoundError:
         fault = NotFound(f"the folder {path} does not exist", "Check the path; --runs takes the folder that holds the runs.")
     except NotADirectoryError:
         fault = NotFound(f"{path} is not a folder", "Give the folder that holds the runs.")
     except OSError as why:
         fault = Unreadable(f"cannot read the folder {path}: {why.strerror}", "Check its permissions.")
-    settled = found is not None and max(found.st_mtime_ns, found.st_ctime_ns) < began - _YOUNG and len(stats) == len(files)
-    folder = Folder(path, frozenset(files), frozenset(folders), frozenset(links))
-    return _Seen(folder, found, stats, settled, turn, fault)
+    settled = marks is not None and max(marks[1:3]) < began - _YOUNG and whole
+    folder = Folder(path, frozenset(names), frozenset(folders), frozenset(links))
+    return _Seen(folder, marks, files, settled, turn, fault)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cmp.core.conversion import FORMS, LORA_FORMS, Base, ConversionPlan, LeftOut, Writing
 from cmp.core.runs import Checkpoint, Run
-from cmp.disk.bases import is_pipeline, read_component
+from cmp.disk.bases import CONTROL, component_of, is_pipeline
 from cmp.disk.checkpoint import Opened, open_weights
 from cmp.disk.converted import default_target, is_ours, read_record
 from cmp.disk.numbers import FLOATS, WIDTHS
@@ -43,7 +43,7 @@ def plan_conversion(
     target = output or default_target(run, checkpoint, form, _writable_home(run, store))
     _check_place(run, target, form, output is not None)
     ready = ready_checkpoint(run, checkpoint, bases, store, given, need_base=form not in LORA_FORMS)
-    if form in LORA_FORMS and (why := unlike_lora(ready)):
+    if why := unlike_lora(ready) if form in LORA_FORMS else _unlike_one_file(ready) if form == "single" else None:
         raise Refused(f"{checkpoint.id}: {why}", "Convert it with --to pipeline.")
     if form == "single" and ready.opened.weights.embeddings:
         raise Refused(f"{checkpoint.id} is a learned word, and one file has no tokenizer to know it by", "Convert it with --to pipeline.")
@@ -54,6 +54,13 @@ def plan_conversion(
         _bytes(ready, form, writing), done, there and not done, _left_out(ready, form),
         planned_source(ready.opened, ready.base), writing, tuple(dict(ready.whole)),
     )  # fmt: skip
+
+
+def _unlike_one_file(ready: Ready) -> str | None:
+    """Why one file in the original layout cannot hold what was trained, None if it can."""
+    if ready.opened.weights.embeddings:
+        return "it is a learned word, which needs a tokenizer that knows it, and one file has no tokenizer"
+    return "a ControlNet has no place in one file of the whole model" if CONTROL in ready.opened.weights.components else None
 
 
 def _why_done(target: Path, ready: Ready, store: Store, writing: Writing) -> str | None:
@@ -97,7 +104,7 @@ def _bytes(ready: Ready, form: str, writing: Writing) -> int:
         return sum(_size(entries[name], writing.dtype or "F32") for name in weights.canonical)
     assert ready.base is not None
     replaced = weights.components or ("text_encoder",)  # a learned word is written into that
-    tensors = [e for name in replaced for e in read_component(ready.base.path, name).header.tensors.values()]
+    tensors = [e for name in replaced for e in component_of(ready.opened, name, ready.base.path).header.tensors.values()]
     if form == "pipeline":
         return sum(_size(entry, writing.dtype) for entry in tensors)
     between = sum(_size(entry, None) for entry in tensors)  # the merged components lie beside the file for a while
@@ -122,7 +129,7 @@ def _left_out(ready: Ready, form: str) -> tuple[LeftOut, ...]:
 
 def planned_source(opened: Opened, base: Base | None) -> str:
     """What the files of a checkpoint, and those of its base that it changes, are now."""
-    theirs = (read_component(base.path, name).header.subject for name in opened.weights.components) if base else ()
+    theirs = (component_of(opened, name, base.path).header.subject for name in opened.weights.components) if base else ()
     return "|".join((opened.header.subject, *theirs))
 
 

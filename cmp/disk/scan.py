@@ -7,18 +7,20 @@ folder that is really there.
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
+from itertools import repeat
 from pathlib import Path
 
 from cmp.core.runs import Checkpoint, Library, Problem, Run, Setting, run_id, with_unique_ids, with_unique_keys
 from cmp.disk.converted import converted_forms
-from cmp.disk.folders import Folder, Look, in_haste, list_folder, looking, size_below
+from cmp.disk.folders import Folder, Look, list_folder, looking, size_below
 from cmp.disk.logs.curves import read_latest
 from cmp.disk.logs.match import LogFolder, Tracker, logs_of_run, sibling_folders
-from cmp.disk.trainers import accelerate, ai_toolkit, loose, onetrainer, simpletuner, textual_inversion
+from cmp.disk.trainers import accelerate, ai_toolkit, by_name, loose, onetrainer, simpletuner, textual_inversion
 from cmp.disk.trainers.configs import without_repeats
 from cmp.disk.trainers.found import Found
 from cmp.errors import CmpError
@@ -87,7 +89,8 @@ class Scanner:
             self._last = None
         if self._last is None or self._last[:2] != (roots, self._look.last_change):
             self._shared = {top: logs for top, logs in self._shared.items() if self._look.changed(top) < self._look.turn}
-            library = self._collect(roots, headers)
+            with _without_collecting() if not (headers or self._kept) else nullcontext():
+                library = self._collect(roots, headers)
             self._last = (roots, self._look.last_change, library)
             if any(kept.fault for kept in self._kept.values()):  # what was met beside the listings does not show in them when it goes
                 self._last = None
@@ -161,12 +164,13 @@ class Scanner:
         hasty = not headers and not (kept and kept.complete)
         new = self._kept[(folder.path, root)] = _Kept(self._look.turn, beside)
         try:
-            with looking(self._look, hasty=hasty):
-                before = self._look.left_out
+            if hasty:
+                new.complete, new.found = False, by_name.recognise(run_id(folder.path, root), folder)
+                new.reading = _as_reading(folder, root, new.found)
+            else:
                 new.found = _recognise(folder, root)
                 new.around = self._around(folder, new.found)
                 new.reading = _reading(folder, root, new.found, self._shared)
-                new.complete = self._look.left_out == before
         except CmpError as fault:
             new.fault = fault.message
         except OSError as fault:  # met beside the listing: a file went, or a folder in the run may not be entered
@@ -179,6 +183,18 @@ class Scanner:
         """What a run's logs depend on outside its folder."""
         tops = tuple(sibling_folders(folder.path)) if found or _has_logs(folder) else ()
         return tuple((top, self._look.changed(top)) for top in tops), list_folder(folder.path.parent).folders if tops else None
+
+
+@contextmanager
+def _without_collecting() -> Iterator[None]:
+    """Spares the search for garbage: all that a first look makes is kept, and looking through it again and again takes a third longer."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def _unread_weights(folder: Folder) -> list[str]:
@@ -204,21 +220,23 @@ def _recognise(folder: Folder, root: Path) -> tuple[Found, ...]:
 
 
 def _reading(folder: Folder, root: Path, found: tuple[Found, ...], shared: SharedLogs | None) -> Reading:
-    """What was recognised with its logs, which are left out in haste."""
-    hasty = bool(found or _has_logs(folder)) and in_haste()
+    """What was recognised, with its logs."""
     if found:
-        logs = (() if hasty else logs_of_run(folder.path, shared, each.sessions, alone=each.series is None) for each in found)
-        runs = tuple(_run(folder, root, each, its) for each, its in zip(found, logs, strict=True))
-        return Reading(runs, frozenset().union(*(each.claimed for each in found)), any(each.whole for each in found))
-    only_logs = logs_of_run(folder.path, shared) if _has_logs(folder) and not hasty else ()
+        return _as_reading(folder, root, found, [logs_of_run(folder.path, shared, f.sessions, alone=f.series is None) for f in found])
+    only_logs = logs_of_run(folder.path, shared) if _has_logs(folder) else ()
     return Reading((_run(folder, root, Found("unknown", (), whole=False), only_logs),)) if only_logs else Reading()
+
+
+def _as_reading(folder: Folder, root: Path, found: tuple[Found, ...], logs: Iterable[tuple[LogFolder, ...]] = repeat(())) -> Reading:
+    runs = tuple(_run(folder, root, each, its) for each, its in zip(found, logs, strict=False))
+    return Reading(runs, frozenset().union(*(each.claimed for each in found)), any(each.whole for each in found))
 
 
 def _run(folder: Folder, root: Path, found: Found, logs: tuple[LogFolder, ...]) -> Run:
     settings = without_repeats(_settings(logs), found.settings)
     starts = tuple({k: Setting(v, str(file)) for k, v in values.items()} for log in logs for file, values in log.starts)
     images = {sample.step: sample.path for sample in reversed(found.samples)}
-    files = (*(file for log in logs for file in log.event_files), *found.logs) if not in_haste() else ()
+    files = (*(file for log in logs for file in log.event_files), *found.logs)
     latest = read_latest(files)
     run = Run(
         id=_id(folder, root, found.series),
@@ -251,7 +269,7 @@ def _finished(run: Run, checkpoint: Checkpoint, images: dict[int, Path], made: b
     image = images.get(checkpoint.step) if checkpoint.step is not None else None
     if image or checkpoint.run_id != run.id:
         checkpoint = replace(checkpoint, run_id=run.id, image=image)
-    return replace(checkpoint, converted=converted_forms(run, checkpoint)) if made and not in_haste() else checkpoint
+    return replace(checkpoint, converted=converted_forms(run, checkpoint)) if made else checkpoint
 
 
 def _has_logs(folder: Folder) -> bool:

@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from safetensors import safe_open
 
 from cmp.core.conversion import Conversion, ConversionPlan
 from cmp.core.progress import Progress
-from cmp.disk.bases import read_component
+from cmp.disk.bases import CONTROL, component_of, is_added
 from cmp.disk.checkpoint import Opened
 from cmp.disk.converted import METADATA, RECORD
 from cmp.disk.lora_file import conversion_record
@@ -31,6 +31,7 @@ from cmp.disk.ready import require_fit, trained_tensors
 from cmp.disk.replacing import cannot_write, sweep
 from cmp.disk.single_file import plan_single_file
 from cmp.disk.writing import writing_tensors
+from cmp.engine.control import add_control
 from cmp.engine.single import convert_to_single_file
 from cmp.engine.words import write_words
 from cmp.errors import Refused
@@ -49,7 +50,7 @@ def convert_to_pipeline(plan: ConversionPlan, opened: Opened, proofs: tuple[str,
     checks = list(proofs)
     yield Progress(0, 4, "reading what was trained")
     require_fit(opened, plan.base)  # again: the files may have changed since the plan was made
-    merged = {n: merge(opened, n, read_component(plan.base.path, n), plan.scale, plan.writing) for n in opened.weights.components}
+    merged = {n: merge(opened, n, component_of(opened, n, plan.base.path), plan.scale, plan.writing) for n in opened.weights.components}
     draft = None
     try:
         plan.target.parent.mkdir(parents=True, exist_ok=True)
@@ -60,10 +61,7 @@ def convert_to_pipeline(plan: ConversionPlan, opened: Opened, proofs: tuple[str,
         _link_base(plan.base.path, draft, {*merged, *(WITH_WORDS if opened.weights.embeddings else ())})
         for name, component in merged.items():
             checks.append((yield from _write_component(name, component, draft / name)))
-        if opened.weights.embeddings:
-            checks.append(write_words(opened, plan.base.path, draft))
-        elif not any(component.changes() for component in merged.values()):
-            checks.append("identical to the base model: nothing that was trained changes a tensor")
+        checks += _complete(plan, opened, merged, draft)
         yield Progress(3, 4, "writing the record")
         _write_record(plan, opened, checks, draft / METADATA)
         _take_name(draft, plan)
@@ -77,6 +75,18 @@ def convert_to_pipeline(plan: ConversionPlan, opened: Opened, proofs: tuple[str,
         plan.checkpoint.id, plan.form, plan.target, plan.bytes, time.monotonic() - started,
         len(opened.header.tensors), len(trained_tensors(opened, plan.whole)), plan.left_out, plan.scale, tuple(checks),
     )  # fmt: skip
+
+
+def _complete(plan: ConversionPlan, opened: Opened, merged: Mapping[str, MergedComponent], draft: Path) -> list[str]:
+    """Writes what is no weights of a component of the base; what there is to say of it, and of weights that change nothing."""
+    assert plan.base is not None
+    if opened.weights.embeddings:
+        return [write_words(opened, plan.base.path, draft)]
+    if CONTROL in merged and is_added(CONTROL, plan.base.path):
+        return [add_control(merged[CONTROL].base.folder, plan.base.path, draft, plan.writing.strength)]
+    if not any(component.changes() for component in merged.values()):
+        return ["identical to the base model: nothing that was trained changes a tensor"]
+    return []
 
 
 def _take_name(draft: Path, plan: ConversionPlan) -> None:

@@ -15,7 +15,7 @@ from cmp import __version__
 from cmp.core.conversion import Writing
 from cmp.core.grids import Cell, Fault, Tile
 from cmp.core.infotext import to_infotext
-from cmp.disk.bases import read_component
+from cmp.disk.bases import CONTROL, read_component
 from cmp.disk.lora_file import read_folded
 from cmp.disk.merging import merge
 from cmp.disk.numbers import FLOATS, as_float32
@@ -88,6 +88,8 @@ def draw_cells(
 
 def _draw_cell(cell: Cell, ready: Ready, studio: Studio, store: Store, gpu: AbstractContextManager[object]) -> Tile:
     assert ready.base is not None
+    if cell.checkpoint and CONTROL in ready.opened.weights.components:
+        raise Refused("a ControlNet draws after a control image, and none can be given here", "Convert it with --to pipeline.")
     digest = ready.digest(store) if cell.checkpoint else None
     base = digest_base(ready.base.path, store)
     rounded = rounding(ready) if cell.checkpoint else ()

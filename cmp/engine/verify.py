@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Iterable, Mapping
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +45,8 @@ def verify_lora_file(path: Path, expected: Mapping[str, np.ndarray], base: Path 
     why = "no base is at hand" if base is None else _without_settings(base, components)
     models = {} if base is None or why else _empty_models(base, components)
     try:
-        state, alphas, metadata = _read(kind, path, models.get("unet"))
+        with _readable(path) as copy:
+            state, alphas, metadata = _read(kind, copy, models.get("unet"))
         if base is None or why:
             _compare(path, state, alphas, metadata, named)
             return f"read by diffusers: all {len(named)} tensors are there; not attached to a model, since {why}"
@@ -52,6 +56,17 @@ def verify_lora_file(path: Path, expected: Mapping[str, np.ndarray], base: Path 
         raise Refused(f"diffusers cannot attach {path.name}: {fault}", "It was made for another model architecture.") from fault
     prove_worn(models, named, 1.0)
     return f"read by diffusers and attached to {base.name}'s architecture: all {len(named)} tensors are in the model, at the right scale"
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[Path]:
+    """The file under a name that the libraries can spell: bytes that are not UTF-8 they cannot. It is a few MB at most."""
+    try:
+        str(path).encode()
+        yield path
+    except UnicodeEncodeError:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(shutil.copyfile(path, Path(folder) / "adapter.safetensors"))
 
 
 def _read(kind: Any, path: Path, unet: Any) -> tuple[dict[str, torch.Tensor], Any, Any]:

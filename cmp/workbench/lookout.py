@@ -9,12 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from cmp.core.runs import Library, Run
+from cmp.core.stages import UNREAD
 from cmp.disk.alias import merge_known, merge_same_weights
 from cmp.disk.converted import converted_forms
 from cmp.disk.scan import Scanner
 from cmp.disk.store import Store
 
 _FRESH = 2.0  # seconds for which a finished scan answers again
+_TURN = 0.02  # seconds for which reading in the background keeps others waiting
 _MOMENT = 0.5  # seconds that whoever does not wait may have to
 
 
@@ -103,6 +105,8 @@ class Lookout:
 
     def _watched(self, run: Run) -> Run:
         """The run with the time at which its checkpoints were seen growing. What this program writes into a run does not count."""
+        if any(checkpoint.layout == UNREAD for checkpoint in run.checkpoints):  # there may be more of them when they are read
+            return run
         size = sum(checkpoint.bytes for checkpoint in run.checkpoints)
         if size > self._sizes.get(run.place, size):
             self._grew[run.place] = time.time()
@@ -132,7 +136,11 @@ class Lookout:
 
     def _read_one(self, roots: tuple[Path, ...]) -> bool:
         with self._lock:
-            if self._scanner.read_on():
+            until = time.monotonic() + _TURN
+            while more := self._scanner.read_on():
+                if time.monotonic() > until:
+                    break
+            if more:
                 return True
             if not self._undigested:
                 self.library(roots, fresh=True, wait=False)

@@ -147,6 +147,30 @@ def test_headers_alike_are_read_once_and_each_file_keeps_its_own_name_and_bytes(
             read_header(path)
 
 
+def test_a_run_whose_metadata_differ_has_one_table_and_each_file_its_own_metadata(tmp_path: Path) -> None:
+    values = {"a": np.zeros(2, "f4")}
+    one, two = (read_header(save(tmp_path / step, values, {"ss_steps": step})) for step in ("1", "2"))
+    assert one.tensors is two.tensors and (one.metadata, two.metadata) == ({"ss_steps": "1"}, {"ss_steps": "2"})
+
+
+ENTRY = '"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"__metadata__":{},}', '{"__metadata__":{},' + ENTRY + ',}', '{"__metadata__":{}' + ENTRY + "}", '{"__metadata__":{},' + ENTRY,
+        '{"__metadata__":{"x":"1"},' + ENTRY + ',"__metadata__":{}}', '{"__metadata__":{"x":"1","x":"2"},' + ENTRY + "}",
+        '{"__metadata__":null,' + ENTRY + ',"__metadata__":{"x":"1"}}', '{"__metadata__":{},' + ENTRY + "," + ENTRY + "}",
+    ],
+)  # fmt: skip
+def test_metadata_in_front_hide_no_fault_behind_them(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(len(text).to_bytes(8, "little") + text.encode() + b"\0" * 8)
+    with pytest.raises(Unreadable, match="not JSON"):
+        read_header(path)
+
+
 def test_bytes_behind_the_last_tensor_are_refused(tmp_path: Path) -> None:
     with pytest.raises(Unreadable, match="3 bytes behind"):
         read_header(raw_file(tmp_path / "x.safetensors", described(), b"\0" * 11))

@@ -135,7 +135,7 @@ def _folders_below(top: Path, depth: int) -> Iterator[Folder]:
     """`top` and the folders down to `depth` levels below it, parents first."""
     level = [top]
     count = 0
-    for _ in range(depth + 1):
+    for left in range(depth, -1, -1):
         deeper: list[Path] = []
         for path in level:
             count += 1
@@ -146,7 +146,8 @@ def _folders_below(top: Path, depth: int) -> Iterator[Folder]:
             except CmpError:
                 continue
             yield folder
-            deeper.extend(path / name for name in sorted(folder.folders))
+            if left:
+                deeper.extend(path / name for name in sorted(folder.folders))
         level = deeper
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cmp.core.runs import Checkpoint, Sample, Stage, read_stage
 from cmp.core.stages import FINAL
-from cmp.disk.checkpoint import TRAINED_PARTS, find_weights, read_checkpoint
+from cmp.disk.checkpoint import ADAPTER_FILES, PARTS_OF_PIPELINE, TRAINED_PARTS, find_weights, read_checkpoint
 from cmp.disk.folders import Folder, list_folder
 from cmp.disk.trainers.configs import recorded_settings
 from cmp.disk.trainers.found import Found, read_samples
@@ -75,18 +75,23 @@ def _steps(run_id: str, holder: Folder) -> Iterator[Checkpoint]:
     for name in sorted(holder.folders):
         if stage := read_stage(name):
             raw = read_checkpoint(run_id, holder.path / name, stage)
-            averaged = _averages(run_id, raw, stage)
-            yield replace(raw, bytes=raw.bytes - sum(c.bytes for c in averaged))
-            yield from averaged
+            inner = _inner(run_id, raw.path, stage)
+            if raw.file is None and len(inner) == 1 and inner[0].file and inner[0].file.name in ADAPTER_FILES:
+                yield replace(inner[0], key=stage.key)  # the only adapter has a name of its own
+            else:
+                yield replace(raw, bytes=raw.bytes - sum(c.bytes for c in inner)) if inner else raw
+                yield from inner
 
 
-def _averages(run_id: str, raw: Checkpoint, stage: Stage) -> list[Checkpoint]:
-    """The averaged weights in a checkpoint: diffusers' `unet_ema/`, SimpleTuner's `ema/`."""
+def _inner(run_id: str, path: Path, stage: Stage) -> list[Checkpoint]:
+    """What a checkpoint's folders hold beside it: averaged weights (diffusers' `unet_ema/`, SimpleTuner's `ema/`), and the adapters to
+    which PEFT's `save_pretrained` gives a folder each, all but the one called "default".
+    """
     try:
-        names = sorted(name for name in list_folder(raw.path).folders if name == "ema" or name.endswith("_ema"))
-        inner = [list_folder(raw.path / name) for name in names]
+        folders = [list_folder(path / name) for name in sorted(list_folder(path).folders) if name not in PARTS_OF_PIPELINE]
     except CmpError:
         return []
+    inner = [f for f in folders if f.path.name == "ema" or f.path.name.endswith("_ema") or set(ADAPTER_FILES) & set(f.files)]
     # a folder without weights that bear names holds the average's own state
     stages = (replace(stage, key=f"{stage.key}~{folder.path.name}") for folder in inner)
     return [read_checkpoint(run_id, folder.path, own) for folder, own in zip(inner, stages, strict=True) if find_weights(folder)]
@@ -94,6 +99,7 @@ def _averages(run_id: str, raw: Checkpoint, stage: Stage) -> list[Checkpoint]:
 
 def _finals(run_id: str, folder: Folder, names: list[str], has_steps: bool) -> list[Checkpoint]:
     found = [read_checkpoint(run_id, folder.path / name, FINAL) for name in names]
+    found += [inner for name in names for inner in _inner(run_id, folder.path / name, FINAL)]
     if find_weights(folder) and (has_steps or not _is_of_others(folder)):
         found.append(read_checkpoint(run_id, folder.path, FINAL, beside=True))
     # a pipeline folder that a trainer keeps for its scheduler or tokenizer alone is no checkpoint; one that cannot be listed is told

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cmp.core.runs import Checkpoint, Sample, Setting
 from cmp.disk.checkpoint import open_weights
-from cmp.disk.folders import Folder, in_haste, list_folder
+from cmp.disk.folders import Folder, list_folder
 from cmp.disk.logs.hparams import may_be_shown
 from cmp.disk.logs.records import opened
 from cmp.disk.logs.sessions import Session
@@ -77,8 +77,8 @@ def read_samples(folder: Folder, name: str, read: Callable[[Path], Sample | None
 
 
 def read_json(file: Path) -> dict[str, object]:
-    """The table in a JSON file; empty if there is none that can be read, or it lies behind a link, and in haste."""
-    if in_haste() or os.path.islink(file):
+    """The table in a JSON file; empty if there is none that can be read, or it lies behind a link."""
+    if os.path.islink(file):
         return {}
     try:
         with opened(file) as (source, size):
@@ -97,7 +97,7 @@ def parse_table(text: str | bytes) -> dict[str, object]:
 def parse_json(text: str | bytes) -> object:
     """What a JSON text holds, None if it is none."""
     try:
-        return json.loads(text)
+        return json.loads(text) if text else None
     except (ValueError, RecursionError):
         return None
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from cmp.core.runs import Checkpoint
 from cmp.core.stages import FINAL, read_file_name, to_stage
 from cmp.disk.checkpoint import read_loose
-from cmp.disk.folders import in_haste
 from cmp.disk.trainers.found import Facts, header_of
 
 ENDINGS = (".safetensors", ".ckpt", ".pt", ".pth")
@@ -43,7 +42,7 @@ class Member:
 def weights_files(names: Iterable[str]) -> list[str]:
     """The names that may be those of a series, numbered or not."""
     ours = (n for n in names if n.endswith(ENDINGS) and not n.startswith("."))
-    return sorted(n for n in ours if not _SHARD.fullmatch(Path(n).stem) and not _OF_LIBRARIES.fullmatch(n))
+    return sorted(n for n in ours if not _SHARD.fullmatch(n[: n.rindex(".")]) and not _OF_LIBRARIES.fullmatch(n))
 
 
 def read_member(run_id: str, file: Path, readers: Iterable[FactsReader]) -> Member:
@@ -51,7 +50,7 @@ def read_member(run_id: str, file: Path, readers: Iterable[FactsReader]) -> Memb
     named = read_file_name(file.stem)
     header = header_of(file) if file.suffix == ".safetensors" else None
     metadata = header.metadata if header else {}
-    facts = next((facts for read in readers if (facts := read(file, metadata))), None)
+    facts = next((facts for read in readers if (facts := read(file, metadata))), None) if metadata else None
     if facts and facts.name == file.stem and named.stage != FINAL:
         named = replace(named, series=file.stem, stage=FINAL, trainer=None)  # the number is part of the name
     stage, source, warning = named.stage, None, None
@@ -63,8 +62,9 @@ def read_member(run_id: str, file: Path, readers: Iterable[FactsReader]) -> Memb
             warning = f"{file.name}: by its name it is step {stage.step}, by {facts.told_by} in its header step {facts.step}"
         step = stage.step if stage.step is not None else facts.step
         stage = replace(FINAL, step=step, epoch=epoch) if stage == FINAL else to_stage(step, epoch)
-    checkpoint = replace(read_loose(run_id, file, stage), step_source=source)
-    adapter = header is not None and (in_haste() or any(map(_ADAPTER.search, header.tensors)))
+    checkpoint = read_loose(run_id, file, stage)
+    checkpoint = replace(checkpoint, step_source=source) if source else checkpoint
+    adapter = header is not None and any(map(_ADAPTER.search, header.tensors))
     trainer = facts.trainer if facts else named.trainer
     return Member(named.series, checkpoint, facts, named.stage != FINAL, adapter, trainer, warning)
 
