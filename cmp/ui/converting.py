@@ -79,7 +79,8 @@ def _planning(bench: Workbench, form: Form, changed: gr.Textbox) -> None:
 
     changes = [widget.change for widget in form.asked if hasattr(widget, "change")]
     # the first plan of a large dump reads all of it, to compare it with the base: others need not wait for that
-    gr.on([*changes, changed.change], say_plan, form.asked, form.plan, trigger_mode="always_last", show_progress="minimal")
+    gr.on(changes, say_plan, form.asked, form.plan, trigger_mode="always_last", show_progress="minimal")
+    changed.change(say_plan, form.asked, form.plan, trigger_mode="always_last", show_progress="hidden")
 
 
 def _running(bench: Workbench, form: Form, seen: gr.Textbox, changed: gr.Textbox) -> None:

@@ -49,7 +49,9 @@ def build_details(bench: Workbench, looked: gr.Textbox, changed: gr.Textbox) -> 
         take_answer(bench, target, given)
         return str(time.time()), "", ""
 
-    gr.on([looked.change, changed.change], look, looked, [shown, question, alpha, base], trigger_mode="always_last")
+    told_by = [shown, question, alpha, base]
+    looked.change(look, looked, told_by, trigger_mode="always_last")  # the first look at a large dump compares it with the base
+    changed.change(look, looked, told_by, trigger_mode="always_last", show_progress="hidden")
     use.click(answer, [looked, alpha, base], [changed, alpha, base], show_progress="minimal")
 
 

@@ -90,10 +90,10 @@ def _two_checkpoints_are_converted(page: Watched, server: Server) -> None:
     for step in (500, 1500):
         page.row("checkpoints-table", f"{FULL}@{step}").locator("input").click()
     page.status("convert-plan", "2 to convert")
-    assert "free in" in page.status("convert-plan", "scale 2")
+    assert " free · " in page.status("convert-plan", "scale 2")
     page.page.click("#convert-selected")
     told = page.status("convert-status", "done:")
-    assert "converted 2, skipped 0, failed 0, total 2" in told and "686 frozen tensors equal" in told
+    assert "converted 2, skipped 0, failed 0, total 2" in told and "all 686 frozen tensors of unet equal" in told
     folder = server.home / "demo" / "training" / "outputs" / FULL / "converted" / "lora"
     assert {file.name for file in folder.iterdir()} == {f"{FULL}-{step}.safetensors" for step in (500, 1500)}
     # asked anew each time: the table is made anew when it changes
@@ -254,3 +254,52 @@ def test_boxes_stand_empty_nowhere_and_the_demo_is_told_where_folders_are_added(
     page.tab("Compare")
     page.page.locator("#compare-draw").wait_for()
     assert not demo.is_visible() and page.page.locator("#compare-status").count() == 0
+
+
+def test_a_checkpoint_is_told_in_detail_and_the_plan_follows_the_form(page: Watched) -> None:
+    page.row("runs-table", FULL).click()
+    page.row("checkpoints-table", f"{FULL}@1000").locator(".cmp-look").click()
+    details = page.page.locator("#details dl")
+    details.wait_for()
+    told = details.inner_text()
+    for words in (
+        "Accelerate dump of a PEFT LoRA",
+        "128 modules, rank 8",
+        "2 = alpha 16 / rank 8",
+        "all 686 frozen tensors equal",
+        "✓ pipeline",
+    ):
+        assert words in told
+    assert page.page.locator("#convert-strength").count() == 0, "a LoRA file has no strength of its own"
+    page.page.locator("#convert-form label").nth(2).click()
+    page.page.locator("#convert-strength input").wait_for()
+    page.page.locator("#convert-which input").click()
+    page.page.get_by_role("option", name="every so many steps").click()
+    assert "free" in page.status("convert-plan", "3 to convert")
+    page.picture("details")
+
+
+def test_an_unknown_alpha_is_asked_for_and_answered_on_the_page(page: Watched, server: Server) -> None:
+    """A LoRA of a run that recorded nothing, in a folder with a name full of traps."""
+    import shutil
+
+    outputs = server.home / "demo" / "training" / "outputs"
+    name = """asked "one" 🐱 \u200fשלום ${HOME} <b>x</b>"""
+    target = outputs / name / "checkpoint-10"
+    target.mkdir(parents=True)
+    source = next((outputs / "casual_shoes_lr_5e-4").glob("checkpoint-*/pytorch_lora_weights.safetensors"))
+    shutil.copyfile(source, target / "pytorch_lora_weights.safetensors")
+    try:
+        page.page.locator("#runs-table tr", has_text="שלום").first.click()
+        page.page.locator("#checkpoints-table .cmp-look", has_text="10").click()
+        page.page.wait_for_function("document.querySelector('#details')?.innerText.includes('nothing says which alpha')")
+        assert "means scale 1" in page.page.locator("#details").inner_text() and name in page.page.locator("#details h4").inner_text()
+        page.page.locator("#answer-alpha :is(input, textarea)").fill("-3")
+        page.page.click("#answer-use")
+        page.page.get_by_text("It must be a positive number").wait_for()
+        page.page.locator("#answer-alpha :is(input, textarea)").fill("8")
+        page.page.click("#answer-use")
+        page.page.wait_for_function("document.querySelector('#details').innerText.includes('= alpha 8 / rank')")
+        page.picture("answered")
+    finally:
+        shutil.rmtree(outputs / name)
