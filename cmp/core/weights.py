@@ -1,32 +1,17 @@
-"""What a table of tensor names and shapes holds: adapted modules, the base model's own tensors, and what nobody can explain.
-
-Every name ends in exactly one of five groups (adapted, plain, embeddings, aside, unexplained), so that a conversion can account for all.
-"""
+"""What a checkpoint holds, by its tensors' names and shapes: adapted modules, the base model's own tensors, and what nobody can explain."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from cmp.core.deltas import rank_of
-from cmp.core.names import COMPONENTS, Part, guess_component, read_part, split_component, target_of, unwrap
-from cmp.errors import Refused
+from cmp.core.names import COMPONENTS, target_of
 
 Shape = tuple[int, ...]
-_NEEDED = {"lora": ("down", "up"), "loha": ("w1_a", "w1_b", "w2_a", "w2_b"), "lokr": (), "full": ()}
 BESIDE = ("alpha", "diff_b", "up_bias")  # roles that are no part of the module's weight
 ADAPTER_NAMES = {  # what PEFT and diffusers call the parts that an adapter file may hold
     "down": "lora_A.weight", "up": "lora_B.weight", "up_bias": "lora_B.bias", "magnitude": "lora_magnitude_vector",
 }  # fmt: skip
-# parts of adapters that are not read: taking the rest alone would draw something else than was trained
-_FOREIGN = ("lora_", "hada_", "lokr_", "oft_", "boft_", "dora_", "magnitude", "lora.", "glora", "vera_", "ia3_")
-_TEXT_WIDTHS = (768, 1024, 1280)  # of the text encoders that words are learned for
-_REPLACED = ".modules_to_save."  # PEFT's copy of a module that was trained whole, beside the `original_module`
-_ORIGINAL = ".original_module."
-# what bitsandbytes stores beside a quantised weight
-_QUANTISED = re.compile(r"\.weight\.(?:nested_)?(?:absmax|quant_map|quant_state\.)|\.(?:SCB|weight_format)\Z")
-_HELD_QUANTISED = "the base as it was held for training, quantised"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,183 +113,3 @@ class Weights:
     def plain_of(self, component: str) -> dict[str, str]:
         """Stored name → the base component's own name."""
         return {stored: name.partition(".")[2] for stored, name in self.of(component).plain.items()}
-
-
-@dataclass(slots=True)
-class _Sorting:
-    """Names on their way into their groups."""
-
-    parts: dict[tuple[str, str | None, str], dict[str, str]] = field(default_factory=dict)
-    plain: dict[str, tuple[str | None, str]] = field(default_factory=dict)
-    methods: dict[tuple[str, str | None, str], str] = field(default_factory=dict)
-    styles: set[str] = field(default_factory=set)
-    embeddings: dict[str, str] = field(default_factory=dict)
-    aside: dict[str, str] = field(default_factory=dict)
-    unexplained: list[str] = field(default_factory=list)
-    flaws: list[str] = field(default_factory=list)
-    wrapped: bool = False
-    dumped: bool = False
-    quantised: bool = False
-
-    def take(self, stored: str, shape: Shape) -> None:
-        name, wrapped = unwrap(stored)
-        self.wrapped |= wrapped or "base_model.model." in stored
-        if part := read_part(stored) if _may_be_part(name) else None:
-            self._take_part(stored, part)
-        elif name.startswith("bundle_emb."):
-            token = name.removeprefix("bundle_emb.").rpartition(".")[0]
-            self.aside[stored] = f"an embedding of the word {token}, which pictures without that word do not need"
-        elif name.endswith("embeddings.position_ids"):
-            self.aside[stored] = "a buffer that counts from 0, which every text encoder makes itself"
-        elif _QUANTISED.search(name):
-            self.quantised = True
-            self.aside[stored] = _HELD_QUANTISED
-        elif _ORIGINAL in name:
-            self.aside[stored] = "the untrained original of a module that was trained whole"
-        elif any(sign in name for sign in _FOREIGN) or name.startswith("lycoris_"):
-            self.unexplained.append(stored)
-        else:
-            self.dumped |= name.endswith(".base_layer.weight")  # PEFT's own files may hold trained biases of these layers
-            component, inner = split_component(name)
-            self.plain[stored] = component, _without_copy(inner.replace(".base_layer.", "."))
-
-    def _take_part(self, stored: str, part: Part) -> None:
-        key = (part.adapter, part.component, part.module)
-        roles = self.parts.setdefault(key, {})
-        if roles.setdefault(part.role, stored) != stored:  # two spellings of one name: nobody can say which was trained
-            self.unexplained.append(stored)
-        if part.role != "alpha":
-            self.styles.add("components" if part.style == "peft" and part.component else part.style)
-        if part.role not in ("alpha", "dora_scale") and self.methods.setdefault(key, part.method) != part.method:
-            self.flaws.append(f"module {part.module} is adapted in two ways")
-
-
-def _may_be_part(name: str) -> bool:
-    """Most names are plain, and reading them as parts is slow."""
-    return "lora" in name or "hada" in name or "lokr" in name or name.endswith((".alpha", "dora_scale", ".diff", ".diff_b", "_norm"))
-
-
-def _without_copy(name: str) -> str:
-    """`conv_out.modules_to_save.default.weight` → `conv_out.weight`."""
-    head, copied, rest = name.partition(_REPLACED)
-    return f"{head}.{rest.partition('.')[2]}" if copied else name
-
-
-def read_weights(shapes: Mapping[str, Shape]) -> Weights:
-    """Sorts every tensor name of a checkpoint; nothing is raised, what stands against using it is in `flaws`."""
-    if not shapes:
-        return Weights("unknown", flaws=("it holds no tensors",))
-    if _are_embeddings(shapes):
-        return Weights("embedding", embeddings={name: name for name in shapes})
-    sorting = _Sorting()
-    for stored, shape in shapes.items():
-        sorting.take(stored, shape)
-    guessed = guess_component([*(n for _, n in sorting.plain.values()), *(f"{module}." for _, _, module in sorting.parts)])
-    plain = _plain(sorting, guessed)
-    adapted = _adapted(sorting, shapes, guessed)
-    if not adapted and not sorting.parts and (sorting.unexplained or not plain):
-        unexplained = (*sorting.unexplained, *plain)
-        return Weights("unknown", unexplained=unexplained, flaws=(_strangers(unexplained),))
-    layout = _layout(sorting)
-    if sorting.quantised:
-        sorting.aside.update(dict.fromkeys(plain, _HELD_QUANTISED))
-        plain = {}
-    if layout in ("diffusers-lora", "attn-procs", "kohya"):  # such a file holds nothing but adapters
-        owners = {module.component for module in adapted}
-        stray = {stored for stored, name in plain.items() if name.partition(".")[0] in owners}
-        sorting.unexplained += [stored for stored in plain if stored in stray]
-        plain = {stored: name for stored, name in plain.items() if stored not in stray}
-    if sorting.unexplained:
-        sorting.flaws.append(_strangers(sorting.unexplained))
-    return Weights(
-        layout, tuple(adapted), plain, sorting.embeddings, sorting.aside, tuple(sorting.unexplained), tuple(sorting.flaws)
-    )  # fmt: skip
-
-
-def _layout(sorting: _Sorting) -> str:
-    if not sorting.parts:
-        return "full"
-    if sorting.quantised:
-        return "quantised-peft"
-    if sorting.dumped:
-        return "accelerate-peft"
-    for style, layout in (("kohya", "kohya"), ("legacy", "attn-procs"), ("diffusers", "diffusers-lora")):
-        if style in sorting.styles:
-            return layout
-    return "peft-adapter" if sorting.wrapped or "components" not in sorting.styles else "diffusers-lora"
-
-
-def _plain(sorting: _Sorting, guessed: str | None) -> dict[str, str]:
-    """Stored name → `component.name`; a second spelling of the same tensor, and what has no component, become unexplained."""
-    first: dict[str, str] = {}
-    plain: dict[str, str] = {}
-    for stored, (component, name) in sorting.plain.items():
-        owner = component or guessed
-        if owner is None or first.setdefault(f"{owner}.{name}", stored) != stored:
-            sorting.unexplained.append(stored)
-        else:
-            plain[stored] = f"{owner}.{name}"
-    return plain
-
-
-def _adapted(sorting: _Sorting, shapes: Mapping[str, Shape], guessed: str | None) -> list[Adapted]:
-    for component in dict.fromkeys(component for _, component, _ in sorting.parts):
-        if len(adapters := sorted({adapter for adapter, owner, _ in sorting.parts if owner == component})) > 1:
-            sorting.flaws.append(f"it holds {len(adapters)} adapters ({', '.join(adapters)}) and does not say which one is active")
-    found = []
-    for key, parts in sorting.parts.items():
-        _, component, module = key
-        owner = component or guess_component([f"{module}."]) or guessed
-        method = sorting.methods.get(key, "lora")
-        fault = _incomplete(method, parts)
-        if owner is None:
-            sorting.unexplained.extend(parts.values())
-        elif fault:
-            sorting.flaws.append(f"module {module} {fault} ({next(iter(parts.values()))})")
-            sorting.unexplained.extend(parts.values())
-        else:
-            rank, fault = _rank(method, {role: shapes[stored] for role, stored in parts.items()})
-            sorting.flaws.extend([f"module {module}: {fault}"] if fault else [])
-            found.append(Adapted(owner, module, method, parts, rank))
-    return sorted(found, key=lambda m: (m.component, m.module))
-
-
-def _incomplete(method: str, parts: Container[str]) -> str | None:
-    if any(role not in parts for role in _NEEDED[method]):
-        return "has only half a LoRA pair" if method == "lora" else "lacks a factor"
-    if method == "lokr" and not all(f in parts or (f"{f}_a" in parts and f"{f}_b" in parts) for f in ("w1", "w2")):
-        return "lacks a factor"
-    return "has no weights" if method == "full" and not ("diff" in parts or "diff_b" in parts) else None
-
-
-def _rank(method: str, shapes: Mapping[str, Shape]) -> tuple[int, str | None]:
-    if method == "lora":
-        down, up = shapes["down"], shapes["up"]
-        if len(down) < 2 or len(up) < 2 or 0 in (*down, *up):
-            return 0, f"its halves have the shapes {list(down)} and {list(up)}"
-        return down[0], None if down[0] == up[1] else f"lora_A has rank {down[0]} and lora_B rank {up[1]}"
-    try:
-        return rank_of(method, {role: shape for role, shape in shapes.items() if role not in BESIDE}), None
-    except Refused as fault:
-        return 0, fault.message
-
-
-def _are_embeddings(shapes: Mapping[str, Shape]) -> bool:
-    """Whether these are learned words: one or two small tables whose names are the words, or webui's `emb_params`, `clip_l`, `clip_g`."""
-    return len(shapes) <= 2 and all(
-        1 <= len(shape) <= 2 and 0 not in shape and shape[0] <= (256 if len(shape) == 2 else 8192) and _is_word(name, shape)
-        for name, shape in shapes.items()
-    )
-
-
-def _is_word(name: str, shape: Shape) -> bool:
-    if name in ("emb_params", "clip_l", "clip_g") or (name.startswith("<") and name.endswith(">")):
-        return True
-    return len(shape) == 2 and shape[1] in _TEXT_WIDTHS and bool(name) and "." not in name
-
-
-def _strangers(names: Iterable[str]) -> str:
-    names = list(names)
-    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    kind = " (OFT adapters are not converted: merge it with its own trainer)" if any("oft_" in name for name in names) else ""
-    return f"{len(names)} tensors belong to nothing that is known here{kind}: {shown}"

@@ -7,8 +7,9 @@ import math
 import pytest
 
 from cmp.core.conversion import to_webui_name
+from cmp.core.reading import read_weights
 from cmp.core.scale import Evidence, parse_alpha, resolve_scale
-from cmp.core.weights import Weights, read_weights
+from cmp.core.weights import Weights
 from cmp.errors import BadInput, Refused
 from tests.support import MODULES, WIDTH
 

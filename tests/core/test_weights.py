@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cmp.core.names import guess_component, read_part
-from cmp.core.weights import Weights, read_weights
+from cmp.core.reading import read_weights
+from cmp.core.weights import Weights
 from tests.support import MODULES, WIDTH, adapter_tensors, base_tensors, wrapped_tensors
 
 Shapes = dict[str, tuple[int, ...]]
