@@ -80,6 +80,8 @@ def _folded_by(opened: Opened) -> str | None:
     metadata, layout = opened.header.metadata, opened.weights.layout
     if any("alpha" in module.parts for module in opened.weights.adapted):
         return None
+    if layout == "kohya" and "ss_network_alpha" not in metadata and all(module.method == "lora" for module in opened.weights.adapted):
+        return "kohya's names without any alpha, as sd-scripts wrote them before it had one; it and the web UIs read them as alpha = rank"
     if layout == "attn-procs":
         return "attention processors of diffusers before 0.17, which have no alpha"
     if layout == "diffusers-lora" and "cmp_conversion" in metadata:

@@ -348,3 +348,15 @@ def test_what_was_trained_on_a_quantised_base_becomes_a_lora_and_no_merge(tmp_pa
     shutil.rmtree(made.bases)
     with pytest.raises(NotFound):  # nothing says that only the pairs were trained
         bench_of(made).plan_conversion(f"{RUN}@500", "lora", Answers(alpha=16.0))
+
+
+def test_kohyas_names_without_any_alpha_mean_alpha_equal_to_rank_and_the_source_says_so(tmp_path: Path) -> None:
+    flat = {f"lora_unet_{module.replace('.', '_')}": module for module in MODULES}
+    state = {f"{stem}.lora_{way}.weight": np.ones((4, 8) if way == "down" else (8, 4), "f4") for stem in flat for way in ("down", "up")}
+    bench = Workbench(Settings(tmp_path / "home", (tmp_path / "loras",), ()))
+    file = save(tmp_path / "loras" / "old.safetensors", state)
+    plan = bench.plan_conversion(str(file), "lora")
+    assert plan.scale is not None and plan.scale.value == 1 and "without any alpha" in plan.scale.source
+    save(file, {**state, f"{next(iter(flat))}.alpha": np.array(2, "f4")})
+    with pytest.raises(Refused, match="nothing says which alpha"):  # one that has it says nothing of the others
+        bench.plan_conversion(str(file), "lora")
