@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-import tarfile
 import warnings
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.support import unpack
 
 from .judging import Judge
 
@@ -26,8 +27,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return folder
     warnings.warn("CMP_CORPUS is not set, so that only one or two checkpoints of each case are judged", stacklevel=2)
     place = tmp_path_factory.mktemp("small")
-    with tarfile.open(SMALL) as file:
-        file.extractall(place, filter="data")
+    unpack(SMALL, place)
     return place
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tarfile
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.in_process import Said, command
-from tests.support import at_most
+from tests.support import at_most, unpack
 
 DATA = Path(__file__).parents[1] / "data"
 BASES = DATA / "corpus" / "bases"
@@ -93,8 +92,7 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
         warnings.warn("CMP_CORPUS_BAD is not set, so that only the small damaged cases are judged", stacklevel=2)
     archive = Path(named).resolve() / "corpus_bad.tar.xz" if named else DATA / "corpus_bad" / "small.tar.xz"
     place = tmp_path_factory.mktemp("corpus_bad")
-    with tarfile.open(archive) as file:
-        file.extractall(place, filter="fully_trusted")  # it holds FIFOs and links on purpose
+    unpack(archive, place)  # it holds FIFOs and links on purpose
     for link in [path for path in place.rglob("*") if path.is_symlink()]:
         where = os.readlink(link)
         if where.startswith("/tmp/corpus_bad/"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
+from cmp.disk import demo as unpacking
 from cmp.disk.demo import ARCHIVE, STAMP, Demo, open_demo
 from cmp.errors import BadInput, NoSpace, NotFound, Unreadable
 
@@ -203,3 +205,15 @@ def test_a_member_that_would_leave_the_folder_is_not_written(tmp_path: Path) -> 
     with pytest.raises(Unreadable):
         open_demo(tmp_path / "home", archive)
     assert not list(tmp_path.rglob("escaped.txt"))
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/outside", "a/../../outside"])
+def test_a_member_that_leads_out_of_the_folder_is_damage_and_nothing_is_written(tmp_path: Path, name: str) -> None:
+    archive = tmp_path / "demo.tar.xz"
+    with tarfile.open(archive, "w:xz") as tar:
+        member = tarfile.TarInfo(name)
+        member.size = 1
+        tar.addfile(member, io.BytesIO(b"x"))
+    with pytest.raises(Unreadable, match="does not belong"):
+        unpacking._unpack(archive, tmp_path / "fresh" / "here")
+    assert not list(tmp_path.rglob("outside"))
