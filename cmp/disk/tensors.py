@@ -12,7 +12,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from io import FileIO
 from pathlib import Path
 
@@ -33,7 +33,14 @@ class Identity:
     inode: int
     size: int
     mtime_ns: int
-    ctime_ns: int  # changes with every write, also where a copy sets the old mtime
+    ctime_ns: int  # changes with every write, also where a copy sets the old mtime; 0 where the file has several names, see `of`
+    names: int = field(default=1, compare=False)
+
+    @classmethod
+    def of(cls, found: os.stat_result) -> Identity:
+        """The identity in a look at a file. Every further hard link to a file changes its ctime too, as our own pipelines make them."""
+        ctime = found.st_ctime_ns if found.st_nlink < 2 else 0
+        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, ctime, found.st_nlink)
 
     def __str__(self) -> str:
         return f"{self.device}:{self.inode}:{self.size}:{self.mtime_ns}:{self.ctime_ns}"
@@ -75,7 +82,7 @@ def identify(path: Path) -> Identity:
         raise Unreadable(f"cannot look at {path}: {fault.strerror}", "Check that it exists and may be read.") from fault
     if not stat.S_ISREG(found.st_mode):
         raise Unreadable(f"{path} is not a regular file", "Only regular files are opened.")
-    return Identity(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    return Identity.of(found)
 
 
 def read_header(path: Path) -> Header:
@@ -174,8 +181,8 @@ def _read_tensor(path: Path, file: FileIO, entry: Entry) -> np.ndarray:
 
 def check_same(path: Path, identity: Identity, descriptor: int) -> None:
     """Raises Unreadable if an opened file is not what was looked at."""
-    now = os.fstat(descriptor)
-    if Identity(now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns) != identity:
+    now = Identity.of(os.fstat(descriptor))
+    if now != identity and (now.names == identity.names or replace(now, ctime_ns=identity.ctime_ns) != identity):
         raise Unreadable(f"{path} has changed since it was looked at", "Try again when nothing writes to it.")
 
 

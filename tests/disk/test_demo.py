@@ -209,11 +209,12 @@ def test_a_member_that_would_leave_the_folder_is_not_written(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("name", ["../outside", "/etc/outside", "a/../../outside"])
 def test_a_member_that_leads_out_of_the_folder_is_damage_and_nothing_is_written(tmp_path: Path, name: str) -> None:
-    archive = tmp_path / "demo.tar.xz"
+    archive, place = tmp_path / "demo.tar.xz", tmp_path / "fresh" / "here"
+    place.mkdir(parents=True)
     with tarfile.open(archive, "w:xz") as tar:
         member = tarfile.TarInfo(name)
         member.size = 1
         tar.addfile(member, io.BytesIO(b"x"))
     with pytest.raises(Unreadable, match="does not belong"):
-        unpacking._unpack(archive, tmp_path / "fresh" / "here")
+        unpacking._unpack(archive, place)
     assert not list(tmp_path.rglob("outside"))

@@ -304,3 +304,19 @@ def test_casting_rounds_every_bit_pattern_as_torch_does(bits: np.ndarray) -> Non
     assert np.isnan(as_float32(cast_bits(values, "F32", "BF16"), "BF16")[nan]).all()
     with np.errstate(over="ignore"):
         assert np.array_equal(cast_bits(values, "F32", "F16"), torch.from_numpy(values).half().numpy(), equal_nan=True)
+
+
+def test_a_further_name_for_a_file_is_no_change_of_it_and_a_rewriting_is(tmp_path: Path) -> None:
+    file = save(tmp_path / "x.safetensors", {"a": np.ones(4, "f4"), "b": np.zeros(4, "f4")})
+    for number in range(3):
+        header = read_header(file)
+        reading = read_tensors(header, ["a", "b"])
+        next(reading)
+        os.link(file, tmp_path / f"name-{number}")  # as another process does that makes a pipeline on the same base
+        assert [name for name, _ in reading] == ["b"]
+    header, times = read_header(file), os.stat(file)
+    time.sleep(0.05)  # the clock of the file system ticks coarsely
+    save(file, {"a": np.ones(4, "f4"), "b": np.ones(4, "f4")})
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns + 1))
+    with pytest.raises(Unreadable, match="has changed"):
+        list(read_tensors(header, ["a"]))
