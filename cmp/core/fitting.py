@@ -6,7 +6,7 @@ import re
 from collections.abc import Container, Iterable, Mapping
 
 from cmp.core.deltas import check_delta
-from cmp.core.weights import BESIDE, Shape, Weights
+from cmp.core.weights import Shape, Weights
 from cmp.errors import Refused
 
 RECOMPUTED = "position_ids"  # older text encoders save this counting buffer; it holds nothing
@@ -38,7 +38,7 @@ def check_fits(weights: Weights, shapes: Mapping[str, Shape], stored: Mapping[st
                 f"the base model has no module {module.module}, which the checkpoint adapts{_likely(weights, shapes)}",
                 "It was trained on another architecture; give its own base with --base.",
             )
-        shapes_of_parts = {role: stored[name] for role, name in module.parts.items() if role not in BESIDE}
+        shapes_of_parts = {role: stored[name] for role, name in module.weight_parts.items()}
         if shapes_of_parts:
             try:
                 check_delta(module.method, shapes_of_parts, base, module.module)

@@ -37,6 +37,11 @@ class Adapted:
         return self.method == "lora" and not {"mid", "dora_scale"} & set(self.parts)
 
     @property
+    def weight_parts(self) -> dict[str, str]:
+        """Role → stored name of the parts that make up the change of the module's weight."""
+        return {role: stored for role, stored in self.parts.items() if role not in BESIDE}
+
+    @property
     def canonical(self) -> dict[str, str]:
         """Stored name → diffusers' name of each trained part; `alpha` is no weight, it says how the parts are used."""
         return {stored: f"{self.key}.{ADAPTER_NAMES.get(role, role)}" for role, stored in self.parts.items() if role != "alpha"}

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -13,13 +12,12 @@ from cmp.core.conversion import Base
 from cmp.core.deltas import apply_delta
 from cmp.core.fitting import RECOMPUTED, find_tensor
 from cmp.core.scale import Scale
-from cmp.core.weights import BESIDE
 from cmp.disk.bases import Component, read_component
 from cmp.disk.checkpoint import Opened
-from cmp.disk.numbers import as_float32, cast_bits
+from cmp.disk.numbers import cast_bits
 from cmp.disk.raw import RawReader, equal_bytes
 from cmp.disk.store import Store
-from cmp.disk.tensors import read_tensor, read_tensors
+from cmp.disk.tensors import read_float32, read_tensor
 from cmp.errors import Refused
 
 
@@ -55,13 +53,8 @@ def compared(opened: Opened, name: str, base: Path, store: Store) -> Comparison:
     """The comparison of one dumped component with a base's, made once and remembered for as long as neither file changes."""
     component = read_component(base, name)
     subject = f"{name}|{opened.header.subject}|{component.header.subject}"
-    told = store.remembered("base-comparison", subject, lambda: _to_store(compare_with_base(opened, name, component)))
+    told = store.remembered("base-comparison", subject, lambda: astuple(compare_with_base(opened, name, component)))
     return Comparison(told[0], *map(tuple, told[1:]))
-
-
-def _to_store(comparison: Comparison) -> list[Any]:
-    # names beyond these are never told, and a wrong base differs in all of them
-    return [comparison.equal, *(list(n) for n in (comparison.differing, comparison.missing, comparison.absent))]
 
 
 def frozen_checks(opened: Opened, whole: Collection[str], base: Base | None, store: Store) -> tuple[str, ...]:
@@ -114,12 +107,9 @@ def check_not_merged(opened: Opened, name: str, base: Component, scale: Scale | 
         weight = find_tensor(f"{module.module}.weight", there)
         if weight is None or weight not in known:
             continue
-        names = (*(stored for role, stored in module.parts.items() if role not in BESIDE), known[weight])
-        read = dict(read_tensors(opened.header, names))
-        *parts, ours = (as_float32(read[stored], opened.header.tensors[stored].dtype) for stored in names)
-        theirs = as_float32(read_tensor(base.header, weight), there[weight].dtype)
-        roles = [role for role in module.parts if role not in BESIDE]
-        merged = apply_delta(module.method, dict(zip(roles, parts, strict=True)), scale.of(module.key) if scale else 1.0, theirs)
+        parts = {role: read_float32(opened.header, stored) for role, stored in module.weight_parts.items()}
+        ours, theirs = read_float32(opened.header, known[weight]), read_float32(base.header, weight)
+        merged = apply_delta(module.method, parts, scale.of(module.key) if scale else 1.0, theirs)
         if (added := float(np.abs(merged - theirs).max())) and float(np.abs(ours - merged).max()) < 0.1 * added:
             raise Refused(
                 f"the adapter is merged into {plain[known[weight]]} already, and would be added twice",

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from cmp.core.conversion import Base
 from cmp.core.runs import Run
 from cmp.disk.checkpoint import Opened
+from cmp.disk.folders import hash_file
 from cmp.disk.shards import open_header
-from cmp.disk.tensors import Header
+from cmp.disk.store import Store
+from cmp.disk.tensors import Header, identify
 from cmp.errors import NotFound, Refused, Unreadable
 
 CONTROL = "controlnet"  # the one component that stands beside a base model and is no part of it
@@ -137,3 +141,14 @@ def is_added(name: str, base: Path) -> bool:
 def _how(places: tuple[Path, ...]) -> str:
     looked = ", ".join(map(str, places)) or "no extra folder"
     return f"Give it with --base ID_OR_DIR, or put it below --bases DIR / CMP_BASES (looked in: {looked}, and the Hugging Face cache)."
+
+
+def digest_base(base: Path, store: Store) -> str:
+    """SHA-256 over all files of a pipeline that decide what it draws; each file is hashed once and remembered."""
+    total = hashlib.sha256()
+    for path in sorted(base.rglob("*")):
+        if path.suffix in (".safetensors", ".json", ".txt", ".model") and path.is_file() and not path.name.startswith("."):
+            inside = path.relative_to(base).as_posix()
+            digest = store.remembered("file-digest", f"{path}|{identify(path)}", partial(hash_file, path))
+            total.update(f"{inside}\0{digest}\n".encode())
+    return total.hexdigest()

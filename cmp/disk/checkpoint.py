@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-from cmp.core.names import guess_component, split_component, unwrap
+from cmp.core.names import COMPONENTS, guess_component, split_component, unwrap
 from cmp.core.reading import read_weights
 from cmp.core.runs import Checkpoint, Stage
 from cmp.core.weights import Weights
@@ -18,8 +18,7 @@ from cmp.disk.shards import open_header
 from cmp.disk.tensors import Header, join_headers
 from cmp.errors import CmpError, Unreadable
 
-TRAINED_PARTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3", "controlnet")
-PARTS_OF_PIPELINE = (*TRAINED_PARTS, "vae")
+TRAINED_PARTS = tuple(name for name in COMPONENTS if name != "vae")
 _SMALL = ("pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin")
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 _COMPONENT = (
@@ -72,7 +71,7 @@ def _of_folder(file: Path) -> str | None:
     if not file.name.startswith(("diffusion_pytorch_model", "model.", "adapter_model")):
         return None
     name = re.sub(r"_(?:ema|non_ema)\Z", "", file.parent.name)
-    return name if name in PARTS_OF_PIPELINE else None
+    return name if name in COMPONENTS else None
 
 
 def _prefixed(headers: list[tuple[Path, Header]]) -> Iterator[tuple[str, Header]]:
@@ -148,7 +147,7 @@ def find_files(listing: Folder) -> tuple[Path, ...]:
     the same adapter. In a whole pipeline an adapter is what was trained, and the full parts around it are the base's.
     """
     closed = _closed(listing)
-    inner = [list_folder(listing.path / name) for name in PARTS_OF_PIPELINE if name in listing.folders and name not in closed]
+    inner = [list_folder(listing.path / name) for name in COMPONENTS if name in listing.folders and name not in closed]
     small = _first(listing, (*_SMALL, *ADAPTER_FILES))
     if "model_index.json" in listing.files:
         adapters = [file for folder in inner if (file := _first(folder, ADAPTER_FILES))]
@@ -200,7 +199,7 @@ def _left_aside(listing: Folder, files: tuple[Path, ...], weights: Weights, open
 
 
 def _closed(listing: Folder) -> list[str]:
-    return [name for name in PARTS_OF_PIPELINE if name in listing.folders and not os.access(listing.path / name, os.R_OK | os.X_OK)]
+    return [name for name in COMPONENTS if name in listing.folders and not os.access(listing.path / name, os.R_OK | os.X_OK)]
 
 
 def _why_nothing(listing: Folder) -> str:

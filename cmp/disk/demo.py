@@ -7,7 +7,6 @@ compacts should not dirty the clone. `assets/demo/` says how it was made.
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import lzma
 import os
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, cast
 
+from cmp.disk.folders import hash_file
 from cmp.errors import BadInput, Locked, NoSpace, NotFound, Unreadable
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _write_stamp(folder: Path, archive: Path, digest: str) -> None:
 
 
 def _bring_up_to_date(demo: Demo, archive: Path) -> None:
-    digest = _digest(archive)
+    digest = hash_file(archive)
     old = str(_read_stamp(demo.folder).get("sha256", ""))
     if old == digest:  # the same archive under another time, as after a fresh clone
         _write_stamp(demo.folder, archive, digest)
@@ -112,14 +112,6 @@ def _bring_up_to_date(demo: Demo, archive: Path) -> None:
         fresh.rename(demo.folder)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _free_name(path: Path) -> Path:

@@ -74,15 +74,12 @@ def describe_checkpoint(run: Run, checkpoint: Checkpoint, bases: Iterable[Path],
     }
     forms: dict[str, str] = {}
     ready: Ready | None = None
-    for form in FORMS:
+    for alike in (LORA_FORMS, [form for form in FORMS if form not in LORA_FORMS]):
         try:
-            ready = ready_checkpoint(run, checkpoint, places, store, given, need_base=form not in LORA_FORMS)
-            why = unlike_lora(ready) if form in LORA_FORMS else None
-            forms[form] = f"{why}. {INSTEAD}" if why else CAN_BE_MADE
-            if form == "single" and ready.base:
-                plan_single_file(ready.base.path)
+            ready = ready_checkpoint(run, checkpoint, places, store, given, need_base=alike is not LORA_FORMS)
+            forms |= {form: _can_become(form, ready) for form in alike}
         except CmpError as fault:
-            forms[form] = fault.told
+            forms |= dict.fromkeys(alike, fault.told)
     if ready is None and weights.adapted:
         told["question"] = _question(run, checkpoint, weights, store, given)
     told["scale"] = ready.scale.as_json() if ready and ready.scale else None
@@ -90,6 +87,18 @@ def describe_checkpoint(run: Run, checkpoint: Checkpoint, bases: Iterable[Path],
     told["base_missing"] = None if told["base"] else _why_no_base(run, places, given, store)
     told["modules"] = _modules(weights, ready.scale if ready else None)
     return told | {"tensors": _tensors(opened, ready, store), "forms": forms}
+
+
+def _can_become(form: str, ready: Ready) -> str:
+    """That a form can be made of what is ready for it, or why not."""
+    if form in LORA_FORMS and (why := unlike_lora(ready)):
+        return f"{why}. {INSTEAD}"
+    try:
+        if form == "single" and ready.base:
+            plan_single_file(ready.base.path)
+    except CmpError as fault:
+        return fault.told
+    return CAN_BE_MADE
 
 
 def _tensors(opened: Opened, ready: Ready | None, store: Store) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Collects what the files around a checkpoint say about its adapter's scale. `core.conversion.resolve_scale` judges it."""
+"""Collects what the files around a checkpoint say about its adapter's scale. `core.scale.resolve_scale` judges it."""
 
 from __future__ import annotations
 

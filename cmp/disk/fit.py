@@ -13,8 +13,7 @@ from cmp.core.scale import Evidence
 from cmp.core.weights import Adapted
 from cmp.disk.bases import Component, is_pipeline, read_component
 from cmp.disk.checkpoint import Opened, open_weights
-from cmp.disk.numbers import as_float32
-from cmp.disk.tensors import Header, read_tensor
+from cmp.disk.tensors import Header, read_float32
 from cmp.errors import CmpError
 
 _PIPELINES = ("final_pipeline", "pipeline", "final", ".")
@@ -72,14 +71,10 @@ def _scales(adapter: Opened, merged: Component, base: Component) -> Iterator[flo
 
 
 def _product(header: Header, module: Adapted) -> np.ndarray:
-    down, up = (_values(header, module.parts[role]) for role in ("down", "up"))
+    down, up = (read_float32(header, module.parts[role]) for role in ("down", "up"))
     return np.asarray(up.reshape(len(up), -1) @ down.reshape(len(down), -1), dtype="<f8")
 
 
 def _weight(component: Component, module: Adapted) -> np.ndarray:
-    values = _values(component.header, f"{find_module(module.module, component.shapes)}.weight")
+    values = read_float32(component.header, f"{find_module(module.module, component.shapes)}.weight")
     return values.reshape(len(values), -1).astype("<f8")
-
-
-def _values(header: Header, name: str) -> np.ndarray:
-    return as_float32(read_tensor(header, name), header.tensors[name].dtype)

@@ -5,6 +5,7 @@ A scan asks for everything within `looking`, so that what it has seen is not ask
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -212,3 +213,12 @@ def _seen(path: Path, turn: int) -> _Seen:
     settled = marks is not None and max(marks[1:3]) < began - _YOUNG and whole
     folder = Folder(path, frozenset(names), frozenset(folders), frozenset(links))
     return _Seen(folder, marks, files, settled, turn, fault)
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -11,11 +11,11 @@ from cmp.core.conversion import Writing
 from cmp.core.deltas import apply_delta
 from cmp.core.fitting import RECOMPUTED, check_fits, find_module, find_tensor
 from cmp.core.scale import Scale
-from cmp.core.weights import BESIDE, Adapted
+from cmp.core.weights import Adapted
 from cmp.disk.bases import Component
 from cmp.disk.checkpoint import Opened
 from cmp.disk.numbers import FLOATS, as_float32, cast_bits, narrowed
-from cmp.disk.tensors import Header, read_tensor
+from cmp.disk.tensors import Header, read_float32, read_tensor
 from cmp.errors import Refused
 
 _WIDER = ("F64", "F32", "BF16", "F16")  # of BF16 and F16 neither holds the other
@@ -38,7 +38,7 @@ class MergedComponent:
     strength: float = 1.0
 
     def read(self, name: str) -> np.ndarray:
-        """One tensor in its described type (see tensors.NUMPY_TYPES)."""
+        """One tensor in its described type (see numbers.NUMPY_TYPES)."""
         dtype, source = self._source(name)
         if name not in self.adapted and (self.strength == 1 or name not in self.own):
             return narrowed(name, source, dtype, self.described[name][0])
@@ -46,7 +46,7 @@ class MergedComponent:
         if module := self.adapted.get(name):
             values = self._with_adapter(module, name, values)
         if self.strength != 1:
-            base = self._base(name)
+            base = read_float32(self.base.header, name)
             values = base + np.float32(self.strength) * (values - base)
         if not np.isfinite(values).all():
             raise Refused(f"{name} holds NaN or infinity", "The training broke down here; take an earlier step.")
@@ -72,19 +72,15 @@ class MergedComponent:
             return self.opened.header.tensors[stored].dtype, read_tensor(self.opened.header, stored)
         return self.base.header.tensors[name].dtype, read_tensor(self.base.header, name)
 
-    def _base(self, name: str) -> np.ndarray:
-        return as_float32(read_tensor(self.base.header, name), self.base.header.tensors[name].dtype)
-
     def _with_adapter(self, module: Adapted, name: str, values: np.ndarray) -> np.ndarray:
         scale = self.scale.of(module.key) if self.scale else 1.0
+        header = self.opened.header
         if name.endswith(".bias"):
-            return values + self._part(module, "diff_b") if "diff_b" in module.parts else values + scale * self._part(module, "up_bias")
-        parts = {role: self._part(module, role) for role in module.parts if role not in BESIDE}
+            if stored := module.parts.get("diff_b"):
+                return values + read_float32(header, stored)
+            return values + scale * read_float32(header, module.parts["up_bias"])
+        parts = {role: read_float32(header, stored) for role, stored in module.weight_parts.items()}
         return apply_delta(module.method, parts, scale, values) if parts else values
-
-    def _part(self, module: Adapted, role: str) -> np.ndarray:
-        stored = module.parts[role]
-        return as_float32(read_tensor(self.opened.header, stored), self.opened.header.tensors[stored].dtype)
 
 
 def merge(opened: Opened, name: str, base: Component, scale: Scale | None, writing: Writing = Writing()) -> MergedComponent:
@@ -134,9 +130,7 @@ def _require_all(name: str, own: Mapping[str, str], shapes: Iterable[str]) -> No
 
 
 def _tensors_of(module: Adapted, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
-    known = find_module(module.module, shapes)
-    if known is None:
-        raise Refused(f"the base model has no module {module.module}, which the checkpoint adapts", "Give its own base with --base.")
+    known = find_module(module.module, shapes)  # it is there: check_fits has seen to that
     touched = [f"{known}.weight"]
     if {"diff_b", "up_bias"} & set(module.parts):
         if f"{known}.bias" not in shapes:

@@ -52,7 +52,7 @@ def plan_conversion(
     return ConversionPlan(
         run, checkpoint, form, target, ready.opened.weights, ready.scale, ready.base,
         _bytes(ready, form, writing), done, there and not done, _left_out(ready, form),
-        planned_source(ready.opened, ready.base), writing, tuple(dict(ready.whole)),
+        planned_source(ready.opened, ready.base), writing, ready.replaced,
     )  # fmt: skip
 
 
@@ -77,7 +77,7 @@ def _why_done(target: Path, ready: Ready, store: Store, writing: Writing) -> str
     if any(record.get(key, value) != value for key, value in writing.as_json().items()):
         return None
     # the step may have been trained anew since; of full weights it is not known without reading all of them
-    if ready.scale and not (same and record.get("digest") == digest_of(ready.opened, store, tuple(dict(ready.whole)))):
+    if ready.scale and not (same and record.get("digest") == digest_of(ready.opened, store, ready.replaced)):
         return None
     return "already converted, use --force to redo"
 
@@ -123,7 +123,7 @@ def _left_out(ready: Ready, form: str) -> tuple[LeftOut, ...]:
     aside = [LeftOut(name, why) for name, why in weights.aside.items()]
     alphas = [LeftOut(m.parts["alpha"], "alpha: folded into the weights") for m in weights.adapted if "alpha" in m.parts]
     why = "frozen: the base model has it" if form in LORA_FORMS else "frozen: taken from the base model, which it equals"
-    frozen = weights.dumped - set(dict(ready.whole))
+    frozen = weights.dumped - set(ready.replaced)
     return (*aside, *alphas, *(LeftOut(name, why) for name, inner in weights.plain.items() if inner.partition(".")[0] in frozen))
 
 

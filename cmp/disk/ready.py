@@ -20,7 +20,7 @@ from cmp.disk.checkpoint import TRAINED_PARTS, Opened, open_weights
 from cmp.disk.evidence import collect_evidence
 from cmp.disk.fit import fit_scale
 from cmp.disk.store import Store, subject_of
-from cmp.disk.tensors import digest_tensors, identify
+from cmp.disk.tensors import digest_tensors
 from cmp.errors import CmpError, NotFound, Refused, Unreadable
 
 _METHODS = {"loha": "LoHa", "lokr": "LoKr", "full": "full differences"}
@@ -47,9 +47,14 @@ class Ready:
     base: Base | None
     whole: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def replaced(self) -> tuple[str, ...]:
+        """The names of the components that are taken whole."""
+        return tuple(name for name, _ in self.whole)
+
     def digest(self, store: Store) -> str:
         """Digest of the trained tensors and the scale they are used with."""
-        raw = digest_of(self.opened, store, tuple(dict(self.whole)))
+        raw = digest_of(self.opened, store, self.replaced)
         return hashlib.sha256(f"{raw}*{self.scale.fingerprint if self.scale else 1}".encode()).hexdigest()
 
 
@@ -278,22 +283,3 @@ def _base_otherwise(opened: Opened, places: tuple[Path, ...], store: Store) -> B
         except CmpError:
             continue  # a pipeline that cannot be read is not this checkpoint's base as far as anyone can tell
     return None
-
-
-def digest_base(base: Path, store: Store) -> str:
-    """SHA-256 over all files of a pipeline that decide what it draws; each file is hashed once and remembered."""
-    total = hashlib.sha256()
-    for path in sorted(base.rglob("*")):
-        if path.suffix in (".safetensors", ".json", ".txt", ".model") and path.is_file() and not path.name.startswith("."):
-            inside = path.relative_to(base).as_posix()
-            digest = store.remembered("file-digest", f"{path}|{identify(path)}", partial(_hash_file, path))
-            total.update(f"{inside}\0{digest}\n".encode())
-    return total.hexdigest()
-
-
-def _hash_file(path: Path) -> str:
-    with open(path, "rb") as file:
-        digest = hashlib.sha256()
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

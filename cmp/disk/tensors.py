@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cmp.disk.numbers import NUMPY_TYPES
+from cmp.disk.numbers import NUMPY_TYPES, as_float32
 from cmp.disk.table import Entry, read_table
 from cmp.errors import Unreadable
 
@@ -162,6 +162,11 @@ def read_tensors(header: Header, names: Iterable[str]) -> Iterator[tuple[str, np
 def read_tensor(header: Header, name: str) -> np.ndarray:
     """One tensor, see read_tensors."""
     return next(iter(read_tensors(header, [name])))[1]
+
+
+def read_float32(header: Header, name: str) -> np.ndarray:
+    """One tensor's values as float32, see numbers.as_float32."""
+    return as_float32(read_tensor(header, name), header.tensors[name].dtype)
 
 
 def _read_tensor(path: Path, file: FileIO, entry: Entry) -> np.ndarray:

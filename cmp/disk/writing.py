@@ -21,15 +21,13 @@ def write_tensors(
     read: Callable[[str], np.ndarray],
     metadata: Mapping[str, str],
     check: Callable[[Path], object] = lambda draft: None,
-    blocks: Callable[[str], Iterable[memoryview] | None] = lambda name: None,
 ) -> None:
     """Writes one safetensors file, tensor by tensor, and syncs it; memory is that of the largest tensor.
 
-    `described` gives type and shape of every tensor; `read(name)` its values in that type, unless `blocks(name)` gives its very bytes.
-    `check(draft)` sees the whole file before it takes its name, and raises what stands against it. Raises NoSpace, and BadInput for a
-    place that cannot be written.
+    `described` gives type and shape of every tensor; `read(name)` its values in that type. `check(draft)` sees the whole file before it
+    takes its name, and raises what stands against it. Raises NoSpace, and BadInput for a place that cannot be written.
     """
-    for _ in writing_tensors(target, described, read, metadata, check, blocks):
+    for _ in writing_tensors(target, described, read, metadata, check):
         pass
 
 
@@ -41,7 +39,10 @@ def writing_tensors(
     check: Callable[[Path], object] = lambda draft: None,
     blocks: Callable[[str], Iterable[memoryview] | None] = lambda name: None,
 ) -> Iterator[str]:
-    """The same as an iterator of the names, each once its tensor is written. Who leaves it early leaves nothing behind."""
+    """The same as an iterator of the names, each once its tensor is written. Who leaves it early leaves nothing behind.
+
+    Where `blocks(name)` gives a tensor's very bytes, these are written and nothing is read.
+    """
     ordered, head = _head(described, metadata)
     with replacing(target, ".safetensors") as draft:  # an ending that the libraries know, whatever the user calls it
         with open(draft, "wb") as file:

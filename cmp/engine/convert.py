@@ -21,13 +21,13 @@ from cmp.core.conversion import Conversion, ConversionPlan
 from cmp.core.progress import Progress
 from cmp.disk.bases import CONTROL, component_of, is_added
 from cmp.disk.checkpoint import Opened
-from cmp.disk.converted import METADATA, RECORD
+from cmp.disk.converted import METADATA, RECORD, read_record
 from cmp.disk.lora_file import conversion_record
 from cmp.disk.merging import MergedComponent, merge
 from cmp.disk.numbers import WIDTHS
 from cmp.disk.planning import make_way
 from cmp.disk.raw import RawReader
-from cmp.disk.ready import require_fit, trained_tensors
+from cmp.disk.ready import trained_tensors
 from cmp.disk.replacing import cannot_write, sweep
 from cmp.disk.single_file import plan_single_file
 from cmp.disk.writing import writing_tensors
@@ -49,7 +49,6 @@ def convert_to_pipeline(plan: ConversionPlan, opened: Opened, proofs: tuple[str,
     assert plan.base is not None
     checks = list(proofs)
     yield Progress(0, 4, "reading what was trained")
-    require_fit(opened, plan.base)  # again: the files may have changed since the plan was made
     merged = {n: merge(opened, n, component_of(opened, n, plan.base.path), plan.scale, plan.writing) for n in opened.weights.components}
     draft = None
     try:
@@ -194,7 +193,7 @@ def convert_to_single(plan: ConversionPlan, opened: Opened, proofs: tuple[str, .
             between = replace(plan, form="pipeline", target=Path(folder) / "pipeline", writing=replace(plan.writing, dtype=None))
             merged = yield from convert_to_pipeline(between, opened, proofs)
             yield Progress(3, 4, "writing the one file and reading it back")
-            record = conversion_record(plan, opened) | {"checks": list(merged.checks)}
+            record = read_record(between.target) | {"form": plan.form, **plan.writing.as_json()}
             metadata = {"format": "pt", RECORD: json.dumps(record)}
             notes = plan_single_file(between.target).unusual
             proof = convert_to_single_file(between.target, plan.target, metadata, plan.writing.dtype)

@@ -15,11 +15,11 @@ from cmp import __version__
 from cmp.core.conversion import Writing
 from cmp.core.grids import Cell, Fault, Tile
 from cmp.core.infotext import to_infotext
-from cmp.disk.bases import CONTROL, read_component
+from cmp.disk.bases import CONTROL, digest_base, read_component
 from cmp.disk.lora_file import read_folded
 from cmp.disk.merging import merge
 from cmp.disk.numbers import FLOATS, as_float32
-from cmp.disk.ready import Ready, digest_base
+from cmp.disk.ready import Ready
 from cmp.disk.store import Store
 from cmp.engine.device import choose_device, choose_dtype, circumstances
 from cmp.engine.paint import paint
@@ -118,7 +118,7 @@ def rounding(ready: Ready) -> tuple[tuple[str, str], ...]:
     """The components whose frozen weights were rounded for training, each with the type; those that are taken whole bring their own."""
     weights, entries = ready.opened.weights, ready.opened.header.tensors
     rounded = []
-    for name in sorted(weights.dumped - set(dict(ready.whole))):
+    for name in sorted(weights.dumped - set(ready.replaced)):
         types = {entries[stored].dtype for stored in weights.plain_of(name)}
         if types <= {"F32"}:
             continue

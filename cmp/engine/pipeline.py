@@ -93,6 +93,12 @@ class WornPipeline:
         inside = component.startswith("text_encoder") and hasattr(self._modules().get(component), "text_model")
         return f"{component}.text_model.{rest}" if inside else name
 
+    def _undress(self) -> None:
+        """The base model alone, without even the wrappers of an adapter."""
+        self.wear_nothing()
+        if self._pairs:
+            self._take_off()
+
     def _take_off(self) -> None:
         """Takes the adapter out, its wrappers too: diffusers' delete_adapters leaves those, without the adapter in them."""
         self.pipe.unload_lora_weights()
@@ -112,9 +118,7 @@ class WornPipeline:
         """
         if self.worn == digest:
             return
-        self.wear_nothing()
-        if self._pairs:
-            self._take_off()
+        self._undress()
         for component, state in states.items():
             model = self._modules().get(component)
             if model is None:
@@ -151,9 +155,7 @@ class WornPipeline:
         """Gives the text encoder learned words (word → rows × width), and reads each row back out of it."""
         if self.worn == digest:
             return
-        self.wear_nothing()
-        if self._pairs:
-            self._take_off()
+        self._undress()
         if "text_encoder_2" in self.pipe.components:
             raise Refused("the base model has two text encoders", "Words of one text encoder fit base models with one.")
         for word, rows in words.items():

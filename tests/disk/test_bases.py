@@ -11,9 +11,9 @@ import pytest
 
 from cmp.core.runs import Run
 from cmp.disk.base_proof import compare_with_base
-from cmp.disk.bases import find_base, pipelines_below, read_component
+from cmp.disk.bases import digest_base, find_base, pipelines_below, read_component
 from cmp.disk.checkpoint import open_weights
-from cmp.disk.ready import Answers, Ready, digest_base, ready_checkpoint
+from cmp.disk.ready import Answers, Ready, ready_checkpoint
 from cmp.disk.scan import scan
 from cmp.disk.store import Store
 from cmp.disk.tensors import read_tensors

@@ -14,7 +14,8 @@ from safetensors.numpy import load_file, save_file
 
 from cmp.core.grids import GridSpec, Prompt, Sampling, Tile
 from cmp.core.progress import run_through
-from cmp.disk.ready import Answers, digest_base
+from cmp.disk.bases import digest_base
+from cmp.disk.ready import Answers
 from cmp.errors import Refused
 from cmp.settings import Settings
 from cmp.workbench import Workbench

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from cmp.core.names import COMPONENTS
 from cmp.core.runs import Checkpoint, Sample, Stage, read_stage
 from cmp.core.stages import FINAL
-from cmp.disk.checkpoint import ADAPTER_FILES, PARTS_OF_PIPELINE, TRAINED_PARTS, find_weights, read_checkpoint
+from cmp.disk.checkpoint import ADAPTER_FILES, TRAINED_PARTS, find_weights, read_checkpoint
 from cmp.disk.folders import Folder, list_folder
 from cmp.disk.trainers.configs import recorded_settings
 from cmp.disk.trainers.found import Found, read_samples
@@ -88,7 +89,7 @@ def _inner(run_id: str, path: Path, stage: Stage) -> list[Checkpoint]:
     which PEFT's `save_pretrained` gives a folder each, all but the one called "default".
     """
     try:
-        folders = [list_folder(path / name) for name in sorted(list_folder(path).folders) if name not in PARTS_OF_PIPELINE]
+        folders = [list_folder(path / name) for name in sorted(list_folder(path).folders) if name not in COMPONENTS]
     except CmpError:
         return []
     inner = [f for f in folders if f.path.name == "ema" or f.path.name.endswith("_ema") or set(ADAPTER_FILES) & set(f.files)]
