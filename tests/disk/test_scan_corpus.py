@@ -12,7 +12,7 @@ import pytest
 from cmp.disk.logs.curves import read_curves
 from cmp.disk.scan import scan
 
-CORPUS = Path(os.environ.get("CMP_CORPUS", "/nonexistent"))
+CORPUS = Path(os.environ.get("CMP_CORPUS", "/nonexistent")).resolve()
 CASES = sorted(file.parent.name for file in CORPUS.glob("*/EXPECT.json"))
 # the beginnings of what EXPECT.json calls the tool → the trainer; its loops of Accelerate are told apart by what they save
 TRAINERS = {
