@@ -12,6 +12,7 @@ from pathlib import Path
 from cmp.core.runs import Checkpoint, path_text
 from cmp.errors import BadInput
 
+MODES = ("exact", "fast")
 SCHEDULERS = ("base", "DDIM", "Euler", "Euler a", "DPM++ 2M", "DPM++ 2M Karras", "Heun", "UniPC", "PNDM", "LMS")
 MOST_CELLS = 4096
 LONGEST_PROMPT = 4000  # characters
@@ -21,7 +22,8 @@ LONGEST_PROMPT = 4000  # characters
 class Sampling:
     """How a picture is drawn; checked when made. `scheduler` "base" is the one that the base model comes with.
 
-    `width` and `height` in pixels, None for what the base model was made for.
+    `width` and `height` in pixels, None for what the base model was made for. `clip_skip` counts as A1111 does: 1 skips nothing, 2 takes
+    the text encoder's last layer but one. `vae` is another VAE, a folder or a file; None is the base model's own.
     """
 
     steps: int = 12
@@ -29,6 +31,8 @@ class Sampling:
     width: int | None = None
     height: int | None = None
     scheduler: str = "base"
+    clip_skip: int = 1
+    vae: str | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.steps <= 1000:
@@ -40,6 +44,8 @@ class Sampling:
                 raise BadInput(f"{name} is {side}", "Use a multiple of 8 from 8 to 4096.")
         if self.scheduler not in SCHEDULERS:
             raise BadInput(f"scheduler is {self.scheduler!r}", f"Use one of: {', '.join(SCHEDULERS)}.")
+        if not 1 <= self.clip_skip <= 12:
+            raise BadInput(f"clip skip is {self.clip_skip}", "Use 1 (nothing is skipped) to 12; 2 is usual for anime models.")
 
     def as_json(self) -> dict[str, object]:
         return asdict(self)
@@ -47,10 +53,11 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What to draw, and what to keep away from."""
+    """What to draw, and what to keep away from. `name` is a short one for labels; it changes no pixel."""
 
     text: str
     negative: str = ""
+    name: str = ""
 
     def __post_init__(self) -> None:
         for name, value in (("prompt", self.text), ("negative prompt", self.negative)):
@@ -59,20 +66,29 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
+class Stacked:
+    """Another LoRA that is worn beside a cell's checkpoint, at a strength of its own."""
+
+    checkpoint: Checkpoint
+    strength: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class Cell:
-    """One picture to be drawn. `checkpoint` None is the base model alone."""
+    """One picture to be drawn. `checkpoint` None is the base model alone, or with what is in `stack`."""
 
     checkpoint: Checkpoint | None
     prompt: Prompt
     seed: int
     strength: float
     sampling: Sampling
+    stack: tuple[Stacked, ...] = ()
 
     def key(self, weights: str | None, circumstances: Mapping[str, str]) -> str:
         """A digest of all that changes the pixels, and of nothing else.
 
         `weights` is the digest of the tensors really loaded, scale included; `circumstances` names the base model's digest, library
-        versions, device kind, number type and mode.
+        versions, device kind, number type and mode, and the digests of the stacked LoRAs and of another VAE.
         """
         told = {
             "weights": weights,
@@ -80,7 +96,7 @@ class Cell:
             "negative": self.prompt.negative,
             "seed": self.seed,
             "strength": float(self.strength) + 0.0 if self.checkpoint else None,  # the base model has no strength; -0 is 0, 1 is 1.0
-            "sampling": self.sampling.as_json() | {"guidance": float(self.sampling.guidance) + 0.0},
+            "sampling": self.sampling.as_json() | {"guidance": float(self.sampling.guidance) + 0.0, "vae": None},  # its digest counts
             "circumstances": dict(sorted(circumstances.items())),
         }
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
@@ -88,23 +104,33 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class GridSpec:
-    """All combinations of these values; checked when made."""
+    """All combinations of these values; checked when made.
+
+    `stacks` is an axis too: each value is a set of further LoRAs, () for none. With `preview` every cell is first drawn small and with
+    few steps. `mode`: "exact" draws one picture at a time, to the bit as diffusers' plain call does; "fast" draws in batches.
+    """
 
     checkpoints: tuple[Checkpoint | None, ...]
     prompts: tuple[Prompt, ...]
     seeds: tuple[int, ...] = (0,)
     strengths: tuple[float, ...] = (1.0,)
     samplings: tuple[Sampling, ...] = (Sampling(),)
+    stacks: tuple[tuple[Stacked, ...], ...] = ((),)
+    title: str = ""
+    mode: str = "exact"
+    preview: bool = False
 
     def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise BadInput(f"the mode is {self.mode!r}", f"Use one of: {', '.join(MODES)}.")
         axes = (("checkpoint", self.checkpoints), ("prompt", self.prompts), ("seed", self.seeds), ("strength", self.strengths))
-        for name, values in (*axes, ("sampling", self.samplings)):
+        for name, values in (*axes, ("sampling", self.samplings), ("stack", self.stacks)):
             if not values:
                 raise BadInput(f"the grid has no {name}", f"Choose at least one {name}.")
         for seed in self.seeds:
             if not 0 <= seed < 2**63:
                 raise BadInput(f"seed is {seed}", "Use a whole number from 0 to 9223372036854775807.")
-        for strength in self.strengths:
+        for strength in (*self.strengths, *(one.strength for stack in self.stacks for one in stack)):
             if not (math.isfinite(strength) and -10 <= strength <= 10):
                 raise BadInput(f"strength is {strength}", "Use a number from -10 to 10; 1 is as trained.")
         if self.size > MOST_CELLS:
@@ -114,7 +140,7 @@ class GridSpec:
     def size(self) -> int:
         """How many cells there are; the base model's column has one strength only."""
         columns = sum(len(self.strengths) if checkpoint else 1 for checkpoint in self.checkpoints)
-        return columns * len(self.prompts) * len(self.seeds) * len(self.samplings)
+        return columns * len(self.prompts) * len(self.seeds) * len(self.samplings) * len(self.stacks)
 
     def cells(self) -> tuple[Cell, ...]:
         """Coarse first: every checkpoint with the first seed before any with the second, so that the eye can compare early.
@@ -122,9 +148,10 @@ class GridSpec:
         Within such a pass a checkpoint is loaded once and draws all its cells.
         """
         return tuple(
-            Cell(checkpoint, prompt, seed, strength, sampling)
+            Cell(checkpoint, prompt, seed, strength, sampling, stack)
             for seed in self.seeds
             for checkpoint in self.checkpoints
+            for stack in self.stacks
             for strength in (self.strengths if checkpoint else self.strengths[:1])
             for sampling in self.samplings
             for prompt in self.prompts
@@ -142,7 +169,10 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """A cell and what became of it: `path` is its picture, or `fault` says why there is none. `seconds` is the time it took to draw."""
+    """A cell and what became of it: `path` is its picture, or `fault` says why there is none. `seconds` is the time it took to draw.
+
+    `mode` is the one it was drawn in: an exact picture serves where a fast one was asked for. A `preview` is replaced later.
+    """
 
     cell: Cell
     key: str
@@ -151,6 +181,8 @@ class Tile:
     seconds: float | None = None
     fault: Fault | None = None
     base: Mapping[str, object] | None = None
+    mode: str = "exact"
+    preview: bool = False
 
     def as_json(self) -> dict[str, object]:
         cell = self.cell
@@ -162,7 +194,9 @@ class Tile:
             "seed": cell.seed,
             "strength": cell.strength if cell.checkpoint else None,
             "sampling": cell.sampling.as_json(),
-            "mode": "exact",
+            "stack": [{"checkpoint": one.checkpoint.id, "strength": one.strength} for one in cell.stack],
+            "mode": self.mode,
+            "preview": self.preview,
             "base": dict(self.base) if self.base else None,
             "path": path_text(self.path) if self.path else None,
             "key": self.key,

@@ -25,7 +25,7 @@ KEY = CELL.key("w" * 64, AROUND)
 
 def test_a_key_is_the_same_in_every_process_and_version_of_this_code() -> None:
     """Cells already drawn would be drawn again if this changed: change it knowingly."""
-    assert KEY == "abb70589167d24d0fd13f7f7847cb8e4fcf5295d6c11f43094662b584e51f896"
+    assert KEY == "c32296a7f99fe39a1fed0b2b643360e3c4d3c34ebf03e469cd5b314a414c36b9"
 
 
 def test_a_key_does_not_depend_on_what_the_checkpoint_is_called_or_where_it_lies() -> None:
@@ -146,7 +146,7 @@ def test_a_prompt_of_any_length_that_people_write_is_taken_and_a_book_is_not() -
 
 
 def test_a_tile_tells_the_contracts_fields_and_none_for_the_bases_checkpoint() -> None:
-    fields = "checkpoint step prompt negative seed strength sampling mode base path key reused seconds fault"
+    fields = "checkpoint step prompt negative seed strength sampling stack mode preview base path key reused seconds fault"
     told = Tile(CELL, KEY, Path("/c.png"), seconds=0.5, base={"id": "x", "proof": "tensors"}).as_json()
     assert list(told) == fields.split()
     assert (told["checkpoint"], told["step"], told["path"]) == ("run@500", 500, "/c.png")
