@@ -28,7 +28,7 @@ def stack_adapters(adapters: Sequence[tuple[Folded, float]]) -> dict[str, np.nda
 def _joined(name: str, parts: Sequence[np.ndarray]) -> np.ndarray:
     """Pairs are put side by side along their rank, biases are added."""
     if name.endswith(".bias"):
-        return np.sum(parts, axis=0, dtype=np.float32)
+        return np.stack(parts).sum(axis=0, dtype=np.float32)
     axis = 0 if name.endswith(".lora_A.weight") else 1
     if len({part.shape[:axis] + part.shape[axis + 1 :] for part in parts}) > 1:
         shapes = " and ".join(str(part.shape) for part in parts)

@@ -16,11 +16,11 @@ from PIL import Image
 
 from cmp import __version__
 from cmp.core.conversion import Writing
-from cmp.core.grids import Cell, Fault, Tile
+from cmp.core.grids import Cell, Fault, GridPlan, Tile
 from cmp.core.infotext import to_infotext
 from cmp.core.progress import Progress
 from cmp.core.stacking import Folded
-from cmp.disk.bases import digest_base, native_size, read_component
+from cmp.disk.bases import digest_base, read_component
 from cmp.disk.merging import merge
 from cmp.disk.numbers import FLOATS, as_float32
 from cmp.disk.ready import Ready
@@ -28,12 +28,13 @@ from cmp.disk.store import Store
 from cmp.engine.batch import in_order, kind_of, most_at_once
 from cmp.engine.paint import paint
 from cmp.engine.pipeline import TEXT, WornPipeline
-from cmp.engine.prepare import Prepared, Preparing, vae_file
+from cmp.engine.prepare import Prepared, Preparing, size_of, vae_file
+from cmp.engine.record import expect, remember_pace
 from cmp.engine.stacked import Worn, wearing
 from cmp.engine.steps import Report, stepping
 from cmp.engine.studio import Studio
 from cmp.engine.words import read_words
-from cmp.errors import CmpError, Refused, Unreadable
+from cmp.errors import CmpError, NoSpace, Refused, Unreadable
 from cmp.pictures.files import save_png
 
 log = logging.getLogger(__name__)
@@ -67,6 +68,14 @@ class Drawing:
             cells = [cell for cell in cells if cell not in whole]
         yield from self._pass(cells)
 
+    def plan(self, cells: Sequence[Cell]) -> GridPlan:
+        """What `draw` would do, from headers and names alone."""
+        found = [self._prepare(cell, preview=False) for cell in cells]
+        new = [one for one in found if isinstance(one, Prepared)]
+        faults = tuple((one.cell, one.fault) for one in found if isinstance(one, Tile) and one.fault)
+        seconds, size = expect(self.store, self.studio.device.type, new)
+        return GridPlan(len(cells), len(new), len(cells) - len(new) - len(faults), faults, seconds, size)
+
     def _pass(self, cells: Sequence[Cell], preview: bool = False) -> Steps:
         waiting: list[Prepared] = []
         for cell in in_order(cells, self._is_dear):
@@ -94,7 +103,7 @@ class Drawing:
         """How many are drawn together. The first picture is drawn alone: it is looked at while the others are drawn."""
         if self.preparing.mode == "exact" or not self.begun:
             return 1
-        width, height = _size(one)
+        width, height = size_of(one)
         most = most_at_once(self.studio.device, width, height)
         return min(most, self.studio.most_at_once.get(f"{one.clothes.folder}|{width}x{height}", most))
 
@@ -113,34 +122,39 @@ class Drawing:
         left = list(batch)
         try:
             images, seconds = yield from self._at_the_gpu(batch)
+            files = []
             for image in images:
-                yield self._count(self._keep(left[0], image, seconds / len(batch)))
+                tile = self._keep(left[0], image, seconds / len(batch))
                 left.pop(0)
+                files.append(tile.path)
+                yield self._count(tile)
+            if self.begun:  # the first batch also loads
+                remember_pace(self.store, self.studio.device.type, batch, seconds, filter(None, files))
             self.begun = True
             return
         except CmpError as error:
             fault = Fault(error.message, error.hint, error.exit_code)
         except Exception as error:  # the one place that must survive whatever a cell does
-            log.exception("drawing failed: %s", batch[0].cell)
-            fault = self._survive(error, batch)
+            if (fault := self._without_memory(error, batch)) is None:
+                log.exception("drawing failed: %s", batch[0].cell)
+                fault = Fault(f"{type(error).__name__}: {error}", "This is a fault of ours; please report it.")
         if len(left) == 1:
             yield self._count(Tile(left[0].cell, "", fault=fault, mode=left[0].mode, preview=left[0].preview))
             return
         for half in (left[: len(left) // 2], left[len(left) // 2 :]):
             yield from self._draw_batch(half)
 
-    def _survive(self, error: Exception, batch: Sequence[Prepared]) -> Fault:
-        """Makes room where the memory ran out, and remembers how many pictures were too many."""
-        text = str(error)
-        if not isinstance(error, torch.OutOfMemoryError) and "not enough memory" not in text:
-            return Fault(f"{type(error).__name__}: {text}", "This is a fault of ours; please report it.")
-        width, height = _size(batch[0])
-        self.studio.most_at_once[f"{batch[0].clothes.folder}|{width}x{height}"] = max(1, len(batch) // 2)
+    def _without_memory(self, error: Exception, batch: Sequence[Prepared]) -> Fault | None:
+        """Where the memory ran out, makes room and remembers how many pictures were too many; None for any other error."""
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "not enough memory" not in str(error):
+            return None
+        width, height = size_of(batch[0])
+        self.studio.most_at_once[f"{batch[0].clothes.folder}|{width}x{height}"] = (len(batch) + 1) // 2
         error.__traceback__ = None  # it holds what was computed so far
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        return Fault(f"the memory is not enough: {text[:200]}", "Draw it smaller, or with CMP_DEVICE=cpu.", 6)
+        return Fault(f"the memory is not enough: {str(error)[:200]}", "Draw it smaller, or with CMP_DEVICE=cpu.", NoSpace.exit_code)
 
     def _at_the_gpu(self, batch: Sequence[Prepared]) -> Generator[Progress, None, tuple[list[Image.Image], float]]:
         while not self.gpu.acquire(timeout=0.2):
@@ -180,11 +194,6 @@ def _found(one: Prepared, store: Store) -> Tile | None:
             base = one.clothes.ready.base
             return Tile(one.cell, key, path, True, base=base.as_json() if base else None, mode=mode, preview=one.preview)
     return None
-
-
-def _size(one: Prepared) -> tuple[int, int]:
-    usual, sampling = native_size(one.clothes.folder), one.drawn.sampling
-    return sampling.width or usual[0], sampling.height or usual[1]
 
 
 def _paint(batch: Sequence[Prepared], preparing: Preparing, studio: Studio, store: Store, report: Report) -> list[Image.Image]:

@@ -71,14 +71,11 @@ class Clothes:
 
     def adapter(self, strength: float, studio: Studio) -> tuple[Folded, float]:
         """The adapter to wear and the strength to wear it at; an empty one for the base model."""
-        own = [] if self.weights is None else [(studio.adapter(self.weights, self._read), strength)]
+        own = [] if self.weights is None else [(studio.adapter(self.weights, partial(_read, self.ready)), strength)]
         if not self.beside:
             return own[0] if own else ({}, 1.0)
-        others = [(studio.adapter(digest, lambda ready=ready: _read(ready)), much) for ready, digest, much in self.beside]
+        others = [(studio.adapter(digest, partial(_read, ready)), much) for ready, digest, much in self.beside]
         return studio.adapter(self.name(strength), lambda: stack_adapters([*own, *others])), 1.0
-
-    def _read(self) -> Folded:
-        return _read(self.ready)
 
 
 def _read(ready: Ready) -> Folded:
@@ -174,6 +171,12 @@ class Preparing:
         """Whether putting on what the cell wears costs more than drawing it: whole components are read and replaced."""
         clothes = self.clothes(cell)
         return clothes.merged or clothes.words
+
+
+def size_of(one: Prepared) -> tuple[int, int]:
+    """Width and height in pixels of what is drawn."""
+    usual, sampling = native_size(one.clothes.folder), one.drawn.sampling
+    return sampling.width or usual[0], sampling.height or usual[1]
 
 
 def smaller(sampling: Sampling, base: Path) -> Sampling:

@@ -22,7 +22,7 @@ from cmp.workbench.shelf import Curves, Shelf
 
 if TYPE_CHECKING:
     from cmp.core.conversion import Conversion, ConversionPlan, Writing
-    from cmp.core.grids import GridSpec, Tile
+    from cmp.core.grids import GridPlan, GridSpec, Tile
     from cmp.engine.prepare import Preparing
     from cmp.engine.studio import Studio
 
@@ -184,6 +184,12 @@ class Workbench(Shelf):
             if isinstance(item, Tile):
                 self._keep_answer(item, runs, given)
             yield item
+
+    def plan_grid(self, spec: GridSpec, runs: Iterable[Run], given: Answers = Answers()) -> GridPlan:
+        """What drawing a grid would do: cells that are new, that were drawn before, that cannot be drawn; time and size."""
+        from cmp.engine.draw import Drawing
+
+        return Drawing(self._preparing(spec, tuple(runs), given), self.studio(), self.store, self.gpu).plan(spec.cells())
 
     def _preparing(self, spec: GridSpec, runs: tuple[Run, ...], given: Answers) -> Preparing:
         from cmp.engine.prepare import Preparing
