@@ -32,7 +32,7 @@ from cmp.engine.prepare import Prepared, Preparing, size_of, vae_file
 from cmp.engine.record import expect, remember_pace
 from cmp.engine.stacked import Worn, wearing
 from cmp.engine.steps import Report, stepping
-from cmp.engine.studio import Studio
+from cmp.engine.studio import MOST_KEPT, Studio
 from cmp.engine.words import read_words
 from cmp.errors import CmpError, NoSpace, Refused, Unreadable
 from cmp.pictures.files import save_png
@@ -59,6 +59,7 @@ class Drawing:
         A cell that fails becomes a tile with its fault, and the rest go on. Closing the iterator stops within one denoising step.
         """
         self.total = len(cells) * (2 if preview else 1)
+        self.studio.most_kept = MOST_KEPT[self.preparing.mode]
         if preview:
             whole: set[Cell] = set()
             for item in self._pass(cells, preview=True):

@@ -16,7 +16,10 @@ from cmp.engine.pipeline import WornPipeline
 from cmp.engine.steps import Report
 
 Rounded = tuple[tuple[str, str], ...]  # components whose frozen weights were rounded for training, each with the type
-_MOST = 512_000_000  # bytes of adapters that are kept
+MOST_KEPT = {
+    "exact": 0,
+    "fast": 512_000_000,
+}  # bytes of adapters that are kept beside the one in use; a batch needs several again and again
 
 
 @dataclass(slots=True)
@@ -29,6 +32,7 @@ class Studio:
     _rounded: Rounded = ()
     _worn: WornPipeline | None = field(default=None, repr=False)
     _adapters: OrderedDict[str, Folded] = field(default_factory=OrderedDict, repr=False)
+    most_kept: int = 0
     most_at_once: dict[str, int] = field(default_factory=dict)  # pictures that fit into memory, by kind of batch, where it ran out once
 
     @property
@@ -49,11 +53,11 @@ class Studio:
         torch would use them as a model's own memory, and the next checkpoint that is copied into the model would then change this one.
         """
         if digest not in self._adapters:
+            while sum(v.nbytes for folded in self._adapters.values() for v in folded.values()) > self.most_kept:
+                self._adapters.popitem(last=False)
             self._adapters[digest] = found = read()
             for values in found.values():
                 values.flags.writeable = False
-            while len(self._adapters) > 1 and sum(v.nbytes for f in self._adapters.values() for v in f.values()) > _MOST:
-                self._adapters.popitem(last=False)
         self._adapters.move_to_end(digest)
         return self._adapters[digest]
 

@@ -298,9 +298,14 @@ def test_a_tensor_that_would_not_land_is_refused_before_anything_is_drawn(adapte
     assert not model.used._forward_hooks
 
 
+def test_drawing_exactly_keeps_no_adapter_but_the_one_in_use(bench: Workbench) -> None:
+    draw(bench, mode="exact")
+    assert len(bench.studio()._adapters) == 1
+
+
 def test_adapters_that_were_read_cannot_be_written_to(bench: Workbench) -> None:
     """torch took such arrays as a model's memory once, and copying the next checkpoint in changed the one that was kept."""
-    draw(bench, mode="exact")
+    draw(bench)
     kept = bench.studio()._adapters
     assert len(kept) == 3
     for values in (values for folded in kept.values() for values in folded.values()):
