@@ -65,7 +65,9 @@ class Ledger:
     def take_asks(self) -> list[tuple[str, str]]:
         """What other processes have asked of the jobs of this one since the last time: ids, and what."""
         with self._database() as database:
-            found = database.execute("SELECT number, kind, asked FROM jobs WHERE owner = ? AND asked IS NOT NULL", (self._owner,)).fetchall()
+            found = database.execute(
+                "SELECT number, kind, asked FROM jobs WHERE owner = ? AND asked IS NOT NULL", (self._owner,)
+            ).fetchall()
             for number, _, asked in found:  # another wish may have come since
                 database.execute("UPDATE jobs SET asked = NULL WHERE number = ? AND asked = ?", (number, asked))
         return [(f"{kind}-{number}", asked) for number, kind, asked in found]
