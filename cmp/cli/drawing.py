@@ -115,8 +115,10 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _draw(bench: Workbench, spec: GridSpec, runs: list[Run], given: Answers) -> list[Tile]:
-    tiles = []
-    for tile in bench.draw_grid(spec, runs, given):
+    tiles: list[Tile] = []
+    for tile in bench.follow_grid(spec, runs, given):
+        if not isinstance(tile, Tile):
+            continue
         tiles.append(tile)
         name = tile.cell.checkpoint.id if tile.cell.checkpoint else "base model"
         became = tile.fault.error if tile.fault else ("reused" if tile.reused else f"{tile.seconds:.1f} s")

@@ -31,11 +31,15 @@ class Jobs(Turns):
     Without a ledger, or where nothing can be kept, jobs are forgotten when the process ends.
     """
 
-    def __init__(self, ledger: Ledger | None = None, makers: dict[str, Maker] | None = None) -> None:
+    def __init__(self, ledger: Ledger | None = None) -> None:
         super().__init__(ledger)
-        self._makers = makers or {}
+        self._makers: dict[str, Maker] = {}
         self._jobs: dict[str, Job] = {}
         self._numbers = itertools.count(1)
+
+    def make(self, kind: str, maker: Maker) -> None:
+        """Registers how work of a kind is made again."""
+        self._makers[kind] = maker
 
     # -- beginning -----------------------------------------------------------------------------------------------------
 
@@ -107,6 +111,12 @@ class Jobs(Turns):
     def order(self, job_id: str) -> Order | None:
         """From what a job is made, None where that was not kept."""
         return self._ledger.order(job_id) if self._ledger else None
+
+    def unfinished(self) -> list[tuple[JobRecord, Order]]:
+        """The kept jobs of all processes that are not over, with what they are made from."""
+        with suppress(Refused):
+            return self._ledger.orders() if self._ledger else []
+        return []
 
     def ask(self, job_id: str, what: str) -> JobRecord:
         """Has a job of this or of another process do "cancel", "pause" or "resume", and tells how it stands; raises NotFound."""

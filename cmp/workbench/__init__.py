@@ -8,17 +8,19 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Generator, Iterable, Iterator
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cmp.core.present import size_text
 from cmp.core.progress import Progress
 from cmp.core.runs import Checkpoint, Run
 from cmp.disk.ready import Answers, Ready, ready_checkpoint
 from cmp.errors import BadInput, CmpError, NotFound, Refused
-from cmp.jobs import Jobs
 from cmp.settings import Settings
-from cmp.workbench.shelf import Curves, Shelf
+from cmp.workbench.shelf import Curves
+from cmp.workbench.watching import Watching
 
 if TYPE_CHECKING:
     from cmp.core.conversion import Conversion, ConversionPlan, Writing
@@ -36,13 +38,11 @@ class FailedConversion:
     error: CmpError
 
 
-class Workbench(Shelf):
+class Workbench(Watching):
     """Everything one process can do with runs. Safe to use from several threads."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self.jobs = Jobs()
-        self.gpu = threading.Lock()
         self._studio: Studio | None = None
 
     def doctor(self, path: Path | None = None) -> dict[str, object]:
@@ -53,7 +53,9 @@ class Workbench(Shelf):
             return {"why": why_not_listed(Path(os.path.abspath(os.path.expanduser(path))))}
         from cmp.engine.device import describe_devices
 
-        return describe_machine(self.roots, self.bases, self.settings.home) | {"device": describe_devices()}
+        count, used = self.cells_size()
+        cells = f"{count}, {size_text(used)}; `python -m cmp cells` makes room"
+        return describe_machine(self.roots, self.bases, self.settings.home) | {"device": describe_devices(), "cells": cells}
 
     # -- conversion ----------------------------------------------------------------------------------------------------
 
@@ -173,6 +175,7 @@ class Workbench(Shelf):
 
         `runs` are those that the checkpoints belong to; the base column is drawn with the base of the first.
         """
+        from cmp.disk.cells import mark_used
         from cmp.engine.draw import draw_cells
 
         known: dict[Checkpoint | None, Ready | CmpError] = {}
@@ -188,6 +191,8 @@ class Workbench(Shelf):
             return found
 
         for tile in draw_cells(spec.cells(), make_ready, self.studio(), self.store, self.gpu):
+            if tile.reused and tile.path:
+                mark_used(tile.path)
             self._keep_answer(tile, runs, given)
             yield tile
 
@@ -223,6 +228,12 @@ class Workbench(Shelf):
     def device_name(self) -> str:
         """The kind of device that is drawn with: "cuda", "mps" or "cpu"."""
         return str(self.studio().device.type)
+
+    def with_device(self, device: str) -> Workbench:
+        """The same workbench, drawing with another device and with models of its own."""
+        other = copy(self)
+        other.settings, other.gpu, other._studio = replace(self.settings, device=device), threading.Lock(), None
+        return other
 
     def loaded_models(self) -> list[str]:
         """The base models in memory now."""
