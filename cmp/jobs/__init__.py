@@ -8,6 +8,7 @@ that makes it again from its order.
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -185,6 +186,9 @@ class Jobs(Turns):
             self._jobs[job.id] = job
             job.parked = parked
             self._enqueue(job)
+            if job.kept and self._listener is None:
+                self._listener = threading.Thread(target=self._listen, args=(self._jobs.values(),), name="cmp-listener", daemon=True)
+                self._listener.start()
         self._keep(job)
         return job
 

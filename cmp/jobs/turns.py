@@ -6,13 +6,14 @@ import threading
 import time
 from abc import abstractmethod
 from collections import deque
+from collections.abc import Collection
 from contextlib import suppress
 
 from cmp.disk.ledger import Ledger
 from cmp.errors import Refused
 from cmp.jobs.job import Job
 
-_POLL = 0.5  # seconds after which a job that waits or is paused looks whether another process asks something of it
+_POLL = 0.5  # seconds between two times that it is looked whether another process asks something
 _EVERY = 0.5  # seconds between two times that progress is kept
 
 
@@ -25,6 +26,7 @@ class Turns:
         self._running: Job | None = None
         self._turns = threading.Condition()
         self._keeping = threading.Lock()
+        self._listener: threading.Thread | None = None
 
     @abstractmethod
     def _carry_out(self, job: Job) -> None:
@@ -79,7 +81,6 @@ class Turns:
                     job.parked = False
                     break
             self._keep(job, at_once=False)
-            self._hear()
             with self._turns:
                 if not (job.cancelled.is_set() or self._running is job):
                     self._turns.wait(max(0.0, min(left, _POLL)))
@@ -91,3 +92,13 @@ class Turns:
             job.kept_at = now
             with self._keeping, suppress(Refused):
                 self._ledger.write(job.record())
+
+    def _listen(self, jobs: Collection[Job]) -> None:
+        """Hears other processes for as long as one of these jobs is not over: one that was paused before it began has nobody else to."""
+        while True:
+            with self._turns:
+                if all(job.over for job in jobs):
+                    self._listener = None
+                    return
+                self._turns.wait(_POLL)
+            self._hear()
