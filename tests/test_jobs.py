@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from cmp.core.progress import Progress, Rest
+from cmp.core.work import JobRecord
 from cmp.disk.ledger import Ledger
 from cmp.disk.store import Store
-from cmp.errors import BadInput, Locked, NotFound, Refused
+from cmp.errors import BadInput, Cancelled, Locked, NotFound, Refused
 from cmp.jobs import Job, Jobs
 
 
@@ -292,6 +293,17 @@ def test_whoever_leaves_what_is_followed_has_cancelled_it_and_an_error_reaches_h
     over(jobs.start("grid", "3", 1, at_once("x")))
 
 
+def test_whoever_follows_a_job_that_another_cancels_is_told() -> None:
+    jobs, gate = Jobs(), Gate("a", "b")
+    gate.let(2)
+    followed = jobs.follow("grid", "1", 2, gate)
+    assert next(followed) == "a"
+    jobs.cancel(jobs.all()[0].id)
+    with pytest.raises(Cancelled):
+        next(followed)
+    assert gate.closed.is_set()
+
+
 def test_ctrl_c_in_what_is_followed_cancels_it_and_lets_the_next_through() -> None:
     def interrupted() -> Iterator[object]:
         yield 1
@@ -312,6 +324,14 @@ def home_of(tmp_path: Path) -> Jobs:
     jobs = Jobs(Ledger(Store(tmp_path)))
     jobs.make("grid", lambda order: (lambda: iter([f"{word} again" for word in order["words"]]), order["words"]))
     return jobs
+
+
+def left_behind(tmp_path: Path) -> JobRecord:
+    """A job whose process is gone."""
+    ledger = Ledger(Store(tmp_path))
+    record = ledger.add("grid", "1", 1, {"words": ["a"]})
+    ledger._lock.release()  # type: ignore[union-attr]  # as the system does when a process ends
+    return record
 
 
 def test_what_a_killed_process_had_in_hand_is_interrupted_and_another_makes_it_again(tmp_path: Path) -> None:
@@ -359,9 +379,7 @@ def test_two_processes_never_do_the_same_job(tmp_path: Path) -> None:
 
 
 def test_of_many_that_take_up_an_interrupted_job_at_once_one_gets_it(tmp_path: Path) -> None:
-    gone = home_of(tmp_path)
-    job = gone.start("grid", "1", 1, Gate("a"), order={"words": ["a"]})
-    gone._ledger._lock.release()  # type: ignore[union-attr]  # as the system does when a process ends
+    job = left_behind(tmp_path)
     others, got = [home_of(tmp_path) for _ in range(6)], []
     threads = [threading.Thread(target=lambda other=other: got.extend(other.resume_interrupted())) for other in others]
     for thread in threads:
@@ -403,9 +421,7 @@ def test_a_job_that_never_began_hears_other_processes_too(tmp_path: Path) -> Non
 
 
 def test_an_interrupted_job_can_be_cancelled_where_it_never_ran(tmp_path: Path) -> None:
-    gone = home_of(tmp_path)
-    job = gone.start("grid", "1", 1, Gate("a"), order={"words": ["a"]})
-    gone._ledger._lock.release()  # type: ignore[union-attr]
+    job = left_behind(tmp_path)
     other = home_of(tmp_path)
     assert other.ask(job.id, "cancel").state == "cancelled" and other.resume_interrupted() == []
 
@@ -421,9 +437,7 @@ def test_where_nothing_can_be_kept_jobs_run_all_the_same(tmp_path: Path) -> None
 
 
 def test_what_cannot_be_made_again_fails_with_its_reason(tmp_path: Path) -> None:
-    gone = home_of(tmp_path)
-    job = gone.start("grid", "1", 1, Gate("a"), order={"words": ["a"]})
-    gone._ledger._lock.release()  # type: ignore[union-attr]
+    job = left_behind(tmp_path)
     other = Jobs(Ledger(Store(tmp_path)))
 
     def maker(order: object) -> tuple[Callable[[], Iterator[object]], object]:

@@ -10,7 +10,7 @@ from cmp.cli.answers import read_answers
 from cmp.cli.output import Json, in_trouble, print_json
 from cmp.cli.telling import leave, told
 from cmp.core.grids import Tile
-from cmp.errors import BadInput
+from cmp.errors import BadInput, Cancelled
 from cmp.workbench import Workbench
 
 app = typer.Typer(rich_markup_mode=None)
@@ -46,7 +46,14 @@ def watch(
         for item in told(bench.follow_watch(run, pattern, read_answers(alpha, base), once=once)):
             if isinstance(item, Tile):
                 tiles.append(item)
-    finally:  # Ctrl-C is how it usually ends
-        if json:
-            print_json({"run": found.id, "tiles": [tile.as_json() for tile in tiles]})
+    except (KeyboardInterrupt, Cancelled):  # how it usually ends
+        in_trouble("ended")
+        _tell(found.id, tiles, json)
+        raise typer.Exit(Cancelled.exit_code) from None
+    _tell(found.id, tiles, json)
     leave(tiles)
+
+
+def _tell(run: str, tiles: list[Tile], json: bool) -> None:
+    if json:
+        print_json({"run": run, "tiles": [tile.as_json() for tile in tiles]})

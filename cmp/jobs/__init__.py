@@ -17,7 +17,7 @@ from dataclasses import replace
 from cmp.core.progress import Progress, Rest
 from cmp.core.work import JobRecord
 from cmp.disk.ledger import Ledger, Order, unknown
-from cmp.errors import BadInput, CmpError, Locked, NotFound, Refused
+from cmp.errors import BadInput, Cancelled, CmpError, Locked, NotFound, Refused
 from cmp.jobs.job import Job, Work
 from cmp.jobs.turns import Turns
 
@@ -49,7 +49,10 @@ class Jobs(Turns):
         return self._enter(self._new(kind, title, total, work, subject, order))
 
     def follow(self, kind: str, title: str, total: int, work: Work, subject: object = None, order: Order | None = None) -> Iterator[object]:
-        """The same within the caller's thread: gives each item as it comes. Leaving it cancels the job; its error is raised."""
+        """The same within the caller's thread: gives each item as it comes. Leaving it cancels the job.
+
+        Its error is raised, and Cancelled if another thread or process has cancelled it.
+        """
         yield from self._here(self._new(kind, title, total, work, subject, order))
 
     def resume(self, job_id: str) -> Job:
@@ -193,7 +196,9 @@ class Jobs(Turns):
         return job
 
     def _here(self, job: Job) -> Iterator[object]:
-        return self._steps(self._enter(job, parked=True))
+        yield from self._steps(self._enter(job, parked=True))
+        if job.state == "cancelled":  # by somebody else: whoever follows it would take what came for all of it
+            raise Cancelled(f"{job.id} was cancelled", f"`python -m cmp jobs {job.id} --resume` goes on with it.")
 
     def _carry_out(self, job: Job) -> None:
         with suppress(CmpError):  # the job has it
