@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -418,6 +419,29 @@ def test_a_job_that_never_began_hears_other_processes_too(tmp_path: Path) -> Non
     there.ask(second.id, "resume")
     over(second)
     assert (second.state, second.items, third.items) == ("done", ["x"], [])
+
+
+def test_a_job_that_ends_every_process_is_not_taken_up_for_ever(tmp_path: Path) -> None:
+    job = left_behind(tmp_path)
+    for _ in range(3):
+        ledger = Ledger(Store(tmp_path))
+        ledger.claim(job.id)
+        ledger._lock.release()  # type: ignore[union-attr]
+    jobs = home_of(tmp_path)
+    assert jobs.resume_interrupted() == [] and jobs.record(job.id).state == "interrupted"
+    assert list(jobs.go_on(job.id)) == ["a again"], "whoever asks for it gets it"
+
+
+def test_a_job_that_gets_on_is_taken_up_as_often_as_it_takes(tmp_path: Path) -> None:
+    job = left_behind(tmp_path)
+    for done in range(1, 6):
+        ledger = Ledger(Store(tmp_path))
+        record, _ = ledger.claim(job.id)
+        ledger.write(replace(record, state="running", done=done, reused=done - 1))
+        ledger._lock.release()  # type: ignore[union-attr]
+    (resumed,) = home_of(tmp_path).resume_interrupted()
+    over(resumed)
+    assert resumed.items == ["a again"]
 
 
 def test_an_interrupted_job_can_be_cancelled_where_it_never_ran(tmp_path: Path) -> None:

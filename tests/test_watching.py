@@ -226,3 +226,9 @@ def test_a_grid_waits_for_the_card_or_goes_on_without_it(tmp_path: Path, busy: s
 def test_without_a_card_nobody_waits(tmp_path: Path) -> None:
     assert Workbench(Settings(tmp_path, device="cpu")).why_busy() is None
     assert Workbench(Settings(tmp_path, device="cuda", busy="draw")).why_busy() is None
+
+
+def test_what_to_do_about_a_card_in_use_is_one_of_three() -> None:
+    assert Settings.from_env({}).busy == "wait" and Settings.from_env({"CMP_BUSY": "cpu"}).busy == "cpu"
+    with pytest.raises(BadInput, match="CMP_BUSY is 'never'"):
+        Settings.from_env({"CMP_BUSY": "never"})

@@ -21,7 +21,7 @@ class JobRecord:
     `state`: "waiting" in a queue, "running", "paused" by the user, "interrupted" by the end of its process, "done", "failed" or
     "cancelled". `done` counts items, `reused` those among them that were there already, `faults` those that could not be made.
     `worked` are the seconds that went into the others. Times in Unix seconds. `asked` is what a running job has been asked to do and
-    has not done yet. `position` counts from 1 in the queue of its process.
+    has not done yet. `position` counts from 1 in the queue of its process. `tries` is how often it was taken up again without getting on.
     """
 
     id: str
@@ -41,6 +41,7 @@ class JobRecord:
     ended: float | None = None
     asked: str | None = None
     position: int | None = None
+    tries: int = 0
 
     @property
     def over(self) -> bool:

@@ -26,7 +26,8 @@ Order = Mapping[str, Any]
 _KEPT_FOR = 30 * 86400.0  # seconds after which a job that is over is forgotten
 _SCHEMA = """CREATE TABLE IF NOT EXISTS jobs (
     number INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT, title TEXT, total INTEGER, work TEXT, owner TEXT, state TEXT, asked TEXT,
-    done INTEGER, what TEXT, reused INTEGER, faults INTEGER, worked REAL, error TEXT, made REAL, queued REAL, started REAL, ended REAL)"""
+    done INTEGER, what TEXT, reused INTEGER, faults INTEGER, worked REAL, error TEXT, made REAL, queued REAL, started REAL, ended REAL,
+    tries INTEGER DEFAULT 0)"""
 _CHANGING = ("total", "state", "done", "what", "reused", "faults", "worked", "error", "queued", "started", "ended")
 
 
@@ -56,6 +57,8 @@ class Ledger:
         values = {name: getattr(record, name) for name in _CHANGING} | {"what": json.dumps(record.what)}
         values["error"] = json.dumps(record.error) if record.error else None
         columns = ", ".join(f"{name} = :{name}" for name in _CHANGING)
+        if record.done > record.reused:  # it gets on
+            columns += ", tries = 0"
         with self._database() as database:
             database.execute(
                 f"UPDATE jobs SET {columns} WHERE number = :number AND owner = :owner",
@@ -97,7 +100,8 @@ class Ledger:
                 raise Refused(f"it was not kept how {job_id} is made", "Start it anew.")
             self._be_alive()
             database.execute(
-                "UPDATE jobs SET owner = ?, state = 'waiting', asked = NULL, error = NULL, ended = NULL, queued = ? WHERE number = ?",
+                "UPDATE jobs SET owner = ?, state = 'waiting', asked = NULL, error = NULL, ended = NULL, queued = ?, tries = tries + 1"
+                " WHERE number = ?",
                 (self._owner, time.time(), row["number"]),
             )
             return _record(*self._row(database, job_id)), json.loads(row["work"])
@@ -202,7 +206,7 @@ def _rows(database: sqlite3.Connection, query: str, *values: object) -> list[Map
 def _record(row: Mapping[str, Any], living: bool) -> JobRecord:
     """Paused jobs stay so when their process ends: whoever paused one does not want it resumed by a restart."""
     state = "interrupted" if row["state"] in ("waiting", "running") and not living else row["state"]
-    told = {name: row[name] for name in (*_CHANGING, "kind", "made", "asked")}
+    told = {name: row[name] for name in (*_CHANGING, "kind", "made", "asked", "tries")}
     told |= {"title": json.loads(row["title"]), "what": json.loads(row["what"]), "state": state}
     told["error"] = json.loads(row["error"]) if row["error"] else None
     return JobRecord(f"{row['kind']}-{row['number']}", **told)

@@ -21,6 +21,8 @@ from cmp.errors import BadInput, Cancelled, CmpError, Locked, NotFound, Refused
 from cmp.jobs.job import Job, Work
 from cmp.jobs.turns import Turns
 
+_TRIES = 3  # times that a job is taken up by itself and nothing comes of it
+
 __all__ = ["Job", "Jobs", "Maker", "Work"]
 
 Maker = Callable[[Order], tuple[Work, object]]  # work, and its subject
@@ -72,10 +74,10 @@ class Jobs(Turns):
         yield from self._here(self._adopt(job_id))
 
     def resume_interrupted(self) -> list[Job]:
-        """Takes up all that the end of a process has interrupted."""
+        """Takes up all that the end of a process has interrupted; not again and again what may itself have ended it."""
         resumed = []
         for record in self.records():
-            if record.state == "interrupted":
+            if record.state == "interrupted" and record.tries < _TRIES:
                 with suppress(Locked, NotFound, Refused):  # another process was faster, or it was not kept how it is made
                     resumed.append(self.resume(record.id))
         return resumed
