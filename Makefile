@@ -15,7 +15,7 @@ test: lint
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy cmp/core cmp/disk cmp/workbench cmp/errors.py cmp/settings.py cmp/jobs.py
+	$(BIN)/mypy cmp/core cmp/disk cmp/workbench cmp/errors.py cmp/settings.py cmp/jobs
 
 bench: $(VENV)/.installed-dev
 	@for script in $(filter-out bench/report.py,$(wildcard bench/*.py)); do $(BIN)/python $$script || exit 1; done

@@ -12,13 +12,15 @@ from platformdirs import user_data_path
 from cmp.errors import BadInput
 
 MODES = ("local", "token", "space")
+BUSY = ("wait", "cpu", "draw")
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Where to look, where to keep state, and how to serve.
 
-    `runs` empty means: show the bundled demo. `device` "auto" picks CUDA, then MPS, then the CPU.
+    `runs` empty means: show the bundled demo. `device` "auto" picks CUDA, then MPS, then the CPU. `busy` says what to do while another
+    program uses the graphics card: "wait" for it, draw on the "cpu", or "draw" in spite of it.
     """
 
     home: Path
@@ -28,13 +30,17 @@ class Settings:
     mode: str = "local"
     token: str | None = None
     port: int = 7860
+    busy: str = "wait"
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
-        """Reads CMP_HOME, CMP_RUNS, CMP_BASES, CMP_DEVICE, CMP_MODE, CMP_TOKEN and CMP_PORT; raises BadInput on a value it cannot use."""
+        """Reads CMP_HOME, CMP_RUNS, CMP_BASES, CMP_DEVICE, CMP_MODE, CMP_TOKEN, CMP_PORT and CMP_BUSY; raises BadInput."""
         mode = environ.get("CMP_MODE", "local")
         if mode not in MODES:
             raise BadInput(f"CMP_MODE is {mode!r}", f"Use one of: {', '.join(MODES)}.")
+        busy = environ.get("CMP_BUSY") or "wait"
+        if busy not in BUSY:
+            raise BadInput(f"CMP_BUSY is {busy!r}", f"Use one of: {', '.join(BUSY)}.")
         return cls(
             home=_path(environ["CMP_HOME"]) if environ.get("CMP_HOME") else user_data_path("cmp", appauthor=False),
             runs=_paths(environ.get("CMP_RUNS", "")),
@@ -43,6 +49,7 @@ class Settings:
             mode=mode,
             token=environ.get("CMP_TOKEN") or None,
             port=_port(environ.get("CMP_PORT", "7860")),
+            busy=busy,
         )
 
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from cmp.core.progress import Progress
-from cmp.errors import NotFound, Refused
+from cmp.core.progress import Progress, Rest
+from cmp.core.work import JobRecord
+from cmp.disk.ledger import Ledger
+from cmp.disk.store import Store
+from cmp.errors import BadInput, Cancelled, Locked, NotFound, Refused
 from cmp.jobs import Job, Jobs
 
 
@@ -71,7 +78,8 @@ def test_progress_is_shown_and_everything_else_is_collected() -> None:
     job = jobs.start("convert", "three", 3, gate, subject="run@500")
     gate.let(2)
     until(lambda: job.progress is not None)
-    assert job.as_json() == {
+    told = job.as_json()
+    assert {name: told[name] for name in ("job", "kind", "title", "state", "done", "total", "what", "error")} == {
         "job": job.id, "kind": "convert", "title": "three", "state": "running", "done": 1, "total": 3, "what": "halfway", "error": None,
     }  # fmt: skip
     gate.let()
@@ -164,3 +172,306 @@ def test_work_given_by_many_threads_is_all_done() -> None:
         thread.join()
     over(*jobs.all())
     assert len(jobs.all()) == 40 and all(job.items == [1] for job in jobs.all())
+
+
+# pausing, resting, stopping
+
+
+def test_a_paused_job_stands_still_after_an_item_lets_others_work_and_goes_on_where_it_was() -> None:
+    jobs, gate = Jobs(), Gate("a", "b", "c")
+    job = jobs.start("grid", "1", 3, gate)
+    assert gate.begun.wait(10)
+    jobs.pause(job.id)
+    assert job.state == "running", "the item in hand is finished"
+    gate.let()
+    until(lambda: job.state == "paused")
+    other = jobs.start("grid", "2", 1, at_once("x"))
+    over(other)
+    gate.let(2)
+    assert job.state == "paused" and job.items == ["a"] and not gate.closed.is_set()
+    jobs.resume(job.id)
+    over(job)
+    assert (job.state, job.items) == ("done", ["a", "b", "c"])
+
+
+def test_a_job_is_never_paused_within_an_item() -> None:
+    jobs, gate = Jobs(), Gate(Progress(0, 2, "step 1"), Progress(0, 2, "step 2"), "a", "b")
+    job = jobs.start("grid", "1", 2, gate)
+    jobs.pause(job.id)
+    for step in ("step 1", "step 2"):
+        gate.let()
+        until(lambda step=step: job.progress is not None and job.progress.what == step)
+        assert job.state == "running" and job.record().asked == "pause"
+    gate.let()
+    until(lambda: job.state == "paused")
+    assert job.items == ["a"]
+    jobs.cancel(job.id)
+    over(job)
+
+
+def test_a_job_stops_within_an_item_and_its_work_is_closed_before_it_is_over() -> None:
+    jobs, gate = Jobs(), Gate(Progress(0, 1, "step 1"), Progress(0, 1, "step 2"), "a")
+    job = jobs.start("grid", "1", 1, gate)
+    gate.let()
+    until(lambda: job.progress is not None)
+    jobs.cancel(job.id)
+    gate.let()
+    over(job)
+    assert (job.state, job.items) == ("cancelled", []) and gate.closed.is_set()
+
+
+def test_a_paused_job_can_be_cancelled_and_its_work_is_closed() -> None:
+    jobs, gate = Jobs(), Gate("a", "b")
+    job = jobs.start("grid", "1", 2, gate)
+    jobs.pause(job.id)
+    gate.let()
+    until(lambda: job.state == "paused")
+    jobs.cancel(job.id)
+    over(job)
+    assert (job.state, job.items) == ("cancelled", ["a"]) and gate.closed.is_set()
+
+
+def test_a_waiting_job_that_is_paused_lets_the_next_through_and_goes_to_the_end_of_the_queue() -> None:
+    jobs, gate, seen = Jobs(), Gate(1), []
+    first = jobs.start("grid", "1", 1, gate)
+    second, third, fourth = (jobs.start("grid", str(n), 1, lambda n=n: iter([seen.append(n)])) for n in (2, 3, 4))
+    assert [record.position for record in jobs.records()] == [None, 1, 2, 3]
+    jobs.pause(second.id)
+    assert [record.position for record in jobs.records()] == [None, None, 1, 2] and second.state == "paused"
+    gate.let()
+    over(first, third, fourth)
+    assert second.state == "paused" and seen == [3, 4]
+    jobs.resume(second.id)
+    over(second)
+    assert seen == [3, 4, 2]
+
+
+def test_while_a_job_rests_others_have_their_turn_and_it_says_what_it_waits_for() -> None:
+    rested = threading.Event()
+
+    def work() -> Iterator[object]:
+        yield Rest(0.0 if rested.is_set() else 3600.0, "waiting: the GPU is in use")
+        yield "drawn"
+
+    jobs = Jobs()
+    job = jobs.start("grid", "1", 1, work)
+    until(lambda: job.progress is not None)
+    over(jobs.start("grid", "2", 1, at_once("x")))
+    assert job.state == "running" and job.as_json()["what"] == "waiting: the GPU is in use" and job.items == []
+    jobs.cancel(job.id)
+    over(job)
+    assert job.state == "cancelled" and job.items == []
+    rested.set()
+    again = jobs.start("grid", "3", 1, work)
+    over(again)
+    assert (again.state, again.items) == ("done", ["drawn"])
+
+
+def test_work_that_is_followed_gives_its_items_to_the_caller_in_its_turn() -> None:
+    jobs, gate = Jobs(), Gate("a")
+    first = jobs.start("grid", "1", 1, gate)
+    followed = jobs.follow("grid", "2", 2, at_once(Progress(0, 2, "begins"), "x", "y"))
+    gate.let()
+    assert list(followed) == [Progress(0, 2, "begins"), "x", "y"] and first.over
+    assert [job.state for job in jobs.all()] == ["done", "done"]
+
+
+def test_whoever_leaves_what_is_followed_has_cancelled_it_and_an_error_reaches_him() -> None:
+    jobs, gate = Jobs(), Gate("a", "b")
+    gate.let(2)
+    followed = jobs.follow("grid", "1", 2, gate)
+    assert next(followed) == "a"
+    followed.close()  # type: ignore[attr-defined]
+    assert jobs.all()[0].state == "cancelled" and gate.closed.is_set()
+
+    def fails() -> Iterator[object]:
+        yield 1
+        raise Refused("the base differs", "Give its own.")
+
+    with pytest.raises(Refused):
+        list(jobs.follow("grid", "2", 2, fails))
+    assert jobs.all()[1].state == "failed"
+    over(jobs.start("grid", "3", 1, at_once("x")))
+
+
+def test_whoever_follows_a_job_that_another_cancels_is_told() -> None:
+    jobs, gate = Jobs(), Gate("a", "b")
+    gate.let(2)
+    followed = jobs.follow("grid", "1", 2, gate)
+    assert next(followed) == "a"
+    jobs.cancel(jobs.all()[0].id)
+    with pytest.raises(Cancelled):
+        next(followed)
+    assert gate.closed.is_set()
+
+
+def test_ctrl_c_in_what_is_followed_cancels_it_and_lets_the_next_through() -> None:
+    def interrupted() -> Iterator[object]:
+        yield 1
+        raise KeyboardInterrupt
+
+    jobs = Jobs()
+    with pytest.raises(KeyboardInterrupt):
+        list(jobs.follow("watch", "1", 0, interrupted))
+    assert jobs.all()[0].state == "cancelled"
+    over(jobs.start("grid", "2", 1, at_once("x")))
+
+
+# another process
+
+
+def home_of(tmp_path: Path) -> Jobs:
+    """The jobs of a process of its own as far as the ledger knows: it has a lock of its own."""
+    jobs = Jobs(Ledger(Store(tmp_path)))
+    jobs.make("grid", lambda order: (lambda: iter([f"{word} again" for word in order["words"]]), order["words"]))
+    return jobs
+
+
+def left_behind(tmp_path: Path) -> JobRecord:
+    """A job whose process is gone."""
+    ledger = Ledger(Store(tmp_path))
+    record = ledger.add("grid", "1", 1, {"words": ["a"]})
+    ledger._lock.release()  # type: ignore[union-attr]  # as the system does when a process ends
+    return record
+
+
+def test_what_a_killed_process_had_in_hand_is_interrupted_and_another_makes_it_again(tmp_path: Path) -> None:
+    child = os.fork()
+    if child == 0:
+        try:
+            jobs = home_of(tmp_path)
+            gate = Gate("a", "b")
+            running = jobs.start("grid", "running", 2, gate, order={"words": ["a", "b"]})
+            jobs.start("grid", "waiting", 1, at_once("c"), order={"words": ["c"]})
+            paused = jobs.start("grid", "paused", 1, at_once("d"), order={"words": ["d"]})
+            jobs.pause(paused.id)
+            jobs.start("grid", "unmakeable", 1, at_once("e"))
+            gate.let()
+            until(lambda: running.items == ["a"])
+        finally:
+            os.kill(os.getpid(), signal.SIGKILL)
+    assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    jobs = home_of(tmp_path)
+    before = {record.title: record.state for record in jobs.records()}
+    assert before == {"running": "interrupted", "waiting": "interrupted", "paused": "paused", "unmakeable": "interrupted"}
+    resumed = jobs.resume_interrupted()
+    over(*resumed)
+    assert [(job.title, job.state, job.items, job.subject) for job in resumed] == [
+        ("running", "done", ["a again", "b again"], ["a", "b"]), ("waiting", "done", ["c again"], ["c"]),
+    ]  # fmt: skip
+    after = {record.title: record.state for record in home_of(tmp_path).records()}
+    assert after == {"running": "done", "waiting": "done", "paused": "paused", "unmakeable": "interrupted"}
+    (paused,) = (record for record in jobs.records() if record.title == "paused")
+    assert list(jobs.go_on(paused.id)) == ["d again"], "whoever paused it may go on with it anywhere"
+
+
+def test_two_processes_never_do_the_same_job(tmp_path: Path) -> None:
+    first, second, gate = home_of(tmp_path), home_of(tmp_path), Gate("a")
+    job = first.start("grid", "1", 1, gate, order={"words": ["a"]})
+    for attempt in (second.resume, lambda name: next(second.go_on(name))):
+        with pytest.raises(Locked, match=job.id):
+            attempt(job.id)
+    assert second.resume_interrupted() == [] and second.record(job.id).state == "running"
+    gate.let()
+    over(job)
+    until(lambda: second.record(job.id).state == "done")
+    with pytest.raises(BadInput, match="is done"):
+        second.resume(job.id)
+
+
+def test_of_many_that_take_up_an_interrupted_job_at_once_one_gets_it(tmp_path: Path) -> None:
+    job = left_behind(tmp_path)
+    others, got = [home_of(tmp_path) for _ in range(6)], []
+    threads = [threading.Thread(target=lambda other=other: got.extend(other.resume_interrupted())) for other in others]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    over(*got)
+    assert [taken.id for taken in got] == [job.id] and got[0].items == ["a again"]
+
+
+def test_a_running_job_is_paused_resumed_and_cancelled_from_another_process(tmp_path: Path) -> None:
+    here, there, gate = home_of(tmp_path), home_of(tmp_path), Gate("a", "b", "c")
+    job = here.start("grid", "1", 3, gate, order={"words": []})
+    assert there.ask(job.id, "pause").asked == "pause"
+    gate.let()
+    until(lambda: there.record(job.id).state == "paused")
+    assert job.items == ["a"]
+    there.ask(job.id, "resume")
+    gate.let()
+    until(lambda: job.items == ["a", "b"])
+    there.ask(job.id, "cancel")
+    gate.let()
+    until(lambda: there.record(job.id).state == "cancelled")
+    assert job.items in (["a", "b"], ["a", "b", "c"])
+
+
+def test_a_job_that_never_began_hears_other_processes_too(tmp_path: Path) -> None:
+    here, there, gate = home_of(tmp_path), home_of(tmp_path), Gate("a")
+    first = here.start("grid", "1", 1, gate, order={"words": []})
+    second, third = (here.start("grid", "2", 1, at_once("x"), order={"words": []}) for _ in range(2))
+    there.ask(second.id, "pause")
+    there.ask(third.id, "cancel")
+    until(lambda: {there.record(second.id).state, there.record(third.id).state} == {"paused", "cancelled"})
+    gate.let()
+    over(first, third)
+    there.ask(second.id, "resume")
+    over(second)
+    assert (second.state, second.items, third.items) == ("done", ["x"], [])
+
+
+def test_a_job_that_ends_every_process_is_not_taken_up_for_ever(tmp_path: Path) -> None:
+    job = left_behind(tmp_path)
+    for _ in range(3):
+        ledger = Ledger(Store(tmp_path))
+        ledger.claim(job.id)
+        ledger._lock.release()  # type: ignore[union-attr]
+    jobs = home_of(tmp_path)
+    assert jobs.resume_interrupted() == [] and jobs.record(job.id).state == "interrupted"
+    assert list(jobs.go_on(job.id)) == ["a again"], "whoever asks for it gets it"
+
+
+def test_a_job_that_gets_on_is_taken_up_as_often_as_it_takes(tmp_path: Path) -> None:
+    job = left_behind(tmp_path)
+    for done in range(1, 6):
+        ledger = Ledger(Store(tmp_path))
+        record, _ = ledger.claim(job.id)
+        ledger.write(replace(record, state="running", done=done, reused=done - 1))
+        ledger._lock.release()  # type: ignore[union-attr]
+    (resumed,) = home_of(tmp_path).resume_interrupted()
+    over(resumed)
+    assert resumed.items == ["a again"]
+
+
+def test_an_interrupted_job_can_be_cancelled_where_it_never_ran(tmp_path: Path) -> None:
+    job = left_behind(tmp_path)
+    other = home_of(tmp_path)
+    assert other.ask(job.id, "cancel").state == "cancelled" and other.resume_interrupted() == []
+
+
+def test_where_nothing_can_be_kept_jobs_run_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    jobs = Jobs(Ledger(Store(tmp_path / "file")))
+    job = jobs.start("grid", "1", 1, at_once("x"), order={"words": []})
+    over(job)
+    assert job.state == "done" and [record.id for record in jobs.records()] == [job.id]
+    with pytest.raises((NotFound, Refused)):
+        jobs.ask("grid-77", "cancel")
+
+
+def test_what_cannot_be_made_again_fails_with_its_reason(tmp_path: Path) -> None:
+    job = left_behind(tmp_path)
+    other = Jobs(Ledger(Store(tmp_path)))
+
+    def maker(order: object) -> tuple[Callable[[], Iterator[object]], object]:
+        raise NotFound("the checkpoint is gone", "Choose another.")
+
+    other.make("grid", maker)
+    again = other.resume(job.id)
+    over(again)
+    assert again.state == "failed" and other.record(job.id).error == {
+        "error": "the checkpoint is gone",
+        "hint": "Choose another.",
+        "code": 3,
+    }

@@ -41,7 +41,7 @@ LAYERS = {
     "pictures": Layer("errors core pictures", "PIL numpy matplotlib"),
     "engine": Layer("version errors core disk pictures engine", "torch diffusers peft transformers safetensors PIL numpy"),
     "viewer": Layer("errors core viewer", "plotly"),
-    "jobs": Layer("errors core disk"),
+    "jobs": Layer("errors core disk jobs"),
     "workbench": Layer("version errors settings core disk jobs workbench", inside="pictures viewer engine"),
     # a page and a command name what a verb takes and gives: Answers, Job
     "ui": Layer("version errors core disk.ready jobs workbench viewer ui", "gradio plotly pandas matplotlib numpy"),

@@ -29,6 +29,9 @@ VERBS = {
     "curves": "looking",
     "convert": "making",
     "grid": "drawing",
+    "watch": "watching",
+    "jobs": "jobbing",
+    "cells": "jobbing",
     "serve": "serving",
     "doctor": "looking",
 }

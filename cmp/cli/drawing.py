@@ -115,8 +115,8 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _draw(bench: Workbench, spec: GridSpec, runs: list[Run], given: Answers) -> list[Tile]:
-    tiles = []
-    for tile in bench.draw_grid(spec, runs, given):
+    tiles: list[Tile] = []
+    for tile in bench.follow_grid(spec, runs, given):
         if not isinstance(tile, Tile):
             continue
         tiles.append(tile)

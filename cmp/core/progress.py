@@ -18,6 +18,14 @@ class Progress:
     what: str
 
 
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """There is nothing to do for so many seconds, and `what` says what is waited for. Whoever runs the work waits, or does other work."""
+
+    seconds: float
+    what: str
+
+
 def run_through(work: Generator[Progress, None, T]) -> T:
     """Carries out long work without watching it, and gives its result."""
     while True:

@@ -32,7 +32,8 @@ class Store:
         self._connection: sqlite3.Connection | None = None
 
     @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
+    def database(self) -> Iterator[sqlite3.Connection]:
+        """The database, for tables of their own too; raises Refused where nothing can be kept."""
         with self._lock:
             if self._connection is None:
                 try:
@@ -46,7 +47,7 @@ class Store:
 
     def get(self, kind: str, subject: str) -> object | None:
         """The remembered value, None if there is none or nothing can be remembered here."""
-        with suppress(Refused), self._open() as connection:
+        with suppress(Refused), self.database() as connection:
             row = connection.execute("SELECT value FROM facts WHERE kind = ? AND subject = ?", (kind, plain_text(subject))).fetchone()
             return json.loads(row[0]) if row else None
         return None
@@ -63,7 +64,7 @@ class Store:
 
     def put(self, kind: str, subject: str, value: object | None) -> None:
         """Remembers a value; None forgets it."""
-        with self._open() as connection:
+        with self.database() as connection:
             if value is None:
                 connection.execute("DELETE FROM facts WHERE kind = ? AND subject = ?", (kind, plain_text(subject)))
             else:
@@ -71,7 +72,7 @@ class Store:
 
     def all(self, kind: str) -> dict[str, object]:
         """Every remembered value of one kind, by subject."""
-        with suppress(Refused), self._open() as connection:
+        with suppress(Refused), self.database() as connection:
             rows = connection.execute("SELECT subject, value FROM facts WHERE kind = ?", (kind,)).fetchall()
             return {subject: json.loads(value) for subject, value in rows}
         return {}

@@ -46,6 +46,11 @@ def circumstances(device: torch.device, dtype: torch.dtype) -> dict[str, str]:
     }
 
 
+def card_uuid(wanted: str) -> str:
+    """By what the driver knows the CUDA device that `choose_device` takes: its number may be another there."""
+    return str(torch.cuda.get_device_properties(choose_device(wanted)).uuid)
+
+
 def realign(model: torch.nn.Module) -> None:
     """Moves CPU tensors to 64-byte aligned memory.
 

@@ -136,9 +136,11 @@ class Drawing:
         except CmpError as error:
             fault = Fault(error.message, error.hint, error.exit_code)
         except Exception as error:  # the one place that must survive whatever a cell does
-            if (fault := self._without_memory(error, batch)) is None:
+            ran_out = self._without_memory(error, batch)
+            if ran_out is None:
                 log.exception("drawing failed: %s", batch[0].cell)
-                fault = Fault(f"{type(error).__name__}: {error}", "This is a fault of ours; please report it.")
+                ran_out = Fault(f"{type(error).__name__}: {error}", "This is a fault of ours; please report it.")
+            fault = ran_out
         if len(left) == 1:
             yield self._count(Tile(left[0].cell, "", fault=fault, mode=left[0].mode, preview=left[0].preview))
             return

@@ -129,10 +129,9 @@ def _alike(faults: Iterable[tuple[str, CmpError]]) -> dict[str, list[str]]:
     return told
 
 
-def start_batch(bench: Workbench, order: Order, batch: Batch) -> Job:
+def start_batch(bench: Workbench, batch: Batch) -> Job:
     """Queues what is due."""
-    due = batch.due
-    return bench.jobs.start("convert", f"convert {len(due)} to {order.form}", len(due), lambda: bench.convert_all(due), batch)
+    return bench.start_conversions(batch.due, subject=batch)
 
 
 def batch_text(job: Job) -> str:

@@ -155,7 +155,7 @@ def _drawing(bench: Workbench, form: Form) -> None:
         spec = read_spec(bench, asked)
         runs = runs_of(bench, spec)
         given = Answers(parse_alpha(asked.alpha), (asked.base or "").strip() or None)
-        job = bench.jobs.start("grid", f"{spec.size} cells", spec.size, lambda: bench.draw_grid(spec, runs, given), spec)
+        job = bench.start_grid(spec, runs, given)
         for run in runs:
             bench.remember_prompts(run, [prompt.text for prompt in spec.prompts])
         return job.id, gr.Timer(active=True), DRAWN, gr.update(value="loading the base model …", visible=True), grid_value(bench, job)
@@ -232,7 +232,8 @@ def runs_of(bench: Workbench, spec: GridSpec) -> list[Run]:
 
 def grid_value(bench: Workbench, job: Job) -> dict[str, Any]:
     """What the viewer shows of a grid that is being drawn or has been."""
-    assert isinstance(job.subject, GridSpec)
+    if not isinstance(job.subject, GridSpec):  # a job of an earlier process, which is made again only when its turn comes
+        return EMPTY
     tiles = [item for item in job.items if isinstance(item, Tile)]
     several = len({c.run_id for c in job.subject.checkpoints if c}) > 1
     names = names_apart(bench.library(fresh=False), bench.name_of) if several else {}
@@ -253,6 +254,8 @@ def grid_status(job: Job) -> tuple[str, bool]:
     faults = [tile.fault for tile in tiles if tile.fault]
     reused = sum(tile.reused for tile in tiles)
     lines = [f"{job.state}: {len(tiles) - len(faults)} of {job.total} cells drawn" + (f", {reused} of them earlier" if reused else "")]
+    if job.progress and not job.over and job.progress.what.startswith("waiting"):
+        lines.append(job.progress.what)
     if faults:
         lines.append(f"{len(faults)} could not be drawn: {sentences(faults[0].error, faults[0].hint)}")
     ask = any("--base" in fault.hint or "--alpha" in fault.hint for fault in faults)

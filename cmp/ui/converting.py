@@ -96,7 +96,7 @@ def _running(bench: Workbench, form: Form, seen: gr.Textbox, changed: gr.Textbox
             raise batch.faults[0][1]
         if not batch.due:
             return "", gr.update(value=f"nothing to do: {plan_text(batch)}", visible=True), gr.Timer(active=False), gr.update()
-        job = start_batch(bench, order, batch)
+        job = start_batch(bench, batch)
         return job.id, gr.update(value=batch_text(job), visible=True), gr.Timer(active=True), gr.update(interactive=True)
 
     def watch(job: str) -> Any:

@@ -8,17 +8,19 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Generator, Iterable, Iterator
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cmp.core.present import size_text
 from cmp.core.progress import Progress
 from cmp.core.runs import Checkpoint, Run
 from cmp.disk.ready import Answers, Ready, ready_checkpoint
 from cmp.errors import BadInput, CmpError, NotFound, Refused
-from cmp.jobs import Jobs
 from cmp.settings import Settings
-from cmp.workbench.shelf import Curves, Shelf
+from cmp.workbench.shelf import Curves
+from cmp.workbench.watching import Watching
 
 if TYPE_CHECKING:
     from cmp.core.conversion import Conversion, ConversionPlan, Writing
@@ -37,13 +39,11 @@ class FailedConversion:
     error: CmpError
 
 
-class Workbench(Shelf):
+class Workbench(Watching):
     """Everything one process can do with runs. Safe to use from several threads."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self.jobs = Jobs()
-        self.gpu = threading.Lock()
         self._studio: Studio | None = None
 
     def doctor(self, path: Path | None = None) -> dict[str, object]:
@@ -54,7 +54,9 @@ class Workbench(Shelf):
             return {"why": why_not_listed(Path(os.path.abspath(os.path.expanduser(path))))}
         from cmp.engine.device import describe_devices
 
-        return describe_machine(self.roots, self.bases, self.settings.home) | {"device": describe_devices()}
+        count, used = self.cells_size()
+        cells = f"{count}, {size_text(used)}; `python -m cmp cells` makes room"
+        return describe_machine(self.roots, self.bases, self.settings.home) | {"device": describe_devices(), "cells": cells}
 
     # -- conversion ----------------------------------------------------------------------------------------------------
 
@@ -176,12 +178,15 @@ class Workbench(Shelf):
         `spec.preview` a cell's tile may come twice, first as a preview. See `engine.draw.Drawing`.
         """
         from cmp.core.grids import Tile
+        from cmp.disk.cells import mark_used
         from cmp.engine.draw import Drawing
 
         runs = tuple(runs)
         drawing = Drawing(self._preparing(spec, runs, given), self.studio(), self.store, self.gpu)
         for item in drawing.draw(spec.cells(), spec.preview):
             if isinstance(item, Tile):
+                if item.reused and item.path:
+                    mark_used(item.path)
                 self._keep_answer(item, runs, given)
             yield item
 
@@ -244,6 +249,12 @@ class Workbench(Shelf):
     def device_name(self) -> str:
         """The kind of device that is drawn with: "cuda", "mps" or "cpu"."""
         return str(self.studio().device.type)
+
+    def with_device(self, device: str) -> Workbench:
+        """The same workbench, drawing with another device and with models of its own."""
+        other = copy(self)
+        other.settings, other.gpu, other._studio = replace(self.settings, device=device), threading.Lock(), None
+        return other
 
     def loaded_models(self) -> list[str]:
         """The base models in memory now."""

@@ -112,7 +112,7 @@ def test_a_broken_database_is_refused_for_writing_only(tmp_path: Path, content: 
 def test_a_database_that_breaks_while_it_is_open_does_not_end_in_a_traceback(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.put("k", "s", 1)
-    with store._open() as connection:
+    with store.database() as connection:
         connection.execute("DROP TABLE facts")
     assert refuses(store)
 

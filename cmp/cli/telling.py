@@ -1,0 +1,45 @@
+"""How drawing is told while it goes on: a line per tile, and what is waited for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import typer
+
+from cmp.cli.output import in_trouble
+from cmp.core.grids import Tile
+from cmp.core.progress import Progress
+from cmp.errors import sentences
+
+
+def tile_line(tile: Tile) -> str:
+    """What was drawn, and how long it took or why it could not be."""
+    name = tile.cell.checkpoint.id if tile.cell.checkpoint else "base model"
+    took = "" if tile.seconds is None else f"{tile.seconds:.1f} s"
+    became = tile.fault.error if tile.fault else ("reused" if tile.reused else took)
+    return f"{name}, seed {tile.cell.seed}, {tile.cell.prompt.text[:60]!r}: {became}"
+
+
+def told(items: Iterable[object], total: int = 0) -> Iterator[object]:
+    """The items of long work but for its progress, each told on standard error as it comes; what is waited for is told once."""
+    count, before = 0, ""
+    for item in items:
+        if isinstance(item, Progress):
+            if item.what != before and item.what.startswith(("waiting", "seeing", "drawing on")):
+                in_trouble(item.what)
+            before = item.what
+            continue
+        count += 1
+        if isinstance(item, Tile):
+            in_trouble(f"{count}{f'/{total}' if total else ''} {tile_line(item)}")
+        yield item
+
+
+def leave(tiles: Iterable[Tile]) -> None:
+    """Ends a command with 1 if some cells could not be drawn, or with their own code if none could for the one same reason."""
+    tiles = list(tiles)
+    faults = [tile.fault for tile in tiles if tile.fault]
+    for fault in dict.fromkeys(faults):
+        in_trouble(f"not drawn: {sentences(fault.error, fault.hint)}")
+    if faults:
+        raise typer.Exit(faults[0].code if len(faults) == len(tiles) and len(set(faults)) == 1 else 1)

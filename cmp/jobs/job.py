@@ -1,0 +1,76 @@
+"""One piece of long work in the process that does it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from cmp.core.progress import Progress, Rest
+from cmp.core.work import ENDED, JobRecord
+from cmp.errors import CmpError
+
+Work = Callable[[], Iterator[object]]
+
+
+@dataclass(slots=True)
+class Job:
+    """One piece of long work of this process. `state` as in `JobRecord`; `subject` is what it is about."""
+
+    id: str
+    title: str
+    kind: str
+    total: int
+    subject: object = None
+    state: str = "waiting"
+    progress: Progress | None = None
+    items: list[object] = field(default_factory=list)
+    error: CmpError | None = None
+    started: float | None = None
+    ended: float | None = None
+    cancelled: threading.Event = field(default_factory=threading.Event, repr=False)
+    made: float = field(default_factory=time.time)
+    queued: float = 0.0
+    worked: float = 0.0
+    reused: int = 0
+    faults: int = 0
+    work: Work = field(default=tuple, repr=False)  # type: ignore[assignment]
+    kept: bool = False  # whether the ledger knows it
+    kept_at: float = 0.0
+    pausing: bool = False  # it is paused after the item in hand
+    parked: bool = False  # a thread of its own waits for its turn
+
+    @property
+    def over(self) -> bool:
+        return self.state in ENDED
+
+    def record(self) -> JobRecord:
+        """What there is to tell of it now."""
+        done, what = len(self.items), ""
+        if self.progress:
+            what = self.progress.what
+            done = self.progress.done if not done and self.progress.total == self.total else done
+        error = self.error.as_json() if self.error else None
+        asked = None if self.over else "cancel" if self.cancelled.is_set() else "pause" if self.pausing else None
+        return JobRecord(
+            self.id, self.kind, self.title, self.total, self.state, done, what, self.reused, self.faults, self.worked, error,
+            self.made, self.queued, self.started, self.ended, asked,
+        )  # fmt: skip
+
+    def as_json(self) -> dict[str, object]:
+        return self.record().as_json()
+
+    def note(self, item: object, seconds: float) -> None:
+        """Takes an item of its work in, that came after so many seconds. Items may say that they were `reused`, or have a `fault`."""
+        if isinstance(item, Rest):
+            self.progress = Progress(len(self.items), self.total, item.what)
+        elif isinstance(item, Progress):
+            self.progress = item
+            self.worked += seconds
+        else:
+            self.items.append(item)
+            reused = bool(getattr(item, "reused", False))
+            self.reused += reused
+            self.worked += 0.0 if reused else seconds
+            self.faults += bool(getattr(item, "fault", None) or getattr(item, "error", None))

@@ -1,0 +1,203 @@
+"""Verbs whose work goes on when the page is closed: each as a job, with an order from which another process makes it again."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from cmp.core.progress import Progress, Rest
+from cmp.core.runs import Checkpoint, Run
+from cmp.disk.ledger import Ledger, Order
+from cmp.disk.ready import Answers
+from cmp.errors import NotFound
+from cmp.jobs import Job, Jobs, Work
+from cmp.settings import Settings
+from cmp.workbench.shelf import Shelf
+
+if TYPE_CHECKING:
+    from cmp.core.conversion import ConversionPlan, Writing
+    from cmp.core.grids import GridSpec, Tile
+    from cmp.disk.cells import PrunePlan
+
+_ASK_AGAIN = 10.0  # seconds after which a card in use is asked for again
+Self = TypeVar("Self", bound="LongWork")
+Started = tuple[str, str, int, Work, object, Order]  # what `Jobs.start` takes
+
+
+class LongWork(Shelf):
+    """Grids and conversions as jobs. Safe to use from several threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.gpu = threading.Lock()
+        self.jobs = Jobs(Ledger(self.store))
+        self.jobs.make("grid", self._grid_again)
+        self.jobs.make("convert", self._conversions_again)
+
+    @abstractmethod
+    def draw_grid(self, spec: GridSpec, runs: Iterable[Run], given: Answers = Answers()) -> Iterator[Any]: ...
+
+    @abstractmethod
+    def convert_all(self, plans: Iterable[ConversionPlan], given: Answers = Answers()) -> Iterator[Any]: ...
+
+    @abstractmethod
+    def plan_checkpoint(
+        self, run: Run, checkpoint: Checkpoint, form: str, given: Answers = Answers(),
+        *, output: Path | None = None, force: bool = False, writing: Writing | None = None,
+    ) -> ConversionPlan: ...  # fmt: skip
+
+    @abstractmethod
+    def device_name(self) -> str: ...
+
+    @abstractmethod
+    def loaded_models(self) -> list[str]: ...
+
+    @abstractmethod
+    def with_device(self: Self, device: str) -> Self: ...
+
+    # -- grids ---------------------------------------------------------------------------------------------------------
+
+    def start_grid(self, spec: GridSpec, runs: Iterable[Run], given: Answers = Answers()) -> Job:
+        """Queues a grid, see `draw_grid`; it is taken up again where it was if this process is killed."""
+        return self.jobs.start(*self._grid(spec, tuple(runs), given))
+
+    def follow_grid(self, spec: GridSpec, runs: Iterable[Run], given: Answers = Answers()) -> Iterator[Tile | Progress]:
+        """The same within the caller's thread: the tiles as they come. Leaving it cancels the job."""
+        return self.jobs.follow(*self._grid(spec, tuple(runs), given))  # type: ignore[return-value]
+
+    def _grid(self, spec: GridSpec, runs: tuple[Run, ...], given: Answers) -> Started:
+        from cmp.core.orders import grid_to_json, run_reference
+
+        order = {"grid": grid_to_json(spec), "runs": list(map(run_reference, runs)), **answers_json(given)}
+        return "grid", spec.title or f"{spec.size} cells", spec.size, lambda: self.draw_when_free(spec, runs, given), spec, order
+
+    def _grid_again(self, order: Order) -> tuple[Work, object]:
+        from cmp.core.orders import grid_from_json
+
+        runs = {run.place: run for run in map(self.run_again, order["runs"])}
+
+        def find(told: Mapping[str, object]) -> Checkpoint:
+            run, checkpoint = self.checkpoint_again(told)
+            runs.setdefault(run.place, run)
+            return checkpoint
+
+        spec = grid_from_json(order["grid"], find)
+        return lambda: self.draw_when_free(spec, tuple(runs.values()), read_answers(order)), spec
+
+    def draw_when_free(self, spec: GridSpec, runs: tuple[Run, ...], given: Answers) -> Iterator[Tile | Progress | Rest]:
+        """Draws a grid once no other program uses the graphics card; or with CMP_BUSY=cpu meanwhile without it."""
+        bench = self
+        while why := self.why_busy():
+            if self.settings.busy == "cpu":
+                yield Progress(0, spec.size, f"drawing on the CPU: {why}")
+                bench = self.with_device("cpu")
+                break
+            yield Rest(_ASK_AGAIN, f"waiting: {why}")
+        yield from bench.draw_grid(spec, runs, given)
+
+    def why_busy(self) -> str | None:
+        """Why the device should be left alone for now, in words. None where it is free, is no CUDA device, or holds our models already."""
+        if self.settings.busy == "draw" or self.settings.device in ("cpu", "mps") or self.loaded_models() or self.device_name() != "cuda":
+            return None
+        from cmp.disk.occupied import read_cards, who_holds
+        from cmp.engine.device import card_uuid
+
+        training = [run.id for run in self.library(fresh=False).runs if run.state(time.time()) == "training"]
+        return who_holds(read_cards(), card_uuid(self.settings.device), os.getpid(), training)
+
+    # -- conversions ---------------------------------------------------------------------------------------------------
+
+    def start_conversions(self, plans: Iterable[ConversionPlan], given: Answers = Answers(), subject: object = None) -> Job:
+        """Queues conversions, see `convert_all`."""
+        from cmp.core.orders import checkpoint_reference
+
+        plans = tuple(plan for plan in plans if not plan.done)
+        told = [
+            {"checkpoint": checkpoint_reference(p.checkpoint), "form": p.form, "target": str(p.target), "replaces": p.replaces}
+            | p.writing.as_json()
+            for p in plans
+        ]
+        order = {"conversions": told, "asked_at": time.time(), **answers_json(given)}
+        title = f"convert {len(plans)} to {', '.join(dict.fromkeys(plan.form for plan in plans))}"
+        return self.jobs.start("convert", title, len(plans), lambda: self.convert_all(plans, given), subject, order)
+
+    def _conversions_again(self, order: Order) -> tuple[Work, object]:
+        """What is left of them: results that have appeared since they were asked for stay as they are."""
+        from cmp.core.conversion import Writing
+
+        given, plans = read_answers(order), []
+        for told in order["conversions"]:
+            run, checkpoint = self.checkpoint_again(told["checkpoint"])
+            target, writing = Path(told["target"]), Writing(told["dtype"], told["strength"])
+            force = told["replaces"] and not _appeared_since(target, order["asked_at"])
+            plan = self.plan_checkpoint(run, checkpoint, told["form"], given, output=target, force=force, writing=writing)
+            plans += [] if plan.done else [plan]
+        return lambda: self.convert_all(plans, given), None
+
+    # -- finding again -------------------------------------------------------------------------------------------------
+
+    def run_again(self, told: Mapping[str, object]) -> Run:
+        """The run of a reference, also where other folders are looked at now; raises NotFound."""
+        path = str(told.get("path", ""))
+        with suppress(NotFound):
+            run, _ = self.find(str(told.get("id")), only_ids=True)
+            if str(run.folder / run.series if run.series else run.folder) == path:
+                return run
+        return self.find(path)[0]
+
+    def checkpoint_again(self, told: Mapping[str, object]) -> tuple[Run, Checkpoint]:
+        """Run and checkpoint of a reference. Raises NotFound if it is no longer where it was: another would be taken for it."""
+        name, path = str(told.get("id")), str(told.get("path", ""))
+        with suppress(NotFound):
+            run, checkpoint = self.find(name, only_ids=True)
+            # by now its weights may be known to be those of another, under whose name it is an alias
+            if checkpoint and (_is_at(checkpoint, path) or (name in checkpoint.aliases and run.folder in Path(path).parents)):
+                return run, checkpoint
+        run, checkpoint = self.find(path)
+        if checkpoint is None:
+            raise NotFound(f"{path} is no longer the checkpoint {name}", "Choose the checkpoints anew.")
+        return run, checkpoint
+
+    # -- room ----------------------------------------------------------------------------------------------------------
+
+    def cells_size(self) -> tuple[int, int]:
+        """How many cells are kept, and their bytes."""
+        from cmp.disk.cells import cells_size
+
+        return cells_size(self.store)
+
+    def plan_prune(self, *, most_bytes: int | None = None, unused_for: float | None = None) -> PrunePlan:
+        """Which drawn cells would go; see `disk.cells.plan_prune`."""
+        from cmp.disk.cells import plan_prune
+
+        return plan_prune(self.store, self.jobs.unfinished(), most_bytes=most_bytes, unused_for=unused_for)
+
+    def prune(self, plan: PrunePlan) -> int:
+        """Deletes the cells of a plan that were not used since; gives the bytes that came free."""
+        from cmp.disk.cells import prune
+
+        return prune(plan)
+
+
+def _is_at(checkpoint: Checkpoint, path: str) -> bool:
+    return str(checkpoint.file or checkpoint.path) == path
+
+
+def _appeared_since(target: Path, when: float) -> bool:
+    with suppress(OSError):
+        return target.lstat().st_mtime >= when
+    return False
+
+
+def answers_json(given: Answers) -> dict[str, object]:
+    return {"alpha": given.alpha, "base": given.base}
+
+
+def read_answers(order: Order) -> Answers:
+    return Answers(order.get("alpha"), order.get("base"))

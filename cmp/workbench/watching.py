@@ -1,0 +1,147 @@
+"""A run that is being trained: each new complete checkpoint draws its column by itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cmp.core.progress import Progress, Rest
+from cmp.core.runs import Checkpoint, Run, validation_prompts
+from cmp.core.stages import UNREAD
+from cmp.disk.ledger import Order
+from cmp.disk.ready import Answers
+from cmp.errors import BadInput, NotFound, Unreadable
+from cmp.jobs import Job, Work
+from cmp.settings import Settings
+from cmp.workbench.long_work import LongWork, Started, answers_json, read_answers
+
+if TYPE_CHECKING:
+    from cmp.core.grids import GridSpec, Tile
+
+_EVERY = 15.0  # seconds between two looks at a run
+_GROWS = 2.0  # seconds in which a file that is being written grows
+_STILL = 60.0  # seconds since its last change after which a file is written no more
+_FRESH = 5.0  # the same where somebody waits for an answer
+
+Written = tuple[tuple[str, int, int], ...]
+
+
+class Watching(LongWork):
+    """Verbs for a run while it is trained. Nothing of the run is touched, and a file is read only once it has stopped growing."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.jobs.make("watch", self._watch_again)
+
+    def watch(self, target: str, pattern: GridSpec, given: Answers = Answers(), *, once: bool = False) -> Iterator[Tile | Progress | Rest]:
+        """Draws the column of every complete checkpoint, the newest first, then rests and looks again; with `once` it ends there.
+
+        The pattern's checkpoints do not count. A checkpoint that is written anew is drawn anew. Raises NotFound if there is no such run.
+        """
+        drawn: set[tuple[Path, Written]] = set()
+        before: dict[Path, Written] = {}  # as it was at the last rest
+        rested = False
+        while True:
+            run = self._look_at(target)
+            now = {c.path: _written(c) for c in run.checkpoints if c.flaw is None and c.layout != UNREAD}
+            new = [c for c in run.checkpoints if now.get(c.path) and (c.path, now[c.path]) not in drawn]
+            settled = [c for c in new if before.get(c.path) == now[c.path] or _since(now[c.path]) > _STILL]
+            if settled:
+                drawn.add((settled[-1].path, now[settled[-1].path]))
+                yield from self.draw_when_free(replace(pattern, checkpoints=(settled[-1],)), (run,), given)
+                continue
+            if once and (rested or not new):
+                return
+            before, rested = now, True
+            if new:
+                yield Rest(_GROWS, f"seeing whether {new[-1].id} is still being written")
+            else:
+                yield Rest(_EVERY, f"waiting for the next checkpoint of {run.id}")
+
+    def start_watch(self, target: str, pattern: GridSpec, given: Answers = Answers()) -> Job:
+        """The same as a job that ends when it is cancelled; other jobs have their turn while it rests."""
+        return self.jobs.start(*self._watching(target, pattern, given, False))
+
+    def follow_watch(self, target: str, pattern: GridSpec, given: Answers = Answers(), *, once: bool = False) -> Iterator[Tile | Progress]:
+        """The same within the caller's thread."""
+        return self.jobs.follow(*self._watching(target, pattern, given, once))  # type: ignore[return-value]
+
+    def _watching(self, target: str, pattern: GridSpec, given: Answers, once: bool) -> Started:
+        from cmp.core.orders import grid_to_json, run_reference
+
+        run = self._look_at(target)
+        order = {"run": run_reference(run), "grid": grid_to_json(pattern), "once": once, **answers_json(given)}
+        return "watch", f"watch {run.id}", 0, lambda: self.watch(target, pattern, given, once=once), pattern, order
+
+    def _watch_again(self, order: Order) -> tuple[Work, object]:
+        run, pattern = self.run_again(order["run"]), self._pattern(order["grid"])
+        known = any(own.id == run.id and own.place == run.place for own in self.library(fresh=False).runs)
+        target = run.id if known else order["run"]["path"]
+        return lambda: self.watch(target, pattern, read_answers(order), once=bool(order["once"])), pattern
+
+    def _look_at(self, target: str) -> Run:
+        self._lookout.forget()
+        run, checkpoint = self.find(target)
+        if checkpoint is not None:
+            raise BadInput(f"{target!r} is a checkpoint, and runs are watched", f"Name the run: {run.id}.")
+        return run
+
+    # -- what is drawn -------------------------------------------------------------------------------------------------
+
+    def sample_newest(self, target: str, pattern: GridSpec) -> tuple[GridSpec, Run]:
+        """The grid whose only column is the newest complete checkpoint of a run, and the run; raises NotFound if there is none yet."""
+        run = self._look_at(target)
+        for checkpoint in reversed(run.checkpoints):
+            if checkpoint.flaw is None and _since(_written(checkpoint)) > _FRESH:
+                return replace(pattern, checkpoints=(checkpoint,)), run
+        raise NotFound(f"run {run.id!r} has no complete checkpoint yet", "Try again when the trainer has written one.")
+
+    def pattern(self, told: str | None, run: Run) -> GridSpec:
+        """The prompts, seeds and sampling to draw with: of an earlier job, by its id, or of a JSON file.
+
+        None means the prompts last drawn with this run, or those that its trainer drew with; raises BadInput where there are none.
+        """
+        from cmp.core.grids import GridSpec, Prompt
+
+        if told is None:
+            texts = self.last_prompts(run) or validation_prompts(run)
+            if not texts:
+                raise BadInput(f"nothing says what to draw with {run.id}", "Give --grid: a JSON file, or the id of an earlier grid job.")
+            return GridSpec((None,), tuple(map(Prompt, texts)))
+        file = Path(os.path.expanduser(told))
+        if not (file.suffix == ".json" or os.path.exists(file)):
+            order = self.jobs.order(told)
+            if order is None or "grid" not in order:
+                raise BadInput(f"{told!r} is no grid", "`python -m cmp jobs` lists earlier grids.")
+            return self._pattern(order["grid"])
+        try:
+            value = json.loads(file.read_bytes())
+        except (OSError, ValueError, RecursionError) as fault:
+            raise Unreadable(
+                f"{file} cannot be read: {fault}", 'Give a JSON file such as {"prompts": ["a red shoe"], "seeds": [1]}.'
+            ) from fault
+        return self._pattern(value)
+
+    def _pattern(self, told: object) -> GridSpec:
+        from cmp.core.orders import pattern_from_json
+
+        return pattern_from_json(told, lambda reference: self.checkpoint_again(reference)[1])
+
+
+def _written(checkpoint: Checkpoint) -> Written:
+    """Sizes and times of a checkpoint's files; empty if one is gone."""
+    try:
+        found = [(str(file), os.stat(file)) for file in checkpoint.files]
+    except OSError:
+        return ()
+    return tuple((name, each.st_size, each.st_mtime_ns) for name, each in found)
+
+
+def _since(written: Written) -> float:
+    """Seconds since the last change; negative where there is none, and for times to come."""
+    return min((time.time() - changed / 1e9 for _, _, changed in written), default=-1.0)
