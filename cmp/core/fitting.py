@@ -41,7 +41,7 @@ def check_fits(weights: Weights, shapes: Mapping[str, Shape], stored: Mapping[st
         shapes_of_parts = {role: stored[name] for role, name in module.weight_parts.items()}
         if shapes_of_parts:
             try:
-                check_delta(module.method, shapes_of_parts, base, module.module)
+                check_delta(module.method, shapes_of_parts, base, module.module, module.rows)
             except Refused as fault:
                 raise Refused(f"{fault.message}{_likely(weights, shapes)}", fault.hint) from fault
 

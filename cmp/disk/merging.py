@@ -77,10 +77,10 @@ class MergedComponent:
         header = self.opened.header
         if name.endswith(".bias"):
             if stored := module.parts.get("diff_b"):
-                return values + read_float32(header, stored)
-            return values + scale * read_float32(header, module.parts["up_bias"])
+                return values + module.cut("diff_b", read_float32(header, stored))
+            return values + scale * module.cut("up_bias", read_float32(header, module.parts["up_bias"]))
         parts = {role: read_float32(header, stored) for role, stored in module.weight_parts.items()}
-        return apply_delta(module.method, parts, scale, values) if parts else values
+        return apply_delta(module.method, parts, scale, values, rows=module.rows) if parts else values
 
 
 def merge(opened: Opened, name: str, base: Component, scale: Scale | None, writing: Writing = Writing()) -> MergedComponent:

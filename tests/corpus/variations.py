@@ -15,6 +15,10 @@ from typing import Any
 
 import torch
 
+from .fused import kohya as as_kohya
+from .fused import original as as_original
+from .fused import saved_as
+
 ATTENTION, WORDS = ["to_q", "to_k", "to_v", "to_out.0"], ["q_proj", "v_proj"]
 Make = Callable[[Any, Path], Any]
 
@@ -241,6 +245,14 @@ def lokr(weight: Any, noise: Noise) -> tuple[dict[str, Any], Any]:
     return {"lokr_w1": first, "lokr_w2_a": left, "lokr_w2_b": right, "alpha": torch.tensor(1.0)}, made
 
 
+def lokr_rooted(weight: Any, noise: Noise) -> tuple[dict[str, Any], Any]:
+    """Both factors whole, by a LyCORIS that was asked for rank 16 and rs_lora."""
+    out, into, kernel = weight.shape[0] // 2, weight.shape[1] // 2, weight.shape[2:]
+    first, second = noise(2, 2, size=0.2), noise(out, into, *kernel)
+    made = torch.kron(first.reshape(2, 2, *(1 for _ in kernel)), second) * 4
+    return {"lokr_w1": first, "lokr_w2": second, "alpha": torch.tensor(64.0)}, made
+
+
 def difference(weight: Any, noise: Noise) -> tuple[dict[str, Any], Any]:
     made = noise(*weight.shape, size=0.03)
     return {"diff": made}, made
@@ -277,7 +289,12 @@ def original(name: str) -> str:
     return f"{'input' if side == 'down' else 'output'}_blocks.{3 * block + index + (side == 'down')}.{int(what == 'attentions')}.{rest}"
 
 
-def kohya(method: Callable[[Any, Noise], tuple[dict[str, Any], Any]], names: Callable[[str], str] = str, words: str = "") -> Make:
+def kohya(
+    method: Callable[[Any, Noise], tuple[dict[str, Any], Any]],
+    names: Callable[[str], str] = str,
+    words: str = "",
+    header: Mapping[str, str] | None = None,
+) -> Make:
     """Every linear layer and convolution of the UNet's blocks, and those of the text encoders `words` (prefix=component), in one file."""
 
     @torch.no_grad()
@@ -299,7 +316,7 @@ def kohya(method: Callable[[Any, Noise], tuple[dict[str, Any], Any]], names: Cal
                     flat = (names(name) if part == "unet" else in_text).replace(".", "_")
                     saved |= {f"{prefix}_{flat}.{role}": value.clone().contiguous() for role, value in parts.items()}
                     module.weight += added
-        save_file(saved, run / "style-step00000002.safetensors")
+        save_file(saved, run / "style-step00000002.safetensors", header)
 
     return make
 
@@ -359,8 +376,30 @@ case(
 case("Tucker", kohya(tucker), "pipeline")
 case("LyCORIS LoHa", kohya(loha, original), "pipeline", "sdxl_tiny")
 case("LyCORIS LoKr", kohya(lokr), "pipeline")
+ROOTED = {"ss_network_dim": "16", "ss_network_alpha": "1.0", "ss_network_args": '{"algo": "lokr", "rs_lora": "True"}'}
+case("LyCORIS LoKr of whole factors by rsLoRA", kohya(lokr_rooted, header=ROOTED), "pipeline")
 case("differences", kohya(difference, words="lora_te=text_encoder"), "pipeline")
 case("DoRA by outputs", kohya(dora(0)), "pipeline")
 case("DoRA by inputs", kohya(dora(1)), "pipeline")
+case("Flux by kohya", saved_as(as_kohya, lambda n: (1.0, 3.0)[n % 2], words="lora_te1=text_encoder"), "lora pipeline", "flux_tiny")
+SPLIT = {"ss_network_args": '{"split_qkv": "True"}'}
+case("Flux by kohya, with q, k and v apart", saved_as(as_kohya, lambda n: (1.0, 3.0)[n % 2], SPLIT, split=True), "lora", "flux_tiny")
+case("T5 by kohya", saved_as(as_kohya, lambda n: 2.0, words="lora_te3=text_encoder_2", ends=False), "pipeline", "flux_tiny")
+case("Flux in ComfyUI's names", saved_as(as_original("diffusion_model."), lambda n: 2.0), "lora pipeline", "flux_tiny")
+case(
+    "Flux in its own names",
+    saved_as(as_original(""), lambda n: None, bias=True),
+    "lora pipeline",
+    "flux_tiny",
+    more=("--alpha", "4"),
+)
+case(
+    "Flux with its norms",
+    saved_as(as_original("transformer."), lambda n: 4.0, norms="transformer."),
+    "pipeline",
+    "flux_tiny",
+    refused={"lora": "trained whole"},
+)
+case("SD 3 by kohya", saved_as(as_kohya, lambda n: 3.0), "lora pipeline", "sd3_tiny")
 case("merged before it was saved", merged_before_saving, refused={"lora": "differ", "pipeline": "merged into"})
 case("too large for fp16", too_large_for_fp16, refused=dict.fromkeys(ANY.split(), "fp16 cannot hold"), more=("--dtype", "fp16"))
