@@ -9,7 +9,7 @@ import numpy as np
 
 from cmp.core.conversion import Writing
 from cmp.core.deltas import apply_delta
-from cmp.core.fitting import RECOMPUTED, check_fits, find_module, find_tensor
+from cmp.core.fitting import RECOMPUTED, check_fits, check_input, find_module, find_tensor
 from cmp.core.scale import Scale
 from cmp.core.weights import Adapted
 from cmp.disk.bases import Component
@@ -112,6 +112,7 @@ def _own(opened: Opened, name: str, shapes: Mapping[str, tuple[int, ...]]) -> di
         known = find_tensor(inner, shapes)
         ours = opened.header.tensors[stored].shape
         if known is None or shapes[known] != ours:
+            check_input(inner, ours, shapes[known] if known else ours)
             theirs = f"{list(shapes[known])} in the base" if known else "not in the base"
             raise Refused(
                 f"{name}.{inner} is {list(ours)} in the checkpoint and {theirs}",

@@ -13,6 +13,7 @@ import torch
 
 from cmp import __version__
 from cmp.core.conversion import Writing
+from cmp.core.fitting import check_draws_from_noise
 from cmp.core.grids import Cell, Fault, Tile
 from cmp.core.infotext import to_infotext
 from cmp.disk.bases import CONTROL, digest_base, read_component
@@ -90,6 +91,8 @@ def _draw_cell(cell: Cell, ready: Ready, studio: Studio, store: Store, gpu: Abst
     assert ready.base is not None
     if cell.checkpoint and CONTROL in ready.opened.weights.components:
         raise Refused("a ControlNet draws after a control image, and none can be given here", "Convert it with --to pipeline.")
+    if (ready.base.path / "unet").is_dir():
+        check_draws_from_noise(read_component(ready.base.path, "unet").shapes)
     digest = ready.digest(store) if cell.checkpoint else None
     base = digest_base(ready.base.path, store)
     rounded = rounding(ready) if cell.checkpoint else ()
