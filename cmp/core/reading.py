@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from cmp.core.deltas import made_shape, rank_of
@@ -42,6 +42,7 @@ class _Sorting:
     wrapped: bool = False
     dumped: bool = False
     quantised: bool = False
+    idle: Collection[str] = ()
 
     @property
     def original(self) -> bool:
@@ -71,6 +72,9 @@ class _Sorting:
             self.plain[stored] = component, _without_copy(inner.replace(".base_layer.", "."))
 
     def _take_part(self, stored: str, part: Part) -> None:
+        if part.adapter in self.idle:
+            self.aside[stored] = f"of the adapter {part.adapter}, which changes nothing: every lora_B of it is zero"
+            return
         key = (part.adapter, part.component, part.module)
         roles = self.parts.setdefault(key, {})
         if roles.setdefault(part.role, stored) != stored:  # two spellings of one name: nobody can say which was trained
@@ -92,13 +96,16 @@ def _without_copy(name: str) -> str:
     return f"{head}.{rest.partition('.')[2]}" if copied else name
 
 
-def read_weights(shapes: Mapping[str, Shape]) -> Weights:
-    """Sorts every tensor name of a checkpoint; nothing is raised, what stands against using it is in `flaws`."""
+def read_weights(shapes: Mapping[str, Shape], idle: Collection[str] = ()) -> Weights:
+    """Sorts every tensor name of a checkpoint; nothing is raised, what stands against using it is in `flaws`.
+
+    `idle` are adapters that are known by their values to change nothing.
+    """
     if not shapes:
         return Weights("unknown", flaws=("it holds no tensors",))
     if _are_embeddings(shapes):
         return Weights("embedding", embeddings={name: name for name in shapes})
-    sorting = _Sorting()
+    sorting = _Sorting(idle=idle)
     for stored, shape in shapes.items():
         sorting.take(stored, shape)
     guessed = guess_component([*(n for _, n in sorting.plain.values()), *(f"{module}." for _, _, module in sorting.parts)])
@@ -119,9 +126,26 @@ def read_weights(shapes: Mapping[str, Shape]) -> Weights:
         plain = {stored: name for stored, name in plain.items() if stored not in stray}
     if sorting.unexplained:
         sorting.flaws.append(_strangers(sorting.unexplained))
+    chosen = next((adapter for adapter, _, _ in sorting.parts), "") if idle else ""
+    unexplained, flaws = tuple(sorting.unexplained), tuple(sorting.flaws)
     return Weights(
-        layout, tuple(adapted), plain, sorting.embeddings, sorting.aside, tuple(sorting.unexplained), tuple(sorting.flaws)
+        layout, tuple(adapted), plain, sorting.embeddings, sorting.aside, unexplained, flaws, _rivals(sorting), chosen
     )  # fmt: skip
+
+
+def _rivals(sorting: _Sorting) -> dict[str, tuple[str, ...]]:
+    """The adapters of which only one is active, each with its upper halves; with none where those do not show that it is idle."""
+    owners: dict[str | None, set[str]] = {}
+    found: dict[str, list[str]] = {}
+    unlike = set()
+    for key, parts in sorting.parts.items():
+        adapter, component, _ = key
+        owners.setdefault(component, set()).add(adapter)
+        found.setdefault(adapter, []).extend(stored for role, stored in parts.items() if role in ("up", "up_bias"))
+        if not {"down", "up"} <= set(parts) <= {"down", "up", "up_bias"}:  # DoRA changes a module by its lengths too
+            unlike.add(adapter)
+    several = any(len(adapters) > 1 for adapters in owners.values())
+    return {adapter: () if adapter in unlike else tuple(names) for adapter, names in found.items()} if several else {}
 
 
 def _layout(sorting: _Sorting) -> str:
@@ -153,7 +177,10 @@ def _plain(sorting: _Sorting, guessed: str | None) -> dict[str, str]:
 def _adapted(sorting: _Sorting, shapes: Mapping[str, Shape], guessed: str | None) -> list[Adapted]:
     for component in dict.fromkeys(component for _, component, _ in sorting.parts):
         if len(adapters := sorted({adapter for adapter, owner, _ in sorting.parts if owner == component})) > 1:
-            sorting.flaws.append(f"it holds {len(adapters)} adapters ({', '.join(adapters)}) and does not say which one is active")
+            sorting.flaws.append(
+                f"it holds {len(adapters)} adapters ({', '.join(adapters)}) and does not say which of them is active: save that one alone, "
+                f"by model.save_pretrained(FOLDER, selected_adapters=[{adapters[-1]!r}]), and give that folder"
+            )
     original = sorting.original
     flux = any(module.startswith(_FLUX) for _, _, module in sorting.parts)
     found: list[Adapted] = []

@@ -71,6 +71,8 @@ class Weights:
     component, or a few tensors that were trained beside an adapter. `aside` are tensors that knowingly play no part, each with the reason.
     `layout`: "accelerate-peft" (a whole wrapped model), "quantised-peft" (the same on a quantised base), "peft-adapter",
     "diffusers-lora", "attn-procs", "kohya", "full", "embedding" or "unknown".
+    `rivals` are the adapters of which only one can be meant, each with the tensors that are all zero if it changes nothing (none where
+    no tensor shows it); `chosen` is the one that is left after such were put aside.
     """
 
     layout: str
@@ -80,6 +82,8 @@ class Weights:
     aside: Mapping[str, str] = field(default_factory=dict)
     unexplained: tuple[str, ...] = ()
     flaws: tuple[str, ...] = ()
+    rivals: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    chosen: str = ""
 
     @property
     def holds(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -64,12 +65,19 @@ def _evidence(run: Run, checkpoint: Checkpoint, opened: Opened, lenient: bool) -
         if config := _adapter_config(folder, lenient):
             yield _from_config(config, _seen_from(run, folder / "adapter_config.json"), opened, decisive=True)
     own = {path.parent.resolve() for path, _ in opened.header.files}
-    for final in ("lora_weights", "lora_weights/text_encoder", "final_pipeline/unet", "."):
+    for final in _finals(opened.weights.chosen):
         other = run.folder / final
         if other.resolve() not in own and (config := _adapter_config(other, lenient)):
             yield _from_config(config, _seen_from(run, other / "adapter_config.json"), opened)
-    if not alphas:
+    if not alphas and not opened.weights.chosen:  # settings do not say of which adapter they speak
         yield from _from_hparams(run, checkpoint)
+
+
+def _finals(adapter: str) -> tuple[str, ...]:
+    """Where a run may have its final adapter's config, below its folder; PEFT gives each but the one called default its own folder."""
+    if adapter and adapter != "default":
+        return tuple(f"{place}/{adapter}" for place in ("lora_weights", ".") if re.fullmatch(r"[\w-]+", adapter))
+    return ("lora_weights", "lora_weights/text_encoder", "final_pipeline/unet", ".")
 
 
 def _has_config(file: Path, opened: Opened) -> bool:

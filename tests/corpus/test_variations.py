@@ -178,6 +178,30 @@ def test_a_fused_tensor_is_counted_once_however_many_modules_share_it(workplace:
     assert {item["why"] for item in tensors["left_out"]} == {"alpha: folded into the weights"}
 
 
+@the("PiSSA alone")
+def test_the_refusal_of_an_adapter_that_changed_its_base_names_the_way_out(workplace: Workplace) -> None:
+    said, _ = workplace.convert("lora")
+    assert said.code == 5 and "path_initial_model_for_weight_conversion" in said.json["hint"], said.told
+    assert "init_lora_weights = 'pissa'" in said.json["error"]
+
+
+@the("two adapters in one dump")
+def test_the_refusal_of_two_trained_adapters_names_both_and_the_way_out(workplace: Workplace) -> None:
+    said, _ = workplace.convert("lora")
+    assert said.code == 5 and "default, style" in said.json["error"] and "selected_adapters=['style']" in said.json["error"], said.told
+
+
+@the("two adapters, the second trained")
+def test_an_adapter_that_changes_nothing_is_left_out_by_name_and_the_other_is_scaled_by_its_own_config(workplace: Workplace) -> None:
+    said, _ = workplace.convert("lora")
+    (done,) = said.json["converted"]
+    idle = [item for item in done["tensors"]["left_out"] if ".default." in item["name"]]
+    assert len(idle) == done["tensors"]["applied"] and {item["why"] for item in idle} == {
+        "of the adapter default, which changes nothing: every lora_B of it is zero"
+    }
+    assert (done["scale"]["alpha"], done["scale"]["source"]) == (2.0, "lora_weights/style/adapter_config.json")
+
+
 @the("ControlNet")
 def test_a_controlnet_is_not_drawn_without_a_control_image(workplace: Workplace) -> None:
     said = workplace.say("grid", "run1@2", "--prompt", "a cat", "--steps", "1", "--base", str(workplace.bases / "sd_nano"))

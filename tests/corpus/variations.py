@@ -148,12 +148,48 @@ def dumped_in_bf16(pipe: Any, run: Path) -> None:
         model.float()
 
 
+def turned_into_lora(start: str, **settings: Any) -> Make:
+    """PEFT's way from an adapter that changed the base to one that does not: the difference from its start, at twice the rank."""
+
+    def make(pipe: Any, run: Path) -> None:
+        from peft import LoraConfig, get_peft_model
+
+        model = get_peft_model(pipe.unet, LoraConfig(r=4, target_modules=ATTENTION, init_lora_weights=start, **settings))
+        model.peft_config["default"].init_lora_weights = True  # or its loading would start anew from the changed base
+        model.save_pretrained(run.parent / "start")
+        model.peft_config["default"].init_lora_weights = start
+        perturb(model, 8, "lora_").save_pretrained(run / "checkpoint-2", path_initial_model_for_weight_conversion=str(run.parent / "start"))
+        pipe.unet = model
+
+    return make
+
+
 def two_in_one_dump(pipe: Any, run: Path) -> None:
     from peft import LoraConfig
 
     model = wrapped(pipe)
     model.add_adapter("style", LoraConfig(r=4, lora_alpha=4, target_modules=["to_q"]))
     dump(run / "checkpoints" / "checkpoint-2", randomise(model, 5))
+
+
+def two_of_which_one_was_trained(active: str, final: bool = True) -> Make:
+    """PEFT starts every lora_B at zero, and only that of the active adapter leaves it."""
+
+    def make(pipe: Any, run: Path) -> None:
+        from peft import LoraConfig, get_peft_model
+
+        model = get_peft_model(pipe.unet, LoraConfig(r=4, lora_alpha=8, target_modules=ATTENTION))
+        model.add_adapter("style", LoraConfig(r=4, lora_alpha=2, target_modules=ATTENTION))
+        model.set_adapter(active)
+        for name, parameter in randomise(model, 5).named_parameters():
+            if "lora_B" in name and f".{active}." not in name:
+                parameter.data.zero_()
+        dump(run / "checkpoints" / "checkpoint-2", model)
+        pipe.unet = model
+        if final:
+            model.save_pretrained(run / "lora_weights")
+
+    return make
 
 
 def merged_before_saving(pipe: Any, run: Path) -> None:
@@ -336,6 +372,9 @@ case("lora_bias", accelerated(lora_bias=True, target_modules=["to_out.0", "conv1
 case("PiSSA", accelerated(init_lora_weights="pissa"), MERGED, refused=BIASED)
 case("OLoRA", accelerated(init_lora_weights="olora"), "pipeline", refused=BIASED)
 case("PiSSA alone", saved_by_peft(init_lora_weights="pissa"), refused=dict.fromkeys(ANY.split(), "pissa"))
+case("OLoRA alone", saved_by_peft(init_lora_weights="olora"), refused=dict.fromkeys(ANY.split(), "olora"))
+case("PiSSA turned into a LoRA", turned_into_lora("pissa", lora_alpha=8), ANY)
+case("OLoRA by rsLoRA turned into a LoRA", turned_into_lora("olora", lora_alpha=2, use_rslora=True), "lora pipeline")
 case("modules_to_save", accelerated(modules_to_save=["conv_out"], trained_too="modules_to_save"), "pipeline", refused=BIASED)
 case("bias of the adapted", accelerated(bias="lora_only", trained_too="base_layer.bias"), "pipeline", refused=BIASED)
 case("LoKr", accelerated(kind="LoKrConfig", target_modules=["conv1", "to_q"]), "pipeline")
@@ -343,6 +382,9 @@ case("LoKr in factors", accelerated(kind="LoKrConfig", r=2, decompose_both=True)
 case("LoKr of whole factors", accelerated(kind="LoKrConfig", r=1000, alpha=2000), "pipeline")
 case("LoHa", accelerated(kind="LoHaConfig", target_modules=["conv1", "to_q"], use_effective_conv2d=True), "pipeline")
 case("two adapters in one dump", two_in_one_dump, refused=dict.fromkeys(("lora", "pipeline"), "2 adapters"))
+case("two adapters, the first trained", two_of_which_one_was_trained("default"), "lora pipeline")
+case("two adapters, the second trained", two_of_which_one_was_trained("style"), "lora pipeline")
+case("two adapters and no config", two_of_which_one_was_trained("style", final=False), "lora", more=("--alpha", "2"))
 case("two adapters in folders", two_in_folders, "lora pipeline", key="2~style")
 case("an adapter with a name", saved_by_peft(adapter="style"), "lora")
 case("torch.compile", with_prefix("module._orig_mod."), "lora", more=("--alpha", "8"))
