@@ -41,8 +41,13 @@ class Adapted:
 
     @property
     def attachable(self) -> bool:
-        """Whether PEFT can carry it as a LoRA beside the base; else it must be merged into the module."""
-        return self.method == "lora" and not {"mid", "dora_scale"} & set(self.parts)
+        """Whether diffusers and PEFT can carry it as a LoRA beside the base; else it must be merged into the module."""
+        return self.method == "lora" and not {"mid", "dora_scale"} & set(self.parts) and not self.in_t5
+
+    @property
+    def in_t5(self) -> bool:
+        """Whether it is of Flux's and SD 3's large text encoder, to which diffusers attaches nothing (0.42: `_lora_loadable_modules`)."""
+        return self.component.startswith("text_encoder") and self.module.startswith("encoder.block.")
 
     def cut(self, role: str, values: np.ndarray) -> np.ndarray:
         """Of a LoRA's part, or of the product, what belongs to this module."""

@@ -65,9 +65,8 @@ def _opened(files: tuple[tuple[Path, str], ...]) -> Opened:
 
 def _idle_adapters(header: Header, weights: Weights) -> list[str]:
     """Of several adapters in one dump those that change nothing, whether they are active or not; one adapter is always left."""
-    zero = [
-        name for name, ups in sorted(weights.rivals.items()) if ups and not any(values.any() for _, values in read_tensors(header, ups))
-    ]
+    shown = [(name, ups) for name, ups in sorted(weights.rivals.items()) if ups]
+    zero = [name for name, ups in shown if not any(values.any() for _, values in read_tensors(header, ups))]
     return zero[1:] if len(zero) == len(weights.rivals) else zero
 
 

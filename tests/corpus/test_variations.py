@@ -145,7 +145,7 @@ def test_what_is_drawn_is_what_the_live_model_draws(workplace: Workplace) -> Non
     assert distance(read_picture(Path(tile["path"])), workplace.probing.ref_image(workplace.live)) <= LEVEL
 
 
-@the("Flux by kohya")
+@pytest.mark.parametrize("workplace", [v for v in VARIATIONS if v.name in ("Flux by kohya", "T5 by kohya")], indirect=True)
 def test_a_fused_adapter_is_drawn_as_the_live_model_draws(workplace: Workplace) -> None:
     from .judging import LEVEL, read_picture
 

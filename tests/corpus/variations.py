@@ -426,7 +426,13 @@ case("DoRA by inputs", kohya(dora(1)), "pipeline")
 case("Flux by kohya", saved_as(as_kohya, lambda n: (1.0, 3.0)[n % 2], words="lora_te1=text_encoder"), "lora pipeline", "flux_tiny")
 SPLIT = {"ss_network_args": '{"split_qkv": "True"}'}
 case("Flux by kohya, with q, k and v apart", saved_as(as_kohya, lambda n: (1.0, 3.0)[n % 2], SPLIT, split=True), "lora", "flux_tiny")
-case("T5 by kohya", saved_as(as_kohya, lambda n: 2.0, words="lora_te3=text_encoder_2", ends=False), "pipeline", "flux_tiny")
+case(
+    "T5 by kohya",
+    saved_as(as_kohya, lambda n: 2.0, words="lora_te3=text_encoder_2", ends=False),
+    "pipeline",
+    "flux_tiny",
+    refused={"lora": "attaches none to T5"},
+)
 case("Flux in ComfyUI's names", saved_as(as_original("diffusion_model."), lambda n: 2.0), "lora pipeline", "flux_tiny")
 case(
     "Flux in its own names",
