@@ -8,6 +8,7 @@ import pytest
 from cmp.core.deltas import apply_delta, check_delta
 from cmp.core.fused_names import split_module
 from cmp.core.reading import read_weights
+from cmp.core.scale import Evidence, resolve_scale
 from cmp.core.weights import Weights
 from cmp.errors import Refused
 
@@ -101,3 +102,12 @@ def test_doras_lengths_of_outputs_are_cut_with_the_rows_and_those_of_inputs_are_
     np.testing.assert_allclose(cut, apply_delta("lora", parts, 0.5, base)[4:8], rtol=1e-6)
     with pytest.raises(Refused, match="columns of several modules"):
         check_delta("lora", {"up": (12, 2), "down": (2, 4), "dora_scale": (1, 4)}, (4, 4), "to_q", ((4, 8),))
+
+
+def test_a_config_that_lists_the_originals_modules_speaks_of_the_parts_that_they_became() -> None:
+    weights = read_weights(pair(f"base_model.model.{QKV}", 3 * H) | pair("base_model.model.single_blocks.0.linear1", 7 * H, rank=4))
+    told = Evidence(8, 2, "its config", ("qkv", "linear1"), rank_pattern={"linear1": 4}, alpha_pattern={"single_blocks.0.linear1": 2})
+    scale = resolve_scale(weights, [told])
+    assert {m.written: scale.of(m.key) for m in weights.adapted} == {QKV: 4.0, "single_blocks.0.linear1": 0.5}
+    with pytest.raises(Refused, match="nothing says"):
+        resolve_scale(weights, [Evidence(8, 2, "another's config", ("qkv",), rank_pattern={"linear1": 4})])
