@@ -84,6 +84,8 @@ def split_module(module: str, shape: Shape) -> tuple[tuple[str, Rows], ...]:
 
     Names that are none of the original's stand for themselves. Raises Refused where the shape is not that of Flux 1 or SD 3.
     """
+    if not shape or 0 in shape:
+        raise Refused(f"{module} has the shape {list(shape)}", "The file is damaged.")
     if module in _ENDS:
         return ((_ENDS[module], _halves_swapped(shape) if module.endswith("adaLN_modulation.1") else ()),)
     if not (found := _BLOCK.match(module)) or found[3] not in _BLOCKS[found[1]][1]:

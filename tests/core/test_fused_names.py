@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cmp.core.deltas import apply_delta, check_delta
 from cmp.core.fused_names import split_module
@@ -111,3 +115,21 @@ def test_a_config_that_lists_the_originals_modules_speaks_of_the_parts_that_they
     assert {m.written: scale.of(m.key) for m in weights.adapted} == {QKV: 4.0, "single_blocks.0.linear1": 0.5}
     with pytest.raises(Refused, match="nothing says"):
         resolve_scale(weights, [Evidence(8, 2, "another's config", ("qkv",), rank_pattern={"linear1": 4})])
+
+
+STEMS = ("double_blocks.0.img_attn.qkv", "single_blocks.0.linear1", "final_layer.adaLN_modulation.1", "transformer_blocks.0.attn.to_q",
+         "joint_blocks.0.context_block.adaLN_modulation.1", "double_blocks.0.img_attn.norm.query_norm.scale", "img_in")  # fmt: skip
+ENDS = ("", ".lora_A.weight", ".lora_B.weight", ".lora_B.bias", ".diff", ".diff_b", ".alpha", ".dora_scale", ".lokr_w1", ".lokr_w2",
+        ".weight")  # fmt: skip
+NAMES = st.builds("{}{}{}".format, st.sampled_from(("", "transformer.", "diffusion_model.")), st.sampled_from(STEMS), st.sampled_from(ENDS))
+SIZES = st.sampled_from((0, 1, 2, H, 2 * H, 3 * H, 7 * H))
+
+
+@given(st.dictionaries(NAMES, st.lists(SIZES, max_size=3).map(tuple), max_size=8))
+def test_every_stored_name_ends_in_one_group_however_many_modules_share_it(shapes: dict[str, tuple[int, ...]]) -> None:
+    weights = read_weights(shapes)
+    parts = {stored for module in weights.adapted for stored in module.parts.values()}
+    assert Counter([*parts, *weights.plain, *weights.embeddings, *weights.aside, *weights.unexplained]) == Counter(list(shapes))
+    assert bool(weights.flaws) or not weights.unexplained
+    if not weights.flaws:
+        assert len({module.key for module in weights.adapted}) == len(weights.adapted)
