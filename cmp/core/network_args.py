@@ -55,7 +55,7 @@ def _pair(dim: str, alpha: str) -> tuple[int, float] | None:
         rank, value = int(dim), float(alpha)
     except ValueError:
         return None
-    return (rank, value) if rank >= 1 and 0 < value < math.inf else None
+    return (rank, value) if 1 <= rank < 10**9 and 0 < value < math.inf else None
 
 
 def evidence_of_alphas(modules: Iterable[Adapted], alphas: Mapping[str, float], network: Network, source: str) -> Iterator[Evidence]:

@@ -71,3 +71,7 @@ def test_whole_factors_without_rs_lora_have_scale_one_whatever_alpha_says() -> N
 def test_a_header_that_says_nothing_readable_has_no_options(text: str) -> None:
     network = read_network({"ss_network_args": text, "ss_network_dim": "None", "ss_network_alpha": "nan"})
     assert not network.has("rs_lora") and network.asked == ()
+
+
+def test_a_rank_that_no_module_can_have_is_not_one_that_was_asked_for() -> None:
+    assert read_network({"ss_network_dim": "9" * 400, "ss_network_alpha": "1"}).asked == ()
