@@ -20,6 +20,7 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
+from cmp.core.fused_names import Rows
 from cmp.errors import Refused
 
 Shape = tuple[int, ...]
@@ -42,7 +43,7 @@ def fixed_scale(method: str, roles: Collection[str], producer: str) -> float | N
 
     LyCORIS, and kohya and ai-toolkit with it, puts alpha = rank where both factors of a LoKr are stored whole, whatever alpha was asked
     for; `producer` "peft" does not: it scales such a module by alpha/r like any other. LyCORIS with rs_lora=True scales it by √dim,
-    which no tensor tells: a caller who knows of rs_lora must not use this.
+    which no tensor tells: see core.network_args.
     """
     if method == "full" or (method == "lokr" and producer != "peft" and {"w1", "w2"} <= set(roles)):
         return 1.0
@@ -61,11 +62,27 @@ def rank_of(method: str, shapes: Mapping[str, Shape]) -> int:
     return ranks.pop() if ranks else 0
 
 
-def check_delta(method: str, shapes: Mapping[str, Shape], base_shape: Shape, module: str) -> None:
-    """Raises Refused, with the module's name and both shapes, if these parts do not make a weight of `base_shape`; computes nothing."""
+def made_shape(method: str, shapes: Mapping[str, Shape]) -> Shape:
+    """The shape of the weight that these parts make. Raises Refused as `rank_of` does."""
+    rank_of(method, shapes)
+    return _delta_shape(method, shapes)
+
+
+def take_rows(values: np.ndarray, rows: Rows) -> np.ndarray:
+    """The named ranges of rows one after the other; all of them for ()."""
+    return np.concatenate([values[start:stop] for start, stop in rows]) if rows else values
+
+
+def check_delta(method: str, shapes: Mapping[str, Shape], base_shape: Shape, module: str, rows: Rows = ()) -> None:
+    """Raises Refused, with the module's name and both shapes, if these parts do not make a weight of `base_shape`; computes nothing.
+
+    `rows` are those of the weight made that are the module's, () for all.
+    """
     try:
-        rank_of(method, shapes)
-        made = _delta_shape(method, shapes)
+        made = made_shape(method, shapes)
+        if rows:
+            shapes = _cut_magnitudes(shapes, made, rows)
+            made = (_count(rows), *made[1:])
         if not _is_same(made, base_shape, flat=method in ("loha", "lokr")):
             raise Refused(f"its parts {_listed(shapes)} make a weight of {list(made)}", _ANOTHER_BASE)
         _norm_axis(shapes, base_shape)
@@ -73,18 +90,22 @@ def check_delta(method: str, shapes: Mapping[str, Shape], base_shape: Shape, mod
         raise Refused(f"{module} is {list(base_shape)} in the base: {fault.message}", fault.hint) from fault
 
 
-def apply_delta(method: str, parts: Mapping[str, np.ndarray], scale: float, base: np.ndarray, strength: float = 1.0) -> np.ndarray:
+def apply_delta(
+    method: str, parts: Mapping[str, np.ndarray], scale: float, base: np.ndarray, strength: float = 1.0, rows: Rows = ()
+) -> np.ndarray:
     """The module's weight with its adapter added: float32, shape of `base`.
 
     The delta is multiplied by `scale` (see `fixed_scale`). `strength` moves the weight along the line from the base to the trained one,
     with DoRA too: W + strength · (W' - W). Overflow and NaN stay in the result. Raises Refused as `check_delta` does.
     """
-    shapes = {role: part.shape for role, part in parts.items()}
-    check_delta(method, shapes, base.shape, "the module")
+    check_delta(method, {role: part.shape for role, part in parts.items()}, base.shape, "the module", rows)
     weight = np.asarray(base, np.float32)
     parts = {role: np.asarray(part, np.float32) for role, part in parts.items()}
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        delta = _delta(method, parts).reshape(base.shape) * np.float32(scale)
+        made = _delta(method, parts)
+        delta = take_rows(made, rows).reshape(base.shape) * np.float32(scale)
+        parts = {role: take_rows(part, rows) if role in _MAGNITUDES and len(part) == len(made) else part for role, part in parts.items()}
+        shapes = {role: part.shape for role, part in parts.items()}
         axis = _norm_axis(shapes, base.shape)
         if axis is None:
             return weight + (delta if strength == 1 else delta * np.float32(strength))
@@ -199,6 +220,21 @@ def _norm_axis(shapes: Mapping[str, Shape], base_shape: Shape) -> int | None:
         if role == "dora_scale" and len(found) >= 2 and _is_same(found, (1, base_shape[1], *ones[1:])):
             return 1
     raise Refused(f"its DoRA parts {_listed({r: shapes[r] for r in _MAGNITUDES if r in shapes})} fit no axis of it", _ANOTHER_BASE)
+
+
+def _count(rows: Rows) -> int:
+    return sum(stop - start for start, stop in rows)
+
+
+def _cut_magnitudes(shapes: Mapping[str, Shape], made: Shape, rows: Rows) -> dict[str, Shape]:
+    """DoRA by outputs has a length for each row; by inputs it has those of whole columns, which parts of them do not tell."""
+    cut = dict(shapes)
+    for role in _MAGNITUDES:
+        if role in shapes and shapes[role][0] == made[0]:
+            cut[role] = (_count(rows), *shapes[role][1:])
+        elif role in shapes and _count(rows) != made[0]:
+            raise Refused(f"its {role} {list(shapes[role])} has lengths of the columns of several modules held in one", _STRANGE)
+    return cut
 
 
 def _is_same(made: Shape, base: Shape, flat: bool = False) -> bool:

@@ -9,6 +9,8 @@ from cmp.core.deltas import check_delta
 from cmp.core.weights import Shape, Weights
 from cmp.errors import Refused
 
+# what a UNet was made for, by how many channels it takes in (of diffusers' pipelines for Stable Diffusion)
+_MADE_FOR = {4: "drawing from noise", 8: "InstructPix2Pix", 9: "inpainting", 5: "drawing by depth", 7: "upscaling"}
 RECOMPUTED = "position_ids"  # older text encoders save this counting buffer; it holds nothing
 
 
@@ -41,9 +43,32 @@ def check_fits(weights: Weights, shapes: Mapping[str, Shape], stored: Mapping[st
         shapes_of_parts = {role: stored[name] for role, name in module.weight_parts.items()}
         if shapes_of_parts:
             try:
-                check_delta(module.method, shapes_of_parts, base, module.module)
+                check_delta(module.method, shapes_of_parts, base, module.module, module.rows)
             except Refused as fault:
                 raise Refused(f"{fault.message}{_likely(weights, shapes)}", fault.hint) from fault
+
+
+def check_input(name: str, ours: Shape, theirs: Shape) -> None:
+    """Raises Refused, and says by name what each was made for, if a tensor of a checkpoint takes other channels in than the base's."""
+    if not name.endswith("conv_in.weight") or len(ours) != 4 or len(theirs) != 4 or ours[1] == theirs[1]:
+        return
+    made, base = (f"{shape[1]} channels ({_MADE_FOR.get(shape[1], 'something else')})" for shape in (ours, theirs))
+    wanted = _MADE_FOR.get(ours[1], "the same")
+    raise Refused(
+        f"the checkpoint was trained for another task than the base: its {name.removesuffix('.weight')} takes in {made}, the base's {base}",
+        f"Give a pipeline for {wanted} as --base, for example the one that the training saved at its end."
+        + ("" if ours[1] == 4 else " Drawing with it needs an input image, which cannot be given here."),
+    )
+
+
+def check_draws_from_noise(shapes: Mapping[str, Shape]) -> None:
+    """Raises Refused if a UNet of these tensors draws after a picture, which none of the grid's coordinates is."""
+    taken = shapes.get("conv_in.weight", ())
+    if len(taken) == 4 and taken[1] != 4 and (made := _MADE_FOR.get(taken[1])):
+        raise Refused(
+            f"the base takes in {taken[1]} channels: it is for {made}, and draws after an input image, which cannot be given here",
+            "Convert with --to pipeline, and draw with diffusers.",
+        )
 
 
 def _likely(weights: Weights, shapes: Iterable[str]) -> str:

@@ -11,11 +11,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
+from cmp.core.fused_names import TRANSFORMER, from_flat, is_block
+
 COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3", "controlnet", "vae")
 _WRAPPERS = re.compile(r"(?:_orig_mod\.|module\.|base_model\.model\.)+")  # torch.compile, DDP, PEFT; in any number and order
 _FLAT_COMPONENTS = (
     ("lora_unet_", "unet"), ("lora_te1_", "text_encoder"), ("lora_te2_", "text_encoder_2"), ("lora_te3_", "text_encoder_3"),
     ("lora_te_", "text_encoder"), ("lora_transformer_", "transformer"), ("lycoris_", None),
+)  # fmt: skip
+# ComfyUI's names for what an adapter changes
+_DENOISER = re.compile(r"(?:model\.)?diffusion_model\.")
+_COMFY_TEXT = (
+    ("text_encoders.clip_l.transformer.", "text_encoder"), ("text_encoders.clip_g.transformer.", "text_encoder_2"),
+    ("text_encoders.t5xxl.transformer.", "text_encoder_3"),
 )  # fmt: skip
 
 # the end of a name that makes it a part of an adapter; ADAPTER is the name PEFT gives to one of several
@@ -46,13 +54,13 @@ _COMPOUNDS = sorted(
     add_q_proj add_k_proj add_v_proj conv_in conv_out conv_shortcut conv_norm_out time_emb_proj time_embedding add_embedding linear_1
     linear_2 norm_out text_model self_attn q_proj k_proj v_proj out_proj final_layer_norm token_embedding position_embedding
     text_projection proj_mlp time_text_embed timestep_embedder guidance_embedder text_embedder context_embedder x_embedder
-    ff_context layer_norm1 layer_norm2 norm1_context pos_embed""".split(),  # noqa: SIM905
+    ff_context layer_norm1 layer_norm2 norm1_context pos_embed wi_0 wi_1""".split(),  # noqa: SIM905
     key=len,
     reverse=True,
 )
 _SINGLES = frozenset(
     """attentions resnets attn attn1 attn2 ff net proj conv conv1 conv2 norm norm1 norm2 norm3 group_norm downsamplers upsamplers
-    encoder layers mlp fc1 fc2 embeddings linear""".split()  # noqa: SIM905
+    encoder layers mlp fc1 fc2 embeddings linear block layer SelfAttention DenseReluDense q k v o wo""".split()  # noqa: SIM905
 )
 _WORD = re.compile(rf"({'|'.join((*_COMPOUNDS, *_SINGLES))}|[0-9]+)(?:_|\Z)", re.ASCII)
 # the original UNet of Stable Diffusion 1, 2 and XL, which has two residual layers to a block
@@ -120,19 +128,26 @@ def _locate(stem: str) -> tuple[str | None, str] | None:
     for prefix, component in _FLAT_COMPONENTS:
         if stem.startswith(prefix) and "." not in stem:
             module = _from_flat(stem[len(prefix) :])
-            if module is None:
-                return None
-            return ("transformer" if module.startswith(_TRANSFORMER_HEADS) else component), module
+            return (_denoiser_of(module, component), module) if module else None
+    if found := _DENOISER.match(stem):
+        module = _from_flat(stem[found.end() :].replace(".", "_"))
+        return (_denoiser_of(module, "unet"), module) if module else None
+    for prefix, component in _COMFY_TEXT:
+        if stem.startswith(prefix):
+            return component, stem.removeprefix(prefix)
     component, module = split_component(stem)
-    if stem.startswith("diffusion_model."):  # ComfyUI's name for the denoiser, in the original layout's names
-        original = _from_flat(stem.removeprefix("diffusion_model.").replace(".", "_"))
-        return ("unet", original) if original else None
-    return component, module
+    return _denoiser_of(module, component), module
+
+
+def _denoiser_of(module: str, otherwise: str | None) -> str | None:
+    """The transformer, for a module that only transformers have."""
+    original = from_flat(module.replace(".", "_")) if otherwise == "unet" else None
+    return TRANSFORMER if original or is_block(module) or (otherwise and module.startswith(_TRANSFORMER_HEADS)) else otherwise
 
 
 def _from_flat(flat: str) -> str | None:
     """`down_blocks_0_attentions_1_proj_in` → `down_blocks.0.attentions.1.proj_in`; None if a word is unknown."""
-    if (original := _from_original(flat)) is not None:
+    if (original := from_flat(flat) or _from_original(flat)) is not None:
         return original
     words, end = [], 0
     while end < len(flat):

@@ -5,10 +5,12 @@ unexplained), so that a conversion can account for all of them.
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable, Mapping
+from collections import Counter
+from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from cmp.core.deltas import rank_of
+from cmp.core.deltas import made_shape, rank_of
+from cmp.core.fused_names import TRANSFORMER, Rows, is_block, norm_of, split_module
 from cmp.core.names import Part, guess_component, read_part, split_component, unwrap
 from cmp.core.weights import BESIDE, Adapted, Shape, Weights
 from cmp.errors import Refused
@@ -16,6 +18,7 @@ from cmp.errors import Refused
 _NEEDED = {"lora": ("down", "up"), "loha": ("w1_a", "w1_b", "w2_a", "w2_b"), "lokr": (), "full": ()}
 # parts of adapters that are not read: taking the rest alone would draw something else than was trained
 _FOREIGN = ("lora_", "hada_", "lokr_", "oft_", "boft_", "dora_", "magnitude", "lora.", "glora", "vera_", "ia3_")
+_FLUX = ("double_blocks.", "single_blocks.", "single_transformer_blocks.")
 _TEXT_WIDTHS = (768, 1024, 1280)  # of the text encoders that words are learned for
 _REPLACED = ".modules_to_save."  # PEFT's copy of a module that was trained whole, beside the `original_module`
 _ORIGINAL = ".original_module."
@@ -39,6 +42,12 @@ class _Sorting:
     wrapped: bool = False
     dumped: bool = False
     quantised: bool = False
+    idle: Collection[str] = ()
+
+    @property
+    def original(self) -> bool:
+        """Whether the modules bear the names of Flux's or SD 3's first implementation."""
+        return any(is_block(module) for _, _, module in self.parts)
 
     def take(self, stored: str, shape: Shape) -> None:
         name, wrapped = unwrap(stored)
@@ -63,6 +72,9 @@ class _Sorting:
             self.plain[stored] = component, _without_copy(inner.replace(".base_layer.", "."))
 
     def _take_part(self, stored: str, part: Part) -> None:
+        if part.adapter in self.idle:
+            self.aside[stored] = f"of the adapter {part.adapter}, which changes nothing: every lora_B of it is zero"
+            return
         key = (part.adapter, part.component, part.module)
         roles = self.parts.setdefault(key, {})
         if roles.setdefault(part.role, stored) != stored:  # two spellings of one name: nobody can say which was trained
@@ -84,16 +96,20 @@ def _without_copy(name: str) -> str:
     return f"{head}.{rest.partition('.')[2]}" if copied else name
 
 
-def read_weights(shapes: Mapping[str, Shape]) -> Weights:
-    """Sorts every tensor name of a checkpoint; nothing is raised, what stands against using it is in `flaws`."""
+def read_weights(shapes: Mapping[str, Shape], idle: Collection[str] = ()) -> Weights:
+    """Sorts every tensor name of a checkpoint; nothing is raised, what stands against using it is in `flaws`.
+
+    `idle` are adapters that are known by their values to change nothing.
+    """
     if not shapes:
         return Weights("unknown", flaws=("it holds no tensors",))
     if _are_embeddings(shapes):
         return Weights("embedding", embeddings={name: name for name in shapes})
-    sorting = _Sorting()
+    sorting = _Sorting(idle=idle)
     for stored, shape in shapes.items():
         sorting.take(stored, shape)
     guessed = guess_component([*(n for _, n in sorting.plain.values()), *(f"{module}." for _, _, module in sorting.parts)])
+    guessed = TRANSFORMER if sorting.original else guessed
     plain = _plain(sorting, guessed)
     adapted = _adapted(sorting, shapes, guessed)
     if not adapted and not sorting.parts and (sorting.unexplained or not plain):
@@ -105,14 +121,31 @@ def read_weights(shapes: Mapping[str, Shape]) -> Weights:
         plain = {}
     if layout in ("diffusers-lora", "attn-procs", "kohya"):  # such a file holds nothing but adapters
         owners = {module.component for module in adapted}
-        stray = {stored for stored, name in plain.items() if name.partition(".")[0] in owners}
+        stray = {stored for stored, name in plain.items() if name.partition(".")[0] in owners and not norm_of(sorting.plain[stored][1])}
         sorting.unexplained += [stored for stored in plain if stored in stray]
         plain = {stored: name for stored, name in plain.items() if stored not in stray}
     if sorting.unexplained:
         sorting.flaws.append(_strangers(sorting.unexplained))
+    chosen = next((adapter for adapter, _, _ in sorting.parts), "") if idle else ""
+    unexplained, flaws = tuple(sorting.unexplained), tuple(sorting.flaws)
     return Weights(
-        layout, tuple(adapted), plain, sorting.embeddings, sorting.aside, tuple(sorting.unexplained), tuple(sorting.flaws)
+        layout, tuple(adapted), plain, sorting.embeddings, sorting.aside, unexplained, flaws, _rivals(sorting), chosen
     )  # fmt: skip
+
+
+def _rivals(sorting: _Sorting) -> dict[str, tuple[str, ...]]:
+    """The adapters of which only one is active, each with its upper halves; with none where those do not show that it is idle."""
+    owners: dict[str | None, set[str]] = {}
+    found: dict[str, list[str]] = {}
+    unlike = set()
+    for key, parts in sorting.parts.items():
+        adapter, component, _ = key
+        owners.setdefault(component, set()).add(adapter)
+        found.setdefault(adapter, []).extend(stored for role, stored in parts.items() if role in ("up", "up_bias"))
+        if not {"down", "up"} <= set(parts) <= {"down", "up", "up_bias"}:  # DoRA changes a module by its lengths too
+            unlike.add(adapter)
+    several = any(len(adapters) > 1 for adapters in owners.values())
+    return {adapter: () if adapter in unlike else tuple(names) for adapter, names in found.items()} if several else {}
 
 
 def _layout(sorting: _Sorting) -> str:
@@ -132,8 +165,8 @@ def _plain(sorting: _Sorting, guessed: str | None) -> dict[str, str]:
     """Stored name → `component.name`; a second spelling of the same tensor, and what has no component, become unexplained."""
     first: dict[str, str] = {}
     plain: dict[str, str] = {}
-    for stored, (component, name) in sorting.plain.items():
-        owner = component or guessed
+    for stored, (component, written) in sorting.plain.items():
+        owner, name = component or guessed, norm_of(written) or written
         if owner is None or first.setdefault(f"{owner}.{name}", stored) != stored:
             sorting.unexplained.append(stored)
         else:
@@ -144,11 +177,18 @@ def _plain(sorting: _Sorting, guessed: str | None) -> dict[str, str]:
 def _adapted(sorting: _Sorting, shapes: Mapping[str, Shape], guessed: str | None) -> list[Adapted]:
     for component in dict.fromkeys(component for _, component, _ in sorting.parts):
         if len(adapters := sorted({adapter for adapter, owner, _ in sorting.parts if owner == component})) > 1:
-            sorting.flaws.append(f"it holds {len(adapters)} adapters ({', '.join(adapters)}) and does not say which one is active")
-    found = []
+            sorting.flaws.append(
+                f"it holds {len(adapters)} adapters ({', '.join(adapters)}) and does not say which of them is active: save that one alone, "
+                f"by model.save_pretrained(FOLDER, selected_adapters=[{adapters[-1]!r}]), and give that folder"
+            )
+    original = sorting.original
+    flux = any(module.startswith(_FLUX) for _, _, module in sorting.parts)
+    found: list[Adapted] = []
     for key, parts in sorting.parts.items():
         _, component, module = key
-        owner = component or guess_component([f"{module}."]) or guessed
+        owner = component or (guess_component([f"{module}."]) if not original else None) or guessed
+        if owner == "text_encoder_3" and flux:  # kohya and ComfyUI call T5 the third also where it is the second
+            owner = "text_encoder_2"
         method = sorting.methods.get(key, "lora")
         fault = _incomplete(method, parts)
         if owner is None:
@@ -158,9 +198,24 @@ def _adapted(sorting: _Sorting, shapes: Mapping[str, Shape], guessed: str | None
             sorting.unexplained.extend(parts.values())
         else:
             rank, fault = _rank(method, {role: shapes[stored] for role, stored in parts.items()})
-            sorting.flaws.extend([f"module {module}: {fault}"] if fault else [])
-            found.append(Adapted(owner, module, method, parts, rank))
+            split, strange = _split(module, method, parts, shapes) if original and not fault else (((module, ()),), None)
+            sorting.flaws.extend(f"module {module}: {told}" for told in (fault, strange) if told)
+            found += [Adapted(owner, name, method, parts, rank, rows, module if name != module else "") for name, rows in split]
+    for module, names in Counter(m.key for m in found if original).items():
+        if names > 1:
+            sorting.flaws.append(f"{module} is adapted under two names")
     return sorted(found, key=lambda m: (m.component, m.module))
+
+
+def _split(
+    module: str, method: str, parts: Mapping[str, str], shapes: Mapping[str, Shape]
+) -> tuple[tuple[tuple[str, Rows], ...], str | None]:
+    """diffusers' modules for one by its original name, each with its rows, and what stands against that."""
+    weight = {role: shapes[stored] for role, stored in parts.items() if role not in BESIDE}
+    try:
+        return split_module(module, made_shape(method, weight) if weight else shapes[parts["diff_b"]]), None
+    except Refused as fault:
+        return ((module, ()),), fault.message
 
 
 def _incomplete(method: str, parts: Container[str]) -> str | None:

@@ -22,6 +22,7 @@ class Evidence:
 
     `decisive` is False for sources that belong to the run and not to this very file: they count only if rank and targets agree.
     `alphas` gives alpha by module (`component.module`), as kohya's files have it; the patterns are PEFT's, module pattern → value.
+    With `rslora_folded` they are such that alpha/rank is right, and of modules whose scale is fixed they are the scale.
     `component` limits what is said to one of them. `only_pairs` is False where the source says that more than LoRA pairs was trained.
     """
 
@@ -32,6 +33,7 @@ class Evidence:
     rslora: bool = False
     decisive: bool = False
     alphas: Mapping[str, float] | None = None
+    rslora_folded: bool = False
     rank_pattern: Mapping[str, object] = field(default_factory=dict)
     alpha_pattern: Mapping[str, object] = field(default_factory=dict)
     component: str | None = None
@@ -87,6 +89,9 @@ def resolve_scale(weights: Weights, evidence: Iterable[Evidence], given_alpha: f
     if any(m.method == "lora" and m.rank < 1 for m in weights.adapted):
         raise Refused("the adapter has modules without a rank", "The file is damaged.")
     fixed = {m.key: _One(1.0, m.rank or 1, "the layout has no scale") for m in weights.adapted if _has_no_scale(m, weights.layout)}
+    for e in evidence:
+        if e.rslora_folded and e.alphas:
+            fixed |= {key: _One(e.alphas[key], one.alpha, e.source) for key, one in fixed.items() if key in e.alphas}
     scaled = tuple(m for m in weights.adapted if m.key not in fixed)
     if given_alpha is not None:  # it answers what alpha is, not how alpha is used
         kinds = {e.rslora for e in evidence if not _describes_another(e, weights)}
@@ -146,11 +151,12 @@ def _read(evidence: Evidence, weights: Weights, scaled: Iterable[Adapted]) -> _F
 
 
 def _of_module(evidence: Evidence, module: Adapted) -> _One:
-    alpha = _by_pattern(evidence.alpha_pattern, module.module, evidence.alpha, evidence.source)
+    name = module.written or module.module
+    alpha = _by_pattern(evidence.alpha_pattern, name, evidence.alpha, evidence.source)
     if not _is_number(alpha):
         raise Refused(f"{evidence.source} gives alpha as {alpha!r}", "Correct the file or give --alpha X.")
     # a LoKr of two whole factors does not show its rank, and PEFT divides by it all the same
-    rank = module.rank or _by_pattern(evidence.rank_pattern, module.module, evidence.rank, evidence.source)
+    rank = module.rank or _by_pattern(evidence.rank_pattern, name, evidence.rank, evidence.source)
     if not (_is_rank(rank) and isinstance(rank, (int, float)) and isinstance(alpha, (int, float))):
         raise Refused(f"{evidence.source} does not give the rank of {module.module}", "Correct the file or give --alpha X.")
     return _scale(alpha, int(rank), evidence.source, evidence.rslora)
@@ -163,13 +169,17 @@ def _describes_another(evidence: Evidence, weights: Weights) -> bool:
     if evidence.rank is None:
         return False
     modules = (m for m in weights.adapted if m.component in covered and m.rank)
-    return any(_by_pattern(evidence.rank_pattern, m.module, evidence.rank, evidence.source) != m.rank for m in modules)
+    return any(_by_pattern(evidence.rank_pattern, m.written or m.module, evidence.rank, evidence.source) != m.rank for m in modules)
 
 
 def _covered(evidence: Evidence, weights: Weights) -> tuple[str, ...]:
     """The components that a source speaks of: the named one, those whose targets it lists, or all."""
     names = [c for c in weights.components if evidence.component in (None, c) and weights.of(c).adapted]
-    return tuple(c for c in names if evidence.targets is None or same_targets(evidence.targets, weights.of(c).targets))
+    return tuple(c for c in names if evidence.targets is None or _has_targets(weights.of(c), evidence.targets))
+
+
+def _has_targets(weights: Weights, config: tuple[str, ...]) -> bool:
+    return any(same_targets(config, targets) for targets in (weights.targets, weights.written_targets))
 
 
 def _by_pattern(patterns: Mapping[str, object], module: str, otherwise: object, source: str) -> object:

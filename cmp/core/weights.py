@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
+from cmp.core.deltas import take_rows
+from cmp.core.fused_names import Rows
 from cmp.core.names import COMPONENTS, target_of
 
 Shape = tuple[int, ...]
@@ -19,6 +23,8 @@ class Adapted:
     """One adapted module: `parts` maps the part's role (down, up, w1_a, alpha, …, see core.deltas) to the stored tensor's name.
 
     `method` is "lora", "loha", "lokr" or "full" (a difference as large as the module). `rank` is 0 where the method has none.
+    `rows` are those of the product that are this module's, () for all: several modules may share the parts of one that the trainer
+    held fused. `written` is what the trainer called the module, where that is not its name here.
     """
 
     component: str
@@ -26,6 +32,8 @@ class Adapted:
     method: str
     parts: Mapping[str, str]
     rank: int
+    rows: Rows = ()
+    written: str = ""
 
     @property
     def key(self) -> str:
@@ -33,8 +41,21 @@ class Adapted:
 
     @property
     def attachable(self) -> bool:
-        """Whether PEFT can carry it as a LoRA beside the base; else it must be merged into the module."""
-        return self.method == "lora" and not {"mid", "dora_scale"} & set(self.parts)
+        """Whether diffusers and PEFT can carry it as a LoRA beside the base; else it must be merged into the module."""
+        return self.method == "lora" and not {"mid", "dora_scale"} & set(self.parts) and not self.in_t5
+
+    @property
+    def in_t5(self) -> bool:
+        """Whether it is of Flux's and SD 3's large text encoder, to which diffusers attaches nothing (0.42: `_lora_loadable_modules`)."""
+        return self.component.startswith("text_encoder") and self.module.startswith("encoder.block.")
+
+    def cut(self, role: str, values: np.ndarray) -> np.ndarray:
+        """Of a LoRA's part, or of the product, what belongs to this module."""
+        return values if role in ("down", "mid") else take_rows(values, self.rows)
+
+    def share(self, role: str, shape: Shape) -> float:
+        """How much of a part of this shape is left by `cut`."""
+        return 1.0 if role in ("down", "mid") or not self.rows else sum(stop - start for start, stop in self.rows) / shape[0]
 
     @property
     def weight_parts(self) -> dict[str, str]:
@@ -55,6 +76,8 @@ class Weights:
     component, or a few tensors that were trained beside an adapter. `aside` are tensors that knowingly play no part, each with the reason.
     `layout`: "accelerate-peft" (a whole wrapped model), "quantised-peft" (the same on a quantised base), "peft-adapter",
     "diffusers-lora", "attn-procs", "kohya", "full", "embedding" or "unknown".
+    `rivals` are the adapters of which only one can be meant, each with the tensors that are all zero if it changes nothing (none where
+    no tensor shows it); `chosen` is the one that is left after such were put aside.
     """
 
     layout: str
@@ -64,6 +87,8 @@ class Weights:
     aside: Mapping[str, str] = field(default_factory=dict)
     unexplained: tuple[str, ...] = ()
     flaws: tuple[str, ...] = ()
+    rivals: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    chosen: str = ""
 
     @property
     def holds(self) -> str:
@@ -101,6 +126,11 @@ class Weights:
     def targets(self) -> tuple[str, ...]:
         """The last name parts of the adapted modules, as adapter configs list them: to_k, to_out.0, …"""
         return tuple(sorted({target_of(module.module) for module in self.adapted}))
+
+    @property
+    def written_targets(self) -> tuple[str, ...]:
+        """The same by the trainer's names, which its own config lists."""
+        return tuple(sorted({target_of(module.written or module.module) for module in self.adapted}))
 
     @property
     def canonical(self) -> dict[str, str]:

@@ -109,7 +109,7 @@ def check_not_merged(opened: Opened, name: str, base: Component, scale: Scale | 
             continue
         parts = {role: read_float32(opened.header, stored) for role, stored in module.weight_parts.items()}
         ours, theirs = read_float32(opened.header, known[weight]), read_float32(base.header, weight)
-        merged = apply_delta(module.method, parts, scale.of(module.key) if scale else 1.0, theirs)
+        merged = apply_delta(module.method, parts, scale.of(module.key) if scale else 1.0, theirs, rows=module.rows)
         if (added := float(np.abs(merged - theirs).max())) and float(np.abs(ours - merged).max()) < 0.1 * added:
             raise Refused(
                 f"the adapter is merged into {plain[known[weight]]} already, and would be added twice",

@@ -15,7 +15,7 @@ from cmp.core.runs import Checkpoint, Stage
 from cmp.core.weights import Weights
 from cmp.disk.folders import Folder, is_file, list_folder, size_and_time, size_below
 from cmp.disk.shards import open_header
-from cmp.disk.tensors import Header, join_headers
+from cmp.disk.tensors import Header, join_headers, read_tensors
 from cmp.errors import CmpError, Unreadable
 
 TRAINED_PARTS = tuple(name for name in COMPONENTS if name != "vae")
@@ -58,7 +58,16 @@ def _opened(files: tuple[tuple[Path, str], ...]) -> Opened:
     joined = headers[0][1] if len(headers) == 1 else join_headers(_prefixed(headers))
     if len(headers) == 1 and (component := _of_folder(headers[0][0])):
         joined = join_headers([(f"{component}.", joined)])
-    return Opened(joined, _read_weights(tuple(joined.shapes.items())))
+    weights = _read_weights(tuple(joined.shapes.items()))
+    idle = _idle_adapters(joined, weights)
+    return Opened(joined, read_weights(joined.shapes, idle) if idle else weights)
+
+
+def _idle_adapters(header: Header, weights: Weights) -> list[str]:
+    """Of several adapters in one dump those that change nothing, whether they are active or not; one adapter is always left."""
+    shown = [(name, ups) for name, ups in sorted(weights.rivals.items()) if ups]
+    zero = [name for name, ups in shown if not any(values.any() for _, values in read_tensors(header, ups))]
+    return zero[1:] if len(zero) == len(weights.rivals) else zero
 
 
 @lru_cache(maxsize=64)

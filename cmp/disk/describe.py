@@ -113,7 +113,7 @@ def _tensors(opened: Opened, ready: Ready | None, store: Store) -> dict[str, obj
     return {
         "total": len(opened.header.tensors),
         "pairs": len(weights.adapted),
-        "adapted": sum(len(module.parts) for module in weights.adapted),
+        "adapted": len({stored for module in weights.adapted for stored in module.parts.values()}),
         "frozen": len(frozen) - trained,
         "whole": len(weights.plain) - len(frozen) + trained,
         "embeddings": len(weights.embeddings),

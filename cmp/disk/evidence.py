@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from cmp.core.network_args import evidence_of_alphas, read_network
 from cmp.core.runs import Checkpoint, Run, Setting
 from cmp.core.scale import Evidence, same_targets
 from cmp.disk.checkpoint import Opened
@@ -50,7 +52,8 @@ def collect_evidence(run: Run, checkpoint: Checkpoint, opened: Opened, *, alpha_
 
 def _evidence(run: Run, checkpoint: Checkpoint, opened: Opened, lenient: bool) -> Iterator[Evidence]:
     if alphas := _alpha_tensors(opened):
-        yield Evidence(None, None, f"alpha tensors in {opened.header.path.name}", decisive=True, alphas=alphas)
+        network, source = read_network(opened.header.metadata), f"alpha tensors in {opened.header.path.name}"
+        yield from evidence_of_alphas(opened.weights.adapted, alphas, network, source)
     if header := opened.header.metadata.get("lora_adapter_metadata"):
         yield from _from_header(header, opened, lenient)
     if not alphas and (told := opened.header.metadata.get("ss_network_alpha")):
@@ -62,12 +65,19 @@ def _evidence(run: Run, checkpoint: Checkpoint, opened: Opened, lenient: bool) -
         if config := _adapter_config(folder, lenient):
             yield _from_config(config, _seen_from(run, folder / "adapter_config.json"), opened, decisive=True)
     own = {path.parent.resolve() for path, _ in opened.header.files}
-    for final in ("lora_weights", "lora_weights/text_encoder", "final_pipeline/unet", "."):
+    for final in _finals(opened.weights.chosen):
         other = run.folder / final
         if other.resolve() not in own and (config := _adapter_config(other, lenient)):
             yield _from_config(config, _seen_from(run, other / "adapter_config.json"), opened)
-    if not alphas:
+    if not alphas and not opened.weights.chosen:  # settings do not say of which adapter they speak
         yield from _from_hparams(run, checkpoint)
+
+
+def _finals(adapter: str) -> tuple[str, ...]:
+    """Where a run may have its final adapter's config, below its folder; PEFT gives each but the one called default its own folder."""
+    if adapter and adapter != "default":
+        return tuple(f"{place}/{adapter}" for place in ("lora_weights", ".") if re.fullmatch(r"[\w-]+", adapter))
+    return ("lora_weights", "lora_weights/text_encoder", "final_pipeline/unet", ".")
 
 
 def _has_config(file: Path, opened: Opened) -> bool:
@@ -95,14 +105,14 @@ def _folded_by(opened: Opened) -> str | None:
 
 def _alpha_tensors(opened: Opened) -> dict[str, float]:
     """`component.module` → the alpha that the file itself holds for it, as kohya's do."""
-    stored = {module.parts["alpha"]: module.key for module in opened.weights.adapted if "alpha" in module.parts}
+    sharing = [(module.parts["alpha"], module.key) for module in opened.weights.adapted if "alpha" in module.parts]
     found = {}
-    for name, values in read_tensors(opened.header, stored):
+    for name, values in read_tensors(opened.header, dict(sharing)):
         numbers = as_float32(values, opened.header.tensors[name].dtype).reshape(-1)
         if numbers.size != 1:
             raise Refused(f"{name} holds {numbers.size} numbers, and alpha is one", "The file is damaged; give --alpha X if you know it.")
-        found[stored[name]] = float(numbers[0])
-    return found
+        found[name] = float(numbers[0])
+    return {key: found[name] for name, key in sharing}
 
 
 def _from_kohya(text: str, opened: Opened, lenient: bool) -> Evidence:

@@ -72,7 +72,7 @@ def _scales(adapter: Opened, merged: Component, base: Component) -> Iterator[flo
 
 def _product(header: Header, module: Adapted) -> np.ndarray:
     down, up = (read_float32(header, module.parts[role]) for role in ("down", "up"))
-    return np.asarray(up.reshape(len(up), -1) @ down.reshape(len(down), -1), dtype="<f8")
+    return np.asarray(module.cut("up", up.reshape(len(up), -1)) @ down.reshape(len(down), -1), dtype="<f8")
 
 
 def _weight(component: Component, module: Adapted) -> np.ndarray:

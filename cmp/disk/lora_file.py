@@ -33,9 +33,9 @@ def read_folded(opened: Opened, scale: Scale) -> dict[str, np.ndarray]:
     """The adapter under diffusers' names as float32, each module's scale folded into lora_B. A few MB, whatever the checkpoint's size."""
     folded = {}
     for module in opened.weights.adapted:
-        names = module.canonical
+        names, roles = module.canonical, {stored: role for role, stored in module.parts.items()}
         for stored, array in read_tensors(opened.header, names):
-            values = as_float32(array, opened.header.tensors[stored].dtype)
+            values = module.cut(roles[stored], as_float32(array, opened.header.tensors[stored].dtype))
             with np.errstate(over="ignore"):  # an overflow becomes an infinity, which is refused below
                 folded[names[stored]] = values * np.float32(scale.of(module.key)) if ".lora_B." in names[stored] else values
     _check_finite(folded)

@@ -9,7 +9,7 @@ import numpy as np
 
 from cmp.core.conversion import Writing
 from cmp.core.deltas import apply_delta
-from cmp.core.fitting import RECOMPUTED, check_fits, find_module, find_tensor
+from cmp.core.fitting import RECOMPUTED, check_fits, check_input, find_module, find_tensor
 from cmp.core.scale import Scale
 from cmp.core.weights import Adapted
 from cmp.disk.bases import Component
@@ -77,10 +77,10 @@ class MergedComponent:
         header = self.opened.header
         if name.endswith(".bias"):
             if stored := module.parts.get("diff_b"):
-                return values + read_float32(header, stored)
-            return values + scale * read_float32(header, module.parts["up_bias"])
+                return values + module.cut("diff_b", read_float32(header, stored))
+            return values + scale * module.cut("up_bias", read_float32(header, module.parts["up_bias"]))
         parts = {role: read_float32(header, stored) for role, stored in module.weight_parts.items()}
-        return apply_delta(module.method, parts, scale, values) if parts else values
+        return apply_delta(module.method, parts, scale, values, rows=module.rows) if parts else values
 
 
 def merge(opened: Opened, name: str, base: Component, scale: Scale | None, writing: Writing = Writing()) -> MergedComponent:
@@ -112,6 +112,7 @@ def _own(opened: Opened, name: str, shapes: Mapping[str, tuple[int, ...]]) -> di
         known = find_tensor(inner, shapes)
         ours = opened.header.tensors[stored].shape
         if known is None or shapes[known] != ours:
+            check_input(inner, ours, shapes[known] if known else ours)
             theirs = f"{list(shapes[known])} in the base" if known else "not in the base"
             raise Refused(
                 f"{name}.{inner} is {list(ours)} in the checkpoint and {theirs}",

@@ -101,7 +101,12 @@ def _writable_home(run: Run, store: Store) -> Path | None:
 def _bytes(ready: Ready, form: str, writing: Writing) -> int:
     weights, entries = ready.opened.weights, ready.opened.header.tensors
     if form in LORA_FORMS:
-        return sum(_size(entries[name], writing.dtype or "F32") for name in weights.canonical)
+        return sum(
+            int(_size(entries[stored], writing.dtype or "F32") * module.share(role, entries[stored].shape))
+            for module in weights.adapted
+            for role, stored in module.parts.items()
+            if role != "alpha"
+        )
     assert ready.base is not None
     replaced = weights.components or ("text_encoder",)  # a learned word is written into that
     tensors = [e for name in replaced for e in component_of(ready.opened, name, ready.base.path).header.tensors.values()]
@@ -121,7 +126,8 @@ def _size(entry: Entry, dtype: str | None) -> int:
 def _left_out(ready: Ready, form: str) -> tuple[LeftOut, ...]:
     weights = ready.opened.weights
     aside = [LeftOut(name, why) for name, why in weights.aside.items()]
-    alphas = [LeftOut(m.parts["alpha"], "alpha: folded into the weights") for m in weights.adapted if "alpha" in m.parts]
+    named = dict.fromkeys(m.parts["alpha"] for m in weights.adapted if "alpha" in m.parts)
+    alphas = [LeftOut(name, "alpha: folded into the weights") for name in named]
     why = "frozen: the base model has it" if form in LORA_FORMS else "frozen: taken from the base model, which it equals"
     frozen = weights.dumped - set(ready.replaced)
     return (*aside, *alphas, *(LeftOut(name, why) for name, inner in weights.plain.items() if inner.partition(".")[0] in frozen))

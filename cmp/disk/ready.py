@@ -103,6 +103,7 @@ def _not_attachable(weights: Weights) -> dict[str, str]:
         strange = [m for m in mine.adapted if not m.attachable]
         if strange:
             kind = _METHODS.get(strange[0].method, "more than a pair of matrices")
+            kind = "a pair of matrices, and diffusers attaches none to T5" if strange[0].in_t5 else kind
             whole[name] = f"{len(strange)} modules are adapted by {kind}, the first is {strange[0].module}"
         elif mine.plain and name not in weights.dumped:
             first = next(iter(mine.plain.values()))

@@ -8,10 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from cmp.core.fitting import check_draws_from_noise
 from cmp.core.grids import Cell, Sampling, Stacked
 from cmp.core.runs import Checkpoint
 from cmp.core.stacking import Folded, stack_adapters
-from cmp.disk.bases import CONTROL, digest_base, native_size
+from cmp.disk.bases import CONTROL, digest_base, native_size, read_component
 from cmp.disk.folders import hash_file
 from cmp.disk.lora_file import read_folded
 from cmp.disk.ready import Ready, unlike_lora
@@ -133,6 +134,8 @@ class Preparing:
             beside = tuple(self._beside(one, ready) for one in cell.stack)
             if cell.checkpoint and CONTROL in ready.opened.weights.components:
                 raise Refused("a ControlNet draws after a control image, and none can be given here", "Convert it with --to pipeline.")
+            if ready.base and (ready.base.path / "unet").is_dir():
+                check_draws_from_noise(read_component(ready.base.path, "unet").shapes)
             if cell.checkpoint and beside and (why := unlike_lora(ready)):
                 raise Refused(f"{cell.checkpoint.id} cannot wear a LoRA beside it: {why}", "Draw it without --stack.")
             weights = ready.digest(self.store) if cell.checkpoint else None

@@ -249,6 +249,20 @@ def test_several_adapters_are_a_flaw_that_names_them() -> None:
     assert "default, older" in flaw
 
 
+def test_an_adapter_that_is_known_to_change_nothing_is_aside_and_the_other_is_chosen() -> None:
+    shapes = shapes_of(wrapped_tensors(500)) | named("base_model.model.{m}.lora_{h}.older.weight")
+    assert set(read_weights(shapes).rivals) == {"default", "older"}
+    weights = read_weights(shapes, ["older"])
+    assert not weights.flaws and not weights.rivals and weights.chosen == "default" and accounted(weights) == Counter(list(shapes))
+    assert set(weights.aside) == {name for name in shapes if ".older." in name}
+
+
+def test_an_adapter_of_lengths_or_factors_does_not_show_by_zeros_that_it_is_idle() -> None:
+    dora = {f"base_model.model.{MODULE}.lora_magnitude_vector.older.weight": (8,)}
+    shapes = shapes_of(wrapped_tensors(500)) | named("base_model.model.{m}.lora_{h}.older.weight") | dora
+    assert read_weights(shapes).rivals["older"] == () and read_weights(shapes).rivals["default"]
+
+
 @pytest.mark.parametrize("second", [f"unet.{MODULE}.lora.down.weight", f"module.unet.{MODULE}.lora_A.weight"])
 def test_two_spellings_of_one_half_do_not_replace_each_other(second: str) -> None:
     weights = read_weights({**named("unet.{m}.lora_{h}.weight"), second: (4, WIDTH)})

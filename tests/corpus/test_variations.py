@@ -122,8 +122,12 @@ def test_what_comes_out_is_what_was_trained_or_is_refused(workplace: Workplace) 
         assert said.code == 5 and word in said.json["error"] and not made.exists(), f"{form}: {said.told}"
 
 
+IN_ORIGINAL_NAMES = ("Flux by kohya", "Flux in its own names", "SD 3 by kohya", "LyCORIS LoKr of whole factors by rsLoRA")
+
+
 def test_every_variation_has_an_effect_that_a_wrong_form_would_not_have(corpus: Path, probing: Any, tmp_path: Path) -> None:
-    tried = [v for v in VARIATIONS if v.name in ("patterns", "LoKr", "Tucker", "a text encoder alone", "biases beside a PEFT adapter")]
+    names = ("patterns", "LoKr", "Tucker", "a text encoder alone", "biases beside a PEFT adapter", *IN_ORIGINAL_NAMES)
+    tried = [v for v in VARIATIONS if v.name in names and (corpus / "bases" / v.base).is_dir()]
     for number, variation in enumerate(tried):
         place = Workplace(corpus, probing, tmp_path / str(number), variation)
         base = place.probe(base_of(place.bases / variation.base))
@@ -139,6 +143,63 @@ def test_what_is_drawn_is_what_the_live_model_draws(workplace: Workplace) -> Non
     assert said.code == 0, said.told
     (tile,) = said.json["tiles"]
     assert distance(read_picture(Path(tile["path"])), workplace.probing.ref_image(workplace.live)) <= LEVEL
+
+
+@pytest.mark.parametrize("workplace", [v for v in VARIATIONS if v.name in ("Flux by kohya", "T5 by kohya")], indirect=True)
+def test_a_fused_adapter_is_drawn_as_the_live_model_draws(workplace: Workplace) -> None:
+    from .judging import LEVEL, read_picture
+
+    order = ("--prompt", "a red cat", "--steps", "4", "--guidance", "5", "--seeds", "7", "--size", "64x64", "--json")
+    said = workplace.say("grid", "run1@2", *order, "--base", str(workplace.bases / "flux_tiny"))
+    assert said.code == 0, said.told
+    (tile,) = said.json["tiles"]
+    assert distance(read_picture(Path(tile["path"])), workplace.probing.ref_image(workplace.live)) <= LEVEL
+
+
+@the("T5 by kohya")
+def test_an_adapter_of_t5_is_merged_into_the_second_text_encoder(workplace: Workplace) -> None:
+    said, made = workplace.convert("pipeline")
+    assert said.code == 0, said.told
+    merged, base, trained = (
+        pipe.text_encoder_2.state_dict()
+        for pipe in (workplace.load(made, "pipeline"), base_of(workplace.bases / "flux_tiny"), workplace.live)
+    )
+    for name, values in merged.items():
+        torch.testing.assert_close(values, trained[name], rtol=1e-5, atol=1e-6)
+    assert sum(not torch.equal(base[name], values) for name, values in merged.items()) == 7
+
+
+@the("Flux by kohya")
+def test_a_fused_tensor_is_counted_once_however_many_modules_share_it(workplace: Workplace) -> None:
+    said, _ = workplace.convert("lora")
+    (done,) = said.json["converted"]
+    tensors = done["tensors"]
+    assert tensors["applied"] + len(tensors["left_out"]) == tensors["read"]
+    assert {item["why"] for item in tensors["left_out"]} == {"alpha: folded into the weights"}
+
+
+@the("PiSSA alone")
+def test_the_refusal_of_an_adapter_that_changed_its_base_names_the_way_out(workplace: Workplace) -> None:
+    said, _ = workplace.convert("lora")
+    assert said.code == 5 and "path_initial_model_for_weight_conversion" in said.json["hint"], said.told
+    assert "init_lora_weights = 'pissa'" in said.json["error"]
+
+
+@the("two adapters in one dump")
+def test_the_refusal_of_two_trained_adapters_names_both_and_the_way_out(workplace: Workplace) -> None:
+    said, _ = workplace.convert("lora")
+    assert said.code == 5 and "default, style" in said.json["error"] and "selected_adapters=['style']" in said.json["error"], said.told
+
+
+@the("two adapters, the second trained")
+def test_an_adapter_that_changes_nothing_is_left_out_by_name_and_the_other_is_scaled_by_its_own_config(workplace: Workplace) -> None:
+    said, _ = workplace.convert("lora")
+    (done,) = said.json["converted"]
+    idle = [item for item in done["tensors"]["left_out"] if ".default." in item["name"]]
+    assert len(idle) == done["tensors"]["applied"] and {item["why"] for item in idle} == {
+        "of the adapter default, which changes nothing: every lora_B of it is zero"
+    }
+    assert (done["scale"]["alpha"], done["scale"]["source"]) == (2.0, "lora_weights/style/adapter_config.json")
 
 
 @the("ControlNet")

@@ -15,6 +15,10 @@ from typing import Any
 
 import torch
 
+from .fused import kohya as as_kohya
+from .fused import original as as_original
+from .fused import saved_as
+
 ATTENTION, WORDS = ["to_q", "to_k", "to_v", "to_out.0"], ["q_proj", "v_proj"]
 Make = Callable[[Any, Path], Any]
 
@@ -144,12 +148,48 @@ def dumped_in_bf16(pipe: Any, run: Path) -> None:
         model.float()
 
 
+def turned_into_lora(start: str, **settings: Any) -> Make:
+    """PEFT's way from an adapter that changed the base to one that does not: the difference from its start, at twice the rank."""
+
+    def make(pipe: Any, run: Path) -> None:
+        from peft import LoraConfig, get_peft_model
+
+        model = get_peft_model(pipe.unet, LoraConfig(r=4, target_modules=ATTENTION, init_lora_weights=start, **settings))
+        model.peft_config["default"].init_lora_weights = True  # or its loading would start anew from the changed base
+        model.save_pretrained(run.parent / "start")
+        model.peft_config["default"].init_lora_weights = start
+        perturb(model, 8, "lora_").save_pretrained(run / "checkpoint-2", path_initial_model_for_weight_conversion=str(run.parent / "start"))
+        pipe.unet = model
+
+    return make
+
+
 def two_in_one_dump(pipe: Any, run: Path) -> None:
     from peft import LoraConfig
 
     model = wrapped(pipe)
     model.add_adapter("style", LoraConfig(r=4, lora_alpha=4, target_modules=["to_q"]))
     dump(run / "checkpoints" / "checkpoint-2", randomise(model, 5))
+
+
+def two_of_which_one_was_trained(active: str, final: bool = True) -> Make:
+    """PEFT starts every lora_B at zero, and only that of the active adapter leaves it."""
+
+    def make(pipe: Any, run: Path) -> None:
+        from peft import LoraConfig, get_peft_model
+
+        model = get_peft_model(pipe.unet, LoraConfig(r=4, lora_alpha=8, target_modules=ATTENTION))
+        model.add_adapter("style", LoraConfig(r=4, lora_alpha=2, target_modules=ATTENTION))
+        model.set_adapter(active)
+        for name, parameter in randomise(model, 5).named_parameters():
+            if "lora_B" in name and f".{active}." not in name:
+                parameter.data.zero_()
+        dump(run / "checkpoints" / "checkpoint-2", model)
+        pipe.unet = model
+        if final:
+            model.save_pretrained(run / "lora_weights")
+
+    return make
 
 
 def merged_before_saving(pipe: Any, run: Path) -> None:
@@ -241,6 +281,14 @@ def lokr(weight: Any, noise: Noise) -> tuple[dict[str, Any], Any]:
     return {"lokr_w1": first, "lokr_w2_a": left, "lokr_w2_b": right, "alpha": torch.tensor(1.0)}, made
 
 
+def lokr_rooted(weight: Any, noise: Noise) -> tuple[dict[str, Any], Any]:
+    """Both factors whole, by a LyCORIS that was asked for rank 16 and rs_lora."""
+    out, into, kernel = weight.shape[0] // 2, weight.shape[1] // 2, weight.shape[2:]
+    first, second = noise(2, 2, size=0.2), noise(out, into, *kernel)
+    made = torch.kron(first.reshape(2, 2, *(1 for _ in kernel)), second) * 4
+    return {"lokr_w1": first, "lokr_w2": second, "alpha": torch.tensor(64.0)}, made
+
+
 def difference(weight: Any, noise: Noise) -> tuple[dict[str, Any], Any]:
     made = noise(*weight.shape, size=0.03)
     return {"diff": made}, made
@@ -277,7 +325,12 @@ def original(name: str) -> str:
     return f"{'input' if side == 'down' else 'output'}_blocks.{3 * block + index + (side == 'down')}.{int(what == 'attentions')}.{rest}"
 
 
-def kohya(method: Callable[[Any, Noise], tuple[dict[str, Any], Any]], names: Callable[[str], str] = str, words: str = "") -> Make:
+def kohya(
+    method: Callable[[Any, Noise], tuple[dict[str, Any], Any]],
+    names: Callable[[str], str] = str,
+    words: str = "",
+    header: Mapping[str, str] | None = None,
+) -> Make:
     """Every linear layer and convolution of the UNet's blocks, and those of the text encoders `words` (prefix=component), in one file."""
 
     @torch.no_grad()
@@ -299,7 +352,7 @@ def kohya(method: Callable[[Any, Noise], tuple[dict[str, Any], Any]], names: Cal
                     flat = (names(name) if part == "unet" else in_text).replace(".", "_")
                     saved |= {f"{prefix}_{flat}.{role}": value.clone().contiguous() for role, value in parts.items()}
                     module.weight += added
-        save_file(saved, run / "style-step00000002.safetensors")
+        save_file(saved, run / "style-step00000002.safetensors", header)
 
     return make
 
@@ -319,6 +372,9 @@ case("lora_bias", accelerated(lora_bias=True, target_modules=["to_out.0", "conv1
 case("PiSSA", accelerated(init_lora_weights="pissa"), MERGED, refused=BIASED)
 case("OLoRA", accelerated(init_lora_weights="olora"), "pipeline", refused=BIASED)
 case("PiSSA alone", saved_by_peft(init_lora_weights="pissa"), refused=dict.fromkeys(ANY.split(), "pissa"))
+case("OLoRA alone", saved_by_peft(init_lora_weights="olora"), refused=dict.fromkeys(ANY.split(), "olora"))
+case("PiSSA turned into a LoRA", turned_into_lora("pissa", lora_alpha=8), ANY)
+case("OLoRA by rsLoRA turned into a LoRA", turned_into_lora("olora", lora_alpha=2, use_rslora=True), "lora pipeline")
 case("modules_to_save", accelerated(modules_to_save=["conv_out"], trained_too="modules_to_save"), "pipeline", refused=BIASED)
 case("bias of the adapted", accelerated(bias="lora_only", trained_too="base_layer.bias"), "pipeline", refused=BIASED)
 case("LoKr", accelerated(kind="LoKrConfig", target_modules=["conv1", "to_q"]), "pipeline")
@@ -326,6 +382,9 @@ case("LoKr in factors", accelerated(kind="LoKrConfig", r=2, decompose_both=True)
 case("LoKr of whole factors", accelerated(kind="LoKrConfig", r=1000, alpha=2000), "pipeline")
 case("LoHa", accelerated(kind="LoHaConfig", target_modules=["conv1", "to_q"], use_effective_conv2d=True), "pipeline")
 case("two adapters in one dump", two_in_one_dump, refused=dict.fromkeys(("lora", "pipeline"), "2 adapters"))
+case("two adapters, the first trained", two_of_which_one_was_trained("default"), "lora pipeline")
+case("two adapters, the second trained", two_of_which_one_was_trained("style"), "lora pipeline")
+case("two adapters and no config", two_of_which_one_was_trained("style", final=False), "lora", more=("--alpha", "2"))
 case("two adapters in folders", two_in_folders, "lora pipeline", key="2~style")
 case("an adapter with a name", saved_by_peft(adapter="style"), "lora")
 case("torch.compile", with_prefix("module._orig_mod."), "lora", more=("--alpha", "8"))
@@ -359,8 +418,36 @@ case(
 case("Tucker", kohya(tucker), "pipeline")
 case("LyCORIS LoHa", kohya(loha, original), "pipeline", "sdxl_tiny")
 case("LyCORIS LoKr", kohya(lokr), "pipeline")
+ROOTED = {"ss_network_dim": "16", "ss_network_alpha": "1.0", "ss_network_args": '{"algo": "lokr", "rs_lora": "True"}'}
+case("LyCORIS LoKr of whole factors by rsLoRA", kohya(lokr_rooted, header=ROOTED), "pipeline")
 case("differences", kohya(difference, words="lora_te=text_encoder"), "pipeline")
 case("DoRA by outputs", kohya(dora(0)), "pipeline")
 case("DoRA by inputs", kohya(dora(1)), "pipeline")
+case("Flux by kohya", saved_as(as_kohya, lambda n: (1.0, 3.0)[n % 2], words="lora_te1=text_encoder"), "lora pipeline", "flux_tiny")
+SPLIT = {"ss_network_args": '{"split_qkv": "True"}'}
+case("Flux by kohya, with q, k and v apart", saved_as(as_kohya, lambda n: (1.0, 3.0)[n % 2], SPLIT, split=True), "lora", "flux_tiny")
+case(
+    "T5 by kohya",
+    saved_as(as_kohya, lambda n: 2.0, words="lora_te3=text_encoder_2", ends=False),
+    "pipeline",
+    "flux_tiny",
+    refused={"lora": "attaches none to T5"},
+)
+case("Flux in ComfyUI's names", saved_as(as_original("diffusion_model."), lambda n: 2.0), "lora pipeline", "flux_tiny")
+case(
+    "Flux in its own names",
+    saved_as(as_original(""), lambda n: None, bias=True),
+    "lora pipeline",
+    "flux_tiny",
+    more=("--alpha", "4"),
+)
+case(
+    "Flux with its norms",
+    saved_as(as_original("transformer."), lambda n: 4.0, norms="transformer."),
+    "pipeline",
+    "flux_tiny",
+    refused={"lora": "trained whole"},
+)
+case("SD 3 by kohya", saved_as(as_kohya, lambda n: 3.0), "lora pipeline", "sd3_tiny")
 case("merged before it was saved", merged_before_saving, refused={"lora": "differ", "pipeline": "merged into"})
 case("too large for fp16", too_large_for_fp16, refused=dict.fromkeys(ANY.split(), "fp16 cannot hold"), more=("--dtype", "fp16"))
