@@ -10,7 +10,8 @@ import typer
 
 from cmp.cli.answers import read_answers
 from cmp.cli.output import Json, in_trouble, print_json, say
-from cmp.core.axes import choose_checkpoints, parse_axis, parse_whole_axis
+from cmp.core.axes import parse_axis, parse_whole_axis
+from cmp.core.choosing import choose_checkpoints
 from cmp.core.grids import GridSpec, Prompt, Sampling, Tile
 from cmp.core.runs import Checkpoint, Run
 from cmp.disk.ready import Answers
