@@ -28,14 +28,20 @@ def save_png(image: Image.Image, target: Path, infotext: str, record: Mapping[st
     _write(target, lambda file: image.save(file, "PNG", pnginfo=chunks, compress_level=1))
 
 
+def format_of(target: Path) -> str:
+    """PNG, JPEG or WEBP by the name's ending; raises BadInput for another."""
+    kind = FORMATS.get(target.suffix.lower())
+    if kind is None:
+        raise BadInput(f"the picture is to be {target.name!r}", "End it with .png, .jpg or .webp.")
+    return kind
+
+
 def save_picture(image: Image.Image, target: Path, infotext: str) -> None:
     """Writes a PNG, JPEG or WebP by the name's ending, with A1111's text in it; complete under its name, or not there.
 
     Raises BadInput for another ending, and for what the format does not hold.
     """
-    kind = FORMATS.get(target.suffix.lower())
-    if kind is None:
-        raise BadInput(f"the picture is to be {target.name!r}", "End it with .png, .jpg or .webp.")
+    kind = format_of(target)
     if max(image.size) > LONGEST_SIDES[kind]:
         raise BadInput(f"the picture has {image.width} × {image.height} pixels, more than {kind} holds", "End it with .png.")
     if kind == "PNG":

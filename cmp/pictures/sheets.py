@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
 from cmp.core.grids import Cell, Tile
 from cmp.core.infotext import script_pairs
 from cmp.core.labels import AXES, BASE_MODEL, CHECKPOINT, NEGATIVE, PROMPT, STRENGTH, Axis, values_of, varying
-from cmp.errors import BadInput, NotFound
-from cmp.pictures.files import FORMATS, save_picture
+from cmp.errors import NotFound
+from cmp.pictures.files import format_of, save_picture
 from cmp.pictures.settings import LARGEST_PICTURE, LONGEST_EXIF
 
 LARGEST_SIDE = 16_000  # pixels; a larger grid is scaled down rather than refused
@@ -44,8 +44,7 @@ def write_sheet(tiles: Sequence[Tile], target: Path, title: str = "") -> None:
 
     It carries the settings of its first picture, as A1111's X/Y/Z plot does, and the values of its axes.
     """
-    if target.suffix.lower() not in FORMATS:
-        raise BadInput(f"the sheet is to be {target.name!r}", "End it with .png, .jpg or .webp.")
+    kind = format_of(target)
     drawn = next((tile for tile in tiles if tile.path), None)
     if drawn is None:
         raise NotFound("no cell was drawn, so there is no sheet", "See what stands against the cells.")
@@ -53,7 +52,7 @@ def write_sheet(tiles: Sequence[Tile], target: Path, title: str = "") -> None:
         own, settings = first.size, str(first.info.get("parameters", ""))
     cells = [tile.cell for tile in tiles]
     text = ", ".join(part for part in (settings, script_pairs(cells, title)) if part)
-    if FORMATS[target.suffix.lower()] != "PNG" and 2 * len(text) >= LONGEST_EXIF - 8:
+    if kind != "PNG" and 2 * len(text) >= LONGEST_EXIF - 8:
         text = settings  # the values of the axes are on the sheet; JPEG and WebP hold no more text
     save_picture(draw_sheet(tiles, own, title), target, text)
 
