@@ -19,7 +19,7 @@ _LORA = re.compile(r"<lora:([^:<>]{1,200}):(-?[0-9]{1,4}(?:\.[0-9]{1,9})?)(?::[^
 _OTHER_TAG = re.compile(r"<(?:lora|lyco|hypernet):[^<>]{0,300}>")
 _WEIGHTED = re.compile(r"\([^()]{1,400}:[0-9.]{1,9}\)")
 _WHOLE = re.compile(r"-?[0-9]{1,19}\Z", re.ASCII)
-_NUMBER = re.compile(r"-?[0-9]{1,9}(?:\.[0-9]{1,17})?(?:e-?[0-9]{1,2})?\Z", re.ASCII)
+_NUMBER = re.compile(r"-?[0-9]{1,9}(?:\.[0-9]{1,40})?(?:e-[0-9]{1,3})?\Z", re.ASCII)
 _SIZE = re.compile(r"([0-9]{1,5})x([0-9]{1,5})\Z", re.ASCII)
 # what says nothing that could be restored: digests, versions, and what follows from other values
 _SILENT = re.compile(

@@ -55,6 +55,8 @@ def _texts(source: Path | bytes, name: str) -> dict[str, str]:
             check_size(image, name)
             chunks = {str(key): str(value) for key, value in image.info.items() if isinstance(value, str)}
             return _bounded(chunks | _exif_texts(image), name)
+    except FileNotFoundError as fault:
+        raise NotFound(f"there is no picture {name}", "Check the path.") from fault
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError) as fault:
         raise Unreadable(f"{name} is no picture that can be read: {fault}", "PNG, JPEG and WebP are read.") from fault
     except (struct.error, zlib.error, KeyError, TypeError, IndexError, EOFError, OverflowError, AttributeError) as fault:
