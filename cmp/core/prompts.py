@@ -151,7 +151,7 @@ def search_replace(prompts: Sequence[Prompt], text: str) -> tuple[Prompt, ...]:
     """A1111's Prompt S/R: each prompt as it is, then with the first of the values replaced by each of the others.
 
     The first is searched in prompt and negative prompt, case and all, and must be in one of them at least; a prompt without it is drawn
-    once, as it is. The value is part of the short name. Raises BadInput.
+    once, as it is. The value joins the short name, and is one where a single text is multiplied. Raises BadInput.
     """
     values = parse_text_axis(text, "Prompt S/R")
     searched = split_axis(text, "Prompt S/R")[0].text  # also where SKIP: leaves it out of what is drawn
@@ -159,10 +159,11 @@ def search_replace(prompts: Sequence[Prompt], text: str) -> tuple[Prompt, ...]:
         raise BadInput(f"Prompt S/R {text!r} searches for nothing", "Write what to search for first, then what replaces it.")
     if not any(searched in prompt.text or searched in prompt.negative for prompt in prompts):
         raise BadInput(f"Prompt S/R did not find {searched!r} in any prompt or negative prompt", "Its first value must be in one of them.")
+    several = len({prompt.text for prompt in prompts if not prompt.name}) > 1
     out = []
     for prompt in prompts:
         inside = searched in prompt.text or searched in prompt.negative
-        out += [_replaced(prompt, searched, value, len(prompts) > 1) for value in values] if inside else [prompt]
+        out += [_replaced(prompt, searched, value, several) for value in values] if inside else [prompt]
     return tuple(dict.fromkeys(out))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,20 +156,27 @@ def _wrapped(lines: Sequence[_Line], width: int) -> list[_Line]:
 
 
 def _broken(text: str, font: Font, width: int) -> list[str]:
+    """The words in lines no wider than that, and words that are wider broken; a line more than is shown is enough."""
     lines = [""]
-    for word in text[:2000].split():
+    for word in text[: (_MOST_LINES + 2) * width].split():  # no letter is narrower than a pixel
         longer = f"{lines[-1]} {word}".strip()
         if font.getlength(longer) <= width:
             lines[-1] = longer
             continue
-        lines += [word] if lines[-1] else []
-        lines[-1] = word
-        while font.getlength(lines[-1]) > width and len(lines[-1]) > 1 and len(lines) <= _MOST_LINES + 1:
-            fits = next((n for n in range(len(lines[-1]) - 1, 1, -1) if font.getlength(lines[-1][:n]) <= width), 1)
-            lines[-1:] = [lines[-1][:fits], lines[-1][fits:]]
+        lines += [""] if lines[-1] else []
+        while word and len(lines) <= _MOST_LINES + 1:
+            fits = _fitting(word, font, width)
+            lines[-1], word = word[:fits], word[fits:]
+            lines += [""] if word else []
         if len(lines) > _MOST_LINES + 1:
             break
     return lines
+
+
+def _fitting(word: str, font: Font, width: int) -> int:
+    """How many letters of a word are no wider than that; at least one."""
+    counts = range(1, min(len(word), width) + 1)
+    return max(1, bisect_left(counts, True, key=lambda count: font.getlength(word[:count]) > width))
 
 
 def _write(pen: ImageDraw.ImageDraw, lines: Sequence[_Line], x: int, y: int) -> None:
