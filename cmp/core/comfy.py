@@ -143,22 +143,20 @@ def _text(finding: Finding, graph: Mapping[str, Node], node: Node, target: str) 
 
 
 def _model(finding: Finding, graph: Mapping[str, Node], sampler: Node) -> None:
-    loras: list[tuple[str, float]] = []
+    loras: list[tuple[Any, Any]] = []
     for node in _chain(graph, _linked(graph, sampler, "model"), "model", ""):
         kind = _class(node)
         if kind in ("LoraLoader", "LoraLoaderModelOnly"):
             name, strength, words = (_value(graph, node, key) for key in ("lora_name", "strength_model", "strength_clip"))
-            if isinstance(name, str) and isinstance(strength, (int, float)) and -10 <= strength <= 10:
-                loras.append((name, float(strength)))
-            else:
-                finding.lose(f"the LoRA {name!r} at {str(strength)[:40]}")
+            loras.append((name, strength))
             if words not in (None, strength):
                 finding.lose(f"the strength {str(words)[:40]} of {str(name)[:80]!r} on the text encoder")
         elif found := _value(graph, node, "ckpt_name", "unet_name"):
             finding.keep("model", found)
         elif kind not in _PASSES:
             finding.lose(f"{kind or 'a node'} on the model")
-    finding.values["loras"] = (*loras[::-1], *finding.values.get("loras", ()))
+    for lora in reversed(loras):  # the one next to the model is worn first
+        finding.wear(*lora)
 
 
 def _vae(finding: Finding, graph: Mapping[str, Node], sampler: Node) -> None:

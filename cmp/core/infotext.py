@@ -52,7 +52,7 @@ def to_infotext(cell: Cell, size: tuple[int, int], base: str, digest: str | None
     ]
     if cell.checkpoint:
         pairs += [("Checkpoint", cell.checkpoint.id), ("Strength", number_text(cell.strength)), ("Weights digest", (digest or "")[:16])]
-    pairs += [("LoRAs", stack_text(cell.stack) if cell.stack else None), ("RNG", "CPU"), ("Version", f"cmp {version}")]
+    pairs += [("LoRAs", ", ".join(_csv(stack_text([one])) for one in cell.stack)), ("RNG", "CPU"), ("Version", f"cmp {version}")]
     lines = [cell.prompt.text, f"{_NEGATIVE} {cell.prompt.negative}"] if cell.prompt.negative else [cell.prompt.text]
     return "\n".join([*lines, write_pairs(pairs)])
 
@@ -79,7 +79,9 @@ def script_pairs(cells: Sequence[Cell], title: str = "") -> str:
 
 
 def _csv(value: str) -> str:
-    return '"' + value.replace('"', '""') + '"' if not value or any(mark in value for mark in ',"|\n') else value
+    """A value as axes are typed, see axes.split_axis."""
+    plain = value and not value.upper().startswith("SKIP") and not any(mark in value for mark in ',"|\n')
+    return value if plain else '"' + value.replace('"', '""') + '"'
 
 
 def parse_infotext(text: str) -> Infotext:

@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from cmp.core.grids import LONGEST_PROMPT, Prompt, Sampling, check_seed
-from cmp.core.infotext import Infotext, parse_infotext
-from cmp.core.samplers import from_a1111
 from cmp.errors import BadInput, Unreadable
 
 DEEPEST = 64  # levels of JSON in a picture; ComfyUI's graph has four
 _LORA = re.compile(r"<lora:([^:<>]{1,200}):(-?[0-9]{1,4}(?:\.[0-9]{1,9})?)(?::[^<>]{0,100})?>")
 _OTHER_TAG = re.compile(r"<(?:lora|lyco|hypernet):[^<>]{0,300}>")
 _WEIGHTED = re.compile(r"\([^()]{1,400}:[0-9.]{1,9}\)")
-_WHOLE = re.compile(r"-?[0-9]{1,19}\Z", re.ASCII)
-_NUMBER = re.compile(r"-?[0-9]{1,9}(?:\.[0-9]{1,40})?(?:e-[0-9]{1,3})?\Z", re.ASCII)
-_SIZE = re.compile(r"([0-9]{1,5})x([0-9]{1,5})\Z", re.ASCII)
-# what says nothing that could be restored: digests, versions, and what follows from other values
-_SILENT = re.compile(
-    r"(?:.* hash(?:es)?|Version|RNG|Weights digest|User|Schedule type|Title|Script|(?:Fixed )?(?:[XYZ]|Axis [0-9]+) (?:Type|Values))\Z"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,17 +80,25 @@ class Finding:
         else:
             self.values[name] = float(value) if name in ("guidance", "strength") else value
 
+    def wear(self, name: Any, strength: Any) -> None:
+        """Keeps one of the further LoRAs, or names it."""
+        number = isinstance(strength, (int, float)) and not isinstance(strength, bool) and -10 <= strength <= 10
+        if isinstance(name, str) and 0 < len(name) <= 1000 and number:
+            self.values["loras"] = (*self.values.get("loras", ()), (name, float(strength)))
+        else:
+            self.lose(f"the LoRA {str(name)[:80]!r} at {str(strength)[:40]}")
+
     def prompt(self, name: str, text: str, *, foreign: bool) -> None:
         """Keeps a prompt. Another program's tags for LoRAs are taken out of it, and what it would weigh is named."""
         if foreign:
-            loras = [(found[1], float(found[2])) for found in _LORA.finditer(text)]
-            self.values["loras"] = (*self.values.get("loras", ()), *loras)
+            for found in _LORA.finditer(text):
+                self.wear(found[1], float(found[2]))
             text = _LORA.sub("", text)
             for tag in _OTHER_TAG.findall(text):
                 self.lose(tag)
             text = _OTHER_TAG.sub("", text).strip()
-            if found := _WEIGHTED.search(text):
-                self.lose(f"weights such as {found[0]!r}, which are drawn as plain text")
+            if weighted := _WEIGHTED.search(text):
+                self.lose(f"weights such as {weighted[0]!r}, which are drawn as plain text")
         self.keep(
             name, text, f"the {name} prompt of {len(text)} characters" if name == "negative" else f"the prompt of {len(text)} characters"
         )
@@ -158,19 +156,10 @@ def read_record(text: str) -> Restored:
             finding.lose(f"{str(name)[:60]} {str(value)[:80]!r}")
     base = told.get("base")
     finding.keep("model", base.get("id") if isinstance(base, dict) else None)
-    finding.values["loras"] = tuple(_stacked(told.get("stack"), finding))
+    stack = told.get("stack")
+    for one in stack if isinstance(stack, list) else []:
+        finding.wear(*((one.get("checkpoint"), one.get("strength")) if isinstance(one, dict) else (one, None)))
     return finding.restored()
-
-
-def _stacked(told: Any, finding: Finding) -> list[tuple[str, float]]:
-    found = []
-    for one in told if isinstance(told, list) else []:
-        name, strength = (one.get("checkpoint"), one.get("strength")) if isinstance(one, dict) else (None, None)
-        if isinstance(name, str) and isinstance(strength, (int, float)) and not isinstance(strength, bool) and -10 <= strength <= 10:
-            found.append((name, float(strength)))
-        else:
-            finding.lose(f"the LoRA {str(one)[:80]}")
-    return found
 
 
 def read_object(text: str, what: str) -> dict[str, Any]:
@@ -193,88 +182,6 @@ def _deeper(value: Any, levels: int) -> bool:
         if not layer:
             return False
     return True
-
-
-# -- A1111's text ----------------------------------------------------------------------------------------------------------
-
-
-def read_infotext(text: str) -> Restored:
-    """What a settings text says, ours or A1111's; raises Unreadable for one of another program that only shares its place."""
-    if text.lstrip()[:1] in ("{", "["):
-        raise Unreadable("the settings in the picture are JSON of an unknown program", "A1111's, ComfyUI's and our own are read.")
-    told = parse_infotext(text)
-    pairs = dict(told.pairs)
-    ours = pairs.get("Version", "").startswith("cmp ")
-    finding = Finding("cmp" if ours else "A1111")
-    finding.prompt("prompt", told.prompt, foreign=not ours)
-    finding.prompt("negative", told.negative, foreign=not ours)
-    if not pairs:
-        finding.lose("the settings: there is only a prompt")
-        return finding.restored()
-    if not ours and "VAE" in pairs:
-        finding.lose(f"VAE: {pairs.pop('VAE')}")  # a file's name, and not where it is
-    _scheduler(finding, pairs, ours)
-    _plain_values(finding, pairs)
-    if "Script" in pairs:
-        finding.lose(f"the grid ({_grid_text(told)}): these are the settings of its first picture")
-    for name, value in pairs.items():
-        if not _SILENT.match(name):
-            finding.lose(f"{name}: {value}")
-    return finding.restored()
-
-
-def _grid_text(told: Infotext) -> str:
-    return ", ".join(value for name, value in told.pairs.items() if name.endswith(" Type")) or told.pairs["Script"]
-
-
-def _scheduler(finding: Finding, pairs: dict[str, str], ours: bool) -> None:
-    sampler = pairs.pop("Sampler", None)
-    if sampler is None:
-        finding.keep("scheduler", "base" if ours else None)
-        return
-    found, lost = from_a1111(sampler, pairs.get("Schedule type"))
-    finding.keep("scheduler", found)
-    if lost:
-        finding.lose(lost)
-
-
-def _plain_values(finding: Finding, pairs: dict[str, str]) -> None:
-    """Takes the values that are read as they stand out of the pairs; what is then left is not restored."""
-    kinds: dict[str, tuple[str, Callable[[str], Any]]] = {
-        "Steps": ("steps", _whole),
-        "CFG scale": ("guidance", _number),
-        "Distilled CFG Scale": ("guidance", _number),  # Forge's, with Flux, where CFG scale is 1
-        "Seed": ("seed", _whole),
-        "Clip skip": ("clip_skip", _whole),
-        "VAE": ("vae", str),
-        "Checkpoint": ("checkpoint", str),
-        "Strength": ("strength", _number),
-        "Model": ("model", str),
-    }
-    for label, (name, read) in kinds.items():
-        if (text := pairs.pop(label, None)) is not None:
-            value = read(text)
-            finding.keep(name, value, f"{label}: {text}") if value is not None else finding.lose(f"{label}: {text}")
-    if (size := pairs.pop("Size", None)) is not None:
-        found = _SIZE.match(size)
-        for name, side in zip(("width", "height"), found.groups() if found else (), strict=False):
-            finding.keep(name, int(side), f"Size: {size}")
-        if not found:
-            finding.lose(f"Size: {size}")
-    if (loras := pairs.pop("LoRAs", None)) is not None:
-        named = [part.rpartition(":") for part in loras.split(", ")]
-        finding.values["loras"] = tuple((name, float(value)) for name, _, value in named if name and _NUMBER.match(value))
-        for name, _, value in named:
-            if not (name and _NUMBER.match(value)):
-                finding.lose(f"the LoRA {name or value}")
-
-
-def _whole(text: str) -> int | None:
-    return int(text) if _WHOLE.match(text) else None
-
-
-def _number(text: str) -> float | None:
-    return float(text) if _NUMBER.match(text) and math.isfinite(float(text)) else None
 
 
 def read_any(texts: Mapping[str, str], readers: Mapping[str, Callable[[str], Restored]]) -> Restored | None:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from cmp.core.a1111 import read_infotext
 from cmp.core.comfy import read_comfy
 from cmp.core.infotext import LONGEST_TEXT
-from cmp.core.restored import Restored, read_any, read_infotext, read_record
+from cmp.core.restored import Restored, read_any, read_record
 from cmp.errors import BadInput, NotFound, Unreadable
 
 LARGEST_PICTURE = 64_000_000  # pixels of a foreign picture that is still opened

@@ -108,7 +108,7 @@ def test_flux_says_its_guidance_in_a_node_of_its_own() -> None:
         ({"n3__model": ["20", 0], "n20": {"class_type": "IPAdapter", "inputs": {"model": ["4", 0]}}}, "IPAdapter on the model"),
         ({"n10__strength_clip": 0.5}, "0.5 of 'a.safetensors' on the text encoder"),
         ({"n8__vae": ["20", 0], "n20": {"class_type": "VAELoader", "inputs": {"vae_name": "kl.pt"}}}, "VAE: kl.pt"),
-        ({"n10__lora_name": 7}, "the LoRA 7"),
+        ({"n10__lora_name": 7}, "the LoRA '7' at 0.8"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_drawn_again_is_named(changes: dict[str, Any], lost: str) -> None:

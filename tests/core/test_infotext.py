@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cmp.core.a1111 import read_infotext
 from cmp.core.grids import SCHEDULERS, Cell, GridSpec, Prompt, Sampling, Stacked, Tile
 from cmp.core.infotext import parse_infotext, script_pairs, to_infotext
 from cmp.core.labels import AXES, varying
-from cmp.core.restored import Restored, read_infotext, read_record
+from cmp.core.restored import Restored, read_record
 from cmp.core.runs import Checkpoint
 from cmp.errors import CmpError, Unreadable
 
@@ -60,12 +61,12 @@ def test_no_sampler_is_named_where_a1111_would_take_it_for_another() -> None:
     LINES,
 )  # fmt: skip
 def test_what_is_written_is_read_back(prompt: str, negative: str, seed: int, strength: float, sampling: Sampling, base: str) -> None:
-    cell = Cell(FIRST, Prompt(prompt, negative), seed, strength + 0.0, sampling, (Stacked(FIRST, 0.5),))
+    cell = Cell(FIRST, Prompt(prompt, negative), seed, strength + 0.0, sampling, (Stacked(FIRST, 0.5), Stacked(OTHER, -1.0)))
     found = read_infotext(_infotext(cell, (64, 48), base))
     assert found.source == "cmp" and found.not_restored == ()
     assert (found.as_prompt(), found.seed, found.strength) == (cell.prompt, seed, strength)
     assert found.as_sampling() == replace(sampling, width=64, height=48)
-    assert (found.checkpoint, found.model, found.loras) == ("run@500", base, (("run@500", 0.5),))
+    assert (found.checkpoint, found.model, found.loras) == ("run@500", base, (("run@500", 0.5), ("a, b@final", -1.0)))
 
 
 def test_a_sheet_says_its_axes_as_a1111s_plot_does() -> None:
@@ -148,6 +149,11 @@ def test_forges_distilled_guidance_counts_with_flux() -> None:
 def test_another_programs_json_is_not_taken_for_a_prompt() -> None:
     with pytest.raises(Unreadable, match="unknown program"):
         read_infotext('{"sui_image_params": {"prompt": "a"}}')
+
+
+@pytest.mark.parametrize("prompt", ["[red] shoe", "{red|blue} shoe", "{", '"a", b: c'])
+def test_a_prompt_may_begin_as_json_does(prompt: str) -> None:
+    assert read_infotext(f"{prompt}\nSteps: 20, CFG scale: 7, Seed: 1").prompt == prompt
 
 
 @given(st.text(max_size=200))
