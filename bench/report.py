@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "RESULTS.md"
@@ -39,6 +42,16 @@ def interleaved(rounds: int, *jobs: Callable[[], object]) -> list[list[float]]:
             job()
             times.append(time.perf_counter() - started)
     return taken
+
+
+def child(script: str, *arguments: object) -> dict[str, Any]:
+    """What a script tells as JSON in its last line, run in a process of its own whose threads wait as the product's do."""
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script, *map(str, arguments)], env=environment, cwd=ROOT, check=True, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def spread(times: Sequence[float]) -> str:

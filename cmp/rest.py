@@ -13,7 +13,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.routing import BaseRoute
 
-from cmp.core.grids import GridSpec, Prompt, Sampling
+from cmp.core.grids import GridSpec, Prompt, Sampling, Tile
 from cmp.core.runs import Checkpoint, Run, display_name, origin_name, origin_title
 from cmp.errors import CmpError, NotFound, as_error
 from cmp.workbench import Workbench
@@ -165,6 +165,8 @@ def draw_images(bench: Workbench, asked: GenerateRequest) -> dict[str, Any]:
     )
     images = []
     for tile in bench.draw_grid(spec, [run]):
+        if not isinstance(tile, Tile):
+            continue
         if tile.fault:
             raise as_error(tile.fault.error, tile.fault.hint, tile.fault.code)
         content, _ = bench.picture("cell", f"{tile.key}.png")

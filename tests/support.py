@@ -18,6 +18,7 @@ import yaml
 from safetensors.numpy import save_file
 
 from cmp.core.conversion import Conversion
+from cmp.core.grids import Tile
 from cmp.core.progress import run_through
 from cmp.settings import Settings
 from cmp.workbench import Workbench
@@ -207,6 +208,11 @@ def diffusers_run(training: Path, steps: Iterable[int] = (2, 4), rank: int = 4, 
     told |= {"train_batch_size": 1, "max_train_steps": max(steps, default=0), "checkpointing_steps": 2}  # by these its log is known
     write_log(made.run / "logs" / "text2image-fine-tune", [(step, 0.5 / step) for step in range(1, 5)], "train_loss", **told)
     return made
+
+
+def tiles_of(work: Iterable[object]) -> list[Tile]:
+    """What a grid's drawing came to, without the steps between."""
+    return [item for item in work if isinstance(item, Tile)]
 
 
 def bench_of(made: Training, *bases: Path) -> Workbench:

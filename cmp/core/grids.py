@@ -237,3 +237,22 @@ class Tile:
             "seconds": self.seconds,
             "fault": asdict(self.fault) if self.fault else None,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class GridPlan:
+    """What drawing a grid would do: `cells` are `new`, `reused` from earlier, or cannot be drawn, each with its fault.
+
+    `seconds` and `bytes` are estimates for the new ones by this machine's own record, None where it has none yet.
+    """
+
+    cells: int
+    new: int
+    reused: int
+    faults: tuple[tuple[Cell, Fault], ...] = ()
+    seconds: float | None = None
+    bytes: int | None = None
+
+    def as_json(self) -> dict[str, object]:
+        told = [{"checkpoint": cell.checkpoint.id if cell.checkpoint else None, **asdict(fault)} for cell, fault in self.faults]
+        return {"cells": self.cells, "new": self.new, "reused": self.reused, "seconds": self.seconds, "bytes": self.bytes, "faults": told}

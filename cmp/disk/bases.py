@@ -152,3 +152,26 @@ def digest_base(base: Path, store: Store) -> str:
             digest = store.remembered("file-digest", f"{path}|{identify(path)}", partial(hash_file, path))
             total.update(f"{inside}\0{digest}\n".encode())
     return total.hexdigest()
+
+
+def native_size(base: Path) -> tuple[int, int]:
+    """Width and height in pixels that a pipeline draws when none are asked for; 512 where it does not say.
+
+    As diffusers' pipelines have it: the denoiser's `sample_size` times the VAE's reduction, which is 2 for each block but the first.
+    """
+    sides: tuple[object, ...] = (64, 64)
+    for name in ("unet", "transformer"):
+        size = _setting(base / name / "config.json", "sample_size")
+        sides = tuple(size[::-1]) if isinstance(size, list) and len(size) == 2 else (size, size) if isinstance(size, int) else sides
+    blocks = _setting(base / "vae" / "config.json", "block_out_channels")
+    factor = 2 ** (len(blocks) - 1) if isinstance(blocks, list) and blocks else 8
+    width, height = (int(side) * factor if isinstance(side, int) and side > 0 else 512 for side in sides)
+    return width, height
+
+
+def _setting(file: Path, key: str) -> object:
+    try:
+        found = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found.get(key) if isinstance(found, dict) else None

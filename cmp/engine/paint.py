@@ -1,7 +1,8 @@
-"""Draws one cell with a pipeline that wears its checkpoint. In `exact` the pixels are those of diffusers' plain call."""
+"""Draws pictures with a pipeline that wears their checkpoints. One alone has the pixels of diffusers' plain call."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import diffusers
@@ -9,7 +10,10 @@ import torch
 from PIL import Image
 
 from cmp.core.grids import Cell, Sampling
+from cmp.core.progress import Progress
 from cmp.engine.pipeline import WornPipeline
+from cmp.engine.prompts import Steering
+from cmp.engine.steps import Report
 
 # A1111's names, which people know, to diffusers' classes
 _SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -25,23 +29,46 @@ _SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+def silent(step: Progress) -> None:
+    """For whoever does not watch."""
+
+
 @torch.inference_mode()
-def paint(worn: WornPipeline, cell: Cell) -> Image.Image:
-    """The picture of a cell. Noise comes from a CPU generator seeded per picture, so that it is the same on every device."""
-    worn.pipe.scheduler = make_scheduler(worn, cell.sampling)
+def paint(
+    worn: WornPipeline, cells: Sequence[Cell], steering: Sequence[Steering | None] | None = None, report: Report = silent
+) -> list[Image.Image]:
+    """The pictures of cells that share their sampling, in one batch.
+
+    Noise comes from one CPU generator per picture, seeded by its cell, so that it is the same on every device and in every company.
+    `steering` are the encoded prompts; without, the pipeline encodes them. Each denoising step is reported.
+    """
+    sampling = cells[0].sampling
+    assert all(cell.sampling == sampling for cell in cells)
+    worn.pipe.scheduler = make_scheduler(worn, sampling)
+
+    def tell(pipe: Any, step: int, timestep: Any, given: dict[str, Any]) -> dict[str, Any]:
+        report(Progress(step + 1, sampling.steps, "denoising"))
+        return {}
+
     asked: dict[str, Any] = {
-        "prompt": cell.prompt.text,
-        "num_inference_steps": cell.sampling.steps,
-        "guidance_scale": cell.sampling.guidance,
-        "generator": torch.Generator("cpu").manual_seed(cell.seed),
+        "num_inference_steps": sampling.steps,
+        "guidance_scale": sampling.guidance,
+        "generator": [torch.Generator("cpu").manual_seed(cell.seed) for cell in cells],
+        "callback_on_step_end": tell,
+        "callback_on_step_end_tensor_inputs": [],
     }
-    if cell.prompt.negative:
-        asked["negative_prompt"] = cell.prompt.negative
-    if cell.sampling.width:
-        asked["width"] = cell.sampling.width
-    if cell.sampling.height:
-        asked["height"] = cell.sampling.height
-    return worn.pipe(**asked).images[0]
+    asked |= {side: value for side in ("width", "height") if (value := getattr(sampling, side))}
+    return list(worn.pipe(**asked, **_prompts(cells, steering)).images)
+
+
+def _prompts(cells: Sequence[Cell], steering: Sequence[Steering | None] | None) -> dict[str, Any]:
+    encoded = [one for one in steering or () if one is not None]
+    if len(encoded) == len(cells):
+        return {name: torch.cat([one[name] for one in encoded]) for name in encoded[0]}
+    negative = [cell.prompt.negative for cell in cells]
+    clip_skip = cells[0].sampling.clip_skip - 1
+    told: dict[str, Any] = {"prompt": [cell.prompt.text for cell in cells]}
+    return told | ({"negative_prompt": negative} if any(negative) else {}) | ({"clip_skip": clip_skip} if clip_skip else {})
 
 
 def make_scheduler(worn: WornPipeline, sampling: Sampling) -> Any:

@@ -3,34 +3,43 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import torch
+import transformers
 from diffusers import DiffusionPipeline
 from peft.tuners.lora import LoraLayer
 
 from cmp.core.fitting import RECOMPUTED, find_tensor
+from cmp.core.progress import Progress
 from cmp.disk.bases import read_index
 from cmp.engine.device import choose_dtype, realign
+from cmp.engine.prompts import Prompts
+from cmp.engine.steps import Report
 from cmp.engine.words import tokens_of
 from cmp.errors import Refused, Unreadable
 
 ADAPTER = "checkpoint"
+TEXT = "text_encoder"
 
 
 class WornPipeline:
     """A diffusers pipeline whose weights are known at every moment.
 
-    `wear(...)` replaces what was worn before. `worn` is the digest of the worn weights, None while it is the base model alone.
+    `wear_…` replaces what was worn before. `worn` is the digest of the worn weights, None while it is the base model alone; `reader`
+    names the state of the text encoders, "" while they are the base's own.
     """
 
-    def __init__(self, folder: Path, device: torch.device, rounded: tuple[tuple[str, str], ...] = ()) -> None:
+    def __init__(
+        self, folder: Path, device: torch.device, rounded: tuple[tuple[str, str], ...] = (), report: Report = lambda step: None
+    ) -> None:
         self.device = device
         self.dtype = choose_dtype(device)
-        self.pipe = load_pipeline(folder, self.dtype)
+        self.pipe = load_pipeline(folder, self.dtype, report)
         for name, kind in rounded:  # the base as it was trained on: rounded, and held in the type that is drawn in
             for parameter in getattr(self.pipe, name).parameters():
                 parameter.data = parameter.data.to({"BF16": torch.bfloat16, "F16": torch.float16}[kind]).to(self.dtype)
@@ -38,11 +47,18 @@ class WornPipeline:
         for component in self._modules().values():
             realign(component)
         self.worn: str | None = None
+        self.reader = ""
+        self.prompts = Prompts()
         self._pairs: dict[str, tuple[int, ...]] = {}
         self._own: dict[str, dict[str, torch.Tensor]] = {}  # the base's own tensors of the components that are replaced now
         self._words = False
         self.base_scheduler = type(self.pipe.scheduler)
         self.scheduler_config = dict(self.pipe.scheduler.config)
+
+    @property
+    def modules(self) -> dict[str, torch.nn.Module]:
+        """The pipeline's models by their components' names."""
+        return self._modules()
 
     def _modules(self) -> dict[str, torch.nn.Module]:
         return {name: part for name, part in self.pipe.components.items() if isinstance(part, torch.nn.Module)}
@@ -50,9 +66,9 @@ class WornPipeline:
     def wear_nothing(self) -> None:
         """Back to the base model. The adapter stays attached but switched off, ready for the next checkpoint."""
         self._restore_components()
-        if self._pairs:
-            self.pipe.disable_lora()
-        self.worn = None
+        for layer in lora_layers(self._modules()).values():
+            layer.enable_adapters(False)
+        self.worn, self.reader = None, ""
 
     def wear_lora(self, digest: str, folded: Mapping[str, np.ndarray], strength: float) -> None:
         """Puts on an adapter given as `read_folded` makes it, and proves it; raises Refused if one tensor did not land."""
@@ -64,10 +80,11 @@ class WornPipeline:
         if self.worn != digest:
             self.worn = None
             self._put_on(folded)
-        self.pipe.enable_lora()
-        self.pipe.set_adapters([ADAPTER], [strength])
+        for layer in lora_layers(self._modules()).values():
+            layer.enable_adapters(True)
+            layer.set_scale(ADAPTER, strength)  # times alpha/rank, which is 1 here
         prove_worn(self._modules(), folded, strength)
-        self.worn = digest
+        self.worn, self.reader = digest, f"{digest}*{strength}" if any(name.startswith(TEXT) for name in folded) else ""
 
     def _put_on(self, folded: Mapping[str, np.ndarray]) -> None:
         shapes = {name: values.shape for name, values in folded.items()}
@@ -76,7 +93,7 @@ class WornPipeline:
             return
         if self._pairs:
             self._take_off()
-        state = {self._own_name(name): torch.from_numpy(values).to(self.dtype) for name, values in folded.items()}
+        state = {self._own_name(name): torch.tensor(values, dtype=self.dtype) for name, values in folded.items()}
         try:
             self.pipe.load_lora_weights(state, adapter_name=ADAPTER)
         except (ValueError, RuntimeError, KeyError, TypeError, AttributeError, IndexError) as fault:
@@ -110,22 +127,24 @@ class WornPipeline:
     def _copy_in(self, folded: Mapping[str, np.ndarray]) -> None:
         """Checkpoints of one run have the same shapes: their few MB are copied into the adapter that is already there."""
         for name, parameter in adapter_tensors(self._modules()).items():
-            parameter.copy_(torch.from_numpy(folded[name]))
+            parameter.copy_(torch.tensor(folded[name]))
 
-    def wear_components(self, digest: str, states: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
-        """Replaces every tensor of the components in `states` (component → name → float32 values); strict, so that every tensor is used
-        and none is missing, and each is read back out of the model.
+    def wear_components(self, digest: str, read: Callable[[], Mapping[str, Mapping[str, torch.Tensor]]]) -> None:
+        """Replaces every tensor of the components that `read` gives (component → name → float32 values), unless they are worn already.
+
+        It is strict, so that every tensor is used and none is missing, and each is read back out of the model.
         """
         if self.worn == digest:
             return
         self._undress()
+        states = read()
         for component, state in states.items():
             model = self._modules().get(component)
             if model is None:
                 raise Refused(f"the base model has no {component}", "It cannot be drawn with this base; give another with --base.")
             self._own[component] = dict(model.state_dict())
             self._replace(component, model, state)
-        self.worn = digest
+        self.worn, self.reader = digest, digest if any(name.startswith(TEXT) for name in states) else ""
 
     def _replace(self, component: str, model: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> None:
         inside = model.state_dict()
@@ -149,7 +168,7 @@ class WornPipeline:
         self._own.clear()
         if self._words:
             self.pipe.unload_textual_inversion()
-            self._words, self.worn = False, None
+            self._words, self.worn, self.reader = False, None, ""
 
     def wear_words(self, digest: str, words: Mapping[str, torch.Tensor]) -> None:
         """Gives the text encoder learned words (word → rows × width), and reads each row back out of it."""
@@ -168,7 +187,7 @@ class WornPipeline:
             landed = self.pipe.text_encoder.get_input_embeddings().weight[numbers].detach().cpu()
             if not torch.equal(landed, rows.to(landed.dtype)):
                 raise Refused(f"the word {word!r} did not land in the text encoder", "This is a fault of ours; please report it.")
-        self.worn = digest
+        self.worn = self.reader = digest
 
 
 def plain_name(name: str) -> str:
@@ -176,20 +195,31 @@ def plain_name(name: str) -> str:
     return re.sub(r"\A(text_encoder(?:_[23])?\.)text_model\.", r"\1", name)
 
 
+def lora_layers(modules: Mapping[str, torch.nn.Module]) -> dict[str, Any]:
+    """Every layer that is wrapped for an adapter, by `component.module`."""
+    return {
+        f"{component}.{name}": module
+        for component, model in modules.items()
+        for name, module in model.named_modules()
+        if isinstance(module, LoraLayer)
+    }
+
+
 def adapter_tensors(modules: Mapping[str, torch.nn.Module]) -> dict[str, torch.Tensor]:
     """Every adapter tensor that is really in the model, under diffusers' names."""
+    return _tensors_in(lora_layers(modules))
+
+
+def _tensors_in(layers: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     found = {}
-    for component, model in modules.items():
-        for name, module in model.named_modules():
-            if not isinstance(module, LoraLayer):
-                continue
-            for half in ("lora_A", "lora_B", "lora_magnitude_vector"):
-                for adapter, layer in getattr(module, half).items():
-                    suffix = "" if adapter == ADAPTER else f".{adapter}"
-                    whole = plain_name(f"{component}.{name}.{half}{suffix}")
-                    found[whole if half == "lora_magnitude_vector" else f"{whole}.weight"] = layer.weight
-                    if getattr(layer, "bias", None) is not None:
-                        found[f"{whole}.bias"] = layer.bias
+    for name, module in layers.items():
+        for half in ("lora_A", "lora_B", "lora_magnitude_vector"):
+            for adapter, layer in getattr(module, half).items():
+                suffix = "" if adapter == ADAPTER else f".{adapter}"
+                whole = plain_name(f"{name}.{half}{suffix}")
+                found[whole if half == "lora_magnitude_vector" else f"{whole}.weight"] = layer.weight
+                if getattr(layer, "bias", None) is not None:
+                    found[f"{whole}.bias"] = layer.bias
     return found
 
 
@@ -198,33 +228,45 @@ def prove_worn(modules: Mapping[str, torch.nn.Module], folded: Mapping[str, np.n
 
     This is rule one: the model is asked, not the loader, because loaders have been seen to load nothing and only log it.
     """
-    inside = adapter_tensors(modules)
+    layers = lora_layers(modules)
+    inside = _tensors_in(layers)
     if set(inside) != set(folded):
         lost, strange = sorted(set(folded) - set(inside)), sorted(set(inside) - set(folded))
         told = [f"{len(lost)} did not land, for example {lost[0]}"] if lost else []
         told += [f"{len(strange)} are in the model and not in the checkpoint, for example {strange[0]}"] if strange else []
         raise Refused(f"of {len(folded)} adapter tensors {'; '.join(told)}", "The checkpoint was made for another model; give its base.")
     for name, parameter in inside.items():
-        expected = torch.from_numpy(folded[name]).to(parameter.dtype)
+        expected = torch.tensor(folded[name], dtype=parameter.dtype)
         if not torch.equal(parameter.detach().cpu(), expected):
             raise Refused(f"{name} in the model is not what the checkpoint holds", "This is a fault of ours; please report it.")
-    for component, model in modules.items():
-        for name, module in model.named_modules():
-            if isinstance(module, LoraLayer) and (module.scaling.get(ADAPTER) != strength or module.disable_adapters or module.merged):
-                raise Refused(f"{component}.{name} is not drawn at strength {strength:g}", "This is a fault of ours; please report it.")
+    for name, module in layers.items():
+        if module.scaling.get(ADAPTER) != strength or module.disable_adapters or module.merged or module.active_adapters != [ADAPTER]:
+            raise Refused(f"{name} is not drawn at strength {strength:g}", "This is a fault of ours; please report it.")
 
 
-def load_pipeline(folder: Path, dtype: torch.dtype) -> Any:
-    """The pipeline in a folder, from this disk alone; never runs code that lies in the folder."""
+def load_pipeline(folder: Path, dtype: torch.dtype, report: Report) -> Any:
+    """The pipeline in a folder, from this disk alone; never runs code that lies in the folder. Can be left between its components."""
     index = read_index(folder)
-    spared: dict[str, Any] = {name: None for name in ("safety_checker", "feature_extractor", "image_encoder") if name in index}
+    parts: dict[str, Any] = {name: None for name in ("safety_checker", "feature_extractor", "image_encoder") if name in index}
     if "requires_safety_checker" in index:
-        spared["requires_safety_checker"] = False
+        parts["requires_safety_checker"] = False
+    quiet: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "dtype": dtype}
+    models = {name: kind for name, told in index.items() if name not in parts and (kind := _model_class(told))}
     try:
-        pipe = DiffusionPipeline.from_pretrained(
-            folder, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True, **spared
-        )
+        for number, (name, kind) in enumerate(models.items()):
+            report(Progress(number, len(models), f"loading {name} of {folder.name}"))
+            parts[name] = kind.from_pretrained(folder, subfolder=name, **quiet)
+        report(Progress(len(models), len(models), f"loading {folder.name}"))
+        pipe = DiffusionPipeline.from_pretrained(folder, trust_remote_code=False, **quiet, **parts)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as fault:
         raise Unreadable(f"cannot load the base model {folder}: {fault}", "Check that the folder is complete.") from fault
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def _model_class(told: object) -> Any:
+    """The libraries' class that a pipeline's index names for a component, None for what is no model (a tokenizer, a scheduler)."""
+    if not isinstance(told, list) or len(told) != 2 or told[0] not in ("diffusers", "transformers"):
+        return None
+    kind = getattr(diffusers if told[0] == "diffusers" else transformers, str(told[1]), None)
+    return kind if isinstance(kind, type) and issubclass(kind, torch.nn.Module) else None

@@ -22,8 +22,9 @@ from cmp.workbench.shelf import Curves, Shelf
 
 if TYPE_CHECKING:
     from cmp.core.conversion import Conversion, ConversionPlan, Writing
-    from cmp.core.grids import Cell, GridSpec, Tile
-    from cmp.engine.draw import Studio
+    from cmp.core.grids import GridPlan, GridSpec, Tile
+    from cmp.engine.prepare import Preparing
+    from cmp.engine.studio import Studio
 
 __all__ = ["Curves", "FailedConversion", "Workbench"]
 
@@ -159,7 +160,7 @@ class Workbench(Shelf):
     def studio(self) -> Studio:
         """The models in memory; the first call imports torch."""
         if self._studio is None:
-            from cmp.engine.draw import Studio
+            from cmp.engine.studio import Studio
 
             self._studio = Studio(self.settings.device)
         return self._studio
@@ -168,28 +169,43 @@ class Workbench(Shelf):
         """A checkpoint ready to be drawn with; raises what stands against it."""
         return ready_checkpoint(run, checkpoint, self.bases, self.store, given, need_base=True)
 
-    def draw_grid(self, spec: GridSpec, runs: Iterable[Run], given: Answers = Answers()) -> Iterator[Tile]:
-        """Draws every cell of a grid that has not been drawn before; see `engine.draw.draw_cells`.
+    def draw_grid(self, spec: GridSpec, runs: Iterable[Run], given: Answers = Answers()) -> Iterator[Tile | Progress]:
+        """Draws every cell of a grid that has not been drawn before: one Tile per cell, and between them how far it has come.
 
-        `runs` are those that the checkpoints belong to; the base column is drawn with the base of the first.
+        `runs` are those that the checkpoints and the stacked LoRAs belong to; the base column is drawn with the base of the first. With
+        `spec.preview` a cell's tile may come twice, first as a preview. See `engine.draw.Drawing`.
         """
-        from cmp.engine.draw import draw_cells
+        from cmp.core.grids import Tile
+        from cmp.engine.draw import Drawing
+
+        runs = tuple(runs)
+        drawing = Drawing(self._preparing(spec, runs, given), self.studio(), self.store, self.gpu)
+        for item in drawing.draw(spec.cells(), spec.preview):
+            if isinstance(item, Tile):
+                self._keep_answer(item, runs, given)
+            yield item
+
+    def plan_grid(self, spec: GridSpec, runs: Iterable[Run], given: Answers = Answers()) -> GridPlan:
+        """What drawing a grid would do: cells that are new, that were drawn before, that cannot be drawn; time and size."""
+        from cmp.engine.draw import Drawing
+
+        return Drawing(self._preparing(spec, tuple(runs), given), self.studio(), self.store, self.gpu).plan(spec.cells())
+
+    def _preparing(self, spec: GridSpec, runs: tuple[Run, ...], given: Answers) -> Preparing:
+        from cmp.engine.prepare import Preparing
 
         known: dict[Checkpoint | None, Ready | CmpError] = {}
-        runs = tuple(runs)
 
-        def make_ready(cell: Cell) -> Ready:
-            name = cell.checkpoint  # itself, not its id: two runs given as paths may share an id
-            if name not in known:
-                known[name] = self._try_ready(cell.checkpoint, runs, given)
-            found = known[name]
+        def make_ready(checkpoint: Checkpoint | None, beside: Ready | None = None) -> Ready:
+            # by the checkpoint itself, not by its id: two runs given as paths may share an id
+            if checkpoint not in known:
+                known[checkpoint] = self._try_ready(checkpoint, runs, given, beside)
+            found = known[checkpoint]
             if isinstance(found, CmpError):
                 raise found
             return found
 
-        for tile in draw_cells(spec.cells(), make_ready, self.studio(), self.store, self.gpu):
-            self._keep_answer(tile, runs, given)
-            yield tile
+        return Preparing(make_ready, self.studio(), self.store, spec.mode)
 
     def _keep_answer(self, tile: Tile, runs: tuple[Run, ...], given: Answers) -> None:
         """Remembers what was said of base and alpha once it has drawn a checkpoint: a wrong answer must not outlive its grid."""
@@ -199,12 +215,17 @@ class Workbench(Shelf):
         if self.answers(run) != given:
             self.answer(run, given)
 
-    def _try_ready(self, checkpoint: Checkpoint | None, runs: tuple[Run, ...], given: Answers) -> Ready | CmpError:
+    def _try_ready(self, checkpoint: Checkpoint | None, runs: tuple[Run, ...], given: Answers, beside: Ready | None) -> Ready | CmpError:
         """Asked once per checkpoint and grid, so that a column that cannot be drawn says so at once in all its cells."""
         try:
-            if checkpoint is not None:
-                return self.ready(next(run for run in runs if checkpoint in run.checkpoints), checkpoint, given)
-            return self._any_ready(runs[0], given)
+            if checkpoint is None:
+                return self._any_ready(runs[0], given)
+            run = next(run for run in runs if checkpoint in run.checkpoints)
+            if beside is None:
+                return self.ready(run, checkpoint, given)
+            # a LoRA from elsewhere is worn on the base of the checkpoint that it stands beside
+            on = replace(given, base=str(beside.base.path) if beside.base else None)
+            return ready_checkpoint(run, checkpoint, self.bases, self.store, on, need_base=False)
         except CmpError as fault:
             return fault
 

@@ -12,6 +12,7 @@ import pytest
 from cmp.core.grids import GridSpec, Prompt, Sampling, Tile
 from cmp.settings import Settings
 from cmp.workbench import Workbench
+from tests.support import tiles_of
 
 FULL = "lora_casual_shoes_3000steps_full"
 PROMPT, SEED, STEPS, GUIDANCE = "a red casual shoe", 3, 4, 4.0
@@ -54,7 +55,7 @@ def draw(bench: Workbench) -> Callable[..., Tile]:
             strengths=(sampling.pop("strength", 1.0),),
             samplings=(Sampling(STEPS, GUIDANCE, **sampling),),
         )
-        (tile,) = bench.draw_grid(spec, [run])
+        (tile,) = tiles_of(bench.draw_grid(spec, [run]))
         return tile
 
     return one

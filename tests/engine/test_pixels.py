@@ -14,6 +14,7 @@ from cmp.core.grids import GridSpec, Prompt, Sampling, Tile
 from cmp.core.progress import run_through
 from cmp.settings import Settings
 from cmp.workbench import Workbench
+from tests.support import tiles_of
 
 from .conftest import FULL, GUIDANCE, PROMPT, SEED, STEPS, draw_alone, pixels
 
@@ -79,13 +80,13 @@ def test_the_converted_pipeline_draws_the_same_alone_and_here(bench: Workbench, 
     from diffusers import StableDiffusionPipeline
 
     from cmp.core.grids import Cell
-    from cmp.engine.draw import Studio
     from cmp.engine.paint import paint
+    from cmp.engine.studio import Studio
 
     target = tmp_path / "pipeline"
     run_through(bench.convert(bench.plan_conversion(f"{FULL}@1500", "pipeline", output=target)))
     alone = draw_alone(StableDiffusionPipeline.from_pretrained(target, safety_checker=None))
-    here = np.asarray(paint(Studio("cpu").pipeline(target), Cell(None, Prompt(PROMPT), SEED, 1.0, Sampling(STEPS, GUIDANCE))))
+    here = np.asarray(paint(Studio("cpu").pipeline(target), [Cell(None, Prompt(PROMPT), SEED, 1.0, Sampling(STEPS, GUIDANCE))])[0])
     assert np.array_equal(here, alone)
     # merged and unmerged weights round differently: at most a grey level or two, where another step or the base is far away
     with_adapter = pixels(draw(f"{FULL}@1500").path).astype(int)
@@ -101,7 +102,7 @@ def test_the_order_of_a_grid_does_not_change_its_pictures(bench: Workbench) -> N
 
     def drawn(order: tuple, guidance: float) -> dict[str | None, np.ndarray]:
         spec = GridSpec(order, (Prompt("a blue casual shoe"),), (SEED,), samplings=(Sampling(2, guidance),))
-        return {t.cell.checkpoint.id if t.cell.checkpoint else None: pixels(t.path) for t in bench.draw_grid(spec, [run])}
+        return {t.cell.checkpoint.id if t.cell.checkpoint else None: pixels(t.path) for t in tiles_of(bench.draw_grid(spec, [run]))}
 
     # the second grid would be answered from the store, so the store is emptied between them
     first = drawn(chosen, 3.0)
@@ -158,7 +159,7 @@ def test_a_wrong_base_is_not_remembered_and_a_right_one_is(bench: Workbench, tmp
     orphan, final = own.find("orphan@final")
     wrong = Path(__file__).parents[1] / "data" / "corpus" / "bases" / "sd_nano"
     spec = GridSpec((final,), (Prompt(PROMPT),), (SEED,), samplings=(Sampling(1, 1.0),))
-    (tile,) = own.draw_grid(spec, [orphan], Answers(base=str(wrong)))
+    (tile,) = tiles_of(own.draw_grid(spec, [orphan], Answers(base=str(wrong))))
     assert tile.fault is not None and own.answers(orphan) == Answers()
-    (tile,) = own.draw_grid(spec, [orphan], Answers(base="cmp-demo/tiny-shapes"))
+    (tile,) = tiles_of(own.draw_grid(spec, [orphan], Answers(base="cmp-demo/tiny-shapes")))
     assert tile.fault is None and own.answers(orphan).base == "cmp-demo/tiny-shapes"

@@ -16,6 +16,7 @@ from cmp.disk.ready import Answers
 from cmp.errors import Refused
 from cmp.settings import Settings
 from cmp.workbench import Workbench
+from tests.support import tiles_of
 
 from .conftest import GUIDANCE, PROMPT, SEED, STEPS, draw_alone, pixels
 
@@ -29,7 +30,7 @@ def bench_over(folder: Path, home: Path, base: Path) -> Workbench:
 def draw_one(bench: Workbench, target: str, given: Answers = Answers()):
     run, checkpoint = bench.find(target)
     spec = GridSpec((checkpoint,), (Prompt(PROMPT),), (SEED,), samplings=(Sampling(STEPS, GUIDANCE),))
-    (tile,) = bench.draw_grid(spec, [run], given)
+    (tile,) = tiles_of(bench.draw_grid(spec, [run], given))
     return tile
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +18,15 @@ from cmp.disk.ready import Answers
 from cmp.errors import Refused
 from cmp.settings import Settings
 from cmp.workbench import Workbench
+from tests.support import tiles_of
 
 from .conftest import GUIDANCE, PROMPT, SEED, STEPS, draw_alone, pixels
+from .making import UNET_FILE, adapter, unet_adapter, write_step
 
 pytestmark = pytest.mark.model
 
 CORPUS = Path(__file__).parents[1] / "data" / "corpus"
 NANO = "sd_nano"
-WEIGHTS = "pytorch_lora_weights.safetensors"
-UNET_FILE = "unet/diffusion_pytorch_model.safetensors"
-
-Tensors = dict[str, np.ndarray]
 
 
 @pytest.fixture
@@ -44,42 +41,12 @@ def bench(tmp_path: Path, base: Path) -> Workbench:
     return Workbench(Settings(tmp_path / "home", (tmp_path / "outputs",), (base.parent,), device="cpu"))
 
 
-def adapter(base: Path, component: str, rank: int, seed: int, ends: Iterable[str]) -> Tensors:
-    """Random LoRA pairs, under diffusers' names, for the modules of a component that end so."""
-    file = base / (UNET_FILE if component == "unet" else f"{component}/model.safetensors")
-    shapes = {name.removesuffix(".weight"): t.shape for name, t in load_file(file).items() if name.endswith(".weight")}
-    random, made = np.random.default_rng(seed), {}
-    for module, (out, into) in ((m, s) for m, s in shapes.items() if m.endswith(tuple(ends))):
-        made[f"{component}.{module}.lora_A.weight"] = random.normal(size=(rank, into)).astype("f4")
-        made[f"{component}.{module}.lora_B.weight"] = random.normal(size=(out, rank)).astype("f4") * np.float32(0.3)
-    assert made
-    return made
-
-
-def unet_adapter(base: Path, rank: int, seed: int) -> Tensors:
-    return adapter(base, "unet", rank, seed, ("to_q", "to_v", "to_out.0"))
-
-
-def write_step(run: Path, step: int, tensors: Mapping[str, np.ndarray]) -> Path:
-    """A checkpoint as diffusers writes it, its alpha in the header: as large as the rank."""
-    told: dict[str, object] = {}
-    for component in {name.split(".")[0] for name in tensors}:
-        downs = {n.removeprefix(f"{component}."): t for n, t in tensors.items() if n.startswith(f"{component}.") and ".lora_A." in n}
-        rank = next(iter(downs.values())).shape[0]
-        targets = [name.removesuffix(".lora_A.weight") for name in downs]
-        told |= {f"{component}.r": rank, f"{component}.lora_alpha": rank, f"{component}.target_modules": targets}
-    file = run / f"checkpoint-{step}" / WEIGHTS
-    file.parent.mkdir(parents=True)
-    save_file(dict(tensors), file, {"format": "pt", "lora_adapter_metadata": json.dumps(told)})
-    return file
-
-
 def draw(bench: Workbench, target: str | None, strength: float = 1.0, like: str = "") -> Tile:
     """One cell of a target; None is the base model of the run that `like` is a checkpoint of."""
     run, checkpoint = bench.find(target or like)
     columns = (checkpoint if target else None,)
     spec = GridSpec(columns, (Prompt(PROMPT),), (SEED,), (strength,), (Sampling(STEPS, GUIDANCE),))
-    (tile,) = bench.draw_grid(spec, [run], Answers(base=NANO))
+    (tile,) = tiles_of(bench.draw_grid(spec, [run], Answers(base=NANO)))
     return tile
 
 
@@ -106,7 +73,7 @@ def test_two_runs_of_equal_name_in_one_grid_each_show_their_own_picture(bench: W
     found = [bench.find(str(file.parent)) for file in files]
     assert found[0][1] and found[1][1] and found[0][1].id == found[1][1].id
     spec = GridSpec(tuple(c for _, c in found), (Prompt(PROMPT),), (SEED,), samplings=(Sampling(STEPS, GUIDANCE),))
-    tiles = list(bench.draw_grid(spec, [run for run, _ in found], Answers(base=NANO)))
+    tiles = tiles_of(bench.draw_grid(spec, [run for run, _ in found], Answers(base=NANO)))
     assert [tile.fault for tile in tiles] == [None, None] and tiles[0].key != tiles[1].key
     for tile, file in zip(tiles, files, strict=True):
         assert np.array_equal(pixels(tile.path), alone(base, file)), file

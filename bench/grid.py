@@ -1,0 +1,238 @@
+"""What a grid costs: on the demo against two peers, and on the full-size SD 1.5 architecture with random weights.
+
+Peers: the origin's way (each converted pipeline is loaded, then draws one picture after another), and diffusers' hotswap of LoRA files
+(the base is loaded once, then one picture after another). All run with the same number of threads, imports left aside.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+import struct
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from convert import make_base, make_dump
+from report import Figure, child, interleaved, spread, write
+
+ROUNDS = 3
+PROMPTS = ("a red casual shoe", "a blue casual shoe", "a green star", "a small yellow circle on a mint background")
+SEEDS, STEPS, CFG, WIDE = (0, 1), 12, 4.0, 256
+RUN = "lora_casual_shoes_3000steps_full"
+
+COMMON = """
+import json, sys, time
+from pathlib import Path
+import torch
+def peak():
+    return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
+def tell(**said):
+    print(json.dumps(said))
+"""
+OURS = (
+    COMMON
+    + """
+from cmp.core.grids import GridSpec, Prompt, Sampling, Tile
+from cmp.settings import Settings
+from cmp.workbench import Workbench
+import cmp.engine.draw
+home, mode, steps, cfg, first, prompts, seeds, run = sys.argv[1:]
+bench = Workbench(Settings(Path(home), device="cpu"))
+run, _ = bench.find(run)
+chosen = tuple(c for c in run.checkpoints if c.step)[: int(first)]
+sampling = Sampling(int(steps), float(cfg))
+started = time.perf_counter()
+spec = GridSpec(chosen, tuple(map(Prompt, json.loads(prompts))), tuple(json.loads(seeds)), samplings=(sampling,), mode=mode)
+tiles = [item for item in bench.draw_grid(spec, [run]) if isinstance(item, Tile)]
+seconds = time.perf_counter() - started
+assert not [tile.fault for tile in tiles if tile.fault]
+tell(seconds=seconds, cells=len(tiles), new=sum(not tile.reused for tile in tiles))
+"""
+)
+# `what` is a list of pipelines to load one after another, or of LoRA files to swap on one base
+PEER = (
+    COMMON
+    + """
+from diffusers import StableDiffusionPipeline
+base, what, steps, cfg, prompts, seeds = sys.argv[1:]
+def load(folder):
+    pipe = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True, safety_checker=None)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+started = time.perf_counter()
+pipe = load(base) if base else None
+for number, path in enumerate(json.loads(what)):
+    if base:
+        pipe.load_lora_weights(path, adapter_name="one", **({"hotswap": True} if number else {}))
+    else:
+        pipe = load(path)
+    for prompt in json.loads(prompts):
+        for seed in json.loads(seeds):
+            generator = torch.Generator("cpu").manual_seed(seed)
+            pipe(prompt, num_inference_steps=int(steps), guidance_scale=float(cfg), generator=generator).images[0]
+tell(seconds=time.perf_counter() - started)
+"""
+)
+SWITCH = (
+    COMMON
+    + """
+from diffusers import StableDiffusionPipeline
+from cmp.core.grids import GridSpec, Prompt, Sampling, Tile
+from cmp.core.progress import run_through
+from cmp.settings import Settings
+from cmp.workbench import Workbench
+from cmp.disk.ready import Answers
+from cmp.engine.draw import dress
+home, runs, bases, wide, rounds = sys.argv[1:]
+bench = Workbench(Settings(Path(home), (Path(runs),), (Path(bases),), device="cpu"))
+run, _ = bench.find("style")
+files = []
+for checkpoint in run.checkpoints[:2]:
+    files.append(Path(home) / f"{checkpoint.key}.safetensors")
+    run_through(bench.convert(bench.plan_conversion(checkpoint.id, "lora", output=files[-1])))
+sampling = Sampling(4, 7.5, int(wide), int(wide), "DDIM")
+def spec(*checkpoints, seed=0):
+    return GridSpec(checkpoints, (Prompt("a photo"),), (seed,), samplings=(sampling,))
+list(bench.draw_grid(spec(None), [run]))
+alone = peak()
+worn = bench.studio()._worn
+taken = {"unet": 0.0, "aside": 0.0}
+def timed(model, name, method="forward"):
+    call = getattr(model, method)
+    def run_timed(*args, **more):
+        began = time.perf_counter()
+        try:
+            return call(*args, **more)
+        finally:
+            taken[name] += time.perf_counter() - began
+    setattr(model, method, run_timed)
+timed(worn.pipe.unet, "unet"); timed(worn.pipe.text_encoder, "aside"); timed(worn.pipe.vae, "aside", "decode")
+list(bench.draw_grid(spec(*run.checkpoints[:2]), [run]))  # the proof of the frozen base, once per checkpoint, is conversion's
+with_adapters = peak()
+for name in taken: taken[name] = 0.0
+started = time.perf_counter()
+tiles = [item for item in bench.draw_grid(spec(*run.checkpoints[:2], seed=1), [run]) if isinstance(item, Tile)]
+grid = time.perf_counter() - started
+preparing = bench._preparing(spec(*run.checkpoints[:2]), (run,), Answers())
+ones = [preparing.prepare(cell) for cell in spec(*run.checkpoints[:2]).cells()]
+switches = []
+for number in range(2 * int(rounds)):
+    bench.studio()._adapters.clear()
+    began = time.perf_counter()
+    dress(worn, ones[number % 2], bench.studio())
+    switches.append(time.perf_counter() - began)
+adapter = sum(v.nbytes for v in bench.studio()._adapters[ones[1].clothes.weights].values())
+worn.wear_nothing(); worn._undress()
+loads, swaps = [], []
+for number in range(int(rounds)):
+    began = time.perf_counter()
+    worn.pipe.load_lora_weights(str(files[number % 2]), adapter_name="one")
+    loads.append(time.perf_counter() - began)
+    began = time.perf_counter()
+    worn.pipe.load_lora_weights(str(files[1 - number % 2]), adapter_name="one", hotswap=True)
+    swaps.append(time.perf_counter() - began)
+    worn.pipe.unload_lora_weights()
+tell(switches=switches, loads=loads, swaps=swaps, grid=grid, unet=taken["unet"], aside=taken["aside"], alone=alone, peak=with_adapters,
+     adapter=adapter)
+"""
+)
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="bench-grid-") as folder:
+        write("Drawing a grid on the demo: 6 checkpoints × 4 prompts × 2 seeds, 12 steps", list(on_the_demo(Path(folder))))
+        write(f"Drawing with the SD 1.5 architecture, {WIDE} × {WIDE}", list(at_full_size(Path(folder))))
+
+
+def on_the_demo(place: Path) -> Iterator[Figure]:
+    home = place / "home"
+    pipelines, files = prepare(home, place)
+    base = str(home / "demo" / "bases" / "cmp-demo" / "tiny-shapes")
+    said: dict[str, list[dict[str, float]]] = {"fast": [], "exact": [], "origin": [], "hotswap": []}
+    asked = (STEPS, CFG, json.dumps(PROMPTS), json.dumps(SEEDS))
+
+    def ours(mode: str, first: int = 6, keep: bool = False) -> None:
+        if not keep:
+            shutil.rmtree(home / "cells", ignore_errors=True)
+        said[mode].append(child(OURS, home, mode, STEPS, CFG, first, *asked[2:], RUN))
+
+    interleaved(
+        ROUNDS,
+        lambda: ours("fast"),
+        lambda: said["hotswap"].append(child(PEER, base, json.dumps(files), *asked)),
+        lambda: said["origin"].append(child(PEER, "", json.dumps(pipelines), *asked)),
+        lambda: ours("exact"),
+    )
+    seconds = {name: [one["seconds"] for one in told] for name, told in said.items()}
+    middle = {name: statistics.median(times) for name, times in seconds.items()}
+    yield Figure(
+        "`fast`, at most a quarter of the origin's way", middle["fast"], middle["origin"] / 4, "s", f"origin {spread(seconds['origin'])}"
+    )
+    yield Figure("`fast`, at most half of hotswap", middle["fast"], middle["hotswap"] / 2, "s", f"hotswap {spread(seconds['hotswap'])}")
+    yield Figure("`exact`, at most hotswap", middle["exact"], middle["hotswap"], "s", f"hotswap {spread(seconds['hotswap'])}")
+    ours("fast")
+    ours("fast", keep=True)
+    assert said["fast"][-1]["new"] == 0
+    yield Figure("the same grid again, at most a hundredth", said["fast"][-1]["seconds"], said["fast"][-2]["seconds"] / 100, "s")
+    ours("fast", first=5)
+    ours("fast", keep=True)
+    assert said["fast"][-1]["new"] == 8
+    column = middle["fast"] / 6 + loading(home)
+    yield Figure("one checkpoint more costs its column (a sixth, and the base's loading)", said["fast"][-1]["seconds"], 1.25 * column, "s")
+
+
+def loading(home: Path) -> float:
+    """Seconds until the base is in memory and one picture of one step is drawn."""
+    return child(OURS, home, "fast", 1, 1.0, 1, json.dumps(["load"]), "[0]", RUN)["seconds"]
+
+
+def prepare(home: Path, place: Path) -> tuple[list[str], list[str]]:
+    """The demo, and what the peers need of it: a converted pipeline and a LoRA file for each step."""
+    from cmp.core.progress import run_through
+    from cmp.settings import Settings
+    from cmp.workbench import Workbench
+
+    bench = Workbench(Settings(home, device="cpu"))
+    run, _ = bench.find(RUN)
+    made: dict[str, list[str]] = {"pipeline": [], "lora": []}
+    for checkpoint in run.checkpoints:
+        if checkpoint.step:
+            for form, ending in (("pipeline", ""), ("lora", ".safetensors")):
+                target = place / form / f"{checkpoint.key}{ending}"
+                run_through(bench.convert(bench.plan_conversion(checkpoint.id, form, output=target)))
+                made[form].append(str(target))
+    return made["pipeline"], made["lora"]
+
+
+def at_full_size(place: Path) -> Iterator[Figure]:
+    base = make_base(place / "bases" / "sd15")
+    dump = make_dump(base, place / "outputs" / "style")
+    another(dump, dump.parents[1] / "checkpoint-1000" / dump.name)
+    told = child(SWITCH, place / "home15", place / "outputs", base.parent, WIDE, 5)
+    switches = told["switches"][1:]  # the first attaches
+    peers = f"load {spread(told['loads'])}, hotswap {spread(told['swaps'])}"
+    yield Figure("switching checkpoints, read-back included, median of 9", statistics.median(switches), 0.05, "s", peers)
+    around = told["grid"] - told["unet"] - told["aside"]
+    yield Figure("around the denoiser, text encoding and decoding aside", 100 * around / told["grid"], 3, "%", f"grid {told['grid']:.1f} s")
+    more = (told["peak"] - told["alone"]) / told["adapter"]
+    yield Figure("memory above the base alone, in adapters", more, 2, "×", f"an adapter is {told['adapter'] / 1e6:.1f} MB")
+
+
+def another(dump: Path, target: Path) -> None:
+    """The dump of a later step: the same frozen weights, another adapter."""
+    target.parent.mkdir()
+    shutil.copyfile(dump, target)
+    with target.open("r+b") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        for name, told in json.loads(file.read(length)).items():
+            if ".lora_B." in name:
+                start, end = told["data_offsets"]
+                file.seek(8 + length + start)
+                file.write((np.random.default_rng(1).standard_normal((end - start) // 4) * 0.02).astype("<f4").tobytes())
+
+
+if __name__ == "__main__":
+    main()

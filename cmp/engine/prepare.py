@@ -1,0 +1,217 @@
+"""What decides a cell's pixels, known before anything is drawn: weights, base, stacked LoRAs, circumstances; and so its key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from cmp.core.grids import Cell, Sampling, Stacked
+from cmp.core.runs import Checkpoint
+from cmp.core.stacking import Folded, stack_adapters
+from cmp.disk.bases import CONTROL, digest_base, native_size
+from cmp.disk.folders import hash_file
+from cmp.disk.lora_file import read_folded
+from cmp.disk.ready import Ready, unlike_lora
+from cmp.disk.store import Store
+from cmp.disk.tensors import identify
+from cmp.engine.stacked import can_stack
+from cmp.engine.studio import Rounded, Studio
+from cmp.errors import NotFound, Refused
+
+PREVIEW_STEPS = 6
+
+
+class MakeReady(Protocol):
+    """Gives a checkpoint ready for use, or for None the run's base alone (a Ready of any of its checkpoints); may raise."""
+
+    def __call__(self, checkpoint: Checkpoint | None, beside: Ready | None = None) -> Ready: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Clothes:
+    """What cells of one column wear, whatever their prompts and seeds: `ready` with the LoRAs `beside` it.
+
+    `weights` is the digest of the checkpoint, None for the base model alone; `base` is that of the base. `merged` components are
+    replaced whole; `words` are learned ones.
+    """
+
+    ready: Ready
+    weights: str | None
+    base: str
+    rounded: Rounded
+    beside: tuple[tuple[Ready, str, float], ...] = ()
+
+    @property
+    def merged(self) -> bool:
+        weights = self.ready.opened.weights
+        return self.weights is not None and not self.words and bool(self.ready.whole or not weights.adapted)
+
+    @property
+    def words(self) -> bool:
+        return self.weights is not None and bool(self.ready.opened.weights.embeddings)
+
+    @property
+    def folder(self) -> Path:
+        assert self.ready.base is not None
+        return self.ready.base.path
+
+    def told(self) -> dict[str, str]:
+        """For a cell's key, beside the weights."""
+        told = {"base": self.base} | ({"form": "merged"} if self.merged else {})
+        told |= {"rounded": " ".join(map(" ".join, self.rounded))} if self.rounded else {}
+        return told | ({"stack": " ".join(f"{digest}*{strength}" for _, digest, strength in self.beside)} if self.beside else {})
+
+    def name(self, strength: float) -> str:
+        """What is worn, in one word: equal names, equal weights on the model."""
+        strengths = f"*{strength}" if self.merged or self.beside else ""
+        return f"{self.weights}{strengths}{''.join(f'+{digest}*{own}' for _, digest, own in self.beside)}"
+
+    def adapter(self, strength: float, studio: Studio) -> tuple[Folded, float]:
+        """The adapter to wear and the strength to wear it at; an empty one for the base model."""
+        own = [] if self.weights is None else [(studio.adapter(self.weights, partial(_read, self.ready)), strength)]
+        if not self.beside:
+            return own[0] if own else ({}, 1.0)
+        others = [(studio.adapter(digest, partial(_read, ready)), much) for ready, digest, much in self.beside]
+        return studio.adapter(self.name(strength), lambda: stack_adapters([*own, *others])), 1.0
+
+
+def _read(ready: Ready) -> Folded:
+    assert ready.scale is not None
+    return read_folded(ready.opened, ready.scale)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A cell that is ready to be drawn. `drawn` is the cell itself, or its preview: smaller and with fewer steps."""
+
+    cell: Cell
+    drawn: Cell
+    clothes: Clothes
+    keys: Mapping[str, str]
+    mode: str
+
+    @property
+    def key(self) -> str:
+        return self.keys[self.mode]
+
+    @property
+    def preview(self) -> bool:
+        return self.drawn != self.cell
+
+
+@dataclass(slots=True)
+class Preparing:
+    """Prepares the cells of one grid; what a column needs is looked up once for all its cells."""
+
+    make_ready: MakeReady
+    studio: Studio
+    store: Store
+    mode: str
+    _circumstances: dict[str, str] = field(default_factory=dict)
+    _clothes: dict[tuple[Checkpoint | None, tuple[Stacked, ...]], Clothes] = field(default_factory=dict)
+    _bases: dict[Path, str] = field(default_factory=dict)
+    _vaes: dict[str, str] = field(default_factory=dict)
+
+    def prepare(self, cell: Cell, preview: bool = False) -> Prepared:
+        """Raises what stands against drawing the cell."""
+        clothes = self.clothes(cell)
+        drawn = replace(cell, sampling=smaller(cell.sampling, clothes.folder)) if preview else cell
+        self._circumstances = self._circumstances or self.studio.circumstances()
+        told = self._circumstances | clothes.told() | self._vae(cell.sampling.vae)
+        modes = ("exact",) if self.mode == "exact" else ("exact", "fast")
+        keys = {mode: drawn.key(clothes.weights, told | {"mode": mode}) for mode in modes}
+        return Prepared(cell, drawn, clothes, keys, self.mode)
+
+    def clothes(self, cell: Cell) -> Clothes:
+        """What the cell wears."""
+        key = (cell.checkpoint, cell.stack)
+        if key not in self._clothes:
+            ready = self.make_ready(cell.checkpoint)
+            beside = tuple(self._beside(one, ready) for one in cell.stack)
+            if cell.checkpoint and CONTROL in ready.opened.weights.components:
+                raise Refused("a ControlNet draws after a control image, and none can be given here", "Convert it with --to pipeline.")
+            if cell.checkpoint and beside and (why := unlike_lora(ready)):
+                raise Refused(f"{cell.checkpoint.id} cannot wear a LoRA beside it: {why}", "Draw it without --stack.")
+            weights = ready.digest(self.store) if cell.checkpoint else None
+            rounded = rounding(ready) if cell.checkpoint else ()
+            self._clothes[key] = Clothes(ready, weights, self._base(ready), rounded, beside)
+        return self._clothes[key]
+
+    def _beside(self, one: Stacked, ready: Ready) -> tuple[Ready, str, float]:
+        found = self.make_ready(one.checkpoint, ready)
+        if why := unlike_lora(found):
+            raise Refused(f"{one.checkpoint.id} cannot be stacked: {why}", "Only LoRAs are worn beside a checkpoint.")
+        return found, found.digest(self.store), one.strength
+
+    def _base(self, ready: Ready) -> str:
+        assert ready.base is not None
+        if ready.base.path not in self._bases:
+            self._bases[ready.base.path] = digest_base(ready.base.path, self.store)
+        return self._bases[ready.base.path]
+
+    def _vae(self, name: str | None) -> dict[str, str]:
+        if name is None:
+            return {}
+        if name not in self._vaes:
+            weights = vae_file(name)
+            parts = [self.store.remembered("file-digest", f"{file}|{identify(file)}", partial(hash_file, file)) for file in _files(weights)]
+            self._vaes[name] = " ".join(parts)
+        return {"vae": self._vaes[name]}
+
+    def stackable(self, one: Prepared) -> bool:
+        """Whether the cell may share a batch with other checkpoints' cells."""
+        if self.mode == "exact" or one.clothes.merged or one.clothes.words:
+            return False
+        return can_stack(one.clothes.adapter(one.cell.strength, self.studio)[0])
+
+    def switch_is_dear(self, cell: Cell) -> bool:
+        """Whether putting on what the cell wears costs more than drawing it: whole components are read and replaced."""
+        clothes = self.clothes(cell)
+        return clothes.merged or clothes.words
+
+
+def size_of(one: Prepared) -> tuple[int, int]:
+    """Width and height in pixels of what is drawn."""
+    usual, sampling = native_size(one.clothes.folder), one.drawn.sampling
+    return sampling.width or usual[0], sampling.height or usual[1]
+
+
+def smaller(sampling: Sampling, base: Path) -> Sampling:
+    """A preview's sampling: few steps, half the width and height."""
+    width, height = native_size(base)
+    sides = [max(8, (side or usual) // 16 * 8) for side, usual in ((sampling.width, width), (sampling.height, height))]
+    return replace(sampling, steps=min(sampling.steps, PREVIEW_STEPS), width=sides[0], height=sides[1])
+
+
+def vae_file(name: str) -> Path:
+    """The weights of a VAE given as a file, as its own folder, or as a pipeline's; raises NotFound."""
+    path = Path(name).expanduser()
+    inside = ("diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors")
+    for file in (path, *(path / name for name in inside)):
+        if file.suffix == ".safetensors" and file.is_file():
+            return file.absolute()
+    raise NotFound(f"there is no VAE at {name!r}", "Give a folder that diffusers wrote (vae/), or the whole pipeline that holds it.")
+
+
+def _files(weights: Path) -> tuple[Path, Path]:
+    settings = weights.with_name("config.json")
+    if not settings.is_file():
+        raise NotFound(f"{weights} has no config.json beside it", "A VAE without its settings cannot be loaded; give diffusers' folder.")
+    return weights, settings
+
+
+def rounding(ready: Ready) -> Rounded:
+    """The components whose frozen weights were rounded for training, each with the type; those that are taken whole bring their own."""
+    weights, entries = ready.opened.weights, ready.opened.header.tensors
+    rounded = []
+    for name in sorted(weights.dumped - set(ready.replaced)):
+        types = {entries[stored].dtype for stored in weights.plain_of(name)}
+        if types <= {"F32"}:
+            continue
+        if types not in ({"BF16"}, {"F16"}):
+            raise Refused(f"the frozen weights are of the types {', '.join(sorted(types))}", "Such a base cannot be held here.")
+        rounded.append((name, types.pop()))
+    return tuple(rounded)

@@ -1,0 +1,73 @@
+"""The models held in memory, and what is known of the machine they are drawn with."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from cmp.core.stacking import Folded
+from cmp.engine.device import choose_device, choose_dtype, circumstances
+from cmp.engine.paint import silent
+from cmp.engine.pipeline import WornPipeline
+from cmp.engine.steps import Report
+
+Rounded = tuple[tuple[str, str], ...]  # components whose frozen weights were rounded for training, each with the type
+MOST_KEPT = {
+    "exact": 0,
+    "fast": 512_000_000,
+}  # bytes of adapters that are kept beside the one in use; a batch needs several again and again
+
+
+@dataclass(slots=True)
+class Studio:
+    """At most one base, since two seldom fit, and the adapters read last. Owned by the workbench, used under its lock."""
+
+    device_name: str
+    _folder: Path | None = None
+    _digest: str = ""
+    _rounded: Rounded = ()
+    _worn: WornPipeline | None = field(default=None, repr=False)
+    _adapters: OrderedDict[str, Folded] = field(default_factory=OrderedDict, repr=False)
+    most_kept: int = 0
+    most_at_once: dict[str, int] = field(default_factory=dict)  # pictures that fit into memory, by kind of batch, where it ran out once
+
+    @property
+    def device(self) -> torch.device:
+        return choose_device(self.device_name)
+
+    def pipeline(self, folder: Path, digest: str = "", rounded: Rounded = (), report: Report = silent) -> WornPipeline:
+        """The pipeline of this base, loaded if it is not the one at hand."""
+        if self._worn is None or (self._folder, self._digest, self._rounded) != (folder, digest, rounded):
+            self.forget()  # lets the old one go before the new one comes
+            self._worn = WornPipeline(folder, self.device, rounded, report)
+            self._folder, self._digest, self._rounded = folder, digest, rounded
+        return self._worn
+
+    def adapter(self, digest: str, read: Callable[[], Folded]) -> Folded:
+        """The adapter of this digest, read if it is not among those read last. Nobody can write to its arrays.
+
+        torch would use them as a model's own memory, and the next checkpoint that is copied into the model would then change this one.
+        """
+        if digest not in self._adapters:
+            while sum(v.nbytes for folded in self._adapters.values() for v in folded.values()) > self.most_kept:
+                self._adapters.popitem(last=False)
+            self._adapters[digest] = found = read()
+            for values in found.values():
+                values.flags.writeable = False
+        self._adapters.move_to_end(digest)
+        return self._adapters[digest]
+
+    def forget(self) -> None:
+        self._worn, self._folder, self._digest = None, None, ""
+
+    @property
+    def loaded(self) -> list[str]:
+        """The names of the base models in memory."""
+        return [self._folder.name] if self._folder else []
+
+    def circumstances(self) -> dict[str, str]:
+        return circumstances(self.device, choose_dtype(self.device))
