@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import shutil
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -18,15 +20,19 @@ from cmp.core.asking import BASES_OWN, Asked, combine_stacks, to_spec
 from cmp.core.axes import parse_text_axis, split_stack
 from cmp.core.batch import best_of
 from cmp.core.choosing import choose_checkpoints
-from cmp.core.grids import Cell, GridSpec, Prompt, Tile
+from cmp.core.grids import Cell, GridPlan, GridSpec, Prompt, Tile
 from cmp.core.labels import values_of, varying
+from cmp.core.pace import duration_text
+from cmp.core.present import shortened, size_text
 from cmp.core.progress import Progress
-from cmp.core.prompts import LONGEST_FILE, parse_prompts
+from cmp.core.prompts import LONGEST_FILE, parse_prompt_line, parse_prompts
 from cmp.core.restored import Restored
 from cmp.core.runs import Checkpoint, Run
 from cmp.disk.ready import Answers
 from cmp.errors import BadInput, NotFound, Unreadable, sentences
 from cmp.workbench import Workbench
+
+QUIET = 5.0  # seconds without a line after which progress within a picture is told
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -35,7 +41,9 @@ app = typer.Typer(rich_markup_mode=None)
 def grid(
     context: typer.Context,
     targets: Annotated[list[str] | None, typer.Argument(help="Runs, or checkpoints as RUN@STEP or paths; also of several runs.")] = None,
-    prompt: Annotated[list[str] | None, typer.Option(help="What to draw; may be given several times.")] = None,
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="What to draw, options such as --n or --d in it; may be given several times.")
+    ] = None,
     prompts: Annotated[Path | None, typer.Option(help="A file of prompts: one per line, kohya's options too; or OneTrainer's.")] = None,
     negative: Annotated[list[str] | None, typer.Option(help="What to keep away from; several with ||.")] = None,
     search_replace: Annotated[list[str] | None, typer.Option(help="Prompt S/R: what to search for, then what replaces it.")] = None,
@@ -83,11 +91,12 @@ def grid(
     for told in lost:
         in_trouble(f"not restored from {like}: {told}")
     restored = {"not_restored": lost} if like else {}
+    runs, given = [*runs, *(run for run, _, _ in worn)], read_answers(alpha, base)
     if dry_run:
-        _tell_plan(spec, restored, json)
+        _tell_plan(spec, bench.plan_grid(spec, runs, given), restored, json)
         return
     _make_room(output, sheet)
-    tiles = _draw(bench, spec, [*runs, *(run for run, _, _ in worn)], read_answers(alpha, base))
+    tiles = _draw(bench, spec, runs, given)
     if output:
         _copy(tiles, output)
     if sheet:
@@ -145,8 +154,8 @@ def _find_stacked(bench: Workbench, text: str) -> tuple[Run, Checkpoint, tuple[f
 
 
 def _prompts(given: list[str] | None, file: Path | None) -> tuple[Prompt, ...]:
-    """Those of the command line as they stand, then those of the file with their options; none if neither was given."""
-    found = [Prompt(text) for text in given or () if text.strip()]
+    """Those of the command line, then those of the file, all with their options; none if neither was given."""
+    found = [parse_prompt_line(text) for text in given or () if text.strip()]
     if file:
         try:
             with file.open(encoding="utf-8") as opened:
@@ -208,17 +217,22 @@ def _stacked_like(bench: Workbench, like: Restored) -> tuple[list[tuple[Run, Che
 # -- drawing ---------------------------------------------------------------------------------------------------------------
 
 
-def _tell_plan(spec: GridSpec, more: dict[str, list[str]], json: bool) -> None:
-    """What would be drawn: how many cells, and the values of each axis."""
-    # PLAN: the one place where the workbench's plan joins in: which cells are new, how long they take, how large they are
+def _tell_plan(spec: GridSpec, plan: GridPlan, more: Mapping[str, list[str]], json: bool) -> None:
+    """What would be drawn: how many cells, which of them are new, what stands against others, and the values of each axis."""
     cells = spec.cells()
     axes = {axis.name: list(values_of(axis, cells)) for axis in varying(cells)}
+    for fault in dict.fromkeys(fault for _, fault in plan.faults):
+        in_trouble(f"cannot be drawn: {sentences(fault.error, fault.hint)}")
     if json:
-        print_json({"tiles": [], "cells": spec.size, "axes": axes, "sheet": None, "html": None} | more)
+        print_json({"tiles": [], **plan.as_json(), "axes": axes, "sheet": None, "html": None, **more})
         return
-    say(f"{spec.size} cells: {' × '.join(f'{name} {len(values)}' for name, values in axes.items()) or 'one picture'}")
+    told = [f"{plan.new} new", f"{plan.reused} drawn before", *([f"{len(plan.faults)} cannot be drawn"] if plan.faults else [])]
+    told += [duration_text(plan.seconds, about=True)] if plan.new and plan.seconds is not None else []
+    told += [size_text(plan.bytes)] if plan.new and plan.bytes is not None else []
+    say(f"{plan.cells} cells: {', '.join(told)}")
     for name, values in axes.items():
-        say(f"  {name + ':':<18}{', '.join(value[:60] for value in values[:12])}{' …' if len(values) > 12 else ''}")
+        shown = f"{', '.join(shortened(value, 60) for value in values[:12])}{' …' if len(values) > 12 else ''}"
+        say(f"  {f'{name}, {len(values)}:':<22}{shown}")
 
 
 def _make_room(output: Path | None, sheet: Path | None) -> None:
@@ -238,13 +252,14 @@ def _make_room(output: Path | None, sheet: Path | None) -> None:
 def _draw(bench: Workbench, spec: GridSpec, runs: list[Run], given: Answers) -> list[Tile]:
     """The last tile of every cell: a preview is replaced by what comes after it."""
     tiles: dict[Cell, Tile] = {}
-    shown = ""
+    shown = -math.inf
     for item in bench.draw_grid(spec, runs, given):
         if isinstance(item, Progress):
-            if item.what != shown:  # not each step of a picture
-                shown = item.what
-                in_trouble(f"{item.done}/{item.total} {shown}")
+            if time.monotonic() - shown > QUIET:
+                in_trouble(f"{item.done}/{item.total} {item.what}")
+                shown = time.monotonic()
             continue
+        shown = time.monotonic()
         tiles[item.cell] = item
         name = item.cell.checkpoint.id if item.cell.checkpoint else "base model"
         became = item.fault.error if item.fault else ("reused" if item.reused else f"{item.seconds or 0:.1f} s")

@@ -21,7 +21,7 @@ class Axis:
         return f"{self.name}: {self.of(cell)}"
 
 
-def size_text(sampling: Sampling) -> str:
+def picture_size(sampling: Sampling) -> str:
     """`512x768`; what is not said is the base model's."""
     return f"{sampling.width or '?'}x{sampling.height or '?'}" if sampling.width or sampling.height else "the base model's"
 
@@ -51,7 +51,7 @@ AXES = (
     Axis("Steps", lambda cell: str(cell.sampling.steps)),
     Axis("CFG Scale", lambda cell: str(float(cell.sampling.guidance))),
     Axis("Sampler", lambda cell: "the base model's" if cell.sampling.scheduler == "base" else cell.sampling.scheduler),
-    Axis("Size", lambda cell: size_text(cell.sampling)),
+    Axis("Size", lambda cell: picture_size(cell.sampling)),
     Axis("Clip skip", lambda cell: str(cell.sampling.clip_skip)),
     Axis("VAE", lambda cell: cell.sampling.vae or "the base model's"),
 )

@@ -156,6 +156,8 @@ def read_record(text: str) -> Restored:
             finding.lose(f"{str(name)[:60]} {str(value)[:80]!r}")
     base = told.get("base")
     finding.keep("model", base.get("id") if isinstance(base, dict) else None)
+    if told.get("preview") is True:
+        finding.lose("it is a preview, drawn small and with few steps")
     stack = told.get("stack")
     for one in stack if isinstance(stack, list) else []:
         finding.wear(*((one.get("checkpoint"), one.get("strength")) if isinstance(one, dict) else (one, None)))

@@ -202,6 +202,7 @@ def test_our_own_record_restores_everything() -> None:
         ({"seed": True}, "seed"), ({"seed": 2**70}, "seed"), ({"strength": "1"}, "strength"), ({"checkpoint": 7}, "checkpoint"),
         ({"sampling": {"steps": 0, "guidance": 4}}, "steps"), ({"sampling": {"eta": 0.5}}, "eta"), ({"stack": ["x"]}, "LoRA"),
         ({"stack": [{"checkpoint": "a", "strength": 1e9}]}, "LoRA"), ({"negative": 3}, "negative"), ({"prompt": "\ud800"}, "prompt"),
+        ({"preview": True}, "preview"),
         ({"sampling": {"guidance": 10**400}}, "guidance"), ({"sampling": {"scheduler": ["DDIM"]}}, "scheduler"),
     ],
 )  # fmt: skip
