@@ -41,9 +41,7 @@ app = typer.Typer(rich_markup_mode=None)
 def grid(
     context: typer.Context,
     targets: Annotated[list[str] | None, typer.Argument(help="Runs, or checkpoints as RUN@STEP or paths; also of several runs.")] = None,
-    prompt: Annotated[
-        list[str] | None, typer.Option(help="What to draw, options such as --n or --d in it; may be given several times.")
-    ] = None,
+    prompt: Annotated[list[str] | None, typer.Option(help="What to draw, with options such as --n; may be given several times.")] = None,
     prompts: Annotated[Path | None, typer.Option(help="A file of prompts: one per line, kohya's options too; or OneTrainer's.")] = None,
     negative: Annotated[list[str] | None, typer.Option(help="What to keep away from; several with ||.")] = None,
     search_replace: Annotated[list[str] | None, typer.Option(help="Prompt S/R: what to search for, then what replaces it.")] = None,
