@@ -170,7 +170,8 @@ def _existing(vae: str | None) -> str | None:
     """The axis of VAEs with its paths in full; raises NotFound before anything is drawn."""
     if vae is None:
         return None
-    names = [name if name == BASES_OWN else os.path.abspath(os.path.expanduser(name)) for name in parse_text_axis(vae, "vae")]
+    typed = parse_text_axis(vae, "vae")
+    names = [BASES_OWN if name.casefold() == BASES_OWN else os.path.abspath(os.path.expanduser(name)) for name in typed]
     for name in names:
         if name != BASES_OWN and not os.path.exists(name):
             raise NotFound(f"there is no VAE at {name}", "Give a folder or a file; base is the base model's own.")

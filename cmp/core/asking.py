@@ -90,7 +90,7 @@ def to_samplings(asked: Asked, usual: Sampling = Sampling()) -> tuple[Sampling, 
     if asked.scheduler is not None:
         axes.append([{"scheduler": name} for name in parse_text_axis(asked.scheduler, "scheduler", SCHEDULERS)])
     if asked.vae is not None:
-        axes.append([{"vae": None if name == BASES_OWN else name} for name in parse_text_axis(asked.vae, "vae")])
+        axes.append([{"vae": None if name.casefold() == BASES_OWN else name} for name in parse_text_axis(asked.vae, "vae")])
     if asked.clip_skip is not None:
         axes.append([{"clip_skip": count} for count in parse_whole_axis(asked.clip_skip, "clip skip")])
     if asked.size is not None:

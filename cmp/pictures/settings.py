@@ -11,7 +11,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from cmp.core.a1111 import read_infotext
 from cmp.core.comfy import read_comfy
-from cmp.core.infotext import LONGEST_TEXT
+from cmp.core.infotext import LONGEST_TEXT, parse_infotext
 from cmp.core.restored import Restored, read_any, read_record
 from cmp.errors import BadInput, NotFound, Unreadable
 
@@ -82,8 +82,9 @@ def _exif_texts(image: Image.Image) -> dict[str, str]:
     exif = image.getexif()
     found = {}
     comment = exif.get_ifd(_DETAILS).get(_COMMENT)
-    if isinstance(comment, (bytes, str)) and comment:
-        found["parameters"] = decode_comment(comment) if isinstance(comment, bytes) else comment
+    text = decode_comment(comment) if isinstance(comment, bytes) else str(comment or "")
+    if parse_infotext(text).pairs:  # cameras and screenshots have comments too
+        found["parameters"] = text
     for field in (ExifTags.Base.Model, ExifTags.Base.Make):
         key, colon, text = str(exif.get(field) or "").partition(":")
         if colon and key.lower() in ("prompt", "workflow"):

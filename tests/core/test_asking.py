@@ -24,7 +24,7 @@ def test_all_axes_multiply() -> None:
     spec = _spec(
         prompts=(Prompt("red shoe"),), negatives=("a, b || c",), search_replace=("red, blue", "shoe, hat"), seeds="1, -1",
         strengths="0, 1", steps="5-10 (+5)", guidance="4, 7", size="64x64, 64×128, base", scheduler="ddim || euler a",
-        clip_skip="1-2", vae="base, /v",
+        clip_skip="1-2", vae="Base, /v",
     )  # fmt: skip
     assert len(spec.prompts) == 8 and spec.prompts[0] == Prompt("red shoe", "a, b", "red · shoe")
     assert (spec.seeds, spec.strengths, len(spec.samplings)) == ((1, 5), (0, 1), 2 * 2 * 3 * 2 * 2 * 2)

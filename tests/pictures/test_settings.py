@@ -89,6 +89,13 @@ def test_a_picture_without_settings_says_so() -> None:
             read_settings(content)
 
 
+def test_a_cameras_comment_is_no_prompt() -> None:
+    out = io.BytesIO()
+    PICTURE.save(out, "JPEG", exif=to_exif("Screenshot"))
+    with pytest.raises(NotFound, match="no settings"):
+        read_settings(out.getvalue())
+
+
 def test_a_missing_file_is_not_found(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match=r"gone\.png"):
         read_settings(tmp_path / "gone.png")
