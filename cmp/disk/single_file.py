@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +12,11 @@ import numpy as np
 
 from cmp.core.original_family import family_of, marks_of, unusual
 from cmp.core.original_names import Renamed, change_values, stack, to_original
+from cmp.core.progress import Progress
 from cmp.disk.bases import Component, read_component
 from cmp.disk.numbers import NUMPY_TYPES, WIDTHS, narrowed
 from cmp.disk.tensors import Entry, Header, read_tensor
-from cmp.disk.writing import write_tensors
+from cmp.disk.writing import Syncing, write_draft
 from cmp.errors import BadInput, Refused, Unreadable
 
 DTYPES = ("F32", "F16", "BF16")
@@ -118,19 +119,8 @@ def _describe(sources: tuple[Source, ...], dtype: str | None) -> tuple[str, tupl
     return own if whole or not dtype else dtype, (sum(shape[0] for shape in shapes), *shapes[0][1:]) if shapes[0] else ()
 
 
-def write_single_file(
-    pipeline: Path,
-    target: Path,
-    metadata: Mapping[str, str],
-    dtype: str | None = None,
-    check: Callable[[Path], object] = lambda draft: None,
-) -> SinglePlan:
-    """Writes the pipeline folder `pipeline` as one file; memory is that of the largest tensor.
-
-    `check(draft)` sees the whole file before it takes its name, and raises what stands against it. Raises what `plan_single_file` raises,
-    and Refused for values that `dtype` cannot hold.
-    """
-    plan = plan_single_file(pipeline, dtype)
+def write_single_draft(plan: SinglePlan, draft: Path, metadata: Mapping[str, str]) -> Generator[Progress, None, Syncing]:
+    """Writes the one file of a plan; memory is that of the largest tensor. Raises Refused for values that its type cannot hold."""
     for source in plan.left_out:
         values = read_tensor(source.header, source.name).reshape(-1)
         if not np.array_equal(values, np.arange(values.size)):
@@ -143,8 +133,7 @@ def write_single_file(
         parts = [change_values(_cast(source, wanted), source.place) for source in sources]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    write_tensors(target, plan.described, read, {"format": "pt", **metadata}, check)
-    return plan
+    return write_draft(draft, "the one file", plan.described, read, {"format": "pt", **metadata})
 
 
 def _cast(source: Source, wanted: str) -> np.ndarray:

@@ -13,6 +13,7 @@ from transformers import CLIPTokenizer
 
 from cmp.disk.bases import Component, read_component
 from cmp.disk.checkpoint import Opened
+from cmp.disk.merging import require_finite
 from cmp.disk.numbers import as_float32, cast_bits
 from cmp.disk.tensors import read_tensor, read_tensors
 from cmp.disk.writing import write_tensors
@@ -28,6 +29,7 @@ def read_words(opened: Opened) -> dict[str, np.ndarray]:
         if stored in ("clip_l", "clip_g"):
             raise Refused(f"{opened.header.path.name} holds words for two text encoders", "Only words of one text encoder are read so far.")
         rows = np.atleast_2d(as_float32(values, opened.header.tensors[stored].dtype))
+        require_finite(stored, rows, "F32")
         words[opened.header.path.stem if stored == "emb_params" else stored] = rows
     return words
 

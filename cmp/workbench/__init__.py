@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cmp.core.progress import Progress
+from cmp.core.progress import Progress, counted_from
 from cmp.core.runs import Checkpoint, Run
-from cmp.disk.ready import Answers, Ready, ready_checkpoint
+from cmp.disk.ready import Answers, Ready, digesting, ready_checkpoint
 from cmp.errors import BadInput, CmpError, NotFound, Refused
 from cmp.jobs import Jobs
 from cmp.settings import Settings
@@ -109,23 +109,26 @@ class Workbench(Shelf):
 
     def _carry_out(self, plan: ConversionPlan) -> Generator[Progress, None, Conversion]:
         from cmp.core.conversion import LORA_FORMS
-        from cmp.disk.base_proof import frozen_checks
+        from cmp.disk.base_proof import bytes_to_compare, frozen_checks
         from cmp.disk.planning import open_planned
 
         opened = open_planned(plan)
-        yield Progress(0, 4, "comparing the frozen weights with the base")
-        proofs = frozen_checks(opened, plan.whole, plan.base, self.store)
+        before = bytes_to_compare(opened, plan.whole, plan.base, self.store)
+        total = before + 2 * plan.bytes  # written, and read back
+        proofs = yield from counted_from(0, frozen_checks(opened, plan.whole, plan.base, self.store), total)
+        digest = yield from counted_from(before, digesting(opened, self.store, plan.whole), total)
         if plan.base is not None and opened.weights.dumped:
             plan = replace(plan, base=replace(plan.base, proof="tensors"))
         if plan.form in LORA_FORMS:
             from cmp.disk.lora_file import convert_to_lora
             from cmp.engine.verify import verify_lora_file
 
-            return (yield from convert_to_lora(plan, opened, proofs, verify_lora_file))
+            work = convert_to_lora(plan, opened, proofs, digest, verify_lora_file)
+            return (yield from counted_from(before, work, total))
         from cmp.engine.convert import convert_to_pipeline, convert_to_single
 
         carry_out = convert_to_pipeline if plan.form == "pipeline" else convert_to_single
-        return (yield from carry_out(plan, opened, proofs))
+        return (yield from counted_from(before, carry_out(plan, opened, proofs, digest), total))
 
     def convert_all(
         self, plans: Iterable[ConversionPlan], given: Answers = Answers()
