@@ -19,6 +19,7 @@ import torch
 import transformers
 from diffusers import StableDiffusionPipeline
 from safetensors import safe_open
+from torch.overrides import TorchFunctionMode
 
 from cmp.core.names import read_part
 from cmp.core.progress import Progress
@@ -29,6 +30,7 @@ from cmp.engine.pipeline import ADAPTER, plain_name, prove_worn
 from cmp.errors import Refused, Unreadable
 
 _STEP = Progress(2, 3, "reading it with diffusers")
+_FILLING = frozenset(("normal_", "uniform_", "trunc_normal_", "kaiming_uniform_", "kaiming_normal_", "xavier_uniform_", "xavier_normal_"))
 _ATTACH = {"unet": "load_lora_into_unet", "transformer": "load_lora_into_transformer"}
 
 
@@ -131,6 +133,15 @@ def _without_settings(base: Path, components: Iterable[str]) -> str | None:
     return f"{base.name} has no settings of its {missing[0]}" if missing else None
 
 
+class _Unfilled(TorchFunctionMode):
+    """Models made in this block, by this thread, keep the memory of their weights as it comes: nothing is filled with random numbers."""
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None) -> Any:
+        if getattr(func, "__name__", "") in _FILLING:
+            return args[0] if args else dict(kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
 def _empty_model(base: Path, name: str) -> torch.nn.Module:
     """A component of a base's architecture, without weights."""
     parts = read_index(base).get(name)
@@ -140,8 +151,9 @@ def _empty_model(base: Path, name: str) -> torch.nn.Module:
     kind: Any = getattr(library, str(parts[1]), None)
     settings = read_json_table(base / name / "config.json")
     try:
-        with torch.device("meta"):
+        with _Unfilled():  # memory that is never written to is never taken
+            model: torch.nn.Module
             model = kind.from_config(settings) if library is diffusers else kind(kind.config_class.from_dict(settings))
-        return model.to_empty(device="cpu")  # memory that is never written to is never taken
+        return model
     except (OSError, ValueError, TypeError, AttributeError, KeyError) as fault:
         raise Unreadable(f"cannot read the settings of {base / name}: {fault}", "Check that the folder is complete.") from fault
