@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -109,12 +110,13 @@ class Workbench(Shelf):
 
     def _carry_out(self, plan: ConversionPlan) -> Generator[Progress, None, Conversion]:
         from cmp.core.conversion import LORA_FORMS
+        from cmp.core.pace import bytes_of_work
         from cmp.disk.base_proof import bytes_to_compare, frozen_checks
         from cmp.disk.planning import open_planned
 
         opened = open_planned(plan)
         before = bytes_to_compare(opened, plan.whole, plan.base, self.store)
-        total = before + 2 * plan.bytes  # written, and read back
+        total = before + bytes_of_work(plan)
         proofs = yield from counted_from(0, frozen_checks(opened, plan.whole, plan.base, self.store), total)
         digest = yield from counted_from(before, digesting(opened, self.store, plan.whole), total)
         if plan.base is not None and opened.weights.dumped:
@@ -137,25 +139,33 @@ class Workbench(Shelf):
 
         What the user said of scale and base is remembered for the run once a conversion with it has come out well.
         """
+        from cmp.core.pace import bytes_of_work
         from cmp.disk.planning import check_space
 
         plans = [plan for plan in plans if not plan.done]
         check_space(plans)
+        before, later = 0, sum(map(bytes_of_work, plans))  # bytes of work
         for done, plan in enumerate(plans):
+            later -= bytes_of_work(plan)
+            step = Progress(done, len(plans), "", 0, bytes_of_work(plan))
             try:
-                work = self.convert(plan)
-                while True:
-                    try:
-                        step = next(work)
-                    except StopIteration as finished:
-                        if given != Answers():
-                            self.answer(plan.run, given)
-                        yield finished.value
-                        break
-                    yield Progress(done, len(plans), f"{plan.checkpoint.id}: {step.what}")
+                with closing(self.convert(plan)) as work:
+                    while True:
+                        try:
+                            step = next(work)
+                        except StopIteration as finished:
+                            conversion = finished.value
+                            break
+                        told = f"{plan.checkpoint.id}: {step.what}"
+                        yield Progress(done, len(plans), told, before + step.done_bytes, before + step.total_bytes + later)
+                if given != Answers():
+                    self.answer(plan.run, given)
+                before += step.total_bytes
+                yield conversion
             except CmpError as fault:
+                before += step.done_bytes
                 yield FailedConversion(plan.checkpoint.id, fault)
-        yield Progress(len(plans), len(plans), "done")
+        yield Progress(len(plans), len(plans), "done", before, before)
 
     # -- grids ---------------------------------------------------------------------------------------------------------
 
