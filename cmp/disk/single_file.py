@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
@@ -14,10 +13,11 @@ from cmp.core.original_family import family_of, marks_of, unusual
 from cmp.core.original_names import Renamed, change_values, stack, to_original
 from cmp.core.progress import Progress
 from cmp.disk.bases import Component, read_component
+from cmp.disk.json_table import read_json_table
 from cmp.disk.numbers import NUMPY_TYPES, WIDTHS, narrowed
 from cmp.disk.tensors import Entry, Header, read_tensor
 from cmp.disk.writing import Syncing, write_draft
-from cmp.errors import BadInput, Refused, Unreadable
+from cmp.errors import BadInput, Refused
 
 DTYPES = ("F32", "F16", "BF16")
 _BLOCK = 1 << 18  # numbers that are cast at once: they stay in the processor's cache
@@ -66,11 +66,11 @@ def plan_single_file(pipeline: Path, dtype: str | None = None) -> SinglePlan:
     """
     if dtype not in (None, *DTYPES):
         raise BadInput(f"weights cannot be written as {dtype!r}", f"Give one of {', '.join(DTYPES)}.")
-    index = _read_json(pipeline / "model_index.json")
+    index = read_json_table(pipeline / "model_index.json")
     used = {name: parts for name, parts in index.items() if isinstance(parts, list) and parts and parts[0] and name not in _BESIDE}
     classes = {name: str(parts[-1]) for name, parts in used.items()}
     files = {name: pipeline / name / "config.json" for name in classes} | {"scheduler": pipeline / "scheduler" / "scheduler_config.json"}
-    configs = {name: _read_json(file) for name, file in files.items() if file.is_file()}
+    configs = {name: read_json_table(file) for name, file in files.items() if file.is_file()}
     family = family_of(str(index.get("_class_name")), classes, configs)
     _require_different_widths(configs)
     components = {name: read_component(pipeline, name) for name in classes}
@@ -91,16 +91,6 @@ def _require_different_widths(configs: Mapping[str, Mapping[str, object]]) -> No
     widths = [configs[name].get("hidden_size") for name in ("text_encoder", "text_encoder_2") if name in configs]
     if len(widths) == 2 and widths[0] == widths[1]:
         raise Refused(f"both text encoders are {widths[0]} wide, and from_single_file would mix them up", "Use the form pipeline.")
-
-
-def _read_json(path: Path) -> dict[str, object]:
-    try:
-        table = json.loads(path.read_bytes())
-    except (OSError, ValueError) as fault:
-        raise Unreadable(f"cannot read {path}: {fault}", "Give a complete diffusers pipeline folder.") from fault
-    if not isinstance(table, dict):
-        raise Unreadable(f"{path} holds no table", "Give a complete diffusers pipeline folder.")
-    return table
 
 
 def _describe(sources: tuple[Source, ...], dtype: str | None) -> tuple[str, tuple[int, ...]]:

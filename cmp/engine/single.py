@@ -17,6 +17,7 @@ from diffusers.loaders.single_file_utils import SingleFileComponentError
 from safetensors import safe_open
 
 from cmp.core.progress import Progress, counted_from
+from cmp.disk.json_table import read_json_table
 from cmp.disk.replacing import replacing
 from cmp.disk.single_file import plan_single_file, write_single_draft
 from cmp.disk.tensors import Header, read_header
@@ -76,7 +77,7 @@ def verify_single_file(target: Path, pipeline: Path) -> Generator[Progress, None
 
 def copy_settings(pipeline: Path, folder: Path, components: Iterable[str]) -> Path:
     """A copy of the pipeline's settings and words, without weights, and with an index that names nothing but the libraries' classes."""
-    index = json.loads((pipeline / "model_index.json").read_bytes())
+    index = read_json_table(pipeline / "model_index.json")
     kept = {*components, "scheduler", "tokenizer", "tokenizer_2"}
     for name, parts in index.items():
         if isinstance(parts, list) and (name not in kept or parts[0] is None):
@@ -92,7 +93,7 @@ def copy_settings(pipeline: Path, folder: Path, components: Iterable[str]) -> Pa
 
 
 def _load(target: Path, settings: Path, dtype: torch.dtype) -> Any:
-    kind = getattr(diffusers, json.loads((settings / "model_index.json").read_bytes())["_class_name"])
+    kind = getattr(diffusers, read_json_table(settings / "model_index.json")["_class_name"])
     try:
         return kind.from_single_file(str(target), config=str(settings), local_files_only=True, dtype=dtype)
     except (SingleFileComponentError, OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, NotImplementedError) as fault:

@@ -13,6 +13,7 @@ from transformers import CLIPTokenizer
 
 from cmp.disk.bases import Component, read_component
 from cmp.disk.checkpoint import Opened
+from cmp.disk.json_table import read_json_table
 from cmp.disk.merging import require_finite
 from cmp.disk.numbers import as_float32, cast_bits
 from cmp.disk.tensors import read_tensor, read_tensors
@@ -73,7 +74,7 @@ def _write_encoder(component: Component, name: str, table: np.ndarray, folder: P
         return table if tensor == name else read_tensor(component.header, tensor)
 
     write_tensors(folder / "model.safetensors", described, read, {"format": "pt"})
-    config = json.loads((component.folder / "config.json").read_bytes()) | {"vocab_size": len(table)}
+    config = read_json_table(component.folder / "config.json") | {"vocab_size": len(table)}
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
