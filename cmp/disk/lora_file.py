@@ -102,7 +102,6 @@ def convert_to_lora(
     adapter = {name: narrowed(name, values, "F32", kind) for name, values in of_one_rank(folded).items()}
     metadata = _metadata(plan, conversion_record(plan, opened, digest) | {"checks": list(checks)})
     checks = (*checks, *(yield from _write(plan, adapter, kind, metadata, verify)))
-    yield Progress(3, 3, "done", 2 * plan.bytes)
     return Conversion(
         plan.checkpoint.id, plan.form, plan.target, plan.target.stat().st_size, time.monotonic() - started,
         len(opened.header.tensors), len(opened.weights.canonical), plan.left_out, plan.scale, checks,
@@ -121,7 +120,9 @@ def _write(
         yield Progress(2, 3, "reading it back", plan.bytes)
         _read_back(draft, plan.target, tensors)
         proof = yield from counted_from(2 * plan.bytes, verify(draft, meant, plan.base.path if plan.base else None))
-        yield from syncing.wait(Progress(2, 3, "", 2 * plan.bytes))
+        whole = Progress(3, 3, "giving it its name", 2 * plan.bytes)
+        yield from syncing.wait(whole)
+        yield whole  # the last: who leaves after it finds the old state too
     return f"read back: all {len(tensors)} tensors equal what was taken from the checkpoint", proof
 
 

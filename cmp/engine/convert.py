@@ -72,7 +72,6 @@ def convert_to_pipeline(
     finally:
         if draft:
             shutil.rmtree(draft, ignore_errors=True)
-    yield Progress(4, 4, "done", done)
     return Conversion(
         plan.checkpoint.id, plan.form, plan.target, plan.bytes, time.monotonic() - started,
         len(opened.header.tensors), len(trained_tensors(opened, plan.whole)), plan.left_out, plan.scale, tuple(checks),

@@ -38,7 +38,9 @@ def convert_to_single_file(
     with replacing(target, ENDING) as draft:
         syncing = yield from write_single_draft(plan, draft, metadata)
         proof = yield from counted_from(plan.bytes, verify_single_file(draft, pipeline))
-        yield from syncing.wait(Progress(3, 4, "", 2 * plan.bytes))
+        whole = Progress(4, 4, "giving it its name", 2 * plan.bytes)
+        yield from syncing.wait(whole)
+        yield whole
     return proof
 
 

@@ -105,6 +105,7 @@ class Workbench(Shelf):
         finally:
             if old is not None and conversion is None:  # failed or cancelled: what was there is better than nothing
                 os.replace(old, plan.target)
+                old.unlink(missing_ok=True)  # of two names of one file os.replace takes neither away
         self._lookout.forget()
         return conversion
 
