@@ -28,7 +28,7 @@ from cmp.disk.numbers import WIDTHS
 from cmp.disk.planning import make_way
 from cmp.disk.raw import STRIDE, RawReader
 from cmp.disk.ready import trained_tensors
-from cmp.disk.replacing import cannot_write, replacing, sweep
+from cmp.disk.replacing import cannot_write, sweep
 from cmp.disk.single_file import plan_single_file
 from cmp.disk.writing import write_draft
 from cmp.engine.control import add_control
@@ -136,13 +136,13 @@ def _write_component(name: str, merged: MergedComponent, folder: Path) -> Genera
     """Writes one component's weights and reads them back, and can be left at every tensor; gives the proof in words."""
     stem = "diffusion_pytorch_model" if name in ("unet", "transformer", "controlnet", "vae") else "model"
     target = folder / f"{stem}.safetensors"
+    folder.mkdir(exist_ok=True)  # a base may have weights alone
     with RawReader(merged.opened.header) as own, RawReader(merged.base.header) as base:
 
         def blocks(tensor: str) -> Iterator[memoryview] | None:
             return merged.copied(tensor, own, base)
 
-        with replacing(target) as draft:
-            syncing = yield from write_draft(draft, name, merged.described, merged.read, {"format": "pt"}, blocks)
+        syncing = yield from write_draft(target, name, merged.described, merged.read, {"format": "pt"}, blocks)
         proof = yield from counted_from(merged.bytes, _read_back(target, merged, blocks))
         yield from syncing.wait(Progress(2, 4, "", 2 * merged.bytes))
         return proof
