@@ -137,6 +137,7 @@ def _write_component(name: str, merged: MergedComponent, folder: Path) -> Genera
     stem = "diffusion_pytorch_model" if name in ("unet", "transformer", "controlnet", "vae") else "model"
     target = folder / f"{stem}.safetensors"
     folder.mkdir(exist_ok=True)  # a base may have weights alone
+    target.unlink(missing_ok=True)  # never written through what could be a link to the base's own
     with RawReader(merged.opened.header) as own, RawReader(merged.base.header) as base:
 
         def blocks(tensor: str) -> Iterator[memoryview] | None:
