@@ -8,15 +8,16 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cmp.core.present import size_text
-from cmp.core.progress import Progress
+from cmp.core.progress import Progress, counted_from
 from cmp.core.runs import Checkpoint, Run
-from cmp.disk.ready import Answers, Ready, ready_checkpoint
+from cmp.disk.ready import Answers, Ready, digesting, ready_checkpoint
 from cmp.errors import BadInput, CmpError, NotFound, Refused
 from cmp.settings import Settings
 from cmp.workbench.shelf import Curves
@@ -107,28 +108,33 @@ class Workbench(Watching):
         finally:
             if old is not None and conversion is None:  # failed or cancelled: what was there is better than nothing
                 os.replace(old, plan.target)
+                old.unlink(missing_ok=True)  # of two names of one file os.replace takes neither away
         self._lookout.forget()
         return conversion
 
     def _carry_out(self, plan: ConversionPlan) -> Generator[Progress, None, Conversion]:
         from cmp.core.conversion import LORA_FORMS
-        from cmp.disk.base_proof import frozen_checks
+        from cmp.core.pace import bytes_of_work
+        from cmp.disk.base_proof import bytes_to_compare, frozen_checks
         from cmp.disk.planning import open_planned
 
         opened = open_planned(plan)
-        yield Progress(0, 4, "comparing the frozen weights with the base")
-        proofs = frozen_checks(opened, plan.whole, plan.base, self.store)
+        before = bytes_to_compare(opened, plan.whole, plan.base, self.store)
+        total = before + bytes_of_work(plan)
+        proofs = yield from counted_from(0, frozen_checks(opened, plan.whole, plan.base, self.store), total)
+        digest = yield from counted_from(before, digesting(opened, self.store, plan.whole), total)
         if plan.base is not None and opened.weights.dumped:
             plan = replace(plan, base=replace(plan.base, proof="tensors"))
         if plan.form in LORA_FORMS:
             from cmp.disk.lora_file import convert_to_lora
             from cmp.engine.verify import verify_lora_file
 
-            return (yield from convert_to_lora(plan, opened, proofs, verify_lora_file))
+            work = convert_to_lora(plan, opened, proofs, digest, verify_lora_file)
+            return (yield from counted_from(before, work, total))
         from cmp.engine.convert import convert_to_pipeline, convert_to_single
 
         carry_out = convert_to_pipeline if plan.form == "pipeline" else convert_to_single
-        return (yield from carry_out(plan, opened, proofs))
+        return (yield from counted_from(before, carry_out(plan, opened, proofs, digest), total))
 
     def convert_all(
         self, plans: Iterable[ConversionPlan], given: Answers = Answers()
@@ -137,25 +143,33 @@ class Workbench(Watching):
 
         What the user said of scale and base is remembered for the run once a conversion with it has come out well.
         """
+        from cmp.core.pace import bytes_of_work
         from cmp.disk.planning import check_space
 
         plans = [plan for plan in plans if not plan.done]
         check_space(plans)
+        before, later = 0, sum(map(bytes_of_work, plans))  # bytes of work
         for done, plan in enumerate(plans):
+            later -= bytes_of_work(plan)
+            step = Progress(done, len(plans), "", 0, bytes_of_work(plan))
             try:
-                work = self.convert(plan)
-                while True:
-                    try:
-                        step = next(work)
-                    except StopIteration as finished:
-                        if given != Answers():
-                            self.answer(plan.run, given)
-                        yield finished.value
-                        break
-                    yield Progress(done, len(plans), f"{plan.checkpoint.id}: {step.what}")
+                with closing(self.convert(plan)) as work:
+                    while True:
+                        try:
+                            step = next(work)
+                        except StopIteration as finished:
+                            conversion = finished.value
+                            break
+                        told = f"{plan.checkpoint.id}: {step.what}"
+                        yield Progress(done, len(plans), told, before + step.done_bytes, before + step.total_bytes + later)
+                if given != Answers():
+                    self.answer(plan.run, given)
+                before += step.total_bytes
+                yield conversion
             except CmpError as fault:
+                before += step.done_bytes
                 yield FailedConversion(plan.checkpoint.id, fault)
-        yield Progress(len(plans), len(plans), "done")
+        yield Progress(len(plans), len(plans), "done", before, before)
 
     # -- grids ---------------------------------------------------------------------------------------------------------
 
