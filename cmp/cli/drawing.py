@@ -21,7 +21,7 @@ from cmp.core.asking import BASES_OWN, Asked, combine_stacks, to_spec
 from cmp.core.axes import parse_text_axis, split_stack
 from cmp.core.batch import best_of
 from cmp.core.choosing import choose_checkpoints
-from cmp.core.grids import Cell, GridPlan, GridSpec, Prompt, Tile
+from cmp.core.grids import USUAL_MODE, Cell, GridPlan, GridSpec, Prompt, Tile
 from cmp.core.labels import values_of, varying
 from cmp.core.pace import duration_text
 from cmp.core.present import shortened, size_text
@@ -82,10 +82,10 @@ def grid(
         prompts=_prompts(prompt, prompts), negatives=tuple(negative or ()), search_replace=tuple(search_replace or ()), seeds=seeds,
         strengths=strengths, steps=steps, guidance=guidance, size=size, scheduler=scheduler, clip_skip=clip_skip, vae=_existing(vae),
     )  # fmt: skip
-    mode = {} if exact is None else {"mode": "exact" if exact else "fast"}
+    mode = USUAL_MODE if exact is None else "exact" if exact else "fast"
     spec = to_spec(
         asked, (*((None,) if base_column else ()), *chosen), combine_stacks([(worn_one, values) for _, worn_one, values in worn]),
-        draw=lambda: secrets.randbelow(2**32), like=found, title=title, preview=preview, **mode,
+        draw=lambda: secrets.randbelow(2**32), like=found, title=title, preview=preview, mode=mode,
     )  # fmt: skip
     for told in lost:
         in_trouble(f"not restored from {like}: {told}")
