@@ -1,4 +1,4 @@
-"""The cells that were drawn: how much room they take, and how room is made. Any of them can be drawn again, to the bit."""
+"""The cells that were drawn: how much room they take, and how room is made. Any of them can be drawn again."""
 
 from __future__ import annotations
 
