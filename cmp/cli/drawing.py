@@ -39,6 +39,7 @@ def grid(
     alpha: Annotated[str | None, typer.Option(help="The LoRA's alpha, where nothing says it.")] = None,
     output: Annotated[Path | None, typer.Option(help="Copy the pictures into this folder.")] = None,
     sheet: Annotated[Path | None, typer.Option(help="Write one labelled picture of the whole grid.")] = None,
+    ray: Annotated[str | None, typer.Option(help="Draw on a Ray cluster: HOST:PORT, auto, local, local:4 for four workers here.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how many cells there are and draw nothing.")] = False,
     json: Json = False,
 ) -> None:
@@ -58,7 +59,7 @@ def grid(
         else:
             say(f"{spec.size} cells: {len(spec.checkpoints)} checkpoints × {len(spec.prompts)} prompts × {len(spec.seeds)} seeds")
         return
-    tiles = _draw(bench, spec, runs, read_answers(alpha, base))
+    tiles = _draw(bench, spec, runs, read_answers(alpha, base), ray)
     if output:
         _copy(tiles, output)
     if sheet:
@@ -114,9 +115,9 @@ def _size(text: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
-def _draw(bench: Workbench, spec: GridSpec, runs: list[Run], given: Answers) -> list[Tile]:
+def _draw(bench: Workbench, spec: GridSpec, runs: list[Run], given: Answers, ray: str | None) -> list[Tile]:
     tiles: list[Tile] = []
-    for tile in bench.follow_grid(spec, runs, given):
+    for tile in bench.follow_grid(spec, runs, given, ray):
         if not isinstance(tile, Tile):
             continue
         tiles.append(tile)
