@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cmp.cli.answers import read_answers
-from cmp.cli.output import Json, in_trouble, print_json, say
+from cmp.cli.output import Json, in_trouble, print_json, printing_aside, say
 from cmp.core.axes import choose_checkpoints, parse_axis, parse_whole_axis
 from cmp.core.grids import GridSpec, Prompt, Sampling, Tile
 from cmp.core.runs import Checkpoint, Run
@@ -39,7 +39,7 @@ def grid(
     alpha: Annotated[str | None, typer.Option(help="The LoRA's alpha, where nothing says it.")] = None,
     output: Annotated[Path | None, typer.Option(help="Copy the pictures into this folder.")] = None,
     sheet: Annotated[Path | None, typer.Option(help="Write one labelled picture of the whole grid.")] = None,
-    ray: Annotated[str | None, typer.Option(help="Draw on a Ray cluster: HOST:PORT, auto, local, local:4 for four workers here.")] = None,
+    ray: Annotated[str | None, typer.Option(help="Draw on a Ray cluster: HOST:PORT, local, or local:4 for four workers here.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how many cells there are and draw nothing.")] = False,
     json: Json = False,
 ) -> None:
@@ -117,13 +117,14 @@ def _size(text: str) -> tuple[int, int]:
 
 def _draw(bench: Workbench, spec: GridSpec, runs: list[Run], given: Answers, ray: str | None) -> list[Tile]:
     tiles: list[Tile] = []
-    for tile in bench.follow_grid(spec, runs, given, ray):
-        if not isinstance(tile, Tile):
-            continue
-        tiles.append(tile)
-        name = tile.cell.checkpoint.id if tile.cell.checkpoint else "base model"
-        became = tile.fault.error if tile.fault else ("reused" if tile.reused else f"{tile.seconds:.1f} s")
-        in_trouble(f"{len(tiles)}/{spec.size} {name}, seed {tile.cell.seed}, {tile.cell.prompt.text[:60]!r}: {became}")
+    with printing_aside():
+        for tile in bench.follow_grid(spec, runs, given, ray):
+            if not isinstance(tile, Tile):
+                continue
+            tiles.append(tile)
+            name = tile.cell.checkpoint.id if tile.cell.checkpoint else "base model"
+            became = tile.fault.error if tile.fault else ("reused" if tile.reused else f"{tile.seconds:.1f} s")
+            in_trouble(f"{len(tiles)}/{spec.size} {name}, seed {tile.cell.seed}, {tile.cell.prompt.text[:60]!r}: {became}")
     return tiles
 
 

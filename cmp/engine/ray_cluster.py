@@ -28,6 +28,7 @@ from cmp.engine.draw import Drawing, Steps
 from cmp.errors import BadInput, CmpError, NotFound, Refused
 
 LOCAL = "local"
+_PATIENCE = 5.0  # seconds in which a cluster answers
 _LOOK = 0.5  # seconds after which whoever waits for workers may leave
 _FALLS = 3  # workers that may fail to come up
 _MOST_LOCAL = 4  # workers on the processors of this machine unless more are asked for: each holds the base model
@@ -53,13 +54,16 @@ def check_address(address: str) -> int | None:
     ray_library()
     place, _, count = address.partition(":")
     if place == LOCAL and address != LOCAL:
-        if not (count.isascii() and count.isdigit() and 1 <= int(count) <= 1024):
+        if not _is_number(count, 1024):
             raise BadInput(f"the Ray address is {address!r}", "Write local, or local:4 for four workers on this machine.")
         return int(count)
-    if not address.strip() or "://" in address:
-        told = "Give local, auto, or HOST:6379 as `ray start --head` shows it, on a machine that belongs to the cluster."
-        raise BadInput(f"the Ray address is {address!r}", told)
+    if address != LOCAL and (not place or "/" in address or not _is_number(count, 65535)):
+        raise BadInput(f"the Ray address is {address!r}", "Give local, or HOST:6379 as `ray start --head` shows it.")
     return None
+
+
+def _is_number(text: str, most: int) -> bool:
+    return text.isascii() and text.isdigit() and 1 <= int(text) <= most
 
 
 class Worker:
@@ -237,7 +241,7 @@ class Spreading:
         for hand in self._hands:
             ray.kill(hand.actor)
         if last := [hand.actor.open.remote() for hand in self._hands]:
-            ray.wait(last, num_returns=len(last), timeout=10 * _LOOK)
+            ray.wait(last, num_returns=len(last), timeout=_PATIENCE)
         self._hands = []
 
 
@@ -254,27 +258,37 @@ def _connected(address: str, gpus: int | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    workers, own = check_address(address), address.partition(":")[0] == LOCAL
     # sockets lie in it, whose paths may not be long
-    folder = tempfile.mkdtemp(prefix="cmp-", dir="/tmp" if os.access("/tmp", os.W_OK) else None)
+    folder = tempfile.mkdtemp(prefix="cmp-", dir="/tmp" if os.access("/tmp", os.W_OK) else None) if own else None
     try:
-        _connect(address, gpus, folder)
+        if folder:
+            _start_ray(workers, gpus, folder)
+        else:
+            _join(address)
         yield
     finally:
         ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-def _connect(address: str, gpus: int | None, folder: str) -> None:
-    ray = ray_library()
-    workers = check_address(address)
+def _join(address: str) -> None:
+    host, _, port = address.partition(":")
     try:
-        if address.partition(":")[0] != LOCAL:
-            ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
-            return
+        socket.create_connection((host, int(port)), timeout=_PATIENCE).close()  # where nobody answers, Ray asks for many minutes
+        ray_library().init(address, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, ValueError, RuntimeError) as fault:
+        raise NotFound(f"cannot use Ray at {address}: {_in_short(str(fault))}", "`ray status` shows where one runs.") from fault
+
+
+def _start_ray(workers: int | None, gpus: int | None, folder: str) -> None:
+    ray = ray_library()
+    try:
         count = max(workers or min(_MOST_LOCAL, os.cpu_count() or 1), torch.cuda.device_count() if gpus is None else 0)
         ray.init(
             LOCAL, num_cpus=count, num_gpus=gpus, include_dashboard=False, object_store_memory=_ROOM, _temp_dir=folder,
             log_to_driver=False, logging_level=logging.ERROR,
         )  # fmt: skip
     except (OSError, ValueError, RuntimeError) as fault:
-        raise NotFound(f"cannot use Ray at {address}: {_in_short(str(fault))}", "`ray status` shows where one runs.") from fault
+        raise Refused(f"Ray cannot be started here: {_in_short(str(fault))}", "Draw it without --ray.") from fault
