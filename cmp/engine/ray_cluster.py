@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from cmp import __version__
+from cmp.core.cluster_address import LOCAL, local_workers
 from cmp.core.grids import Cell, Fault, Tile
 from cmp.core.progress import Progress
 from cmp.core.shares import TRIES, Shares, is_dear
@@ -27,7 +28,6 @@ from cmp.engine.batch import in_order
 from cmp.engine.draw import Drawing, Steps
 from cmp.errors import BadInput, CmpError, NotFound, Refused
 
-LOCAL = "local"
 _PATIENCE = 5.0  # seconds in which a cluster answers
 _LOOK = 0.5  # seconds after which whoever waits for workers may leave
 _FALLS = 3  # workers that may fail to come up
@@ -50,27 +50,16 @@ def ray_library() -> Any:
 
 
 def check_address(address: str) -> int | None:
-    """How many workers `local:N` asks for, None where nothing is said; raises BadInput, also where Ray is not installed."""
+    """As `local_workers`; raises BadInput also where Ray is not installed."""
     ray_library()
-    place, _, count = address.partition(":")
-    if place == LOCAL and address != LOCAL:
-        if not _is_number(count, 1024):
-            raise BadInput(f"the Ray address is {address!r}", "Write local, or local:4 for four workers on this machine.")
-        return int(count)
-    if address != LOCAL and (not place or "/" in address or not _is_number(count, 65535)):
-        raise BadInput(f"the Ray address is {address!r}", "Give local, or HOST:6379 as `ray start --head` shows it.")
-    return None
-
-
-def _is_number(text: str, most: int) -> bool:
-    return text.isascii() and text.isdigit() and 1 <= int(text) <= most
+    return local_workers(address)
 
 
 class Worker:
     """What runs in a process of the cluster."""
 
-    def __init__(self, opens: Opens, asker: str) -> None:
-        self._opens, self._asker = opens, asker
+    def __init__(self, opens: Opens, asker: str, threads: int) -> None:
+        self._opens, self._asker, self._threads = opens, asker, threads
         self._drawing: Drawing | None = None
 
     def open(self) -> dict[str, str] | CmpError:
@@ -78,7 +67,7 @@ class Worker:
         ray = ray_library()
         on_gpu = bool(ray.get_gpu_ids())
         if not on_gpu:
-            torch.set_num_threads(1)  # there is a worker for every processor
+            torch.set_num_threads(self._threads)
         at_home = ray.get_runtime_context().get_node_id() == self._asker
         machine = None if at_home else f"{socket.gethostname()}-{ray.util.get_node_ip_address()}"
         try:
@@ -112,9 +101,11 @@ class Spreading:
     opens: Opens
     device: str  # "auto", "cpu" or a CUDA device, as for a drawing of this process
     environment: Mapping[str, str]
+    exact: bool
     total: int = 0
     done: int = 0
     _most: int = 1
+    _processors: int = 1  # that a worker takes
     _on_gpu: bool = False
     _started: int = 0
     _fell: int = 0  # workers that did not come up
@@ -125,7 +116,7 @@ class Spreading:
     def draw(self, cells: Sequence[Cell], preview: bool = False) -> Steps:
         """As Drawing.draw, but tiles come in the order in which workers finish them."""
         self.total = len(cells) * (2 if preview else 1)
-        with _connected(self.address, 0 if self.device == "cpu" else None):
+        with _connected(self.address, 0 if self.device == "cpu" else None, self._threads):
             self._count_places()
             try:
                 if preview:
@@ -139,13 +130,20 @@ class Spreading:
             finally:
                 self._end()
 
+    @property
+    def _threads(self) -> int:
+        """On how many processors a worker without a GPU draws. Their number changes pixels in the last bit: exact ones need ours."""
+        return torch.get_num_threads() if self.exact else 1
+
     def _count_places(self) -> None:
-        found = ray_library().cluster_resources()
-        gpus, processors = (int(found.get(kind, 0)) for kind in ("GPU", "CPU"))
+        nodes = [node["Resources"] for node in ray_library().nodes() if node["Alive"]]
+        gpus = sum(int(node.get("GPU", 0)) for node in nodes)
+        self._processors = min(self._threads, max(1, *(int(node.get("CPU", 0)) for node in nodes)))
+        places = sum(int(node.get("CPU", 0)) // self._processors for node in nodes)
         self._on_gpu = self.device != "cpu" and gpus > 0
         if self.device not in ("auto", "cpu") and not self._on_gpu:
             raise BadInput(f"the device is {self.device!r}, and Ray at {self.address} has no GPU", "Set CMP_DEVICE to auto or cpu.")
-        there = gpus if self._on_gpu else max(1, processors)
+        there = gpus if self._on_gpu else max(1, places)
         self._most = min(there, check_address(self.address) or there)
 
     # -- handing out ---------------------------------------------------------------------------------------------------
@@ -183,8 +181,10 @@ class Spreading:
         ray = ray_library()
         self._started += 1
         environment = {"env_vars": {**self.environment, "PYTHONPATH": _ROOT}}
-        kind = ray.remote(Worker).options(num_cpus=1, num_gpus=int(self._on_gpu), max_restarts=0, runtime_env=environment)
-        actor = kind.remote(self.opens, ray.get_runtime_context().get_node_id())
+        kind = ray.remote(Worker).options(
+            num_cpus=1 if self._on_gpu else self._processors, num_gpus=int(self._on_gpu), max_restarts=0, runtime_env=environment
+        )
+        actor = kind.remote(self.opens, ray.get_runtime_context().get_node_id(), self._threads)
         return _Hand(self._started, actor, actor.open.remote())
 
     # -- hearing -------------------------------------------------------------------------------------------------------
@@ -199,6 +199,8 @@ class Spreading:
             item = ray.get(next(hand.coming))
         except StopIteration:
             hand.coming = None
+            if hand.cells:
+                yield from self._lose(hand, "it ended before its cells did")
             return
         except ray.exceptions.RayError as fault:
             yield from self._lose(hand, str(fault))
@@ -252,7 +254,7 @@ def _in_short(why: str) -> str:
 
 
 @contextmanager
-def _connected(address: str, gpus: int | None) -> Iterator[None]:
+def _connected(address: str, gpus: int | None, threads: int) -> Iterator[None]:
     """With Ray at hand. A process has one connection: where it has one already, that is used and left as it is."""
     ray = ray_library()
     if ray.is_initialized():
@@ -263,7 +265,7 @@ def _connected(address: str, gpus: int | None) -> Iterator[None]:
     folder = tempfile.mkdtemp(prefix="cmp-", dir="/tmp" if os.access("/tmp", os.W_OK) else None) if own else None
     try:
         if folder:
-            _start_ray(workers, gpus, folder)
+            _start_ray(workers, gpus, threads, folder)
         else:
             _join(address)
         yield
@@ -282,10 +284,11 @@ def _join(address: str) -> None:
         raise NotFound(f"cannot use Ray at {address}: {_in_short(str(fault))}", "`ray status` shows where one runs.") from fault
 
 
-def _start_ray(workers: int | None, gpus: int | None, folder: str) -> None:
+def _start_ray(workers: int | None, gpus: int | None, threads: int, folder: str) -> None:
     ray = ray_library()
     try:
-        count = max(workers or min(_MOST_LOCAL, os.cpu_count() or 1), torch.cuda.device_count() if gpus is None else 0)
+        count = workers or max(1, min(_MOST_LOCAL, (os.cpu_count() or 1) // threads))
+        count = max(count * threads, torch.cuda.device_count() if gpus is None else 0)
         ray.init(
             LOCAL, num_cpus=count, num_gpus=gpus, include_dashboard=False, object_store_memory=_ROOM, _temp_dir=folder,
             log_to_driver=False, logging_level=logging.ERROR,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -187,8 +187,8 @@ class Workbench(Watching):
         from cmp.disk.cells import mark_used
 
         runs = tuple(runs)
-        with self._drawer(spec, runs, given, ray) as drawer:
-            for item in drawer.draw(spec.cells(), spec.preview):
+        with self._drawer(spec, runs, given, ray) as drawer, closing(drawer.draw(spec.cells(), spec.preview)) as items:
+            for item in items:
                 if isinstance(item, Tile):
                     if item.reused and item.path:
                         mark_used(item.path)

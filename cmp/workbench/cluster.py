@@ -71,7 +71,7 @@ def spread(address: str, lock: threading.Lock, sent: Sent) -> Iterator[Spreading
     mark = sent.settings.home / f".cluster-{secrets.token_hex(8)}"
     try:
         _leave_mark(mark)
-        yield Spreading(address, replace(sent, needed=(mark, *sent.needed)), sent.settings.device, environment)
+        yield Spreading(address, replace(sent, needed=(mark, *sent.needed)), sent.settings.device, environment, sent.spec.mode == "exact")
     finally:
         mark.unlink(missing_ok=True)
         lock.release()

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+import torch
 
 from cmp.cli.output import printing_aside
 from cmp.core.grids import GridSpec, Prompt, Sampling, Tile
@@ -45,7 +46,7 @@ sys.stdin.read()
 
 
 @pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workbench:
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workbench]:
     """A run of three steps that can be drawn, and of one that fits nothing."""
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     base = Path(shutil.copytree(BASES / "sd_nano", tmp_path / "bases" / "sd_nano"))
@@ -53,7 +54,10 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workbench:
         write_step(tmp_path / "outputs" / "run", step, unet_adapter(base, 4, step))
     strange = {f"{STRANGE}.lora_A.weight": np.ones((4, 16), "f4"), f"{STRANGE}.lora_B.weight": np.ones((12, 4), "f4")}
     write_step(tmp_path / "outputs" / "run", 5, unet_adapter(base, 4, 5) | strange)
-    return Workbench(Settings(tmp_path / "home", (tmp_path / "outputs",), (base.parent,), device="cpu"))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # exact workers take as many, and two of them are to fit on two processors
+    yield Workbench(Settings(tmp_path / "home", (tmp_path / "outputs",), (base.parent,), device="cpu"))
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture
