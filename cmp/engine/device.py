@@ -31,14 +31,14 @@ def choose_device(wanted: str) -> torch.device:
     return device
 
 
-def choose_dtype(device: torch.device, base: Path) -> torch.dtype:
+def choose_dtype(device: torch.device, base: Path | None = None) -> torch.dtype:
     """Half precision on CUDA, where base models are made for it; full precision elsewhere.
 
     Models with a transformer (SD 3, Flux) were trained in bfloat16, and some of their numbers are too large for float16.
     """
     if device.type != "cuda":
         return torch.float32
-    wide = (base / "transformer").is_dir() and torch.cuda.is_bf16_supported()
+    wide = base is not None and (base / "transformer").is_dir() and torch.cuda.is_bf16_supported()
     return torch.bfloat16 if wide else torch.float16
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +26,9 @@ from cmp.workbench.watching import Watching
 if TYPE_CHECKING:
     from cmp.core.conversion import Conversion, ConversionPlan, Writing
     from cmp.core.grids import GridPlan, GridSpec, Tile
+    from cmp.engine.draw import Drawing
     from cmp.engine.prepare import Preparing
+    from cmp.engine.ray_cluster import Spreading
     from cmp.engine.studio import Studio
 
 __all__ = ["Curves", "FailedConversion", "Workbench"]
@@ -185,30 +187,46 @@ class Workbench(Watching):
         """A checkpoint ready to be drawn with; raises what stands against it."""
         return ready_checkpoint(run, checkpoint, self.bases, self.store, given, need_base=True)
 
-    def draw_grid(self, spec: GridSpec, runs: Iterable[Run], given: Answers = Answers()) -> Iterator[Tile | Progress]:
+    def draw_grid(
+        self, spec: GridSpec, runs: Iterable[Run], given: Answers = Answers(), ray: str | None = None
+    ) -> Iterator[Tile | Progress]:
         """Draws every cell of a grid that has not been drawn before: one Tile per cell, and between them how far it has come.
 
         `runs` are those that the checkpoints and the stacked LoRAs belong to; the base column is drawn with the base of the first. With
-        `spec.preview` a cell's tile may come twice, first as a preview. See `engine.draw.Drawing`.
+        `spec.preview` a cell's tile may come twice, first as a preview. See `engine.draw.Drawing`. With the address of a Ray cluster its
+        workers draw, see `engine.ray_cluster`; raises BadInput where Ray is not installed.
         """
         from cmp.core.grids import Tile
         from cmp.disk.cells import mark_used
-        from cmp.engine.draw import Drawing
 
         runs = tuple(runs)
-        drawing = Drawing(self._preparing(spec, runs, given), self.studio(), self.store, self.gpu)
-        for item in drawing.draw(spec.cells(), spec.preview):
-            if isinstance(item, Tile):
-                if item.reused and item.path:
-                    mark_used(item.path)
-                self._keep_answer(item, runs, given)
-            yield item
+        with self._drawer(spec, runs, given, ray) as drawer, closing(drawer.draw(spec.cells(), spec.preview)) as items:
+            for item in items:
+                if isinstance(item, Tile):
+                    if item.reused and item.path:
+                        mark_used(item.path)
+                    self._keep_answer(item, runs, given)
+                yield item
+
+    def _drawer(
+        self, spec: GridSpec, runs: tuple[Run, ...], given: Answers, ray: str | None
+    ) -> AbstractContextManager[Drawing | Spreading]:
+        if ray is None:
+            return nullcontext(self.drawing(spec, runs, given))
+        from cmp.workbench.cluster import Sent, needed_of, spread
+
+        needed = needed_of(replace(self.settings, bases=self.bases), spec, given)
+        return spread(ray, self.cluster, Sent(self.settings, spec, runs, given, tuple(map(self.answers, runs)), needed))
+
+    def drawing(self, spec: GridSpec, runs: tuple[Run, ...], given: Answers) -> Drawing:
+        """A grid to be drawn by this process; whoever draws does so through `draw_grid`."""
+        from cmp.engine.draw import Drawing
+
+        return Drawing(self._preparing(spec, runs, given), self.studio(), self.store, self.gpu)
 
     def plan_grid(self, spec: GridSpec, runs: Iterable[Run], given: Answers = Answers()) -> GridPlan:
         """What drawing a grid would do: cells that are new, that were drawn before, that cannot be drawn; time and size."""
-        from cmp.engine.draw import Drawing
-
-        return Drawing(self._preparing(spec, tuple(runs), given), self.studio(), self.store, self.gpu).plan(spec.cells())
+        return self.drawing(spec, tuple(runs), given).plan(spec.cells())
 
     def _preparing(self, spec: GridSpec, runs: tuple[Run, ...], given: Answers) -> Preparing:
         from cmp.engine.prepare import Preparing

@@ -36,12 +36,13 @@ class LongWork(Shelf):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self.gpu = threading.Lock()
+        self.cluster = threading.Lock()  # a process has one connection to Ray
         self.jobs = Jobs(Ledger(self.store))
         self.jobs.make("grid", self._grid_again)
         self.jobs.make("convert", self._conversions_again)
 
     @abstractmethod
-    def draw_grid(self, spec: GridSpec, runs: Iterable[Run], given: Answers = Answers()) -> Iterator[Any]: ...
+    def draw_grid(self, spec: GridSpec, runs: Iterable[Run], given: Answers = Answers(), ray: str | None = None) -> Iterator[Any]: ...
 
     @abstractmethod
     def convert_all(self, plans: Iterable[ConversionPlan], given: Answers = Answers()) -> Iterator[Any]: ...
@@ -67,15 +68,21 @@ class LongWork(Shelf):
         """Queues a grid, see `draw_grid`; it is taken up again where it was if this process is killed."""
         return self.jobs.start(*self._grid(spec, tuple(runs), given))
 
-    def follow_grid(self, spec: GridSpec, runs: Iterable[Run], given: Answers = Answers()) -> Iterator[Tile | Progress]:
-        """The same within the caller's thread: the tiles as they come. Leaving it cancels the job."""
-        return self.jobs.follow(*self._grid(spec, tuple(runs), given))  # type: ignore[return-value]
+    def follow_grid(
+        self, spec: GridSpec, runs: Iterable[Run], given: Answers = Answers(), ray: str | None = None
+    ) -> Iterator[Tile | Progress]:
+        """The same within the caller's thread: the tiles as they come. Leaving it cancels the job. `ray` is a cluster's address."""
+        return self.jobs.follow(*self._grid(spec, tuple(runs), given, ray))  # type: ignore[return-value]
 
-    def _grid(self, spec: GridSpec, runs: tuple[Run, ...], given: Answers) -> Started:
+    def _grid(self, spec: GridSpec, runs: tuple[Run, ...], given: Answers, ray: str | None = None) -> Started:
         from cmp.core.orders import grid_to_json, run_reference
 
-        order = {"grid": grid_to_json(spec), "runs": list(map(run_reference, runs)), **answers_json(given)}
-        return "grid", spec.title or f"{spec.size} cells", spec.size, lambda: self.draw_when_free(spec, runs, given), spec, order
+        if ray is not None:
+            from cmp.engine.ray_cluster import check_address
+
+            check_address(ray)
+        order = {"grid": grid_to_json(spec), "runs": list(map(run_reference, runs)), "ray": ray, **answers_json(given)}
+        return "grid", spec.title or f"{spec.size} cells", spec.size, lambda: self.draw_when_free(spec, runs, given, ray), spec, order
 
     def _grid_again(self, order: Order) -> tuple[Work, object]:
         from cmp.core.orders import grid_from_json
@@ -88,18 +95,23 @@ class LongWork(Shelf):
             return checkpoint
 
         spec = grid_from_json(order["grid"], find)
-        return lambda: self.draw_when_free(spec, tuple(runs.values()), read_answers(order)), spec
+        return lambda: self.draw_when_free(spec, tuple(runs.values()), read_answers(order), order.get("ray")), spec
 
-    def draw_when_free(self, spec: GridSpec, runs: tuple[Run, ...], given: Answers) -> Iterator[Tile | Progress | Rest]:
-        """Draws a grid once no other program uses the graphics card; or with CMP_BUSY=cpu meanwhile without it."""
+    def draw_when_free(
+        self, spec: GridSpec, runs: tuple[Run, ...], given: Answers, ray: str | None = None
+    ) -> Iterator[Tile | Progress | Rest]:
+        """Draws a grid once no other program uses the graphics card; or with CMP_BUSY=cpu meanwhile without it.
+
+        What a Ray cluster's cards are used for is the cluster's to know; `local` is this machine.
+        """
         bench = self
-        while why := self.why_busy():
+        while (ray is None or ray.startswith("local")) and (why := self.why_busy()):
             if self.settings.busy == "cpu":
                 yield Progress(0, spec.size, f"drawing on the CPU: {why}")
                 bench = self.with_device("cpu")
                 break
             yield Rest(_ASK_AGAIN, f"waiting: {why}")
-        yield from bench.draw_grid(spec, runs, given)
+        yield from bench.draw_grid(spec, runs, given, ray)
 
     def why_busy(self) -> str | None:
         """Why the device should be left alone for now, in words. None where it is free, is no CUDA device, or holds our models already."""
