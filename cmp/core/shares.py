@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from cmp.core.grids import Cell
 
@@ -60,3 +60,17 @@ class Shares:
 def is_dear(cell: Cell) -> bool:
     """Whether it costs much to put on what the cell wears, as far as that is known without reading weights."""
     return cell.checkpoint is not None and cell.checkpoint.holds != "lora"
+
+
+def in_order(cells: Iterable[Cell]) -> Iterator[Cell]:
+    """The cells as they come, coarse first; but where a switch is dear, all cells that wear the same follow one another."""
+    waiting = dict.fromkeys(cells)
+    while waiting:
+        first = next(iter(waiting))
+        alike = [first]
+        if is_dear(first):
+            worn = (first.checkpoint, first.strength, first.stack)
+            alike = [cell for cell in waiting if (cell.checkpoint, cell.strength, cell.stack) == worn]
+        for cell in alike:
+            del waiting[cell]
+            yield cell

@@ -65,6 +65,11 @@ def settle(pipe: Any, device: torch.device) -> bool:
     return False
 
 
+def without_memory(fault: BaseException) -> bool:
+    """Whether what went wrong is that the memory ran out, on whichever device; libraries raise it as a RuntimeError too."""
+    return isinstance(fault, torch.OutOfMemoryError | MemoryError) or "not enough memory" in str(fault)
+
+
 def circumstances(device: torch.device, dtype: torch.dtype) -> dict[str, str]:
     """What changes pixels besides weights and settings, for a cell's key."""
     return {

@@ -36,13 +36,15 @@ def in_lanes(model: torch.nn.Module) -> Iterator[None]:
         yield
         return
     forward = model.forward
-    with ThreadPoolExecutor(threads, thread_name_prefix="lane", initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        model.forward = lambda sample, *given, **named: _split(pool, threads, forward, (sample, *given), named)
-        try:
-            yield
-        finally:
-            del model.forward
-    torch.set_num_threads(threads)  # threads to come take over what was set last
+    try:
+        with ThreadPoolExecutor(threads, thread_name_prefix="lane", initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            model.forward = lambda sample, *given, **named: _split(pool, threads, forward, (sample, *given), named)
+            try:
+                yield
+            finally:
+                del model.forward
+    finally:
+        torch.set_num_threads(threads)  # threads to come take over what was set last
 
 
 def _split(pool: ThreadPoolExecutor, threads: int, forward: Callable[..., Any], given: tuple[Any, ...], named: Mapping[str, Any]) -> Any:

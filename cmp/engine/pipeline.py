@@ -17,7 +17,7 @@ from peft.tuners.lora import LoraLayer
 from cmp.core.fitting import RECOMPUTED, find_tensor
 from cmp.core.progress import Progress
 from cmp.disk.bases import read_index
-from cmp.engine.device import choose_dtype, realign, settle
+from cmp.engine.device import choose_dtype, realign, settle, without_memory
 from cmp.engine.prompts import Prompts
 from cmp.engine.steps import Report
 from cmp.engine.words import tokens_of
@@ -103,6 +103,8 @@ class WornPipeline:
             self.pipe.load_lora_weights(state, adapter_name=ADAPTER)
         except (ValueError, RuntimeError, KeyError, TypeError, AttributeError, IndexError) as fault:
             self._take_off()  # half of it may be in the model now
+            if without_memory(fault):
+                raise
             raise Refused(f"diffusers cannot attach this adapter: {fault}", "It was made for another model architecture.") from fault
         self._pairs = shapes
         for component in self._modules().values():
@@ -268,7 +270,9 @@ def load_pipeline(folder: Path, dtype: torch.dtype, report: Report) -> Any:
             parts[name] = kind.from_pretrained(folder, subfolder=name, **quiet)
         report(Progress(len(models), len(models), f"loading {folder.name}"))
         pipe = DiffusionPipeline.from_pretrained(folder, trust_remote_code=False, **quiet, **parts)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as fault:
+    except (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError) as fault:
+        if without_memory(fault):
+            raise
         raise Unreadable(f"cannot load the base model {folder}: {fault}", "Check that the folder is complete.") from fault
     pipe.set_progress_bar_config(disable=True)
     return pipe

@@ -12,12 +12,13 @@ from cmp.core.fitting import check_draws_from_noise
 from cmp.core.grids import Cell, Sampling, Stacked
 from cmp.core.runs import Checkpoint
 from cmp.core.stacking import Folded, stack_adapters
-from cmp.disk.bases import CONTROL, digest_base, native_size, read_component
+from cmp.disk.bases import CONTROL, digest_base, native_size, read_component, read_index
 from cmp.disk.folders import hash_file
 from cmp.disk.lora_file import read_folded
 from cmp.disk.ready import Ready, unlike_lora
 from cmp.disk.store import Store
 from cmp.disk.tensors import identify
+from cmp.engine.prompts import reads_beforehand
 from cmp.engine.stacked import can_stack
 from cmp.engine.studio import Rounded, Studio
 from cmp.errors import NotFound, Refused
@@ -70,13 +71,22 @@ class Clothes:
         strengths = f"*{strength}" if self.merged or self.beside else ""
         return f"{self.weights}{strengths}{''.join(f'+{digest}*{own}' for _, digest, own in self.beside)}"
 
+    @property
+    def tensors(self) -> frozenset[str]:
+        """The names of all adapter tensors that are worn, from headers alone."""
+        worn = [self.ready] if self.weights is not None else []
+        modules = (m for ready in (*worn, *(ready for ready, _, _ in self.beside)) for m in ready.opened.weights.adapted)
+        return frozenset(name for module in modules for name in module.canonical.values())
+
     def adapter(self, strength: float, studio: Studio) -> tuple[Folded, float]:
         """The adapter to wear and the strength to wear it at; an empty one for the base model."""
-        own = [] if self.weights is None else [(studio.adapter(self.weights, partial(_read, self.ready)), strength)]
-        if not self.beside:
-            return own[0] if own else ({}, 1.0)
-        others = [(studio.adapter(digest, partial(_read, ready)), much) for ready, digest, much in self.beside]
-        return studio.adapter(self.name(strength), lambda: stack_adapters([*own, *others])), 1.0
+        if self.beside:
+            return studio.adapter(self.name(strength), partial(self._stacked, strength)), 1.0
+        return ({}, 1.0) if self.weights is None else (studio.adapter(self.weights, partial(_read, self.ready)), strength)
+
+    def _stacked(self, strength: float) -> Folded:
+        own = [] if self.weights is None else [(_read(self.ready), strength)]
+        return stack_adapters([*own, *((_read(ready), much) for ready, _, much in self.beside)])
 
 
 def _read(ready: Ready) -> Folded:
@@ -93,6 +103,7 @@ class Prepared:
     clothes: Clothes
     keys: Mapping[str, str]
     mode: str
+    vae: tuple[str, Path] | None = None  # digest and file of another VAE
 
     @property
     def key(self) -> str:
@@ -114,7 +125,8 @@ class Preparing:
     _circumstances: dict[Path, dict[str, str]] = field(default_factory=dict)
     _clothes: dict[tuple[Checkpoint | None, tuple[Stacked, ...]], Clothes] = field(default_factory=dict)
     _bases: dict[Path, str] = field(default_factory=dict)
-    _vaes: dict[str, str] = field(default_factory=dict)
+    _vaes: dict[str, tuple[str, Path]] = field(default_factory=dict)
+    _stackable: dict[tuple[Checkpoint | None, tuple[Stacked, ...]], bool] = field(default_factory=dict)
 
     def prepare(self, cell: Cell, preview: bool = False) -> Prepared:
         """Raises what stands against drawing the cell."""
@@ -122,10 +134,11 @@ class Preparing:
         drawn = replace(cell, sampling=smaller(cell.sampling, clothes.folder)) if preview else cell
         if clothes.folder not in self._circumstances:
             self._circumstances[clothes.folder] = self.studio.circumstances(clothes.folder)
-        told = self._circumstances[clothes.folder] | clothes.told() | self._vae(cell.sampling.vae)
+        vae = self._vae(cell.sampling.vae)
+        told = self._circumstances[clothes.folder] | clothes.told() | ({"vae": vae[0]} if vae else {})
         modes = ("exact",) if self.mode == "exact" else ("exact", "fast")
         keys = {mode: drawn.key(clothes.weights, told | {"mode": mode}) for mode in modes}
-        return Prepared(cell, drawn, clothes, keys, self.mode)
+        return Prepared(cell, drawn, clothes, keys, self.mode, vae)
 
     def clothes(self, cell: Cell) -> Clothes:
         """What the cell wears."""
@@ -156,25 +169,29 @@ class Preparing:
             self._bases[ready.base.path] = digest_base(ready.base.path, self.store)
         return self._bases[ready.base.path]
 
-    def _vae(self, name: str | None) -> dict[str, str]:
+    def _vae(self, name: str | None) -> tuple[str, Path] | None:
         if name is None:
-            return {}
+            return None
         if name not in self._vaes:
-            weights = vae_file(name)
-            parts = [self.store.remembered("file-digest", f"{file}|{identify(file)}", partial(hash_file, file)) for file in _files(weights)]
-            self._vaes[name] = " ".join(parts)
-        return {"vae": self._vaes[name]}
+            file = vae_file(name)
+            self._vaes[name] = (digest_vae(file, self.store), file)
+        return self._vaes[name]
 
     def stackable(self, one: Prepared) -> bool:
-        """Whether the cell may share a batch with other checkpoints' cells."""
-        if self.mode == "exact" or one.clothes.merged or one.clothes.words:
+        """Whether the cell may share a batch with other checkpoints' cells. Told from headers, so that nothing is read for it."""
+        if self.mode == "exact":
             return False
-        return can_stack(one.clothes.adapter(one.cell.strength, self.studio)[0])
+        key = (one.cell.checkpoint, one.cell.stack)
+        if key not in self._stackable:
+            self._stackable[key] = _stackable(one.clothes)
+        return self._stackable[key]
 
-    def switch_is_dear(self, cell: Cell) -> bool:
-        """Whether putting on what the cell wears costs more than drawing it: whole components are read and replaced."""
-        clothes = self.clothes(cell)
-        return clothes.merged or clothes.words
+
+def _stackable(clothes: Clothes) -> bool:
+    if clothes.merged or clothes.words or not can_stack(clothes.tensors):
+        return False
+    trained_text = any(name.startswith("text_encoder") for name in clothes.tensors)
+    return not trained_text or reads_beforehand(str(read_index(clothes.folder).get("_class_name")))
 
 
 def size_of(one: Prepared) -> tuple[int, int]:
@@ -200,11 +217,12 @@ def vae_file(name: str) -> Path:
     raise NotFound(f"there is no VAE at {name!r}", "Give a folder that diffusers wrote (vae/), or the whole pipeline that holds it.")
 
 
-def _files(weights: Path) -> tuple[Path, Path]:
-    settings = weights.with_name("config.json")
+def digest_vae(file: Path, store: Store) -> str:
+    """Of the weights and the settings beside them; each is hashed once and remembered."""
+    settings = file.with_name("config.json")
     if not settings.is_file():
-        raise NotFound(f"{weights} has no config.json beside it", "A VAE without its settings cannot be loaded; give diffusers' folder.")
-    return weights, settings
+        raise NotFound(f"{file} has no config.json beside it", "A VAE without its settings cannot be loaded; give diffusers' folder.")
+    return " ".join(store.remembered("file-digest", f"{one}|{identify(one)}", partial(hash_file, one)) for one in (file, settings))
 
 
 def rounding(ready: Ready) -> Rounded:

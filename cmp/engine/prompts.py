@@ -27,6 +27,11 @@ _GIVEN = {  # what each pipeline's encode_prompt gives, in its order
 _SEVERAL = {"StableDiffusionXLPipeline": ("prompt_2",), "StableDiffusion3Pipeline": ("prompt_2", "prompt_3"), "FluxPipeline": ("prompt_2",)}
 
 
+def reads_beforehand(pipeline: str) -> bool:
+    """Whether the prompts of a pipeline of this class can be encoded before it is called."""
+    return pipeline in _GIVEN
+
+
 @dataclass(slots=True)
 class Prompts:
     """What one pipeline has encoded, by the state of its text encoders. Kept within a bound; the longest unused goes first."""

@@ -23,8 +23,7 @@ from cmp import __version__
 from cmp.core.cluster_address import LOCAL, local_workers
 from cmp.core.grids import Cell, Fault, Tile
 from cmp.core.progress import Progress
-from cmp.core.shares import TRIES, Shares, is_dear
-from cmp.engine.batch import in_order
+from cmp.core.shares import TRIES, Shares, in_order
 from cmp.engine.draw import Drawing, Steps
 from cmp.errors import BadInput, CmpError, NotFound, Refused
 
@@ -150,7 +149,7 @@ class Spreading:
 
     def _pass(self, cells: Sequence[Cell], preview: bool = False) -> Steps:
         ray = ray_library()
-        self._shares.add(in_order(cells, is_dear))
+        self._shares.add(in_order(cells))
         while self._open_cells:
             self._hand_out(preview)
             hands = [hand for hand in self._hands if hand.coming is not None]

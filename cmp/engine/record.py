@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
 from cmp.disk.store import Store
 from cmp.engine.prepare import Prepared, size_of
@@ -12,11 +11,11 @@ from cmp.errors import Refused
 _NEWEST = 0.3  # how much the newest measurement counts against all before it
 
 
-def remember_pace(store: Store, device: str, batch: Iterable[Prepared], seconds: float, files: Iterable[Path]) -> None:
-    """Keeps what a batch took; where nothing can be kept, nothing is."""
+def remember_pace(store: Store, device: str, batch: Iterable[Prepared], seconds: float, sizes: Iterable[int]) -> None:
+    """Keeps what a batch took, and the bytes of its files; where nothing can be kept, nothing is."""
     batch = list(batch)
     work, places = sum(map(_work, batch)), sum(map(_places, batch))
-    now = [seconds / work, sum(file.stat().st_size for file in files) / places]
+    now = [seconds / work, sum(sizes) / places]
     before = _recorded(store, device, batch[0])
     if before:
         now = [old + _NEWEST * (new - old) for old, new in zip(before, now, strict=True)]

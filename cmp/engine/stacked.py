@@ -6,7 +6,7 @@ Checkpoints of one run differ in a few MB only, so that a batch may mix them: th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,9 +32,9 @@ class Worn:
     strength: float
 
 
-def can_stack(folded: Folded) -> bool:
-    """Whether an adapter is made of plain pairs alone (no DoRA), on the denoiser or on text encoders."""
-    return all(name.endswith(_HALVES) for name in folded)
+def can_stack(names: Iterable[str]) -> bool:
+    """Whether an adapter of tensors with these names is made of plain pairs alone (no DoRA), on the denoiser or on text encoders."""
+    return all(name.endswith(_HALVES) for name in names)
 
 
 @contextmanager

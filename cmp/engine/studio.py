@@ -32,6 +32,7 @@ class Studio:
     _rounded: Rounded = ()
     _worn: WornPipeline | None = field(default=None, repr=False)
     _adapters: OrderedDict[str, Folded] = field(default_factory=OrderedDict, repr=False)
+    _vae: tuple[str, torch.nn.Module] | None = field(default=None, repr=False)
     most_kept: int = 0
     most_at_once: dict[str, int] = field(default_factory=dict)  # pictures that fit into memory, by kind of batch, where it ran out once
 
@@ -61,7 +62,15 @@ class Studio:
         self._adapters.move_to_end(digest)
         return self._adapters[digest]
 
+    def vae(self, digest: str, load: Callable[[], torch.nn.Module]) -> torch.nn.Module:
+        """The VAE of this digest, loaded if it is not the one that was used last beside a base's own."""
+        if self._vae is None or self._vae[0] != digest:
+            self._vae = None
+            self._vae = (digest, load())
+        return self._vae[1]
+
     def forget(self) -> None:
+        self._vae = None
         self._worn, self._folder, self._digest = None, None, ""
 
     @property
