@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import os
+import secrets
 import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -10,12 +16,23 @@ import typer
 
 from cmp.cli.answers import read_answers
 from cmp.cli.output import Json, in_trouble, print_json, say
-from cmp.core.axes import choose_checkpoints, parse_axis, parse_whole_axis
-from cmp.core.grids import GridSpec, Prompt, Sampling, Tile
+from cmp.core.asking import BASES_OWN, Asked, combine_stacks, to_spec
+from cmp.core.axes import parse_text_axis, split_stack
+from cmp.core.batch import best_of
+from cmp.core.choosing import choose_checkpoints
+from cmp.core.grids import Cell, GridPlan, GridSpec, Prompt, Tile
+from cmp.core.labels import values_of, varying
+from cmp.core.pace import duration_text
+from cmp.core.present import shortened, size_text
+from cmp.core.progress import Progress
+from cmp.core.prompts import LONGEST_FILE, parse_prompt_line, parse_prompts
+from cmp.core.restored import Restored
 from cmp.core.runs import Checkpoint, Run
 from cmp.disk.ready import Answers
 from cmp.errors import BadInput, NotFound, Unreadable, sentences
 from cmp.workbench import Workbench
+
+QUIET = 5.0  # seconds without a line after which progress within a picture is told
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -23,18 +40,28 @@ app = typer.Typer(rich_markup_mode=None)
 @app.command()
 def grid(
     context: typer.Context,
-    targets: Annotated[list[str], typer.Argument(help="A run, or checkpoints as RUN@STEP or paths.")],
-    prompt: Annotated[list[str] | None, typer.Option(help="What to draw; may be given several times.")] = None,
-    prompts: Annotated[Path | None, typer.Option(help="A text file with one prompt per line.")] = None,
-    negative: Annotated[str, typer.Option(help="What to keep away from.")] = "",
-    checkpoints: Annotated[str, typer.Option(help="Steps: all, last 4, 500, 1000, 500:3000:500 …")] = "all",
-    seeds: Annotated[str, typer.Option(help="Seeds: 0, 1-4 …")] = "0",
-    strengths: Annotated[str, typer.Option(help="LoRA strengths: 1, 0.5-1 [3] …")] = "1",
-    steps: Annotated[str, typer.Option(help="Denoising steps.")] = "12",
-    guidance: Annotated[str, typer.Option(help="Guidance scale (CFG).")] = "7.5",
+    targets: Annotated[list[str] | None, typer.Argument(help="Runs, or checkpoints as RUN@STEP or paths; also of several runs.")] = None,
+    prompt: Annotated[list[str] | None, typer.Option(help="What to draw, with options such as --n; may be given several times.")] = None,
+    prompts: Annotated[Path | None, typer.Option(help="A file of prompts: one per line, kohya's options too; or OneTrainer's.")] = None,
+    negative: Annotated[list[str] | None, typer.Option(help="What to keep away from; several with ||.")] = None,
+    search_replace: Annotated[list[str] | None, typer.Option(help="Prompt S/R: what to search for, then what replaces it.")] = None,
+    checkpoints: Annotated[str, typer.Option(help="Steps: all, last 4, best, 500, 1000, 500:3000:500 …")] = "all",
+    seeds: Annotated[str | None, typer.Option(help="Seeds: 0, 1-4, -1 for a random one …")] = None,
+    strengths: Annotated[str | None, typer.Option(help="LoRA strengths: 1, 0.5-1 [3] …")] = None,
+    steps: Annotated[str | None, typer.Option(help="Denoising steps: 12, 10-30 (+10) …")] = None,
+    guidance: Annotated[str | None, typer.Option(help="Guidance scale (CFG): 7.5, 1-9 [3] …")] = None,
     size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT in pixels; several with commas.")] = None,
-    scheduler: Annotated[str, typer.Option(help="base, DDIM, Euler, Euler a, DPM++ 2M …; several with commas.")] = "base",
+    scheduler: Annotated[str | None, typer.Option(help="base, DDIM, Euler, Euler a, DPM++ 2M …, all; several with commas.")] = None,
+    clip_skip: Annotated[str | None, typer.Option(help="Layers of the text encoder, as A1111 counts: 1, 2.")] = None,
+    vae: Annotated[str | None, typer.Option(help="Other VAEs, folders or files; base is the base model's.")] = None,
+    stack: Annotated[
+        list[str] | None, typer.Option(help="Wear another LoRA too: LORA or LORA:STRENGTHS; may be given several times.")
+    ] = None,
     base_column: Annotated[bool, typer.Option("--base-column", help="Draw the base model alone as well.")] = False,
+    like: Annotated[Path | None, typer.Option(help="Take what is not said here from the settings in this picture.")] = None,
+    title: Annotated[str, typer.Option(help="What the grid is called.")] = "",
+    exact: Annotated[bool | None, typer.Option("--exact/--fast", help="To the bit as diffusers draws, or in batches.")] = None,
+    preview: Annotated[bool, typer.Option("--preview", help="Draw every cell small and with few steps first.")] = False,
     base: Annotated[str | None, typer.Option(help="Base model: an id or a folder.")] = None,
     alpha: Annotated[str | None, typer.Option(help="The LoRA's alpha, where nothing says it.")] = None,
     output: Annotated[Path | None, typer.Option(help="Copy the pictures into this folder.")] = None,
@@ -44,90 +71,204 @@ def grid(
 ) -> None:
     """Draw the same prompts and seeds with every chosen checkpoint."""
     bench: Workbench = context.obj
-    runs, chosen = _choose(bench, targets, checkpoints)
-    spec = GridSpec(
-        checkpoints=(*((None,) if base_column else ()), *chosen),
-        prompts=tuple(Prompt(text, negative) for text in _prompts(prompt, prompts)),
-        seeds=parse_whole_axis(seeds, "seeds"),
-        strengths=parse_axis(strengths, "strengths"),
-        samplings=_samplings(steps, guidance, size, scheduler),
-    )
+    found, lost = _read_like(like)
+    runs, chosen = _choose(bench, targets or _targets(found, like), checkpoints, only_ids=not targets)
+    worn = [_find_stacked(bench, text) for text in stack or ()]
+    if not stack and found:
+        worn, more = _stacked_like(bench, found)
+        lost = [*lost, *more]
+    asked = Asked(
+        prompts=_prompts(prompt, prompts), negatives=tuple(negative or ()), search_replace=tuple(search_replace or ()), seeds=seeds,
+        strengths=strengths, steps=steps, guidance=guidance, size=size, scheduler=scheduler, clip_skip=clip_skip, vae=_existing(vae),
+    )  # fmt: skip
+    mode = {} if exact is None else {"mode": "exact" if exact else "fast"}
+    spec = to_spec(
+        asked, (*((None,) if base_column else ()), *chosen), combine_stacks([(worn_one, values) for _, worn_one, values in worn]),
+        draw=lambda: secrets.randbelow(2**32), like=found, title=title, preview=preview, **mode,
+    )  # fmt: skip
+    for told in lost:
+        in_trouble(f"not restored from {like}: {told}")
+    restored = {"not_restored": lost} if like else {}
+    runs, given = [*runs, *(run for run, _, _ in worn)], read_answers(alpha, base)
     if dry_run:
-        if json:
-            print_json({"tiles": [], "cells": spec.size, "sheet": None, "html": None})
-        else:
-            say(f"{spec.size} cells: {len(spec.checkpoints)} checkpoints × {len(spec.prompts)} prompts × {len(spec.seeds)} seeds")
+        _tell_plan(spec, bench.plan_grid(spec, runs, given), restored, json)
         return
-    tiles = _draw(bench, spec, runs, read_answers(alpha, base))
+    _make_room(output, sheet)
+    tiles = _draw(bench, spec, runs, given)
     if output:
         _copy(tiles, output)
     if sheet:
         from cmp.pictures.sheets import write_sheet
 
-        write_sheet(tiles, sheet)
+        write_sheet(tiles, sheet, spec.title)
         in_trouble(f"wrote {sheet}")
     if json:
-        print_json({"tiles": [tile.as_json() for tile in tiles], "sheet": str(sheet.absolute()) if sheet else None, "html": None})
+        print_json(
+            {"tiles": [tile.as_json() for tile in tiles], "sheet": str(sheet.absolute()) if sheet else None, "html": None} | restored
+        )
     _leave(tiles)
 
 
-def _choose(bench: Workbench, targets: list[str], axis: str) -> tuple[list[Run], tuple[Checkpoint, ...]]:
+# -- what is drawn ---------------------------------------------------------------------------------------------------------
+
+
+def _targets(like: Restored | None, picture: Path | None) -> list[str]:
+    """What is drawn with where no target is given."""
+    if like and like.checkpoint:
+        return [like.checkpoint]
+    told = f"{picture} names no checkpoint of ours" if like else "no run or checkpoint was given"
+    raise BadInput(told, "Name a run that `python -m cmp list` shows, RUN@STEP, or a path.")
+
+
+def _choose(bench: Workbench, targets: list[str], axis: str, *, only_ids: bool) -> tuple[list[Run], tuple[Checkpoint, ...]]:
     runs: list[Run] = []
     chosen: list[Checkpoint] = []
     for target in targets:
-        run, checkpoint = bench.find(target)
+        run, checkpoint = bench.find(target, only_ids=only_ids)
         runs.append(run)
-        chosen.extend((checkpoint,) if checkpoint else choose_checkpoints(axis, run.checkpoints))
+        chosen.extend((checkpoint,) if checkpoint else _chosen(bench, run, axis))
     if not chosen:
         raise NotFound(f"no checkpoint of {', '.join(targets)} can be drawn", "`python -m cmp list` shows what stands against each.")
     return runs, tuple(dict.fromkeys(chosen))
 
 
-def _prompts(given: list[str] | None, file: Path | None) -> list[str]:
-    texts = [text for text in given or () if text.strip()]
+def _chosen(bench: Workbench, run: Run, axis: str) -> tuple[Checkpoint, ...]:
+    def best(count: int) -> Sequence[Checkpoint]:
+        found, told = best_of(run.id, run.checkpoints, bench.curves(run).curves, count)
+        in_trouble(told)
+        return found
+
+    return choose_checkpoints(axis, run.checkpoints, best)
+
+
+def _find_stacked(bench: Workbench, text: str) -> tuple[Run, Checkpoint, tuple[float, ...]]:
+    target, strengths = split_stack(text)
+    run, checkpoint = bench.find(target)
+    if checkpoint is None:
+        if len(run.checkpoints) != 1:
+            raise BadInput(f"--stack {target!r} is a run of {len(run.checkpoints)} checkpoints", f"Name one, such as {run.id}@final.")
+        checkpoint = run.checkpoints[0]
+    return run, checkpoint, strengths
+
+
+def _prompts(given: list[str] | None, file: Path | None) -> tuple[Prompt, ...]:
+    """Those of the command line, then those of the file, all with their options; none if neither was given."""
+    found = [parse_prompt_line(text) for text in given or () if text.strip()]
     if file:
         try:
-            lines = file.read_text(encoding="utf-8").splitlines()
+            with file.open(encoding="utf-8") as opened:
+                text = opened.read(LONGEST_FILE + 1)
         except (OSError, UnicodeDecodeError) as fault:
             raise Unreadable(f"cannot read the prompts in {file}: {fault}", "Give a UTF-8 text file with one prompt per line.") from fault
-        texts += [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    if not texts:
-        raise BadInput("no prompt was given", 'Give one with --prompt "a red casual shoe", or a file with --prompts.')
-    return texts
+        found += parse_prompts(text)
+        if not found:
+            raise BadInput(f"{file} holds no prompt", "Write one per line; lines that begin with # are comments.")
+    return tuple(dict.fromkeys(found))
 
 
-def _samplings(steps: str, guidance: str, size: str | None, scheduler: str) -> tuple[Sampling, ...]:
-    sizes = [_size(part) for part in size.split(",")] if size else [(None, None)]
-    return tuple(
-        Sampling(count, cfg, width, height, name.strip())
-        for name in scheduler.split(",")
-        for width, height in sizes
-        for cfg in parse_axis(guidance, "guidance")
-        for count in parse_whole_axis(steps, "steps")
-    )
+def _existing(vae: str | None) -> str | None:
+    """The axis of VAEs with its paths in full; raises NotFound before anything is drawn."""
+    if vae is None:
+        return None
+    typed = parse_text_axis(vae, "vae")
+    names = [BASES_OWN if name.casefold() == BASES_OWN else os.path.abspath(os.path.expanduser(name)) for name in typed]
+    for name in names:
+        if name != BASES_OWN and not os.path.exists(name):
+            raise NotFound(f"there is no VAE at {name}", "Give a folder or a file; base is the base model's own.")
+    return ", ".join('"' + name.replace('"', '""') + '"' for name in names)
 
 
-def _size(text: str) -> tuple[int, int]:
-    width, x, height = text.strip().lower().partition("x")
-    if not (x and width.isascii() and width.isdigit() and height.isascii() and height.isdigit()):
-        raise BadInput(f"--size is {text!r}", "Write WIDTHxHEIGHT, for example 512x512.")
-    return int(width), int(height)
+# -- like a picture --------------------------------------------------------------------------------------------------------
+
+
+def _read_like(picture: Path | None) -> tuple[Restored | None, list[str]]:
+    """The settings in a picture, and what of them is not drawn with."""
+    if picture is None:
+        return None, []
+    from cmp.pictures.settings import read_settings
+
+    found = read_settings(picture)
+    lost = list(found.not_restored)
+    if found.source != "cmp" and found.model:
+        lost.append(f"the model {found.model!r}: the base of the run is drawn with, see --base")
+    if found.vae and not os.path.exists(found.vae):
+        lost.append(f"the VAE {found.vae!r}, which is not here")
+        found = replace(found, vae=None)
+    return found, lost
+
+
+def _stacked_like(bench: Workbench, like: Restored) -> tuple[list[tuple[Run, Checkpoint, tuple[float, ...]]], list[str]]:
+    """The further LoRAs that a picture of ours was drawn with, where they are found, and in words those that are not."""
+    worn: list[tuple[Run, Checkpoint, tuple[float, ...]]] = []
+    lost = []
+    for name, strength in like.loras:
+        try:
+            run, checkpoint = bench.find(name, only_ids=True) if like.source == "cmp" else (None, None)
+        except NotFound:
+            run, checkpoint = None, None
+        if run and checkpoint:
+            worn.append((run, checkpoint, (strength,)))
+        else:
+            lost.append(f"the LoRA {name!r} at {strength:g}: give it with --stack PATH:{strength:g}")
+    return worn, lost
+
+
+# -- drawing ---------------------------------------------------------------------------------------------------------------
+
+
+def _tell_plan(spec: GridSpec, plan: GridPlan, more: Mapping[str, list[str]], json: bool) -> None:
+    """What would be drawn: how many cells, which of them are new, what stands against others, and the values of each axis."""
+    cells = spec.cells()
+    axes = {axis.name: list(values_of(axis, cells)) for axis in varying(cells)}
+    for fault in dict.fromkeys(fault for _, fault in plan.faults):
+        in_trouble(f"cannot be drawn: {sentences(fault.error, fault.hint)}")
+    if json:
+        print_json({"tiles": [], **plan.as_json(), "axes": axes, "sheet": None, "html": None, **more})
+        return
+    told = [f"{plan.new} new", f"{plan.reused} drawn before", *([f"{len(plan.faults)} cannot be drawn"] if plan.faults else [])]
+    told += [duration_text(plan.seconds, about=True)] if plan.new and plan.seconds is not None else []
+    told += [size_text(plan.bytes)] if plan.new and plan.bytes is not None else []
+    say(f"{plan.cells} cells: {', '.join(told)}")
+    for name, values in axes.items():
+        shown = f"{', '.join(shortened(value, 60) for value in values[:12])}{' …' if len(values) > 12 else ''}"
+        say(f"  {f'{name}, {len(values)}:':<22}{shown}")
+
+
+def _make_room(output: Path | None, sheet: Path | None) -> None:
+    """Makes the folders and refuses endings before hours are spent on drawing."""
+    if sheet:
+        from cmp.pictures.files import format_of
+
+        format_of(sheet)
+    for folder in (output, sheet.absolute().parent if sheet else None):
+        try:
+            if folder:
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as fault:
+            raise BadInput(f"nothing can be written to {folder}: {fault.strerror}", "Give a folder that can be written to.") from fault
 
 
 def _draw(bench: Workbench, spec: GridSpec, runs: list[Run], given: Answers) -> list[Tile]:
-    tiles: list[Tile] = []
-    for tile in bench.follow_grid(spec, runs, given):
-        if not isinstance(tile, Tile):
+    """The last tile of every cell: a preview is replaced by what comes after it."""
+    tiles: dict[Cell, Tile] = {}
+    shown = -math.inf
+    for item in bench.follow_grid(spec, runs, given):
+        if isinstance(item, Progress):
+            if time.monotonic() - shown > QUIET:
+                in_trouble(f"{item.done}/{item.total} {item.what}")
+                shown = time.monotonic()
             continue
-        tiles.append(tile)
-        name = tile.cell.checkpoint.id if tile.cell.checkpoint else "base model"
-        became = tile.fault.error if tile.fault else ("reused" if tile.reused else f"{tile.seconds:.1f} s")
-        in_trouble(f"{len(tiles)}/{spec.size} {name}, seed {tile.cell.seed}, {tile.cell.prompt.text[:60]!r}: {became}")
-    return tiles
+        shown = time.monotonic()
+        tiles[item.cell] = item
+        name = item.cell.checkpoint.id if item.cell.checkpoint else "base model"
+        became = item.fault.error if item.fault else ("reused" if item.reused else f"{item.seconds or 0:.1f} s")
+        count = sum(not tile.preview for tile in tiles.values())
+        told = "preview" if item.preview else f"{count}/{spec.size}"
+        in_trouble(f"{told} {name}, seed {item.cell.seed}, {(item.cell.prompt.name or item.cell.prompt.text)[:60]!r}: {became}")
+    return list(tiles.values())
 
 
 def _copy(tiles: list[Tile], folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     for number, tile in enumerate(tiles):
         if tile.path:
             step = tile.cell.checkpoint.key if tile.cell.checkpoint else "base"

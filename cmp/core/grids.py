@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from cmp.core.runs import Checkpoint, path_text
@@ -51,6 +51,35 @@ class Sampling:
         return asdict(self)
 
 
+def check_seed(seed: int) -> None:
+    """Raises BadInput for a seed that no generator takes."""
+    if not 0 <= seed < 2**63:
+        raise BadInput(f"seed is {seed}", "Use a whole number from 0 to 9223372036854775807.")
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """What one prompt of a grid is drawn with whatever the grid's axes say; None leaves it to them. Checked when made."""
+
+    seed: int | None = None
+    steps: int | None = None
+    guidance: float | None = None
+    width: int | None = None
+    height: int | None = None
+    scheduler: str | None = None
+    clip_skip: int | None = None
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed or 0)
+        self.over(Sampling())
+
+    def over(self, sampling: Sampling) -> Sampling:
+        """The sampling with its own values in place of the grid's."""
+        names = ("steps", "guidance", "width", "height", "scheduler", "clip_skip")
+        told = {name: value for name in names if (value := getattr(self, name)) is not None}
+        return replace(sampling, **told) if told else sampling
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """What to draw, and what to keep away from. `name` is a short one for labels; it changes no pixel."""
@@ -58,6 +87,7 @@ class Prompt:
     text: str
     negative: str = ""
     name: str = ""
+    own: Own = Own()
 
     def __post_init__(self) -> None:
         for name, value in (("prompt", self.text), ("negative prompt", self.negative)):
@@ -128,8 +158,7 @@ class GridSpec:
             if not values:
                 raise BadInput(f"the grid has no {name}", f"Choose at least one {name}.")
         for seed in self.seeds:
-            if not 0 <= seed < 2**63:
-                raise BadInput(f"seed is {seed}", "Use a whole number from 0 to 9223372036854775807.")
+            check_seed(seed)
         for strength in (*self.strengths, *(one.strength for stack in self.stacks for one in stack)):
             if not (math.isfinite(strength) and -10 <= strength <= 10):
                 raise BadInput(f"strength is {strength}", "Use a number from -10 to 10; 1 is as trained.")
@@ -139,16 +168,19 @@ class GridSpec:
     @property
     def size(self) -> int:
         """How many cells there are; the base model's column has one strength only."""
-        columns = sum(len(self.strengths) if checkpoint else 1 for checkpoint in self.checkpoints)
-        return columns * len(self.prompts) * len(self.seeds) * len(self.samplings) * len(self.stacks)
+        columns = sum(len(set(self.strengths)) if checkpoint else 1 for checkpoint in set(self.checkpoints))
+        seeds, samplings = len(set(self.seeds)), set(self.samplings)
+        rows = sum((seeds if p.own.seed is None else 1) * len({p.own.over(s) for s in samplings}) for p in set(self.prompts))
+        return columns * rows * len(set(self.stacks))
 
     def cells(self) -> tuple[Cell, ...]:
         """Coarse first: every checkpoint with the first seed before any with the second, so that the eye can compare early.
 
-        Within such a pass a checkpoint is loaded once and draws all its cells.
+        Within such a pass a checkpoint is loaded once and draws all its cells. Cells that are equal, since a prompt has values of its
+        own, are one.
         """
-        return tuple(
-            Cell(checkpoint, prompt, seed, strength, sampling, stack)
+        cells = (
+            Cell(checkpoint, prompt, seed if prompt.own.seed is None else prompt.own.seed, strength, prompt.own.over(sampling), stack)
             for seed in self.seeds
             for checkpoint in self.checkpoints
             for stack in self.stacks
@@ -156,6 +188,7 @@ class GridSpec:
             for sampling in self.samplings
             for prompt in self.prompts
         )
+        return tuple(dict.fromkeys(cells))
 
 
 @dataclass(frozen=True, slots=True)

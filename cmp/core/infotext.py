@@ -1,32 +1,111 @@
-"""The settings text that A1111 writes into pictures, so that every tool that reads it can read ours."""
+"""The settings text that A1111 writes into pictures: written, so that every tool that reads it can read ours, and read.
+
+The prompt; a line `Negative prompt: …`; one line of `name: value, …`, in which a value that holds , : " or a line's end is a JSON string
+(modules/infotext_utils.py). A sheet says its axes there as A1111's X/Y/Z plot does.
+"""
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from cmp.core.grids import Cell
+from cmp.core.labels import SEED, number_text, stack_text, values_of, varying
+from cmp.core.samplers import to_a1111
+
+LONGEST_TEXT = 1_000_000  # characters of a settings text, as Pillow's own bound is
+FEWEST_PAIRS = 3  # with fewer, the last line belongs to the prompt
+
+# names of at most 60 characters and no spaces before them, so that no long line is gone through again from each of its letters
+_PAIR = re.compile(r'(\w[\w \-/]{1,60}):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
+_NEGATIVE = "Negative prompt:"
 
 
-def to_infotext(cell: Cell, size: tuple[int, int], base: str, digest: str | None, version: str) -> str:
-    """A1111's `parameters`: the prompt, the negative prompt's line, and one line of `name: value` pairs."""
-    lines = [cell.prompt.text]
-    if cell.prompt.negative:
-        lines.append(f"Negative prompt: {cell.prompt.negative}")
+@dataclass(frozen=True, slots=True)
+class Infotext:
+    """A settings text taken apart; `pairs` are empty where its last line is none of pairs."""
+
+    prompt: str
+    negative: str
+    pairs: Mapping[str, str]
+
+
+def to_infotext(cell: Cell, size: tuple[int, int], base: str, digest: str | None, version: str, scheduler: str | None = None) -> str:
+    """A1111's `parameters` of one picture.
+
+    `scheduler` is the name, of ours, of what the base model's own is; without it nothing is said of it, which is better than a name that
+    other tools take for another.
+    """
+    sampler, schedule = to_a1111(scheduler if scheduler and cell.sampling.scheduler == "base" else cell.sampling.scheduler)
     pairs: list[tuple[str, object]] = [
         ("Steps", cell.sampling.steps),
-        ("Sampler", cell.sampling.scheduler),
-        ("CFG scale", f"{cell.sampling.guidance:g}"),
+        ("Sampler", sampler),
+        ("Schedule type", schedule),
+        ("CFG scale", number_text(cell.sampling.guidance)),
         ("Seed", cell.seed),
         ("Size", f"{size[0]}x{size[1]}"),
         ("Model", base),
+        ("VAE", cell.sampling.vae),
+        ("Clip skip", cell.sampling.clip_skip if cell.sampling.clip_skip > 1 else None),
     ]
     if cell.checkpoint:
-        pairs += [("Checkpoint", cell.checkpoint.id), ("Strength", f"{cell.strength:g}"), ("Weights digest", (digest or "")[:16])]
-    pairs.append(("Version", f"cmp {version}"))
-    lines.append(", ".join(f"{name}: {_quoted(str(value))}" for name, value in pairs))
-    return "\n".join(lines)
+        pairs += [("Checkpoint", cell.checkpoint.id), ("Strength", number_text(cell.strength)), ("Weights digest", (digest or "")[:16])]
+    pairs += [("LoRAs", ", ".join(_csv(stack_text([one])) for one in cell.stack)), ("RNG", "CPU"), ("Version", f"cmp {version}")]
+    lines = [cell.prompt.text, f"{_NEGATIVE} {cell.prompt.negative}"] if cell.prompt.negative else [cell.prompt.text]
+    return "\n".join([*lines, write_pairs(pairs)])
+
+
+def write_pairs(pairs: Iterable[tuple[str, object]]) -> str:
+    """The line of pairs; those without a value are left out."""
+    return ", ".join(f"{name}: {_quoted(str(value))}" for name, value in pairs if value not in (None, ""))
 
 
 def _quoted(value: str) -> str:
     """A1111 quotes a value that would break the line of pairs, as a JSON string."""
-    return json.dumps(value, ensure_ascii=False) if any(mark in value for mark in ',:"\n') else value
+    return json.dumps(value, ensure_ascii=False) if value != value.strip() or any(mark in value for mark in ',:"\r\n') else value
+
+
+def script_pairs(cells: Sequence[Cell], title: str = "") -> str:
+    """What A1111's X/Y/Z plot adds to the settings of a sheet: each axis with its values; seeds as what they were fixed to, too."""
+    pairs: list[tuple[str, object]] = [("Script", "X/Y/Z plot"), ("Title", title)]
+    for i, axis in enumerate(varying(cells)):
+        letter = "XYZ"[i] if i < 3 else f"Axis {i + 1}"
+        values = ", ".join(_csv(value) for value in values_of(axis, cells))
+        pairs += [(f"{letter} Type", axis.name), (f"{letter} Values", values)]
+        pairs += [(f"Fixed {letter} Values", values)] if axis is SEED else []
+    return write_pairs(pairs)
+
+
+def _csv(value: str) -> str:
+    """A value as axes are typed, see axes.split_axis."""
+    plain = value and not value.upper().startswith("SKIP") and not any(mark in value for mark in ',"|\n')
+    return value if plain else '"' + value.replace('"', '""') + '"'
+
+
+def parse_infotext(text: str) -> Infotext:
+    """A settings text taken apart, as A1111 does it: lines are stripped, and without pairs in its last line all of it is the prompt."""
+    *lines, last = text.strip()[:LONGEST_TEXT].split("\n")
+    pairs = _PAIR.findall(last)
+    if len(pairs) < FEWEST_PAIRS:
+        lines, pairs = [*lines, last], []
+    prompt: list[str] = []
+    negative: list[str] = []
+    target = prompt
+    for line in map(str.strip, lines):
+        if line.startswith(_NEGATIVE):
+            target, line = negative, line[len(_NEGATIVE) :].strip()
+        if line or target:  # no empty lines at the beginning
+            target.append(line)
+    return Infotext("\n".join(prompt), "\n".join(negative), {name.strip(): _unquoted(value.strip()) for name, value in pairs})
+
+
+def _unquoted(value: str) -> str:
+    if len(value) < 2 or not (value[0] == value[-1] == '"'):
+        return value
+    try:
+        found = json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+    return found if isinstance(found, str) else value

@@ -5,15 +5,18 @@ from __future__ import annotations
 import io
 import json
 import os
-import tempfile
-from collections.abc import Mapping
+import secrets
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import IO
 
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
-from cmp.errors import Unreadable
+from cmp.errors import BadInput, Unreadable
+from cmp.pictures.settings import check_size, to_exif
 
-LARGEST_PICTURE = 64_000_000  # pixels of a foreign picture that is still opened
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+LONGEST_SIDES = {"PNG": 2**31 - 1, "JPEG": 65_500, "WEBP": 16_383}  # pixels
 
 
 def save_png(image: Image.Image, target: Path, infotext: str, record: Mapping[str, object]) -> None:
@@ -21,24 +24,53 @@ def save_png(image: Image.Image, target: Path, infotext: str, record: Mapping[st
     chunks = PngImagePlugin.PngInfo()
     chunks.add_itxt("parameters", infotext)
     chunks.add_itxt("cmp", json.dumps(record, ensure_ascii=False))
+    # 1.8 × as fast as the default and 2 % larger
+    _write(target, lambda file: image.save(file, "PNG", pnginfo=chunks, compress_level=1))
+
+
+def format_of(target: Path) -> str:
+    """PNG, JPEG or WEBP by the name's ending; raises BadInput for another."""
+    kind = FORMATS.get(target.suffix.lower())
+    if kind is None:
+        raise BadInput(f"the picture is to be {target.name!r}", "End it with .png, .jpg or .webp.")
+    return kind
+
+
+def save_picture(image: Image.Image, target: Path, infotext: str) -> None:
+    """Writes a PNG, JPEG or WebP by the name's ending, with A1111's text in it; complete under its name, or not there.
+
+    Raises BadInput for another ending, and for what the format does not hold.
+    """
+    kind = format_of(target)
+    if max(image.size) > LONGEST_SIDES[kind]:
+        raise BadInput(f"the picture has {image.width} × {image.height} pixels, more than {kind} holds", "End it with .png.")
+    if kind == "PNG":
+        chunks = PngImagePlugin.PngInfo()
+        chunks.add_itxt("parameters", infotext)
+        _write(target, lambda file: image.save(file, "PNG", pnginfo=chunks))
+    else:
+        exif = to_exif(infotext)
+        _write(target, lambda file: image.save(file, kind, exif=exif, quality=90))
+
+
+def _write(target: Path, save: Callable[[IO[bytes]], None]) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, draft = tempfile.mkstemp(dir=target.parent, prefix=".tmp-", suffix=".png")
+    draft = target.with_name(f".tmp-{secrets.token_hex(8)}{target.suffix}")  # not mkstemp's, which nobody else may read
     try:
-        with os.fdopen(handle, "wb") as file:
-            image.save(file, "PNG", pnginfo=chunks, compress_level=1)  # 1.8 × as fast as the default and 2 % larger
+        with draft.open("xb") as file:
+            save(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, target)
     finally:
-        Path(draft).unlink(missing_ok=True)
+        draft.unlink(missing_ok=True)
 
 
 def thumbnail(source: Path, side: int) -> bytes:
     """A WebP of at most `side` × `side` pixels; smaller pictures keep their size. Raises Unreadable."""
     try:
         with Image.open(source) as image:
-            if image.width * image.height > LARGEST_PICTURE:
-                raise Unreadable(f"{source} has {image.width} × {image.height} pixels", "Pictures of that size are not shown.")
+            check_size(image, source)
             small = image.convert("RGB")
             small.thumbnail((side, side))
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as fault:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cmp.core.grids import MOST_CELLS, Cell, Fault, GridSpec, Prompt, Sampling, Tile
+from cmp.core.grids import MOST_CELLS, Cell, Fault, GridSpec, Own, Prompt, Sampling, Tile
 from cmp.core.infotext import to_infotext
 from cmp.core.runs import Checkpoint
 from cmp.errors import BadInput
@@ -97,6 +97,22 @@ def test_within_a_pass_a_checkpoint_is_put_on_once() -> None:
 def test_the_size_is_the_number_of_cells_and_the_base_has_one_strength() -> None:
     for spec in (grid(), grid(strengths=(0.5, 1.0)), grid(checkpoints=(FIRST,)), grid(samplings=(Sampling(), Sampling(steps=5)))):
         assert spec.size == len(spec.cells()) == len(set(spec.cells()))
+
+
+def test_a_prompt_with_values_of_its_own_is_drawn_with_them_and_once() -> None:
+    own = Prompt("b", own=Own(seed=9, steps=30, width=64))
+    spec = grid(prompts=(Prompt("a"), own), samplings=(Sampling(5), Sampling(6)))
+    cells = spec.cells()
+    assert spec.size == len(cells) == 3 * (2 * 2 + 1)
+    assert {(c.seed, c.sampling) for c in cells if c.prompt == own} == {(9, Sampling(30, width=64))}
+    assert {(c.seed, c.sampling.steps) for c in cells if c.prompt.text == "a"} == {(1, 5), (1, 6), (2, 5), (2, 6)}
+    assert cells[0].key("w", {}) == replace(cells[0], prompt=Prompt("a", own=Own(seed=1))).key("w", {})
+
+
+@pytest.mark.parametrize("values", [{"seed": -1}, {"seed": 2**63}, {"steps": 0}, {"width": 7}, {"scheduler": "x"}, {"guidance": -1}])
+def test_a_prompts_own_value_that_cannot_be_drawn_is_refused_when_made(values: dict) -> None:
+    with pytest.raises(BadInput, match=next(iter(values))):
+        Own(**values)
 
 
 @pytest.mark.parametrize("axis", ["checkpoints", "prompts", "seeds", "strengths", "samplings"])

@@ -1,0 +1,136 @@
+"""The grid verb: what its options mean, that a picture's settings come back, and that nothing wrong is found out only after drawing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from cmp.cli.drawing import _draw, _prompts
+from cmp.core.grids import Cell, GridSpec, Own, Prompt, Sampling, Tile
+from cmp.core.infotext import to_infotext
+from cmp.core.progress import Progress
+from cmp.core.runs import Checkpoint
+from cmp.disk.ready import Answers
+from cmp.errors import BadInput
+from cmp.pictures.files import save_png
+from cmp.pictures.settings import read_settings
+from tests.journeys.conftest import FULL, Said
+
+Verb = Callable[..., Said]
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    """A picture as it was drawn with a checkpoint of the demo."""
+    cell = Cell(Checkpoint(FULL, "500", Path("/r"), "x", "lora"), Prompt("a star", "bad"), 77, 0.5, Sampling(3, 4.0, scheduler="DDIM"))
+    tile = Tile(cell, "k", base={"id": "tiny", "proof": "tensors"})
+    save_png(Image.new("RGB", (64, 64)), tmp_path / "p.png", to_infotext(cell, (64, 64), "tiny", None, "0.1"), tile.as_json())
+    return tmp_path / "p.png"
+
+
+def test_a_plan_tells_the_values_of_every_axis(cmp: Verb, tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("# shoes\na red shoe --s 5 --name red\na hat --d 9 --n blurry, bad\n", encoding="utf-8")
+    said = cmp(
+        "grid", FULL, "--checkpoints", "500, last 1", "--base-column", "--prompts", str(tmp_path / "prompts.txt"),
+        "--negative", "x, y || z", "--search-replace", "shoe, boot", "--seeds", "1, -1", "--strengths", "0.5-1 [2]",
+        "--guidance", "4, 7", "--scheduler", "ddim",
+        "--stack", f"{FULL}@1000:0, 1", "--title", "T", "--fast", "--dry-run", "--json",
+    )  # fmt: skip
+    told = said.json
+    # (base + 2 checkpoints × 2 strengths) × 2 stacks × (2 texts × 2 negatives × 2 seeds + a hat, once) × 2 guidances
+    assert (told["new"], told["reused"], told["faults"]) == (told["cells"], 0, [])
+    assert said.code == 0 and told["tiles"] == [] and told["cells"] == 5 * 2 * (2 * 2 * 2 + 1) * 2
+    axes = told["axes"]
+    assert axes["Checkpoint name"] == ["base model", f"{FULL}@500", f"{FULL}@3000"] and axes["Strength"] == ["0.5", "1"]
+    assert axes["Prompt"] == ["a red shoe", "a red boot", "a hat"] and axes["Negative prompt"] == ["x, y", "z", "blurry, bad"]
+    assert axes["Steps"] == ["5", "12"] and axes["CFG Scale"] == ["4.0", "7.0"] and len(axes["Seed"]) == 3
+    assert axes["LoRAs"] == [f"{FULL}@1000:0", f"{FULL}@1000:1"] and "Sampler" not in axes
+
+
+def test_a_pictures_settings_come_back_and_what_is_said_wins(cmp: Verb, picture: Path) -> None:
+    order = ("grid", "--like", str(picture), "--guidance", "4, 5", "--seeds", "77, 78", "--dry-run", "--json")
+    alone = cmp(*order)
+    assert alone.code == 0 and alone.json["cells"] == 4 and set(alone.json["axes"]) == {"Seed", "CFG Scale"}
+    assert alone.json["not_restored"] == []
+    with_run = cmp(*order[:1], FULL, *order[1:], "--checkpoints", "1000, 1500").json
+    assert with_run["axes"]["Checkpoint name"] == [f"{FULL}@1000", f"{FULL}@1500"]
+
+
+def test_what_a_foreign_picture_says_and_cannot_be_drawn_is_told(cmp: Verb, tmp_path: Path) -> None:
+    text = "a <lora:dog:0.8>\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 64x64, Model: v1-5, Hires upscale: 2"
+    save_png(Image.new("RGB", (8, 8)), tmp_path / "p.png", text, {})
+    said = cmp("grid", FULL, "--like", str(tmp_path / "p.png"), "--checkpoints", "500", "--dry-run", "--json")
+    told = "; ".join(said.json["not_restored"])
+    assert said.code == 0 and "Hires upscale: 2" in told and "'dog' at 0.8" in told and "'v1-5'" in told
+    assert said.err.count("not restored from") == len(said.json["not_restored"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        ((), 2, "no run"),
+        ((FULL, "--prompt", "x", "--steps", "5, ten"), 2, "'ten'"),
+        ((FULL, "--prompt", "x", "--scheduler", "DDIM, Oiler"), 2, "'Oiler'"),
+        ((FULL, "--prompt", "x", "--search-replace", "q, r"), 2, "did not find 'q'"),
+        ((FULL, "--prompt", "x", "--checkpoints", "best"), 2, "held-out"),
+        ((FULL, "--prompt", "x", "--stack", FULL), 2, "--stack"),
+        ((FULL, "--prompt", "x", "--stack", "nobody@500:1"), 3, "nobody"),
+        ((FULL, "--prompt", "x", "--vae", "/no/such/vae"), 3, "/no/such/vae"),
+        ((FULL, "--prompt", "x", "--sheet", "s.gif"), 2, "s.gif"),
+        ((FULL, "--prompt", "x", "--output", "README.md"), 2, "README.md"),
+        ((FULL, "--like", "/no/such.png"), 3, "/no/such.png"),
+        ((FULL, "--like", "README.md"), 4, "README.md"),
+        ((FULL, "--prompts", "/no/such.txt"), 4, "/no/such.txt"),
+    ],
+)
+def test_what_is_wrong_is_told_before_anything_is_drawn(cmp: Verb, arguments: tuple[str, ...], code: int, told: str) -> None:
+    said = cmp("grid", *arguments, "--json")
+    assert (said.code, said.json["code"]) == (code, code) and told in said.json["error"] and said.json["hint"]
+
+
+@pytest.mark.model
+def test_a_drawn_grid_leads_back_to_itself(cmp: Verb, tmp_path: Path) -> None:
+    (tmp_path / "p.json").write_text(
+        json.dumps([{"prompt": "a star", "negative_prompt": "x", "seed": 3, "diffusion_steps": 2, "cfg_scale": 4}])
+    )
+    order = ("grid", f"{FULL}@500", f"{FULL}@1000", "--prompts", str(tmp_path / "p.json"), "--scheduler", "ddim", "--title", "Stars")
+    first = cmp(*order, "--sheet", str(tmp_path / "s.webp"), "--output", str(tmp_path / "o"), "--json")
+    assert first.code == 0 and [tile["fault"] for tile in first.json["tiles"]] == [None, None]
+    found = read_settings(tmp_path / "s.webp")
+    assert (found.prompt, found.negative, found.seed, found.steps, found.scheduler) == ("a star", "x", 3, 2, "DDIM")
+    (copied,) = (tmp_path / "o").glob("*-1000-*")
+    again = cmp("grid", "--like", str(copied), "--json")
+    assert [tile["key"] for tile in again.json["tiles"]] == [first.json["tiles"][1]["key"]] and again.json["tiles"][0]["reused"]
+
+
+def test_a_prompt_on_the_command_line_has_the_options_of_a_line_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("# not this\na hat\n", encoding="utf-8")
+    found = _prompts(["# a shoe --n bad --d 5", " "], tmp_path / "p.txt")
+    assert found == (Prompt("# a shoe", "bad", own=Own(seed=5)), Prompt("a hat"))
+    with pytest.raises(BadInput, match="--ar"):  # of another program: drawn as text it would mislead
+        _prompts(["a shoe --ar 16:9"], None)
+
+
+class _Bench:
+    """Yields what a workbench yields while it draws: progress, and a preview before its tile."""
+
+    def draw_grid(self, spec: GridSpec, runs: list[Any], given: Answers) -> Iterator[Tile | Progress]:
+        first, second = spec.cells()
+        yield Tile(first, "", Path("/small"), seconds=0.1, preview=True)
+        for step in range(3):
+            yield Progress(step, 4, "drawing")
+        yield Tile(second, "b", Path("/b"), seconds=0.2)
+        yield Tile(first, "a", Path("/a"), seconds=0.2)
+
+
+def test_a_preview_is_replaced_and_progress_is_no_tile(capsys: pytest.CaptureFixture[str]) -> None:
+    spec = GridSpec((None,), (Prompt("a"),), (1, 2))
+    tiles = _draw(_Bench(), spec, [], Answers())  # type: ignore[arg-type]
+    assert [(tile.cell.seed, tile.key, tile.preview) for tile in tiles] == [(1, "a", False), (2, "b", False)]
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.count("drawing") <= 1 and "2/2" in said.err
