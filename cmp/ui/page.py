@@ -17,10 +17,7 @@ footer { display: none !important; }
 .cmp-lines .wrap { flex-direction: column !important; gap: 4px !important; }
 .cmp-lines .wrap label { width: 100%; white-space: normal; box-shadow: none; padding: 4px 8px; }
 #problems textarea { color: #b42318; }
-.dark /* choices that are sentences stand below each other */
-.cmp-lines .wrap { flex-direction: column !important; gap: 4px !important; }
-.cmp-lines .wrap label { width: 100%; white-space: normal; box-shadow: none; padding: 4px 8px; }
-#problems textarea { color: #f97066; }
+.dark #problems textarea { color: #f97066; }
 /* the grid stays in view beside the long form; sticking needs ancestors that do not scroll, hence the clip above */
 #grid-column { position: sticky; top: 8px; align-self: flex-start; }
 """
@@ -39,5 +36,5 @@ def build_page(bench: Workbench) -> gr.Blocks:
             with gr.Tab("Curves", id="curves") as curves_tab:
                 curves = build_curves_tab(bench, curves_tab, runs.chosen)
             with gr.Tab("Compare", id="compare") as compare_tab:
-                build_compare_tab(bench, compare_tab, tabs, runs, curves)
+                build_compare_tab(bench, page, compare_tab, tabs, runs, curves)
     return page

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Curves", "FailedConversion", "Workbench"]
 
+_SLOW_ON_CPU = 500_000_000  # bytes of a base model; Stable Diffusion 1.5 has 2 GB in half precision
+
 
 @dataclass(frozen=True, slots=True)
 class FailedConversion:
@@ -195,6 +197,16 @@ class Workbench(Watching):
         from cmp.engine.draw import Drawing
 
         return Drawing(self._preparing(spec, tuple(runs), given), self.studio(), self.store, self.gpu).plan(spec.cells())
+
+    def slow_here(self, run: Run) -> bool:
+        """Whether a picture of this run takes so long here that a small one is worth drawing first: on a CPU, with a base of some size."""
+        if self.device_name() != "cpu":
+            return False
+        try:
+            base = self._any_ready(run, Answers()).base
+        except CmpError:
+            return False
+        return base is not None and sum(file.stat().st_size for file in base.path.rglob("*.safetensors")) > _SLOW_ON_CPU
 
     def _preparing(self, spec: GridSpec, runs: tuple[Run, ...], given: Answers) -> Preparing:
         from cmp.engine.prepare import Preparing
