@@ -16,6 +16,7 @@ import typer
 
 from cmp.cli.answers import read_answers
 from cmp.cli.output import Json, in_trouble, print_json, say
+from cmp.cli.telling import leave, tile_line
 from cmp.core.asking import BASES_OWN, Asked, combine_stacks, to_spec
 from cmp.core.axes import parse_text_axis, split_stack
 from cmp.core.batch import best_of
@@ -106,7 +107,7 @@ def grid(
         print_json(
             {"tiles": [tile.as_json() for tile in tiles], "sheet": str(sheet.absolute()) if sheet else None, "html": None} | restored
         )
-    _leave(tiles)
+    leave(tiles)
 
 
 # -- what is drawn ---------------------------------------------------------------------------------------------------------
@@ -260,11 +261,8 @@ def _draw(bench: Workbench, spec: GridSpec, runs: list[Run], given: Answers) -> 
             continue
         shown = time.monotonic()
         tiles[item.cell] = item
-        name = item.cell.checkpoint.id if item.cell.checkpoint else "base model"
-        became = item.fault.error if item.fault else ("reused" if item.reused else f"{item.seconds or 0:.1f} s")
         count = sum(not tile.preview for tile in tiles.values())
-        told = "preview" if item.preview else f"{count}/{spec.size}"
-        in_trouble(f"{told} {name}, seed {item.cell.seed}, {(item.cell.prompt.name or item.cell.prompt.text)[:60]!r}: {became}")
+        in_trouble(f"{'preview' if item.preview else f'{count}/{spec.size}'} {tile_line(item)}")
     return list(tiles.values())
 
 
@@ -274,11 +272,3 @@ def _copy(tiles: list[Tile], folder: Path) -> None:
             step = tile.cell.checkpoint.key if tile.cell.checkpoint else "base"
             shutil.copyfile(tile.path, folder / f"{number:04d}-{step}-seed{tile.cell.seed}.png")
     in_trouble(f"copied {sum(tile.path is not None for tile in tiles)} pictures to {folder}")
-
-
-def _leave(tiles: list[Tile]) -> None:
-    faults = [tile.fault for tile in tiles if tile.fault]
-    for fault in dict.fromkeys(faults):
-        in_trouble(f"not drawn: {sentences(fault.error, fault.hint)}")
-    if faults:
-        raise typer.Exit(faults[0].code if len(faults) == len(tiles) and len(set(faults)) == 1 else 1)

@@ -17,7 +17,7 @@ def tile_line(tile: Tile) -> str:
     name = tile.cell.checkpoint.id if tile.cell.checkpoint else "base model"
     took = "" if tile.seconds is None else f"{tile.seconds:.1f} s"
     became = tile.fault.error if tile.fault else ("reused" if tile.reused else took)
-    return f"{name}, seed {tile.cell.seed}, {tile.cell.prompt.text[:60]!r}: {became}"
+    return f"{name}, seed {tile.cell.seed}, {(tile.cell.prompt.name or tile.cell.prompt.text)[:60]!r}: {became}"
 
 
 def told(items: Iterable[object], total: int = 0) -> Iterator[object]:

@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -26,8 +26,9 @@ from cmp.disk.numbers import FLOATS, as_float32
 from cmp.disk.ready import Ready
 from cmp.disk.store import Store
 from cmp.engine.batch import in_order, kind_of, most_at_once
+from cmp.engine.lanes import in_lanes
 from cmp.engine.paint import paint
-from cmp.engine.pipeline import TEXT, WornPipeline
+from cmp.engine.pipeline import DENOISERS, TEXT, WornPipeline
 from cmp.engine.prepare import Prepared, Preparing, size_of, vae_file
 from cmp.engine.record import expect, remember_pace
 from cmp.engine.stacked import Worn, wearing
@@ -210,7 +211,9 @@ def _paint(batch: Sequence[Prepared], preparing: Preparing, studio: Studio, stor
     with _with_vae(worn, first.cell.sampling.vae):
         if not preparing.stackable(first):
             dress(worn, first, studio)
-            return paint(worn, cells, [worn.prompts.steer(worn.pipe, worn.reader, cell.prompt, cell.sampling) for cell in cells], report)
+            steering = [worn.prompts.steer(worn.pipe, worn.reader, cell.prompt, cell.sampling) for cell in cells]
+            with nullcontext() if preparing.mode == "exact" else in_lanes(worn.denoiser):
+                return paint(worn, cells, steering, report)
         adapters = [one.clothes.adapter(one.cell.strength, studio) for one in batch]
         steering = []
         for one, (folded, _) in zip(batch, adapters, strict=True):
@@ -220,8 +223,8 @@ def _paint(batch: Sequence[Prepared], preparing: Preparing, studio: Studio, stor
                 worn.wear_nothing()
             steering.append(worn.prompts.steer(worn.pipe, worn.reader, one.drawn.prompt, one.drawn.sampling))
         worn.wear_nothing()
-        denoisers = {name: model for name, model in worn.modules.items() if name in ("unet", "transformer")}
-        with wearing(denoisers, _of_denoiser(adapters)):
+        denoisers = {name: model for name, model in worn.modules.items() if name in DENOISERS}
+        with wearing(denoisers, _of_denoiser(adapters)), in_lanes(worn.denoiser):
             return paint(worn, cells, steering, report)
 
 

@@ -25,6 +25,7 @@ from cmp.errors import Refused, Unreadable
 
 ADAPTER = "checkpoint"
 TEXT = "text_encoder"
+DENOISERS = ("unet", "transformer")
 
 
 class WornPipeline:
@@ -59,6 +60,10 @@ class WornPipeline:
     def modules(self) -> dict[str, torch.nn.Module]:
         """The pipeline's models by their components' names."""
         return self._modules()
+
+    @property
+    def denoiser(self) -> torch.nn.Module:
+        return next(self._modules()[name] for name in DENOISERS if name in self._modules())
 
     def _modules(self) -> dict[str, torch.nn.Module]:
         return {name: part for name, part in self.pipe.components.items() if isinstance(part, torch.nn.Module)}

@@ -17,6 +17,7 @@ from peft.tuners.lora import LoraLayer
 from torch.nn import functional
 
 from cmp.core.stacking import Folded
+from cmp.engine.lanes import rows_here
 from cmp.errors import Refused
 
 _HALVES = (".lora_A.weight", ".lora_B.weight", ".lora_B.bias")
@@ -67,15 +68,13 @@ class _Layer:
     up: torch.Tensor
     bias: torch.Tensor | None
     calls: int = 0
-    _repeated: dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]] = field(default_factory=dict)
+    _chosen: dict[tuple[int | None, int | None, int], tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]] = field(default_factory=dict)
 
     def add(self, module: torch.nn.Module, given: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
         """The hook: the layer's output with the adapters' part added, each picture's own."""
         x = given[0]
-        if x.shape[0] % self.pictures:
-            raise Refused(f"a layer computes {x.shape[0]} parts for {self.pictures} pictures", "Draw it with --exact.")
         self.calls += 1
-        down, up, bias = self._for(x.shape[0] // self.pictures)
+        down, up, bias = self._for(x.shape[0])
         x = x.to(down.dtype)
         flat = output.flatten(2).transpose(1, 2) if output.dim() == 4 else output.reshape(x.shape[0], -1, output.shape[-1])
         hidden = self._convolved(x, down) if output.dim() == 4 else _times(x.reshape(x.shape[0], -1, x.shape[-1]), down)
@@ -85,14 +84,19 @@ class _Layer:
         added = added.transpose(1, 2) if output.dim() == 4 else added
         return added.reshape(output.shape).to(output.dtype)
 
-    def _for(self, times: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """The factors for a batch in which the pictures come so many times."""
-        if times not in self._repeated:
-            once = times == 1 or len(self.down) == 1
-            down, up, bias = (t if t is None or once else _tiled(t, times) for t in (self.down, self.up, self.bias))
-            assert down is not None and up is not None
-            self._repeated[times] = (down, up, bias)
-        return self._repeated[times]
+    def _for(self, size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """The factors of the rows that are computed here: those of all pictures once or twice, or of the lane that the caller is."""
+        if len(self.down) == 1:
+            return self.down, self.up, self.bias
+        rows = rows_here()
+        key = (rows.start, rows.stop, size)
+        if key not in self._chosen:
+            total = size if rows.stop is None else rows.stop
+            numbers = torch.arange(-(-total // self.pictures) * self.pictures, device=self.down.device)[rows] % self.pictures
+            if len(numbers) != size:
+                raise Refused(f"a layer computes {size} parts for {self.pictures} pictures", "Draw it with --exact.")
+            self._chosen[key] = (self.down[numbers], self.up[numbers], None if self.bias is None else self.bias[numbers])
+        return self._chosen[key]
 
     def _convolved(self, x: torch.Tensor, down: torch.Tensor) -> torch.Tensor:
         """x through each picture's own kernel: pictures × places × rank."""
@@ -108,10 +112,6 @@ class _Layer:
 def _times(x: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
     """batch × places × in through batch × out × in, or through one matrix for all."""
     return functional.linear(x, matrices[0]) if len(matrices) == 1 else torch.bmm(x, matrices.transpose(1, 2))
-
-
-def _tiled(tensor: torch.Tensor, times: int) -> torch.Tensor:
-    return tensor.repeat(times, *[1] * (tensor.dim() - 1))
 
 
 def _layers(modules: Mapping[str, torch.nn.Module], worn: Sequence[Worn]) -> dict[str, _Layer]:

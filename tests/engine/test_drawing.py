@@ -58,7 +58,7 @@ def draw(bench: Workbench, **axes: Any) -> list[Tile]:
 
 @contextmanager
 def watching(bench: Workbench, base: Path, most: int = 1000) -> Iterator[list[int]]:
-    """How many pictures each step of the denoiser computes at once; more than `most` run out of memory."""
+    """How many pictures each call of the denoiser computes at once; more than `most` run out of memory."""
     draw(bench, checkpoints=(None,), prompts=(Prompt("to have the base loaded"),))
     worn = bench.studio()._worn
     assert worn is not None
@@ -70,7 +70,7 @@ def watching(bench: Workbench, base: Path, most: int = 1000) -> Iterator[list[in
             raise torch.OutOfMemoryError(f"{pictures} pictures")
         seen.append(pictures)
 
-    handle = worn.pipe.unet.register_forward_pre_hook(look)
+    handle = worn.pipe.unet.conv_in.register_forward_pre_hook(look)
     yield seen
     handle.remove()
 
@@ -241,6 +241,24 @@ def test_another_vae_decodes_and_is_gone_afterwards(bench: Workbench, base: Path
     assert np.array_equal(pixels(again.path), np.asarray(pixels(again.path))) and again.key == first.key
     (missing,) = draw(bench, checkpoints=(None,), prompts=PROMPTS[:1], samplings=(Sampling(2, 3.0, vae="/nowhere"),))
     assert missing.fault and "/nowhere" in missing.fault.error
+
+
+@pytest.fixture(params=[2, 3])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def test_in_lanes_each_picture_keeps_its_own_checkpoint(bench: Workbench, base: Path, threads: int) -> None:
+    """Five pictures under guidance are ten rows, which lanes cut wherever they are cut."""
+    with watching(bench, base) as seen:
+        tiles = draw(bench, strengths=(0.5, 1.0), prompts=PROMPTS[:1])
+    assert seen[-threads:] and max(seen) < 5 and torch.get_num_threads() == threads
+    for tile, exact in zip(tiles, draw(bench, strengths=(0.5, 1.0), prompts=PROMPTS[:1], mode="exact"), strict=True):
+        assert tile.cell == exact.cell and tile.mode == "fast" and exact.mode == "exact"
+        assert np.abs(pixels(tile.path).astype(int) - pixels(exact.path)).max() <= 1
 
 
 # the proof of a batch

@@ -119,7 +119,7 @@ def test_a_prompt_on_the_command_line_has_the_options_of_a_line_in_a_file(tmp_pa
 class _Bench:
     """Yields what a workbench yields while it draws: progress, and a preview before its tile."""
 
-    def draw_grid(self, spec: GridSpec, runs: list[Any], given: Answers) -> Iterator[Tile | Progress]:
+    def follow_grid(self, spec: GridSpec, runs: list[Any], given: Answers) -> Iterator[Tile | Progress]:
         first, second = spec.cells()
         yield Tile(first, "", Path("/small"), seconds=0.1, preview=True)
         for step in range(3):
