@@ -26,21 +26,21 @@ DEMO_GUIDANCE = 4.0  # the tiny model was made to be drawn with this; 7.5, which
 
 def build_compare_tab(bench: Workbench, page: gr.Blocks, tab: gr.Tab, tabs: gr.Tabs, runs_tab: RunsTab, curves: gr.HTML) -> None:
     """Lays out the tab and connects its events."""
-    with gr.Row():
+    with gr.Row(elem_classes="cmp-drop-zone"):
         with gr.Column(scale=1, min_width=320):
             form = lay_out(DEMO_GUIDANCE if bench.shows_demo else Sampling().guidance)
             build_cell_store(bench)
         with gr.Column(scale=4, min_width=480, elem_id="grid-column"):
             form.grid.render()
-    offered = _choosing(bench, form, tab, tabs, runs_tab, curves)
-    connect_drawing(bench, form, page)
+    _choosing(bench, form, tab, tabs, runs_tab, curves)
+    connect_drawing(bench, form, page, tab, tabs)
     connect_plan(bench, form)
-    connect_dropping(bench, form, offered)
+    connect_dropping(bench, form)
     connect_watching(bench, form)
 
 
-def _choosing(bench: Workbench, form: Form, tab: gr.Tab, tabs: gr.Tabs, runs_tab: RunsTab, curves: gr.HTML) -> gr.Textbox:
-    """What is chosen, and how it came here; gives the field of the prompts that were only offered."""
+def _choosing(bench: Workbench, form: Form, tab: gr.Tab, tabs: gr.Tabs, runs_tab: RunsTab, curves: gr.HTML) -> None:
+    """What is chosen, and how it came here."""
     offered, came_with = gr.Textbox(visible=False), gr.Textbox(visible=False)
 
     def enter(picked: list[str], ticked: list[str], text: str, before: str, run_id: str, earlier: str) -> Any:
@@ -66,7 +66,6 @@ def _choosing(bench: Workbench, form: Form, tab: gr.Tab, tabs: gr.Tabs, runs_tab
     everyone = ", ".join(SCHEDULERS)
     form.fill_samplers.click(lambda: everyone, None, form.fields["scheduler"], queue=False, show_progress="hidden")
     _from_elsewhere(bench, [form.fields["prompts"], offered, runs_tab.chosen], [tabs, *chosen, came_with], runs_tab, curves)
-    return offered
 
 
 def _from_elsewhere(bench: Workbench, known: list[Any], shown: list[Any], runs_tab: RunsTab, curves: gr.HTML) -> None:

@@ -31,22 +31,21 @@ FILLED = (
 )
 
 
-def connect_dropping(bench: Workbench, form: Form, offered: gr.Textbox) -> None:
+def connect_dropping(bench: Workbench, form: Form) -> None:
     """Connects the place for files."""
 
     @told
     def take(content: bytes | None) -> Any:
         if content is None:
-            return [gr.skip()] * (len(FILLED) + 4)
+            return [gr.skip()] * (len(FILLED) + 3)
         fields, note = read_dropped(bench, content)
         runs = gr.update(value=fields["runs"]) if "runs" in fields else gr.skip()
         picked = picks_like(bench, fields) if "picked" in fields else gr.skip()
         values = [fields.get(name, gr.skip()) for name in FILLED]
-        return runs, picked, *values, gr.update(value=note, visible=True), None
+        return runs, picked, *values, gr.update(value=note, visible=True)
 
     filled = [form.fields[name] for name in FILLED]
-    form.drop.upload(take, form.drop, [form.runs, form.fields["picked"], *filled, form.lost, form.drop], show_progress="hidden")
-    del offered
+    form.drop.upload(take, form.drop, [form.runs, form.fields["picked"], *filled, form.lost], show_progress="hidden")
 
 
 def read_dropped(bench: Workbench, content: bytes) -> tuple[dict[str, Any], str]:

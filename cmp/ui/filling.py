@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from cmp.core.asking import BASES_OWN, Asked, combine_stacks, to_spec
 from cmp.core.axes import parse_axis, parse_text_axis, split_stack
-from cmp.core.grids import GridSpec
+from cmp.core.grids import GridSpec, Prompt
 from cmp.core.labels import number_text
 from cmp.core.prompts import parse_prompt_line, parse_prompts
 from cmp.core.rerolling import Row, common_seeds, seeds_by_prompt
@@ -99,9 +99,10 @@ def read_grid(bench: Workbench, filled: Filled, *, planned: bool = False, mode: 
     columns = (*((None,) if BASE in filled.picked else ()), *sorted((c for c in checkpoints if c), key=lambda c: (c.run_id, c.sort_key)))
     worn = _stacked(bench, filled)
     asked = Asked(
-        prompts, (filled.negative or "",), tuple(line for line in (filled.search_replace or "").splitlines() if line.strip()),
-        *(_typed(text) for text in (filled.seeds, filled.strengths, filled.steps, filled.guidance, filled.size)),
-        _typed(filled.scheduler), _typed(filled.clip_skip), _existing(_typed(filled.vae)),
+        prompts=prompts, negatives=(filled.negative or "",),
+        search_replace=tuple(line for line in (filled.search_replace or "").splitlines() if line.strip()),
+        seeds=_typed(filled.seeds), strengths=_typed(filled.strengths), steps=_typed(filled.steps), guidance=_typed(filled.guidance),
+        size=_typed(filled.size), scheduler=_typed(filled.scheduler), clip_skip=_typed(filled.clip_skip), vae=_existing(_typed(filled.vae)),
     )  # fmt: skip
     seeds = Seeds(filled)
     stacks = combine_stacks([(checkpoint, values) for _, checkpoint, values in worn])
@@ -230,6 +231,12 @@ def _with_seeds(text: str, seeds: Mapping[str, list[int]]) -> str:
             own = []
         lines += [f"{_SEED.sub('', line)} --d {seed}" for seed in own] if own else [line]
     return "\n".join(dict.fromkeys(lines))
+
+
+def line_of(prompt: Prompt) -> str:
+    """The prompt as a line of the form, without what fields of their own say."""
+    text = " ".join(prompt.text.split("\n"))
+    return f"{text} --name {prompt.name}" if prompt.name else text
 
 
 def pattern_of(bench: Workbench, filled: Filled) -> tuple[GridSpec, str]:

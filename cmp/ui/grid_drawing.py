@@ -8,33 +8,40 @@ from typing import Any
 
 import gradio as gr
 
-from cmp.core.grids import GridSpec
-from cmp.core.rerolling import rows_of, with_new_seed
+from cmp.core.grids import GridSpec, Tile
+from cmp.core.prompts import parse_prompts
+from cmp.core.rerolling import common_seeds, rows_of, with_new_seed
 from cmp.core.runs import Run, Sample
 from cmp.errors import NotFound
 from cmp.jobs import Job
 from cmp.ui.faults import cancelling, told
-from cmp.ui.filling import Filled, fields_locked, read_grid, runs_of
+from cmp.ui.filling import Filled, fields_locked, line_of, read_grid, runs_of
 from cmp.ui.grid_form import DRAWN, SAMPLES, Form
-from cmp.ui.grid_jobs import EMPTY, controls_of, grid_status, grid_value, last_job, spec_of, stamp_of
+from cmp.ui.grid_jobs import EMPTY, Earlier, controls_of, grid_status, grid_value, last_job, spec_of, stamp_of
 from cmp.ui.grid_values import samples_matrix
 from cmp.workbench import Workbench
 
 # so that a reload finds this grid again, and not the newest one of somebody else
-_REMEMBER = "(id) => { if (id) { const at = new URL(location); at.searchParams.set('grid', id); history.replaceState(null, '', at); } }"
+REMEMBER = "(id) => { if (id) { const at = new URL(location); at.searchParams.set('grid', id); history.replaceState(null, '', at); } }"
+FORGET = "() => { const at = new URL(location); at.searchParams.delete('grid'); history.replaceState(null, '', at); }"
+# on a narrow page the grid is far below the button
+_SHOW = "() => { if (innerWidth < 900) document.querySelector('#grid')?.scrollIntoView({ behavior: 'smooth' }); }"
 
 
-def connect_drawing(bench: Workbench, form: Form, page: gr.Blocks) -> None:
+def connect_drawing(bench: Workbench, form: Form, page: gr.Blocks, tab: gr.Tab, tabs: gr.Tabs) -> None:
     """Connects the events of the buttons, the grid and the clock."""
 
+    earlier = Earlier()
+
     @told
-    def start(*values: Any) -> Any:
+    def start(job_id: str, *values: Any) -> Any:
         filled = Filled(*values)
         spec, runs, kept = read_grid(bench, filled)
         job = bench.start_grid(spec, runs, filled.given)
-        for run in dict.fromkeys(runs):
-            bench.remember_prompts(run, (filled.prompts or "").splitlines())
-        return *begun(bench, job), kept
+        for run in runs:
+            bench.remember_prompts(run, dict.fromkeys(prompt.text for prompt in parse_prompts(filled.prompts or "")))
+        earlier.put(job, known_job(bench, job_id))
+        return *begun(bench, job, earlier.of(job)), kept
 
     @told
     def show(which: str, picked: list[str], job: str) -> Any:
@@ -42,12 +49,14 @@ def connect_drawing(bench: Workbench, form: Form, page: gr.Blocks) -> None:
             return trainer_grid(bench, picked)
         return grid_value(bench, bench.jobs.find(job)) if job else EMPTY
 
-    form.draw.click(start, form.asked, [*begin_in(form), form.fields["kept"]], show_progress="hidden")
-    form.job_id.change(None, form.job_id, None, js=_REMEMBER)
+    form.draw.click(start, [form.job_id, *form.asked], [*begin_in(form), form.fields["kept"]], show_progress="hidden")
+    form.draw.click(None, js=_SHOW)
+    gr.on([form.job_id.change, tab.select], None, form.job_id, None, js=REMEMBER)
     form.source.input(show, [form.source, form.runs, form.job_id], form.grid, queue=False, show_progress="hidden")
-    _watching(bench, form, page)
+    _watching(bench, form, earlier)
+    _finding(bench, form, page, tabs)
     _controls(bench, form)
-    _rerolling(bench, form)
+    _rerolling(bench, form, earlier)
 
 
 def begin_in(form: Form) -> list[Any]:
@@ -55,10 +64,18 @@ def begin_in(form: Form) -> list[Any]:
     return [form.job_id, form.stamp, form.source, form.grid, form.status, form.pause, form.cancel, form.clock]
 
 
-def begun(bench: Workbench, job: Job) -> tuple[Any, ...]:
+def begun(bench: Workbench, job: Job, earlier: Sequence[Tile] = ()) -> tuple[Any, ...]:
     """What shows a job from now on."""
     status = gr.update(value=grid_status(bench, job)[0], visible=True)
-    return job.id, stamp_of(job), DRAWN, grid_value(bench, job), status, *_buttons(job), gr.Timer(active=not job.over)
+    return job.id, stamp_of(job), DRAWN, grid_value(bench, job, earlier), status, *_buttons(job), gr.Timer(active=not job.over)
+
+
+def known_job(bench: Workbench, job_id: str) -> Job | None:
+    """The job of that id; None for none, and for one that an earlier process has ended."""
+    try:
+        return bench.jobs.find(job_id)
+    except NotFound:
+        return None
 
 
 def _buttons(job: Job) -> tuple[Any, Any]:
@@ -66,29 +83,41 @@ def _buttons(job: Job) -> tuple[Any, Any]:
     return gr.update(value=now.pause, interactive=now.can_pause), gr.update(interactive=now.can_cancel)
 
 
-def _watching(bench: Workbench, form: Form, page: gr.Blocks) -> None:
+def _watching(bench: Workbench, form: Form, earlier: Earlier) -> None:
     def watch(job_id: str, before: str, which: str) -> Any:
-        if not job_id:  # a tick that was under way
+        job = known_job(bench, job_id)
+        if job is None:  # a tick that was under way, or the server was started anew and this job is over
             return gr.skip(), "", *[gr.skip()] * 4, gr.Timer(active=False), gr.skip()
-        job = bench.jobs.find(job_id)
         stamp = stamp_of(job)
         text, ask = grid_status(bench, job)
-        value = grid_value(bench, job) if stamp != before and which == DRAWN else gr.skip()
+        value = grid_value(bench, job, earlier.of(job)) if stamp != before and which == DRAWN else gr.skip()
         buttons = _buttons(job)  # before the clock, so that the last tick tells the end
         # the clock is left as it is while it is needed: setting it anew at each tick may lose one
         clock = gr.Timer(active=False) if job.over else gr.skip()
         return value, stamp, text, *buttons, gr.Accordion(open=True) if ask else gr.skip(), clock, job.id if job.over else gr.skip()
 
-    def find_again(request: gr.Request) -> Any:
-        job = last_job(bench, str(dict(request.query_params).get("grid", "")))
-        if job is None:
-            return [gr.skip()] * (len(begin_in(form)) + 2)
-        watched = next((other.id for other in bench.jobs.all() if other.kind == "watch" and not other.over), "")
-        return *begun(bench, job), watched, bool(watched)
-
     watched = [form.grid, form.stamp, form.status, form.pause, form.cancel, form.question, form.clock, form.ended]
     form.clock.tick(watch, [form.job_id, form.stamp, form.source], watched, queue=False, show_progress="hidden")
-    page.load(find_again, None, [*begin_in(form), form.watch_id, form.watch], queue=False, show_progress="hidden")
+
+
+def _finding(bench: Workbench, form: Form, page: gr.Blocks, tabs: gr.Tabs) -> None:
+    """After a reload, the grid that was looked at, or else the newest of this server, and what was to be drawn in it."""
+    shown = [*begin_in(form), form.fields["prompts"], form.fields["seeds"], form.watch_id, form.watch, tabs]
+
+    def find_again(request: gr.Request) -> Any:
+        wanted = str(dict(request.query_params).get("grid", ""))
+        job = last_job(bench, wanted)
+        if job is None:
+            return [gr.skip()] * len(shown)
+        watched = next((other.id for other in bench.jobs.all() if other.kind == "watch" and not other.over), "")
+        spec = spec_of(job)
+        ours = spec is not None and job.id == wanted  # another's grid changes nothing in the form
+        prompts = "\n".join(dict.fromkeys(map(line_of, spec.prompts))) if spec and ours else gr.skip()
+        shared = common_seeds(rows_of(spec)) if spec and ours else None
+        seeds = ", ".join(map(str, shared)) if shared else gr.skip()
+        return *begun(bench, job), prompts, seeds, watched, bool(watched), gr.Tabs(selected="compare") if wanted else gr.skip()
+
+    page.load(find_again, None, shown, queue=False, show_progress="hidden")
 
 
 def _controls(bench: Workbench, form: Form) -> None:
@@ -104,7 +133,7 @@ def _controls(bench: Workbench, form: Form) -> None:
     form.cancel.click(cancelling(bench), form.job_id, None)
 
 
-def _rerolling(bench: Workbench, form: Form) -> None:
+def _rerolling(bench: Workbench, form: Form, earlier: Earlier) -> None:
     """A row of the grid with another seed, or for a cell a row beside it: the matrix tells which by its `edit` event."""
 
     @told
@@ -118,11 +147,9 @@ def _rerolling(bench: Workbench, form: Form) -> None:
         if not job.over and job.kind == "grid":  # its pictures so far are kept, and what is missing is drawn with the rest
             bench.jobs.cancel(job.id)
         fields = fields_locked(filled, rows_of(spec))
-        return (
-            *begun(bench, bench.start_grid(spec, grid_runs(bench, spec), filled.given)),
-            fields.get("seeds", gr.skip()),
-            fields.get("prompts", gr.skip()),
-        )
+        new = bench.start_grid(spec, grid_runs(bench, spec), filled.given)
+        earlier.put(new, job)
+        return *begun(bench, new, earlier.of(new)), fields.get("seeds", gr.skip()), fields.get("prompts", gr.skip())
 
     changed = [*begin_in(form), form.fields["seeds"], form.fields["prompts"]]
     form.grid.edit(reroll, [form.job_id, *form.asked], changed, show_progress="hidden")

@@ -12,7 +12,7 @@ from cmp.ui.filling import Filled
 from cmp.ui.grid_jobs import EMPTY
 
 PLACEHOLDER = "What to draw, for example: a photo of TOKEN on a beach; with the word that the run was trained on"
-PROMPTS_INFO = "Options behind a prompt as kohya writes them: --n negative --d seed --s steps --l CFG --w --h, and --name for a short name"
+PROMPTS_INFO = "options: --n --d --s --l --w --h --name"
 DRAWN, SAMPLES = "drawn here", "drawn by the trainer"
 MODES = [("fast", "fast"), ("exact", "exact")]
 MODE_INFO = "fast: several at once, within 1/255 of exact · exact: to the bit as diffusers draws"
@@ -34,7 +34,7 @@ class Form:
     fill_picks: gr.Button
     fill_samplers: gr.Button
     question: gr.Accordion
-    drop: gr.File
+    drop: gr.UploadButton
     lost: gr.Textbox
     watch: gr.Checkbox
     newest: gr.Button
@@ -58,7 +58,8 @@ def lay_out(cfg: float) -> Form:
     with gr.Group():
         f["picked"] = gr.CheckboxGroup([], label="Checkpoints", elem_id="compare-checkpoints")
         fill_picks = gr.Button("Tick all", size="sm", elem_id="compare-fill")
-    f["prompts"] = gr.Textbox(label="Prompts, one per line", lines=2, elem_id="compare-prompts", placeholder=PLACEHOLDER)
+    f["prompts"] = gr.Textbox(label="Prompts, one per line", lines=2, elem_id="compare-prompts", placeholder=PLACEHOLDER, info=PROMPTS_INFO)
+    drop, lost = _dropping()
     with gr.Row():
         draw = gr.Button("Draw", variant="primary", elem_id="compare-draw", min_width=80)
         pause = gr.Button("Pause", elem_id="compare-pause", min_width=80, interactive=False)
@@ -73,10 +74,9 @@ def lay_out(cfg: float) -> Form:
     f["preview"] = gr.Checkbox(False, label="Preview first: small and with few steps, then replaced", elem_id="compare-preview")
     fill_samplers = _sampling(f, cfg)
     _more_axes(f)
-    with gr.Accordion("Base model and alpha", open=False) as question:
+    with gr.Accordion("Base model and alpha", open=False, elem_id="compare-question") as question:
         f["base"] = gr.Textbox(label="Base model: an id or a folder on this computer", elem_id="compare-base")
         f["alpha"] = gr.Textbox(label="The LoRA's alpha, where nothing says it", elem_id="compare-alpha")
-    drop, lost = _dropping()
     watch, newest = _watching()
     template, mount = viewer.MATRIX_TEMPLATE, viewer.matrix_on_load()
     grid = gr.HTML(EMPTY, apply_default_css=False, html_template=template, js_on_load=mount, elem_id="grid", render=False)
@@ -101,7 +101,6 @@ def _sampling(f: dict[str, gr.components.Component], cfg: float) -> gr.Button:
 def _more_axes(f: dict[str, gr.components.Component]) -> None:
     with gr.Accordion("More axes: size, Prompt S/R, LoRAs, VAE, title", open=False, elem_id="compare-more"):
         f["title"] = gr.Textbox(label="Title of the grid", elem_id="compare-title")
-        gr.Markdown(PROMPTS_INFO)
         f["search_replace"] = gr.Textbox(
             label="Prompt S/R",
             info="what to search for, then what replaces it: red, blue, green",
@@ -109,7 +108,7 @@ def _more_axes(f: dict[str, gr.components.Component]) -> None:
             elem_id="compare-search-replace",
         )
         with gr.Row():
-            f["size"] = gr.Textbox(label="Size", info="512x512, 512x768; empty: the base model's", elem_id="compare-size", min_width=140)
+            f["size"] = gr.Textbox(label="Size", info="512x512, 512x768", elem_id="compare-size", min_width=140)
             f["clip_skip"] = gr.Textbox(label="Clip skip", info="1 · 1, 2", elem_id="compare-clip-skip", min_width=100)
         f["stack"] = gr.Textbox(
             label="LoRAs worn beside the checkpoint", info="one a line: an id as RUN@STEP, or a path on this computer", lines=1,
@@ -119,13 +118,16 @@ def _more_axes(f: dict[str, gr.components.Component]) -> None:
         f["vae"] = gr.Textbox(label="VAE", info="folders or files on this computer; base is the base model's", elem_id="compare-vae")
 
 
-def _dropping() -> tuple[gr.File, gr.Textbox]:
-    with gr.Accordion("From a picture or a file of prompts", open=False, elem_id="compare-from"):
-        drop = gr.File(
-            file_types=DROPPED, type="binary", height=110, elem_id="compare-drop",
-            label="A picture: its settings fill the form. Or prompts, as .txt or OneTrainer's .json. Both may be dropped anywhere here",
-        )  # fmt: skip
-        lost = gr.Textbox(label="From the file", interactive=False, max_lines=10, visible=False, elem_id="compare-restored")
+def _dropping() -> tuple[gr.UploadButton, gr.Textbox]:
+    with gr.Row(elem_classes="cmp-drop-input"):
+        drop = gr.UploadButton(
+            "Drop a picture here to take its settings, or a file of prompts …",
+            size="sm",
+            type="binary",
+            elem_id="compare-drop",
+            file_types=DROPPED,
+        )
+    lost = gr.Textbox(label="From the file", interactive=False, lines=1, max_lines=10, visible=False, elem_id="compare-restored")
     return drop, lost
 
 

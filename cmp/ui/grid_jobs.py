@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from cmp.core.grids import Cell, GridPlan, GridSpec, Tile
+from cmp.core.grids import MOST_CELLS, Cell, GridPlan, GridSpec, Tile
 from cmp.core.pace import duration_text
 from cmp.core.present import size_text
 from cmp.core.runs import Checkpoint
@@ -26,6 +27,7 @@ EMPTY: dict[str, Any] = {
     "total": 0,
     "note": "Choose checkpoints and a prompt, and press Draw.",
 }
+_MOST_EARLIER = 16  # grids for which it is remembered what was shown before
 _MOST_FAULTS = 3  # that are told of a plan
 
 
@@ -48,11 +50,28 @@ def spec_of(job: Job) -> GridSpec | None:
         return None
     if job.kind != "watch":
         return job.subject
-    drawn = {tile.cell.checkpoint for tile in tiles_of(job).values() if tile.cell.checkpoint}
+    drawn = {c for tile in tiles_of(job).values() if (c := tile.cell.checkpoint)}
     return replace(job.subject, checkpoints=tuple(sorted(drawn, key=lambda c: c.sort_key))) if drawn else None
 
 
-def grid_value(bench: Workbench, job: Job) -> dict[str, Any]:
+class Earlier:
+    """What was shown before each grid, so that what both have stays in sight. Safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._tiles: dict[str, tuple[Tile, ...]] = {}
+
+    def put(self, job: Job, before: Job | None) -> None:
+        tiles = [tile for tile in tiles_of(before).values() if not tile.preview] if before else []
+        self._tiles[job.id] = (*self.of(before), *tiles)[-MOST_CELLS:] if before else ()
+        for name in list(self._tiles)[:-_MOST_EARLIER]:
+            self._tiles.pop(name, None)
+
+    def of(self, job: Job) -> tuple[Tile, ...]:
+        """None once a grid is over: what it could not draw must not be shown as if it had."""
+        return () if job.over else self._tiles.get(job.id, ())
+
+
+def grid_value(bench: Workbench, job: Job, earlier: Sequence[Tile] = ()) -> dict[str, Any]:
     """What the viewer shows of a grid that is being drawn or has been."""
     spec = spec_of(job)
     if spec is None:
@@ -63,7 +82,8 @@ def grid_value(bench: Workbench, job: Job) -> dict[str, Any]:
     def label(checkpoint: Checkpoint | None) -> tuple[str, str]:
         return column_name(bench, checkpoint), names.get(checkpoint.run_id, "") if checkpoint else ""
 
-    return matrix(spec, list(tiles_of(job).values()), label, working=job.state in ("running", "waiting") and job.kind == "grid")
+    working = job.kind == "grid" and job.state in ("running", "waiting")
+    return matrix(spec, list(tiles_of(job).values()), label, working, earlier)
 
 
 def column_name(bench: Workbench, checkpoint: Checkpoint | None) -> str:
@@ -141,10 +161,10 @@ def controls_of(job: Job | None) -> Controls:
 
 
 def last_job(bench: Workbench, wanted: str = "") -> Job | None:
-    """The job of that id, or else the newest of this server's grids: one that is not over before those that are."""
+    """The job of that id, or else the newest grid of this server; one that is not over goes before those that are."""
     jobs = [job for job in bench.jobs.all() if job.kind in KINDS]
     named = next((job for job in jobs if job.id == wanted), None)
-    return named or max(jobs, key=lambda job: (job.kind == "grid", not job.over, job.made), default=None)
+    return named or max(jobs, key=lambda job: (not job.over, job.made), default=None)
 
 
 def plan_text(bench: Workbench, spec: GridSpec, plan: GridPlan | None) -> str:

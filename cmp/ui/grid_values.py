@@ -17,10 +17,11 @@ LORAS = "LoRAs"
 PREVIEW = "preview"
 
 
-def matrix(spec: GridSpec, tiles: Sequence[Tile], column_label: Label, working: bool) -> dict[str, Any]:
+def matrix(spec: GridSpec, tiles: Sequence[Tile], column_label: Label, working: bool, earlier: Sequence[Tile] = ()) -> dict[str, Any]:
     """The grid: a column per checkpoint, strength and stacked LoRAs, a row per prompt, seed and sampling.
 
-    Of a cell's tiles the last one counts: a preview is replaced by what comes after it.
+    Of a cell's tiles the last one counts: a preview is replaced by what comes after it. What `earlier` grids showed in the same places
+    stands there until then.
     """
     all_cells = spec.cells()
     axes = varying(all_cells)
@@ -29,9 +30,13 @@ def matrix(spec: GridSpec, tiles: Sequence[Tile], column_label: Label, working: 
     across = {key: i for i, (key, _, _) in enumerate(columns)}
     down = {key: i for i, (key, _, _) in enumerate(ordered)}
     last = {tile.cell: tile for tile in tiles}
-    cells = [_cell(tile, down[row_of(tile.cell).key], across[_column_key(tile.cell)]) for tile in last.values()]
-    if working and (upcoming := upcoming_cell(all_cells, last)) and upcoming not in last:
-        cells.append({"r": down[row_of(upcoming).key], "c": across[_column_key(upcoming)], "key": "next", "state": "drawing"})
+    places = {(down[row_of(tile.cell).key], across[_column_key(tile.cell)]): tile for tile in last.values()}
+    before = {(down.get(row_of(tile.cell).key), across.get(_column_key(tile.cell))): tile for tile in earlier if not tile.fault}
+    shown = {(r, c): tile for (r, c), tile in (before | places).items() if r is not None and c is not None}
+    cells = [_cell(tile, r, c) for (r, c), tile in shown.items()]
+    waiting = [place for cell in all_cells if (place := (down[row_of(cell).key], across[_column_key(cell)])) not in shown]
+    if working and waiting:
+        cells.append({"r": waiting[0][0], "c": waiting[0][1], "key": "next", "state": "drawing"})
     return {
         "title": spec.title,
         "columns": [{"key": repr(key), "label": label, "sub": sub} for key, label, sub in columns],

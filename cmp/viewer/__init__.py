@@ -46,7 +46,7 @@ from cmp.errors import NotFound
 # In the order in which a page must load them.
 ASSETS = (
     "matrix.css", "curves.css", "table.css", "details.css",
-    "dom.js", "fullview.js", "cell.js", "matrix.js", "marks.js", "curves.js", "table.js", "details.js",
+    "dom.js", "fullview.js", "cell.js", "matrix.js", "marks.js", "curves.js", "table.js", "details.js", "drop.js",
 )  # fmt: skip
 
 MATRIX_TEMPLATE = '<div class="cmp-mount"></div>'

@@ -17,8 +17,9 @@
       stage: el("div", { class: "cmp-stage" }),
       caption: el("p", { class: "cmp-full-caption" }),
       details: el("dl", { class: "cmp-details" }),
+      hint: el("span", { text: "R draws a row with a new seed below." }),
     };
-    const keys = el("p", { class: "cmp-hint", text: "Arrow keys move across columns and rows. Hold B to see the first column. Esc closes." });
+    const keys = el("p", { class: "cmp-hint", text: "Arrow keys move across columns and rows. Hold B to see the first column. Esc closes. " }, part.hint);
     part.dialog = el("dialog", { class: "cmp-full", "aria-label": "Full view", tabindex: "-1" },
       el("header", { class: "cmp-full-head" }, part.title, part.place, part.blink, part.again, part.close),
       el("div", { class: "cmp-full-body" }, part.stage,
@@ -123,7 +124,7 @@
       const soft = place === before.place && before.mark;
       [shown, before] = [now, { place, mark: Boolean(cellAt(r, c)?.mark) }];
       drawStage(r, c, soft);
-      part.again.hidden = !reroll?.();
+      part.again.hidden = part.hint.hidden = !reroll?.();
       blink(false);
       dom.setText(part.place, `column ${c + 1} of ${columns}, row ${r + 1} of ${rows}`);
       drawFacts(cellAt(r, c));

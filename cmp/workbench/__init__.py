@@ -47,6 +47,14 @@ class Workbench(Watching):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self._studio: Studio | None = None
+        self._loading = threading.Lock()
+
+    def _load_engine(self) -> None:
+        """Imports what draws and converts, one thread at a time: transformers' modules, which load others when asked, fail for two."""
+        with self._loading:
+            import cmp.engine.convert
+            import cmp.engine.draw
+            import cmp.engine.verify  # noqa: F401
 
     def doctor(self, path: Path | None = None) -> dict[str, object]:
         """Why a folder is not listed, or what this machine can do."""
@@ -54,6 +62,7 @@ class Workbench(Watching):
 
         if path is not None:
             return {"why": why_not_listed(Path(os.path.abspath(os.path.expanduser(path))))}
+        self._load_engine()
         from cmp.engine.device import describe_devices
 
         count, used = self.cells_size()
@@ -113,6 +122,7 @@ class Workbench(Watching):
         return conversion
 
     def _carry_out(self, plan: ConversionPlan) -> Generator[Progress, None, Conversion]:
+        self._load_engine()
         from cmp.core.conversion import LORA_FORMS
         from cmp.disk.base_proof import frozen_checks
         from cmp.disk.planning import open_planned
@@ -163,11 +173,12 @@ class Workbench(Watching):
 
     def studio(self) -> Studio:
         """The models in memory; the first call imports torch."""
-        if self._studio is None:
-            from cmp.engine.studio import Studio
+        self._load_engine()
+        from cmp.engine.studio import Studio
 
-            self._studio = Studio(self.settings.device)
-        return self._studio
+        with self._loading:
+            self._studio = self._studio or Studio(self.settings.device)
+            return self._studio
 
     def ready(self, run: Run, checkpoint: Checkpoint, given: Answers = Answers()) -> Ready:
         """A checkpoint ready to be drawn with; raises what stands against it."""
@@ -181,10 +192,11 @@ class Workbench(Watching):
         """
         from cmp.core.grids import Tile
         from cmp.disk.cells import mark_used
+
+        runs, studio = tuple(runs), self.studio()
         from cmp.engine.draw import Drawing
 
-        runs = tuple(runs)
-        drawing = Drawing(self._preparing(spec, runs, given), self.studio(), self.store, self.gpu)
+        drawing = Drawing(self._preparing(spec, runs, given), studio, self.store, self.gpu)
         for item in drawing.draw(spec.cells(), spec.preview):
             if isinstance(item, Tile):
                 if item.reused and item.path:
@@ -194,9 +206,10 @@ class Workbench(Watching):
 
     def plan_grid(self, spec: GridSpec, runs: Iterable[Run], given: Answers = Answers()) -> GridPlan:
         """What drawing a grid would do: cells that are new, that were drawn before, that cannot be drawn; time and size."""
+        studio = self.studio()
         from cmp.engine.draw import Drawing
 
-        return Drawing(self._preparing(spec, tuple(runs), given), self.studio(), self.store, self.gpu).plan(spec.cells())
+        return Drawing(self._preparing(spec, tuple(runs), given), studio, self.store, self.gpu).plan(spec.cells())
 
     def slow_here(self, run: Run) -> bool:
         """Whether a picture of this run takes so long here that a small one is worth drawing first: on a CPU, with a base of some size."""
