@@ -23,7 +23,14 @@ from cmp.workbench import Workbench
 
 # so that a reload finds this grid again, and not the newest one of somebody else
 REMEMBER = "(id) => { if (id) { const at = new URL(location); at.searchParams.set('grid', id); history.replaceState(null, '', at); } }"
-FORGET = "() => { const at = new URL(location); at.searchParams.delete('grid'); history.replaceState(null, '', at); }"
+_RECALL = "() => { window.cmpRecalled = true; return new URL(location).searchParams.get('grid') || ''; }"
+# the first tab is told to be selected when the page is made, too
+FORGET = """() => {
+  if (!window.cmpRecalled) return;
+  const at = new URL(location);
+  at.searchParams.delete('grid');
+  history.replaceState(null, '', at);
+}"""
 # on a narrow page the grid is far below the button
 _SHOW = "() => { if (innerWidth < 900) document.querySelector('#grid')?.scrollIntoView({ behavior: 'smooth' }); }"
 
@@ -104,8 +111,7 @@ def _finding(bench: Workbench, form: Form, page: gr.Blocks, tabs: gr.Tabs) -> No
     """After a reload, the grid that was looked at, or else the newest of this server, and what was to be drawn in it."""
     shown = [*begin_in(form), form.fields["prompts"], form.fields["seeds"], form.watch_id, form.watch, tabs]
 
-    def find_again(request: gr.Request) -> Any:
-        wanted = str(dict(request.query_params).get("grid", ""))
+    def find_again(wanted: str) -> Any:
         job = last_job(bench, wanted)
         if job is None:
             return [gr.skip()] * len(shown)
@@ -117,7 +123,7 @@ def _finding(bench: Workbench, form: Form, page: gr.Blocks, tabs: gr.Tabs) -> No
         seeds = ", ".join(map(str, shared)) if shared else gr.skip()
         return *begun(bench, job), prompts, seeds, watched, bool(watched), gr.Tabs(selected="compare") if wanted else gr.skip()
 
-    page.load(find_again, None, shown, queue=False, show_progress="hidden")
+    page.load(find_again, form.job_id, shown, js=_RECALL, queue=False, show_progress="hidden")
 
 
 def _controls(bench: Workbench, form: Form) -> None:
