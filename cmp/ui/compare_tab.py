@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
 
 from cmp.core.grids import SCHEDULERS, Sampling
-from cmp.core.runs import Library, Run
 from cmp.ui.cell_store import build_cell_store
-from cmp.ui.choices import BASE, first_picks, picks_at, prompts_for, told_picks, usable
+from cmp.ui.choices import BASE, picks_at, told_picks, usable
 from cmp.ui.dropping import connect_dropping
 from cmp.ui.faults import told
 from cmp.ui.grid_drawing import connect_drawing
 from cmp.ui.grid_form import Form, lay_out
 from cmp.ui.grid_plan import connect_plan
+from cmp.ui.offering import offer
 from cmp.ui.runs_tab import RunsTab
-from cmp.ui.values import names_apart, run_choices
 from cmp.ui.watching_run import connect_watching
 from cmp.workbench import Workbench
 
@@ -41,7 +39,7 @@ def build_compare_tab(bench: Workbench, page: gr.Blocks, tab: gr.Tab, tabs: gr.T
 
 def _choosing(bench: Workbench, form: Form, tab: gr.Tab, tabs: gr.Tabs, runs_tab: RunsTab, curves: gr.HTML) -> None:
     """What is chosen, and how it came here."""
-    offered, came_with = gr.Textbox(visible=False), gr.Textbox(visible=False)
+    offered, came_with = form.offered, form.came_with
 
     def enter(picked: list[str], ticked: list[str], text: str, before: str, run_id: str, earlier: str) -> Any:
         library = bench.library(fresh=False)
@@ -88,30 +86,3 @@ def _from_elsewhere(bench: Workbench, known: list[Any], shown: list[Any], runs_t
     # in the queue, since a message reaches the page only from there
     runs_tab.compare.click(compare_selected, [*known, runs_tab.ticked], shown, show_progress="hidden")
     curves.select(compare_mark, known, shown, queue=False, show_progress="hidden")
-
-
-def offer(
-    bench: Workbench,
-    library: Library,
-    picked: Sequence[str],
-    ticked: Sequence[str],
-    text: str | None,
-    before: str | None,
-    *,
-    fill: bool = False,
-) -> tuple[Any, Any, str, str]:
-    """What the form shows of these runs: the runs, their checkpoints, the prompts, and which prompts were only offered."""
-    runs = [run for run in library.runs if run.id in picked]
-    text, offered = prompts_for(runs, bench.last_prompts, text, before)
-    chosen = gr.update(choices=run_choices(library, bench.name_of), value=list(picked))
-    return chosen, pick_update(bench, runs, ticked, fill), text, offered
-
-
-def pick_update(bench: Workbench, runs: Sequence[Run], ticked: Sequence[str], fill: bool) -> Any:
-    """The checkpoints to choose from, and those that are ticked."""
-    names = names_apart(Library(tuple(runs)), bench.name_of)
-    choices = [("base model", BASE)] if runs else []
-    for run in runs:
-        told = "" if len(runs) == 1 else f"{names[run.id]} · "
-        choices += [(f"{told}{bench.name_of(c)}", c.id) for c in usable(run)]
-    return gr.update(choices=choices, value=first_picks(runs, ticked, fill=fill))

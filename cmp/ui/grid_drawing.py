@@ -14,11 +14,13 @@ from cmp.core.rerolling import common_seeds, rows_of, with_new_seed
 from cmp.core.runs import Run, Sample
 from cmp.errors import NotFound
 from cmp.jobs import Job
+from cmp.ui.choices import BASE
 from cmp.ui.faults import cancelling, told
 from cmp.ui.filling import Filled, fields_locked, line_of, read_grid, runs_of
 from cmp.ui.grid_form import DRAWN, SAMPLES, Form
 from cmp.ui.grid_jobs import EMPTY, Earlier, controls_of, grid_status, grid_value, last_job, spec_of, stamp_of
 from cmp.ui.grid_values import samples_matrix
+from cmp.ui.offering import offer
 from cmp.workbench import Workbench
 
 # so that a reload finds this grid again, and not the newest one of somebody else
@@ -109,21 +111,32 @@ def _watching(bench: Workbench, form: Form, earlier: Earlier) -> None:
 
 def _finding(bench: Workbench, form: Form, page: gr.Blocks, tabs: gr.Tabs) -> None:
     """After a reload, the grid that was looked at, or else the newest of this server, and what was to be drawn in it."""
-    shown = [*begin_in(form), form.fields["prompts"], form.fields["seeds"], form.watch_id, form.watch, tabs]
+    chosen = [form.runs, form.fields["picked"], form.fields["prompts"], form.offered, form.came_with, form.fields["seeds"], tabs]
+    shown = [*begin_in(form), form.watch_id, form.watch, *chosen]
 
     def find_again(wanted: str) -> Any:
         job = last_job(bench, wanted)
         if job is None:
             return [gr.skip()] * len(shown)
         watched = next((other.id for other in bench.jobs.all() if other.kind == "watch" and not other.over), "")
+        begin = [*begun(bench, job), watched, bool(watched)]
         spec = spec_of(job)
-        ours = spec is not None and job.id == wanted  # another's grid changes nothing in the form
-        prompts = "\n".join(dict.fromkeys(map(line_of, spec.prompts))) if spec and ours else gr.skip()
-        shared = common_seeds(rows_of(spec)) if spec and ours else None
-        seeds = ", ".join(map(str, shared)) if shared else gr.skip()
-        return *begun(bench, job), prompts, seeds, watched, bool(watched), gr.Tabs(selected="compare") if wanted else gr.skip()
+        if spec is None or job.id != wanted:  # another's grid changes nothing in the form
+            return [*begin, *[gr.skip()] * len(chosen)]
+        return [*begin, *form_of(bench, spec), gr.Tabs(selected="compare")]
 
     page.load(find_again, form.job_id, shown, js=_RECALL, queue=False, show_progress="hidden")
+
+
+def form_of(bench: Workbench, spec: GridSpec) -> list[Any]:
+    """What was chosen for a grid: runs, checkpoints, prompts and seeds."""
+    library = bench.library(fresh=False)
+    ticked = [c.id if c else BASE for c in spec.checkpoints]
+    first = library.runs[0].id if library.runs else ""  # which the Runs tab has chosen on a new page
+    runs = list(dict.fromkeys(c.run_id for c in spec.checkpoints if c)) or [first]
+    shared = common_seeds(rows_of(spec))
+    offers = offer(bench, library, runs, ticked, "\n".join(dict.fromkeys(map(line_of, spec.prompts))), "")
+    return [*offers, first, ", ".join(map(str, shared)) if shared else gr.skip()]
 
 
 def _controls(bench: Workbench, form: Form) -> None:

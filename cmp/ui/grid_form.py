@@ -43,6 +43,8 @@ class Form:
     stamp: gr.Textbox
     watch_id: gr.Textbox
     ended: gr.Textbox
+    offered: gr.Textbox  # the prompts that were only offered
+    came_with: gr.Textbox  # the run that was chosen in the Runs tab when this one was entered last
     clock: gr.Timer
     asked: list[gr.components.Component] = field(default_factory=list)  # the fields in the order of Filled
 
@@ -80,10 +82,10 @@ def lay_out(cfg: float) -> Form:
     watch, newest = _watching()
     template, mount = viewer.MATRIX_TEMPLATE, viewer.matrix_on_load()
     grid = gr.HTML(EMPTY, apply_default_css=False, html_template=template, js_on_load=mount, elem_id="grid", render=False)
-    f["kept"], job_id, stamp, watch_id, ended = (gr.Textbox(visible=False) for _ in range(5))
+    f["kept"], job_id, stamp, watch_id, ended, offered, came_with = (gr.Textbox(visible=False) for _ in range(7))
     return Form(
         source, runs, f, draw, pause, cancel, status, plan, fill_picks, fill_samplers, question, drop, lost, watch, newest,
-        grid, job_id, stamp, watch_id, ended, gr.Timer(0.15, active=False),
+        grid, job_id, stamp, watch_id, ended, offered, came_with, gr.Timer(0.15, active=False),
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from cmp.core.grids import MOST_CELLS, Cell, GridPlan, GridSpec, Tile
+from cmp.core.grids import MOST_CELLS, Cell, Fault, GridPlan, GridSpec, Tile
 from cmp.core.pace import duration_text
 from cmp.core.present import size_text
 from cmp.core.runs import Checkpoint
@@ -27,6 +27,7 @@ EMPTY: dict[str, Any] = {
     "total": 0,
     "note": "Choose checkpoints and a prompt, and press Draw.",
 }
+GONE = Fault("this picture was deleted to make room", "Press Draw to draw it again.")
 _MOST_EARLIER = 16  # grids for which it is remembered what was shown before
 _MOST_FAULTS = 3  # that are told of a plan
 
@@ -50,8 +51,9 @@ def spec_of(job: Job) -> GridSpec | None:
         return None
     if job.kind != "watch":
         return job.subject
-    drawn = {c for tile in tiles_of(job).values() if (c := tile.cell.checkpoint)}
-    return replace(job.subject, checkpoints=tuple(sorted(drawn, key=lambda c: c.sort_key))) if drawn else None
+    drawn: list[Checkpoint] = [c for tile in tiles_of(job).values() if (c := tile.cell.checkpoint)]
+    in_order = sorted(dict.fromkeys(drawn), key=lambda c: c.sort_key)
+    return replace(job.subject, checkpoints=tuple(in_order)) if drawn else None
 
 
 class Earlier:
@@ -83,7 +85,12 @@ def grid_value(bench: Workbench, job: Job, earlier: Sequence[Tile] = ()) -> dict
         return column_name(bench, checkpoint), names.get(checkpoint.run_id, "") if checkpoint else ""
 
     working = job.kind == "grid" and job.state in ("running", "waiting")
-    return matrix(spec, list(tiles_of(job).values()), label, working, earlier)
+    tiles = [replace(tile, fault=GONE) if job.over and _is_gone(tile) else tile for tile in tiles_of(job).values()]
+    return matrix(spec, tiles, label, working, earlier)
+
+
+def _is_gone(tile: Tile) -> bool:
+    return not tile.fault and not (tile.path and tile.path.is_file())
 
 
 def column_name(bench: Workbench, checkpoint: Checkpoint | None) -> str:

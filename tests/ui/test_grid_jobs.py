@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from cmp.core.grids import Cell, Fault, GridPlan, GridSpec, Prompt, Sampling, Tile
@@ -22,7 +23,7 @@ def prepared(tmp_path: Path) -> tuple:
 
 
 def tile(cell: Cell, **more: object) -> Tile:
-    return Tile(cell, f"key of {cell.prompt.text}", Path("/p.png"), **{"seconds": 2.0, **more})
+    return Tile(cell, f"key of {cell.prompt.text}", Path(__file__), **{"seconds": 2.0, **more})
 
 
 def test_a_preview_is_marked_and_counts_only_once_it_is_replaced(tmp_path: Path) -> None:
@@ -74,6 +75,14 @@ def test_what_an_earlier_grid_showed_stays_in_sight_until_this_one_is_over(tmp_p
     assert [c["state"] for c in grid_value(bench, new, earlier.of(new))["cells"]].count("fault") == 1
     new.state = "cancelled"
     assert earlier.of(new) == () and len(grid_value(bench, new, earlier.of(new))["cells"]) == 1
+
+
+def test_a_picture_that_was_deleted_to_make_room_is_told_as_such(tmp_path: Path) -> None:
+    bench, spec, job = prepared(tmp_path)
+    job.items += [tile(cell) for cell in spec.cells()[:5]] + [replace(tile(spec.cells()[5]), path=tmp_path / "gone.png")]
+    job.state = "done"
+    told = [cell["fault"] for cell in grid_value(bench, job)["cells"]]
+    assert told[:5] == [None] * 5 and "deleted to make room" in told[5]
 
 
 def test_a_plan_tells_counts_time_size_and_what_stands_against_which_checkpoint(tmp_path: Path) -> None:
