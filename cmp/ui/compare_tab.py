@@ -32,8 +32,7 @@ def build_compare_tab(bench: Workbench, page: gr.Blocks, tab: gr.Tab, tabs: gr.T
             form.grid.render()
     _choosing(bench, form, tab, tabs, runs_tab, curves)
     connect_drawing(bench, form, page, tab, tabs)
-    connect_plan(bench, form)
-    connect_dropping(bench, form)
+    connect_plan(bench, form, connect_dropping(bench, form))
     connect_watching(bench, form)
 
 

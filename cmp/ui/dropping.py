@@ -31,8 +31,8 @@ FILLED = (
 )
 
 
-def connect_dropping(bench: Workbench, form: Form) -> None:
-    """Connects the place for files."""
+def connect_dropping(bench: Workbench, form: Form) -> Any:
+    """Connects the place for files; gives the event after which more can be done."""
 
     @told
     def take(content: bytes | None) -> Any:
@@ -45,7 +45,7 @@ def connect_dropping(bench: Workbench, form: Form) -> None:
         return runs, picked, *values, gr.update(value=note, visible=True)
 
     filled = [form.fields[name] for name in FILLED]
-    form.drop.upload(take, form.drop, [form.runs, form.fields["picked"], *filled, form.lost], show_progress="hidden")
+    return form.drop.upload(take, form.drop, [form.runs, form.fields["picked"], *filled, form.lost], show_progress="hidden")
 
 
 def read_dropped(bench: Workbench, content: bytes) -> tuple[dict[str, Any], str]:

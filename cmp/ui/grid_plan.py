@@ -17,7 +17,7 @@ from cmp.workbench import Workbench
 _REST = "(...values) => new Promise((go) => setTimeout(() => go(values), 200))"
 
 
-def connect_plan(bench: Workbench, form: Form) -> None:
+def connect_plan(bench: Workbench, form: Form, dropped: Any) -> None:
     """Has the plan follow the form, and the choice of previews the machine, as long as nobody has chosen."""
     planner = Planner(bench)
     clock, chosen_for = gr.Timer(1.0, active=False), gr.Textbox(visible=False)
@@ -40,4 +40,5 @@ def connect_plan(bench: Workbench, form: Form) -> None:
     inputs, shown = [chosen_for, *form.asked], [form.plan, clock, form.fields["preview"], chosen_for]
     changes = [widget.change for name, widget in form.fields.items() if name not in ("preview", "title", "kept")]
     gr.on(changes, say_plan, inputs, shown, js=_REST, queue=False, trigger_mode="always_last", show_progress="hidden")
+    dropped.then(say_plan, inputs, shown, queue=False, show_progress="hidden")
     gr.on([clock.tick, form.ended.change], say_plan, inputs, shown, queue=False, trigger_mode="always_last", show_progress="hidden")

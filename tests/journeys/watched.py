@@ -30,6 +30,14 @@ class Watched:
         PICTURES.mkdir(exist_ok=True)
         self.page.screenshot(path=PICTURES / f"{name}.png")
 
+    def reload(self) -> None:
+        """Loads the page anew. What the old one had asked for meanwhile is broken off, of which Gradio complains."""
+        before = len(self.complaints)
+        self.page.reload()
+        self.page.wait_for_selector("#runs-table tbody tr", state="attached")
+        broken_off = ("AbortError", "Connection errored out")
+        self.complaints[before:] = [told for told in self.complaints[before:] if not any(words in told for words in broken_off)]
+
     def tab(self, name: str) -> None:
         self.page.get_by_role("tab", name=name).click()
 
