@@ -7,17 +7,15 @@ of 4.3 GB. Everything is read from the page cache, by us and by the peers alike.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import statistics
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from report import ROOT, Figure, interleaved, spread, write
+from report import ROOT, Figure, child, interleaved, spread, write
 from safetensors.numpy import load_file, save_file
 
 PAIRS = 5
@@ -144,19 +142,6 @@ def pipeline(place: Path, base: Path, said: list[dict[str, object]], ours) -> It
     )
     yield Figure("`pipeline`: memory above what the imports take", max(s["memory"] for s in said[start:]) / 1e9, 1, "GB")
     yield Figure("`pipeline`: bytes written beyond the UNet's", (written - unet.stat().st_size) / 1e6, 1, "MB")
-
-
-def child(script: str, *arguments: object) -> dict[str, object]:
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", script, *map(str, arguments)],
-        env=environment,
-        cwd=ROOT,
-        check=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def make_base(folder: Path) -> Path:

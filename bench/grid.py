@@ -52,6 +52,30 @@ assert not [tile.fault for tile in tiles if tile.fault]
 tell(seconds=seconds, cells=len(tiles), new=sum(not tile.reused for tile in tiles))
 """
 )
+HALF = (
+    COMMON
+    + """
+import numpy as np
+from PIL import Image
+import cmp.engine.pipeline, cmp.engine.studio
+from cmp.core.grids import GridSpec, Prompt, Sampling, Tile
+from cmp.settings import Settings
+from cmp.workbench import Workbench
+home, kind, steps, cfg, prompts, seeds, run = sys.argv[1:]
+for module in (cmp.engine.pipeline, cmp.engine.studio):
+    module.choose_dtype = lambda device, base: getattr(torch, kind)
+bench = Workbench(Settings(Path(home), device="cpu"))
+run, _ = bench.find(run)
+asked = (run.checkpoints[::2], tuple(map(Prompt, json.loads(prompts))), tuple(json.loads(seeds)))
+def draw(mode):
+    spec = GridSpec(*asked, samplings=(Sampling(int(steps), float(cfg)),), mode=mode)
+    tiles = [item for item in bench.draw_grid(spec, [run]) if isinstance(item, Tile)]
+    return {tile.cell: np.asarray(Image.open(tile.path)).astype(int) for tile in tiles}
+fast, exact = draw("fast"), draw("exact")
+off = np.stack([abs(fast[cell] - exact[cell]) for cell in exact])
+tell(most=int(off.max()), share=float((off > 1).mean()))
+"""
+)
 # `what` is a list of pipelines to load one after another, or of LoRA files to swap on one base
 PEER = (
     COMMON
@@ -182,6 +206,12 @@ def on_the_demo(place: Path) -> Iterator[Figure]:
     assert said["fast"][-1]["new"] == 8
     column = middle["fast"] / 6 + loading(home)
     yield Figure("one checkpoint more costs its column (a sixth, and the base's loading)", said["fast"][-1]["seconds"], 1.25 * column, "s")
+
+    for kind, limit in (("float32", 1.0), ("float16", None), ("bfloat16", None)):
+        shutil.rmtree(home / "cells", ignore_errors=True)
+        told = child(HALF, home, kind, *asked, RUN)
+        more = f"{100 * told['share']:.2g} % of the values by more than one"
+        yield Figure(f"`fast` against `exact` in {kind}: most that a value is off", told["most"], limit, "grey levels", more)
 
 
 def loading(home: Path) -> float:

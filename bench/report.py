@@ -20,17 +20,24 @@ RESULTS = ROOT / "bench" / "RESULTS.md"
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One claim: `value` is to be at most `limit`, both in `unit`; `peer` says what the peer took in the same run."""
+    """One claim: `value` is to be at most `limit`, both in `unit`; `peer` says what the peer took in the same run.
+
+    Without a limit it claims nothing and only tells.
+    """
 
     what: str
     value: float
-    limit: float
+    limit: float | None
     unit: str
     peer: str = "–"
 
     @property
     def verdict(self) -> str:
-        return "PASS" if self.value <= self.limit else "MISS"
+        return "–" if self.limit is None else "PASS" if self.value <= self.limit else "MISS"
+
+    @property
+    def bound(self) -> str:
+        return "–" if self.limit is None else f"{self.limit:.3g} {self.unit}"
 
 
 def interleaved(rounds: int, *jobs: Callable[[], object]) -> list[list[float]]:
@@ -67,9 +74,9 @@ def write(title: str, figures: Sequence[Figure]) -> None:
         "",
     ]
     lines += ["| figure | ours | limit | peer | |", "|---|---|---|---|---|"]
-    lines += [f"| {f.what} | {f.value:.3g} {f.unit} | {f.limit:g} {f.unit} | {f.peer} | {f.verdict} |" for f in figures]
+    lines += [f"| {f.what} | {f.value:.3g} {f.unit} | {f.bound} | {f.peer} | {f.verdict} |" for f in figures]
     for figure in figures:
-        print(f"{figure.verdict}  {figure.what}: {figure.value:.3g} {figure.unit} (limit {figure.limit:g}; peer {figure.peer})")
+        print(f"{figure.verdict}  {figure.what}: {figure.value:.3g} {figure.unit} (limit {figure.bound}; peer {figure.peer})")
     kept = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else "# Measured\n"
     sections = kept.split("\n## ")
     others = [section for section in sections[1:] if not section.startswith(f"{title}\n")]

@@ -62,6 +62,7 @@ def prepare_libraries(environ: MutableMapping[str, str]) -> None:
     environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     environ.setdefault("GOMP_SPINCOUNT", "0")
     environ.setdefault("HF_HUB_OFFLINE", "1")
+    environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told how Ray is used
 
 
 def _path(text: str) -> Path:

@@ -209,7 +209,7 @@ class Busy(Workbench):
     def why_busy(self) -> str | None:
         return self.reasons.pop(0)
 
-    def draw_grid(self, spec: GridSpec, runs: object, given: Answers = Answers()) -> Iterator[Tile]:
+    def draw_grid(self, spec: GridSpec, runs: object, given: Answers = Answers(), ray: str | None = None) -> Iterator[Tile]:
         self.reasons.append(self.settings.device)
         return iter(())
 

@@ -15,13 +15,13 @@ from typing import Annotated
 import typer
 
 from cmp.cli.answers import read_answers
-from cmp.cli.output import Json, in_trouble, print_json, say
+from cmp.cli.output import Json, in_trouble, print_json, printing_aside, say
 from cmp.cli.telling import leave, tile_line
 from cmp.core.asking import BASES_OWN, Asked, combine_stacks, to_spec
 from cmp.core.axes import parse_text_axis, split_stack
 from cmp.core.batch import best_of
 from cmp.core.choosing import choose_checkpoints
-from cmp.core.grids import Cell, GridPlan, GridSpec, Prompt, Tile
+from cmp.core.grids import USUAL_MODE, Cell, GridPlan, GridSpec, Prompt, Tile
 from cmp.core.labels import values_of, varying
 from cmp.core.pace import duration_text
 from cmp.core.present import shortened, size_text
@@ -67,6 +67,7 @@ def grid(
     alpha: Annotated[str | None, typer.Option(help="The LoRA's alpha, where nothing says it.")] = None,
     output: Annotated[Path | None, typer.Option(help="Copy the pictures into this folder.")] = None,
     sheet: Annotated[Path | None, typer.Option(help="Write one labelled picture of the whole grid.")] = None,
+    ray: Annotated[str | None, typer.Option(help="Draw on a Ray cluster: HOST:PORT, local, or local:4 for four workers here.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how many cells there are and draw nothing.")] = False,
     json: Json = False,
 ) -> None:
@@ -82,10 +83,10 @@ def grid(
         prompts=_prompts(prompt, prompts), negatives=tuple(negative or ()), search_replace=tuple(search_replace or ()), seeds=seeds,
         strengths=strengths, steps=steps, guidance=guidance, size=size, scheduler=scheduler, clip_skip=clip_skip, vae=_existing(vae),
     )  # fmt: skip
-    mode = {} if exact is None else {"mode": "exact" if exact else "fast"}
+    mode = USUAL_MODE if exact is None else "exact" if exact else "fast"
     spec = to_spec(
         asked, (*((None,) if base_column else ()), *chosen), combine_stacks([(worn_one, values) for _, worn_one, values in worn]),
-        draw=lambda: secrets.randbelow(2**32), like=found, title=title, preview=preview, **mode,
+        draw=lambda: secrets.randbelow(2**32), like=found, title=title, preview=preview, mode=mode,
     )  # fmt: skip
     for told in lost:
         in_trouble(f"not restored from {like}: {told}")
@@ -95,7 +96,8 @@ def grid(
         _tell_plan(spec, bench.plan_grid(spec, runs, given), restored, json)
         return
     _make_room(output, sheet)
-    tiles = _draw(bench, spec, runs, given)
+    with printing_aside():
+        tiles = _draw(bench, spec, runs, given, ray)
     if output:
         _copy(tiles, output)
     if sheet:
@@ -249,11 +251,11 @@ def _make_room(output: Path | None, sheet: Path | None) -> None:
             raise BadInput(f"nothing can be written to {folder}: {fault.strerror}", "Give a folder that can be written to.") from fault
 
 
-def _draw(bench: Workbench, spec: GridSpec, runs: list[Run], given: Answers) -> list[Tile]:
+def _draw(bench: Workbench, spec: GridSpec, runs: list[Run], given: Answers, ray: str | None) -> list[Tile]:
     """The last tile of every cell: a preview is replaced by what comes after it."""
     tiles: dict[Cell, Tile] = {}
     shown = -math.inf
-    for item in bench.follow_grid(spec, runs, given):
+    for item in bench.follow_grid(spec, runs, given, ray):
         if isinstance(item, Progress):
             if time.monotonic() - shown > QUIET:
                 in_trouble(f"{item.done}/{item.total} {item.what}")

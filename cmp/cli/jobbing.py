@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cmp.cli.output import Json, in_trouble, print_json, print_table, say
+from cmp.cli.output import Json, in_trouble, print_json, print_table, printing_aside, say
 from cmp.core.pace import duration_text
 from cmp.core.present import size_text
 from cmp.core.work import JobRecord
@@ -61,7 +61,8 @@ def _go_on(bench: Workbench, record: JobRecord, json: bool) -> None:
     from cmp.cli.telling import leave, told
     from cmp.core.grids import Tile
 
-    tiles = [item for item in told(bench.jobs.go_on(record.id), record.total) if isinstance(item, Tile)]
+    with printing_aside():
+        tiles = [item for item in told(bench.jobs.go_on(record.id), record.total) if isinstance(item, Tile)]
     record = bench.jobs.record(record.id)
     if json:
         print_json(record.as_json() | {"tiles": [tile.as_json() for tile in tiles]})

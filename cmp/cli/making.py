@@ -26,6 +26,8 @@ from cmp.workbench import Workbench
 
 app = typer.Typer(rich_markup_mode=None)
 
+_QUIET = 5.0  # seconds between two lines that say how far it has come
+
 Found = tuple[Run, Checkpoint]
 
 
@@ -176,24 +178,23 @@ def _target(run: Run, checkpoint: Checkpoint, form: str, output: Path | None, co
 
 
 def _carry_out(bench: Workbench, plans: list[ConversionPlan], given: Answers, told: Report, wanted: int) -> None:
-    began, total, written = time.monotonic(), sum(plan.bytes for plan in plans), 0
-    sizes, before = {plan.checkpoint.id: plan.bytes for plan in plans}, ""
+    began = told_at = time.monotonic()
+    before = ""
     for step in bench.convert_all(plans, given):
         if isinstance(step, Progress):
             if step.what not in ("done", before):
                 in_trouble(f"converting {step.done + 1}/{step.total} {step.what}")
             before = step.what
+            if step.done < step.total and step.done_bytes and (now := time.monotonic()) - told_at > _QUIET:
+                in_trouble(f"  {Pace(step.done_bytes, step.total_bytes, now - began)}")
+                told_at = now
         elif isinstance(step, Conversion):
             told.converted.append(step)
             in_trouble(f"converted {step.checkpoint} → {step.output} in {step.seconds:.1f} s; {'; '.join(step.checks)}")
-            written += sizes[step.checkpoint]
-            if written < total:
-                in_trouble(f"  {Pace(written, total, time.monotonic() - began)}")
         else:
             if wanted == 1:
                 raise step.error
             told.failed.append((step.checkpoint, step.error))
-            total -= sizes[step.checkpoint]
             in_trouble(f"failed {step.checkpoint}: {step.error.told}")
 
 

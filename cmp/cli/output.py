@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from typing import Annotated, NoReturn
+from contextlib import redirect_stdout
+from typing import Annotated, NoReturn, TextIO
 
 import typer
 
@@ -32,6 +33,11 @@ def say(text: str) -> None:
 def in_trouble(text: str) -> None:
     """A line on standard error: progress, warnings, errors."""
     print(_printable(text), file=sys.stderr)
+
+
+def printing_aside() -> redirect_stdout[TextIO]:
+    """Sends to standard error what libraries print meanwhile: Ray does where a worker is lost, and no setting of it changes that."""
+    return redirect_stdout(sys.stderr)
 
 
 def fail(fault: CmpError, *, as_json: bool) -> NoReturn:

@@ -14,7 +14,7 @@ EACH = 0.5  # seconds that one conversion takes however small it is
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """`done` of `total` bytes were written in so many seconds."""
+    """`done` of `total` bytes were read, written or read back in so many seconds."""
 
     done: int
     total: int
@@ -27,9 +27,14 @@ class Pace:
 
     def __str__(self) -> str:
         if not self.rate:
-            return f"{size_text(self.total)} to write"
+            return f"{size_text(self.total)} to read and write"
         left = (self.total - self.done) / self.rate
         return f"{size_text(self.done)} of {size_text(self.total)}, {size_text(self.rate)}/s, {duration_text(left)} left"
+
+
+def bytes_of_work(plan: ConversionPlan) -> int:
+    """How many bytes a conversion writes and reads back; what the proof of its base reads comes to that where it is not known."""
+    return 2 * plan.bytes
 
 
 def expected_seconds(plans: Iterable[ConversionPlan], rate: float | None = None) -> float:

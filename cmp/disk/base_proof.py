@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Generator
+from contextlib import suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
@@ -11,14 +12,17 @@ import numpy as np
 from cmp.core.conversion import Base
 from cmp.core.deltas import apply_delta
 from cmp.core.fitting import RECOMPUTED, find_tensor
+from cmp.core.progress import Progress, counted_from, run_through
 from cmp.core.scale import Scale
 from cmp.disk.bases import Component, read_component
 from cmp.disk.checkpoint import Opened
 from cmp.disk.numbers import cast_bits
-from cmp.disk.raw import RawReader, equal_bytes
+from cmp.disk.raw import RawReader, comparing_bytes
 from cmp.disk.store import Store
 from cmp.disk.tensors import read_float32, read_tensor
 from cmp.errors import Refused
+
+_KIND = "base-comparison"  # of what the store remembers
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,23 +55,45 @@ class Comparison:
 
 def compared(opened: Opened, name: str, base: Path, store: Store) -> Comparison:
     """The comparison of one dumped component with a base's, made once and remembered for as long as neither file changes."""
+    return run_through(comparing(opened, name, base, store))
+
+
+def comparing(opened: Opened, name: str, base: Path, store: Store) -> Generator[Progress, None, Comparison]:
+    """The same in steps; who leaves it early has nothing remembered."""
     component = read_component(base, name)
     subject = f"{name}|{opened.header.subject}|{component.header.subject}"
-    told = store.remembered("base-comparison", subject, lambda: astuple(compare_with_base(opened, name, component)))
+    if not isinstance(told := store.get(_KIND, subject), list):
+        told = astuple((yield from comparing_with_base(opened, name, component)))
+        with suppress(Refused):
+            store.put(_KIND, subject, told)
     return Comparison(told[0], *map(tuple, told[1:]))
 
 
-def frozen_checks(opened: Opened, whole: Collection[str], base: Base | None, store: Store) -> tuple[str, ...]:
+def bytes_to_compare(opened: Opened, whole: Collection[str], base: Base | None, store: Store) -> int:
+    """How many bytes of the checkpoint `frozen_checks` would read; none where it is remembered how they compare."""
+    total = 0
+    if base is None:
+        return total
+    for name in opened.weights.dumped - set(whole):
+        subject = f"{name}|{opened.header.subject}|{read_component(base.path, name).header.subject}"
+        if store.get(_KIND, subject) is None:
+            total += sum(_size(opened, stored) for stored in opened.weights.plain_of(name))
+    return total
+
+
+def frozen_checks(opened: Opened, whole: Collection[str], base: Base | None, store: Store) -> Generator[Progress, None, tuple[str, ...]]:
     """The proof, in words, that the frozen weights beside an adapter are the base's; raises Refused and names what speaks against it.
 
     Components taken `whole` need none: every tensor of theirs comes from the checkpoint.
     """
-    checks = []
+    checks, before = [], 0
     for name in sorted(opened.weights.dumped - set(whole)):
         if base is None:
             checks.append(f"the frozen weights of {name} were NOT compared with a base model: none was given or found")
             continue
-        comparison = compared(opened, name, base.path, store)
+        own = bytes_to_compare(opened, opened.weights.dumped - {name}, base, store)
+        comparison = yield from counted_from(before, comparing(opened, name, base.path, store))
+        before += own
         if not comparison.proven:
             raise Refused(
                 f"the frozen weights are not those of {base.id}: {comparison.told}",
@@ -79,6 +105,11 @@ def frozen_checks(opened: Opened, whole: Collection[str], base: Base | None, sto
 
 def compare_with_base(opened: Opened, name: str, base: Component) -> Comparison:
     """Compares the tensors that a checkpoint has of the component `name`. Streams both once, one tensor of each in memory at a time."""
+    return run_through(comparing_with_base(opened, name, base))
+
+
+def comparing_with_base(opened: Opened, name: str, base: Component) -> Generator[Progress, None, Comparison]:
+    """The same in steps."""
     plain = opened.weights.plain_of(name)
     there = base.header.tensors
     known = {stored: find_tensor(inner, there) for stored, inner in plain.items()}
@@ -86,13 +117,17 @@ def compare_with_base(opened: Opened, name: str, base: Component) -> Comparison:
     missing = tuple(stored for stored, inner in known.items() if inner is None)
     shaped = {s: n for s, n in known.items() if n and there[n].shape == opened.header.tensors[s].shape}
     differing = [stored for stored in plain if stored not in shaped and stored not in missing]
-    equal = 0
+    what, equal, done = f"comparing the frozen weights of {name} with the base", 0, 0
+    total = sum(_size(opened, stored) for stored in shaped)
     with RawReader(opened.header) as ours, RawReader(base.header) as theirs:
         for stored in sorted(shaped, key=lambda s: (opened.header.tensors[s].file, opened.header.tensors[s].start)):
-            if _is_same(ours, stored, theirs, shaped[stored]):
+            so_far = Progress(0, 4, what, done, total)
+            yield so_far
+            if (yield from _is_same(ours, stored, theirs, shaped[stored], so_far)):
                 equal += 1
             else:
                 differing.append(stored)
+            done += _size(opened, stored)
     return Comparison(equal, tuple(differing), missing, absent)
 
 
@@ -118,11 +153,16 @@ def check_not_merged(opened: Opened, name: str, base: Component, scale: Scale | 
         return
 
 
-def _is_same(ours: RawReader, stored: str, theirs: RawReader, inner: str) -> bool:
+def _size(opened: Opened, stored: str) -> int:
+    entry = opened.header.tensors[stored]
+    return entry.end - entry.start
+
+
+def _is_same(ours: RawReader, stored: str, theirs: RawReader, inner: str, so_far: Progress) -> Generator[Progress, None, bool]:
     """Whether a tensor is the base's to the bit, once that is cast to the type it was dumped in."""
     wanted, kind = ours.header.tensors[stored].dtype, theirs.header.tensors[inner].dtype
     if wanted == kind:
-        return equal_bytes(ours, stored, theirs, inner)
+        return (yield from comparing_bytes(ours, stored, theirs, inner, so_far))
     return np.array_equal(_bits(read_tensor(ours.header, stored)), _bits(cast_bits(read_tensor(theirs.header, inner), kind, wanted)))
 
 

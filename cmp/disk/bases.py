@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -14,10 +13,11 @@ from cmp.core.conversion import Base
 from cmp.core.runs import Run
 from cmp.disk.checkpoint import Opened
 from cmp.disk.folders import hash_file
+from cmp.disk.json_table import read_json_table
 from cmp.disk.shards import open_header
 from cmp.disk.store import Store
 from cmp.disk.tensors import Header, identify
-from cmp.errors import NotFound, Refused, Unreadable
+from cmp.errors import CmpError, NotFound, Refused, Unreadable
 
 CONTROL = "controlnet"  # the one component that stands beside a base model and is no part of it
 _COMPONENT_FILES = ("diffusion_pytorch_model.safetensors", "model.safetensors")
@@ -87,11 +87,9 @@ def is_pipeline(folder: Path) -> bool:
 def read_index(folder: Path) -> dict[str, object]:
     """What a pipeline's model_index.json says; raises Unreadable, and Refused where it wants code of its own, which is never run."""
     try:
-        index = json.loads((folder / "model_index.json").read_bytes())
-        if not isinstance(index, dict):
-            raise ValueError("its model_index.json holds no table")
-    except (OSError, ValueError, RecursionError) as fault:
-        raise Unreadable(f"{folder} is no diffusers pipeline: {fault}", "Give a folder that has a model_index.json.") from fault
+        index = read_json_table(folder / "model_index.json")
+    except Unreadable as fault:
+        raise Unreadable(f"{folder} is no diffusers pipeline: {fault.message}", "Give a folder that has a model_index.json.") from fault
     for name, parts in index.items():
         library = parts[0] if isinstance(parts, list) and parts else None
         if library not in (None, "diffusers", "transformers") and name != "safety_checker":
@@ -171,7 +169,6 @@ def native_size(base: Path) -> tuple[int, int]:
 
 def _setting(file: Path, key: str) -> object:
     try:
-        found = json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        return read_json_table(file).get(key)
+    except CmpError:
         return None
-    return found.get(key) if isinstance(found, dict) else None

@@ -14,9 +14,10 @@ from cmp.core.network_args import evidence_of_alphas, read_network
 from cmp.core.runs import Checkpoint, Run, Setting
 from cmp.core.scale import Evidence, same_targets
 from cmp.disk.checkpoint import Opened
+from cmp.disk.json_table import read_json_table
 from cmp.disk.numbers import as_float32
 from cmp.disk.tensors import read_tensors
-from cmp.errors import Refused
+from cmp.errors import Refused, Unreadable
 
 _ALPHA_KEYS = ("lora_alpha", "alpha", "network_alpha")
 _RANK_KEYS = ("lora_rank", "rank", "r")
@@ -39,7 +40,6 @@ _UNREAD = {
     "monteclora_config": "its weights are drawn at random",
 }
 _HARMLESS_STARTS = (True, False, None, "gaussian", "eva", "orthogonal")  # the others, such as pissa and olora, change the base
-_LARGEST_CONFIG = 4_000_000  # bytes
 
 
 def collect_evidence(run: Run, checkpoint: Checkpoint, opened: Opened, *, alpha_known: bool = False) -> tuple[Evidence, ...]:
@@ -154,16 +154,12 @@ def _adapter_config(folder: Path, lenient: bool) -> dict[str, Any] | None:
     try:
         if not file.is_file() or file.is_symlink():
             return None
-        if file.stat().st_size > _LARGEST_CONFIG:
-            raise ValueError("it is far too large")
-        config = json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError) as fault:
+        return read_json_table(file, links=False)
+    except (OSError, Unreadable) as fault:
         if lenient:
             return None
-        raise Refused(f"{file} cannot be read: {fault}", "Correct the file or give --alpha X.") from fault
-    if not isinstance(config, dict):
-        raise Refused(f"{file} holds no table", "Correct the file or give --alpha X.")
-    return config
+        told = fault.message if isinstance(fault, Unreadable) else f"cannot read {file}: {fault.strerror}"
+        raise Refused(told, "Correct the file or give --alpha X.") from fault
 
 
 def _seen_from(run: Run, file: Path | str) -> str:

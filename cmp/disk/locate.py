@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from cmp.disk.folders import list_folder
 from cmp.disk.scan import read_folder
 from cmp.errors import CmpError, NotFound
 
+_REPOSITORY = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}\Z", re.ASCII)
+_IN_HUB = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
 _WEIGHTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 
 
@@ -41,6 +44,22 @@ def locate(target: str) -> tuple[Run, str | None] | None:
     raise NotFound(f"{path} is no training run, checkpoint or weights file", "`python -m cmp doctor PATH` says why.")
 
 
+def locate_in_hub(target: str) -> Run | None:
+    """The LoRA that a repository `owner/name` in the Hugging Face cache holds, as a run of one checkpoint; None if there is none.
+
+    Nothing is downloaded. The cache holds links into its blobs, which are followed: the cache is not a run.
+    """
+    if not _REPOSITORY.match(target):
+        return None
+    from huggingface_hub import try_to_load_from_cache  # slow to import, and needed only for ids that nothing else bears
+
+    for name in _IN_HUB:
+        found = try_to_load_from_cache(target, name)
+        if isinstance(found, str):
+            return _loose(Path(found), escape_id(target))
+    return None
+
+
 def _runs_in(folder: Path) -> tuple[Run, ...]:
     try:
         return read_folder(list_folder(folder), folder).runs
@@ -48,11 +67,11 @@ def _runs_in(folder: Path) -> tuple[Run, ...]:
         return ()
 
 
-def _loose(path: Path) -> Run | None:
-    """The run that is this one weights file and nothing else in its folder, None if the path is no such file."""
+def _loose(path: Path, name: str | None = None) -> Run | None:
+    """The run, of that name, that is this one weights file and nothing else in its folder; None if the path is no such file."""
     if path.suffix.lower() not in _WEIGHTS or not os.path.isfile(path):
         return None
-    name = run_id(path.parent, path.parent)
+    name = name or run_id(path.parent, path.parent)
     checkpoint = read_loose(name, path, Stage(escape_id(path.stem)))
     run = Run(name, path.parent, path.parent, "unknown", bytes=checkpoint.bytes, series=path.stem)
     return replace(run, checkpoints=(replace(checkpoint, converted=converted_forms(run, checkpoint)),))

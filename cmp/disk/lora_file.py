@@ -16,17 +16,17 @@ from safetensors import deserialize
 
 from cmp import __version__
 from cmp.core.conversion import GENERATOR, Conversion, ConversionPlan, to_webui_name, whole_metadata
-from cmp.core.progress import Progress
+from cmp.core.progress import Progress, counted_from
 from cmp.core.scale import Scale
 from cmp.disk.checkpoint import Opened
 from cmp.disk.converted import RECORD
 from cmp.disk.numbers import as_float32, narrowed
-from cmp.disk.ready import trained_tensors
-from cmp.disk.tensors import digest_tensors, read_tensors
-from cmp.disk.writing import write_tensors
+from cmp.disk.replacing import replacing
+from cmp.disk.tensors import read_tensors
+from cmp.disk.writing import ENDING, write_draft
 from cmp.errors import Refused
 
-Verify = Callable[[Path, Mapping[str, np.ndarray], Path | None], str]
+Verify = Callable[[Path, Mapping[str, np.ndarray], Path | None], Generator[Progress, None, str]]
 
 
 def read_folded(opened: Opened, scale: Scale) -> dict[str, np.ndarray]:
@@ -83,11 +83,13 @@ def _check_finite(folded: Mapping[str, np.ndarray]) -> None:
         )
 
 
-def convert_to_lora(plan: ConversionPlan, opened: Opened, checks: tuple[str, ...], verify: Verify) -> Generator[Progress, None, Conversion]:
+def convert_to_lora(
+    plan: ConversionPlan, opened: Opened, checks: tuple[str, ...], digest: str, verify: Verify
+) -> Generator[Progress, None, Conversion]:
     """Carries out a plan for the forms "lora" and "webui"; the target is either complete and proven, or as it was before.
 
-    `opened` is what the plan was made for, `checks` are the proofs that it has passed, in words. `verify(draft, adapter, base)` proves
-    the file before it takes its name.
+    `opened` is what the plan was made for, `checks` are the proofs that it has passed, in words, `digest` is that of what was trained.
+    `verify(draft, adapter, base)` proves the file before it takes its name.
     """
     started = time.monotonic()
     assert plan.scale is not None
@@ -95,12 +97,11 @@ def convert_to_lora(plan: ConversionPlan, opened: Opened, checks: tuple[str, ...
     folded = read_folded(opened, plan.scale)
     if not any(values.any() for name, values in folded.items() if ".lora_A." not in name):
         checks = (*checks, "identical to the base model: every lora_B is zero")
-    yield Progress(2, 3, "writing and reading back")
     kind = plan.writing.dtype or "F32"
     folded = with_known_attention(folded) if plan.form == "webui" else folded
     adapter = {name: narrowed(name, values, "F32", kind) for name, values in of_one_rank(folded).items()}
-    checks = (*checks, *_write(plan, adapter, kind, _metadata(plan, opened, checks), verify))
-    yield Progress(3, 3, "done")
+    metadata = _metadata(plan, conversion_record(plan, opened, digest) | {"checks": list(checks)})
+    checks = (*checks, *(yield from _write(plan, adapter, kind, metadata, verify)))
     return Conversion(
         plan.checkpoint.id, plan.form, plan.target, plan.target.stat().st_size, time.monotonic() - started,
         len(opened.header.tensors), len(opened.weights.canonical), plan.left_out, plan.scale, checks,
@@ -109,19 +110,20 @@ def convert_to_lora(plan: ConversionPlan, opened: Opened, checks: tuple[str, ...
 
 def _write(
     plan: ConversionPlan, adapter: Mapping[str, np.ndarray], kind: str, metadata: Mapping[str, str], verify: Verify
-) -> tuple[str, str]:
+) -> Generator[Progress, None, tuple[str, str]]:
     """Writes the adapter, whose values are stored as `kind`, and gives the proofs that the file passed before it took its name."""
     tensors = _named_for(plan.form, adapter)
     described = {name: ("F32" if name.endswith(".alpha") else kind, values.shape) for name, values in tensors.items()}
     meant = {name: as_float32(values, kind) for name, values in adapter.items()}
-    proofs: list[str] = []
-
-    def check(draft: Path) -> None:
+    with replacing(plan.target, ENDING) as draft:
+        syncing = yield from write_draft(draft, "the file", described, tensors.__getitem__, metadata)
+        yield Progress(2, 3, "reading it back", plan.bytes)
         _read_back(draft, plan.target, tensors)
-        proofs.append(verify(draft, meant, plan.base.path if plan.base else None))
-
-    write_tensors(plan.target, described, tensors.__getitem__, metadata, check)
-    return f"read back: all {len(tensors)} tensors equal what was taken from the checkpoint", proofs[0]
+        proof = yield from counted_from(2 * plan.bytes, verify(draft, meant, plan.base.path if plan.base else None))
+        whole = Progress(3, 3, "giving it its name", 2 * plan.bytes)
+        yield from syncing.wait(whole)
+        yield whole  # the last: who leaves after it finds the old state too
+    return f"read back: all {len(tensors)} tensors equal what was taken from the checkpoint", proof
 
 
 def _named_for(form: str, folded: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -135,19 +137,14 @@ def _named_for(form: str, folded: Mapping[str, np.ndarray]) -> dict[str, np.ndar
     return named | {f"{name}.alpha": np.array(rank, dtype="<f4") for name, rank in ranks.items()}
 
 
-def _metadata(plan: ConversionPlan, opened: Opened, checks: tuple[str, ...]) -> dict[str, str]:
-    record = conversion_record(plan, opened)
-    entries: dict[str, object] = {
-        "format": "pt",
-        "generator": f"{GENERATOR} {__version__}",
-        RECORD: json.dumps(record | {"checks": list(checks)}),
-    }
+def _metadata(plan: ConversionPlan, record: Mapping[str, object]) -> dict[str, str]:
+    entries: dict[str, object] = {"format": "pt", "generator": f"{GENERATOR} {__version__}", RECORD: json.dumps(record)}
     if plan.form == "webui" and plan.scale:
         entries |= {"ss_network_dim": plan.scale.rank, "ss_network_alpha": plan.scale.rank, "ss_network_module": "networks.lora"}
     return whole_metadata(entries)
 
 
-def conversion_record(plan: ConversionPlan, opened: Opened) -> dict[str, object]:
+def conversion_record(plan: ConversionPlan, opened: Opened, digest: str) -> dict[str, object]:
     """What a converted form says of itself: where it came from, by which proof, with which scale."""
     weights = opened.weights
     return {
@@ -157,7 +154,7 @@ def conversion_record(plan: ConversionPlan, opened: Opened) -> dict[str, object]
         "checkpoint": plan.checkpoint.id,
         "step": plan.checkpoint.step,
         "form": plan.form,
-        "digest": digest_tensors(opened.header, trained_tensors(opened, plan.whole)),
+        "digest": digest,
         "tensors": {"pairs": len(weights.adapted), "plain": len(weights.plain), "unexplained": len(weights.unexplained)},
         "scale": plan.scale.as_json() if plan.scale else None,
         "scale_folded": True,
@@ -172,5 +169,5 @@ def _read_back(draft: Path, target: Path, expected: Mapping[str, np.ndarray]) ->
     if set(found) != set(expected):
         raise Refused(f"{target} does not hold what was written", "The disk may be failing; convert again.")
     for name, content in found.items():
-        if bytes(content["data"]) != np.ascontiguousarray(expected[name]).tobytes():
+        if content["data"] != np.ascontiguousarray(expected[name]).reshape(-1).view(np.uint8).data:
             raise Refused(f"{target} came back with another {name}", "The disk may be failing; convert again.")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,12 +11,14 @@ import numpy as np
 from cmp.core.conversion import Writing
 from cmp.core.deltas import apply_delta
 from cmp.core.fitting import RECOMPUTED, check_fits, check_input, find_module, find_tensor
+from cmp.core.progress import Progress
 from cmp.core.scale import Scale
 from cmp.core.weights import Adapted
 from cmp.disk.bases import Component
 from cmp.disk.checkpoint import Opened
-from cmp.disk.numbers import FLOATS, as_float32, cast_bits, narrowed
-from cmp.disk.tensors import Header, read_float32, read_tensor
+from cmp.disk.numbers import FLOATS, WIDTHS, all_finite, as_float32, cast_bits, narrowed
+from cmp.disk.raw import RawReader
+from cmp.disk.tensors import read_float32, read_tensor
 from cmp.errors import Refused
 
 _WIDER = ("F64", "F32", "BF16", "F16")  # of BF16 and F16 neither holds the other
@@ -37,9 +40,15 @@ class MergedComponent:
     adapted: Mapping[str, Adapted]
     strength: float = 1.0
 
+    @property
+    def bytes(self) -> int:
+        return sum(math.prod(shape) * WIDTHS[dtype] for dtype, shape in self.described.values())
+
     def read(self, name: str) -> np.ndarray:
         """One tensor in its described type (see numbers.NUMPY_TYPES)."""
         dtype, source = self._source(name)
+        if name in self.own:
+            require_finite(name, source, dtype)
         if name not in self.adapted and (self.strength == 1 or name not in self.own):
             return narrowed(name, source, dtype, self.described[name][0])
         values = as_float32(source, dtype)
@@ -48,20 +57,22 @@ class MergedComponent:
         if self.strength != 1:
             base = read_float32(self.base.header, name)
             values = base + np.float32(self.strength) * (values - base)
-        if not np.isfinite(values).all():
-            raise Refused(f"{name} holds NaN or infinity", "The training broke down here; take an earlier step.")
+        require_finite(name, values, "F32")
         return narrowed(name, np.ascontiguousarray(values, dtype="<f4"), "F32", self.described[name][0])
 
-    def unchanged(self, name: str) -> tuple[Header, str] | None:
-        """Where the very bytes of a tensor lie, None for one that is computed or cast."""
+    def copied(self, name: str, own: RawReader, base: RawReader) -> Iterator[memoryview] | None:
+        """The very bytes of a tensor, None for one that is computed or cast. The readers are of the checkpoint and of the base."""
         if name in self.adapted or (name in self.own and self.strength != 1):
             return None
-        header, stored = (self.opened.header, self.own[name]) if name in self.own else (self.base.header, name)
-        return (header, stored) if header.tensors[stored].dtype == self.described[name][0] else None
+        reader, stored = (own, self.own[name]) if name in self.own else (base, name)
+        if reader.header.tensors[stored].dtype != self.described[name][0]:
+            return None
+        return _finite_blocks(name, reader, stored) if name in self.own else reader.blocks(stored)
 
-    def changes(self) -> bool:
+    def changes(self) -> Generator[Progress, None, bool]:
         """Whether one tensor at least is not the base's; reads until the first that is not."""
         for name in {**self.adapted, **self.own}:
+            yield Progress(2, 4, "looking for what was changed")
             base = cast_bits(read_tensor(self.base.header, name), self.base.header.tensors[name].dtype, self.described[name][0])
             if not np.array_equal(self.read(name), base):
                 return True
@@ -81,6 +92,18 @@ class MergedComponent:
             return values + scale * module.cut("up_bias", read_float32(header, module.parts["up_bias"]))
         parts = {role: read_float32(header, stored) for role, stored in module.weight_parts.items()}
         return apply_delta(module.method, parts, scale, values, rows=module.rows) if parts else values
+
+
+def require_finite(name: str, raw: memoryview | np.ndarray, dtype: str) -> None:
+    """Raises Refused if numbers, given as they are stored, hold NaN or infinity."""
+    if not all_finite(raw, dtype):
+        raise Refused(f"{name} holds NaN or infinity", "The training broke down here; take an earlier step.")
+
+
+def _finite_blocks(name: str, reader: RawReader, stored: str) -> Iterator[memoryview]:
+    for block in reader.blocks(stored):
+        require_finite(name, block, reader.header.tensors[stored].dtype)
+        yield block
 
 
 def merge(opened: Opened, name: str, base: Component, scale: Scale | None, writing: Writing = Writing()) -> MergedComponent:

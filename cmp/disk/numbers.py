@@ -15,6 +15,22 @@ FLOATS = frozenset(("F64", "F32", "F16", "BF16"))
 WIDTHS = {name: np.dtype(kind).itemsize for name, kind in NUMPY_TYPES.items()}  # bytes
 
 
+# type → an unsigned type of its width, and the bits that are all set in NaN, and but for F8_E4M3 in infinity, and in nothing finite
+_SPECIAL = {
+    "F64": ("<u8", 0x7FF0 << 48), "F32": ("<u4", 0x7F80 << 16), "C64": ("<u4", 0x7F80 << 16), "F16": ("<u2", 0x7C00),
+    "BF16": ("<u2", 0x7F80), "F8_E4M3": ("|u1", 0x7F), "F8_E5M2": ("|u1", 0x7C), "F8_E8M0": ("|u1", 0xFF),
+}  # fmt: skip
+
+
+def all_finite(raw: memoryview | np.ndarray, dtype: str) -> bool:
+    """Whether there is no NaN and no infinity among numbers given as they are stored. Whole numbers are always finite."""
+    if dtype not in _SPECIAL:
+        return True
+    kind, mask = _SPECIAL[dtype]
+    bits = np.frombuffer(raw, kind) if isinstance(raw, memoryview) else np.ascontiguousarray(raw).reshape(-1).view(kind)
+    return not bits.size or int((bits & bits.dtype.type(mask)).max()) != mask
+
+
 def as_float32(array: np.ndarray, dtype: str) -> np.ndarray:
     """The values as float32, exact for every floating type that is not wider."""
     if dtype == "BF16":

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from cmp.core.conversion import Base
 from cmp.core.fitting import check_fits
+from cmp.core.progress import Progress, run_through
 from cmp.core.runs import Checkpoint, Run
 from cmp.core.scale import Evidence, Scale, resolve_scale, same_targets
 from cmp.core.stages import UNREAD
@@ -237,10 +239,19 @@ def _first_other(ours: Component, name: str, theirs: Component) -> str:
 
 def digest_of(opened: Opened, store: Store, whole: tuple[str, ...] = ()) -> str:
     """SHA-256 of the trained tensors, of the components taken `whole` of all; computed once per file and remembered."""
+    return run_through(digesting(opened, store, whole))
+
+
+def digesting(opened: Opened, store: Store, whole: tuple[str, ...] = ()) -> Generator[Progress, None, str]:
+    """The same in steps; who leaves it early has nothing remembered."""
     dumped = [name for name in sorted(whole) if name in opened.weights.dumped]
-    names = trained_tensors(opened, dumped)
     subject = "|".join((opened.header.subject, *dumped))
-    return store.remembered("tensors-digest", subject, lambda: digest_tensors(opened.header, names))
+    if isinstance(known := store.get("tensors-digest", subject), str):
+        return known
+    digest = yield from digest_tensors(opened.header, trained_tensors(opened, dumped))
+    with suppress(Refused):
+        store.put("tensors-digest", subject, digest)
+    return digest
 
 
 def knows_digest(opened: Opened, store: Store) -> bool:

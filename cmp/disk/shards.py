@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from functools import lru_cache
 from pathlib import Path
 
+from cmp.disk.json_table import read_json_table
 from cmp.disk.tensors import Header, Identity, identify, join_headers, read_header
 from cmp.errors import Unreadable
 
@@ -34,14 +34,10 @@ def _header(file: Path, identity: Identity) -> Header:
 
 def _shards(index: Path, links: bool) -> list[Path]:
     """The files that an index names, all of them there; a name that leads elsewhere is refused."""
-    identity = identify(index)
-    try:
-        if identity.size > _LARGEST_INDEX:
-            raise ValueError("it is far too large")
-        named = json.loads(index.read_bytes())["weight_map"].values()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as fault:
-        raise Unreadable(f"{index} is no index of shards: {fault}", "The file is damaged; copy it again.") from fault
-    names = sorted({str(name) for name in named})
+    named = read_json_table(index, most=_LARGEST_INDEX).get("weight_map")
+    if not isinstance(named, dict):
+        raise Unreadable(f"{index} is no index of shards: it has no weight_map", "The file is damaged; copy it again.")
+    names = sorted({str(name) for name in named.values()})
     for name in names:
         if "/" in name or "\\" in name or name in ("", ".", "..") or not name.endswith((".safetensors", ".bin")):
             raise Unreadable(f"{index} names the file {name[:120]!r}", "An index may only name weights files in its own folder.")

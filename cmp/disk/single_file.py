@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +11,13 @@ import numpy as np
 
 from cmp.core.original_family import family_of, marks_of, unusual
 from cmp.core.original_names import Renamed, change_values, stack, to_original
+from cmp.core.progress import Progress
 from cmp.disk.bases import Component, read_component
+from cmp.disk.json_table import read_json_table
 from cmp.disk.numbers import NUMPY_TYPES, WIDTHS, narrowed
 from cmp.disk.tensors import Entry, Header, read_tensor
-from cmp.disk.writing import write_tensors
-from cmp.errors import BadInput, Refused, Unreadable
+from cmp.disk.writing import Syncing, write_draft
+from cmp.errors import BadInput, Refused
 
 DTYPES = ("F32", "F16", "BF16")
 _BLOCK = 1 << 18  # numbers that are cast at once: they stay in the processor's cache
@@ -65,11 +66,11 @@ def plan_single_file(pipeline: Path, dtype: str | None = None) -> SinglePlan:
     """
     if dtype not in (None, *DTYPES):
         raise BadInput(f"weights cannot be written as {dtype!r}", f"Give one of {', '.join(DTYPES)}.")
-    index = _read_json(pipeline / "model_index.json")
+    index = read_json_table(pipeline / "model_index.json")
     used = {name: parts for name, parts in index.items() if isinstance(parts, list) and parts and parts[0] and name not in _BESIDE}
     classes = {name: str(parts[-1]) for name, parts in used.items()}
     files = {name: pipeline / name / "config.json" for name in classes} | {"scheduler": pipeline / "scheduler" / "scheduler_config.json"}
-    configs = {name: _read_json(file) for name, file in files.items() if file.is_file()}
+    configs = {name: read_json_table(file) for name, file in files.items() if file.is_file()}
     family = family_of(str(index.get("_class_name")), classes, configs)
     _require_different_widths(configs)
     components = {name: read_component(pipeline, name) for name in classes}
@@ -92,16 +93,6 @@ def _require_different_widths(configs: Mapping[str, Mapping[str, object]]) -> No
         raise Refused(f"both text encoders are {widths[0]} wide, and from_single_file would mix them up", "Use the form pipeline.")
 
 
-def _read_json(path: Path) -> dict[str, object]:
-    try:
-        table = json.loads(path.read_bytes())
-    except (OSError, ValueError) as fault:
-        raise Unreadable(f"cannot read {path}: {fault}", "Give a complete diffusers pipeline folder.") from fault
-    if not isinstance(table, dict):
-        raise Unreadable(f"{path} holds no table", "Give a complete diffusers pipeline folder.")
-    return table
-
-
 def _describe(sources: tuple[Source, ...], dtype: str | None) -> tuple[str, tuple[int, ...]]:
     """The type and shape of one tensor in the file. Whole numbers keep their type."""
     types = {source.entry.dtype for source in sources}
@@ -118,19 +109,8 @@ def _describe(sources: tuple[Source, ...], dtype: str | None) -> tuple[str, tupl
     return own if whole or not dtype else dtype, (sum(shape[0] for shape in shapes), *shapes[0][1:]) if shapes[0] else ()
 
 
-def write_single_file(
-    pipeline: Path,
-    target: Path,
-    metadata: Mapping[str, str],
-    dtype: str | None = None,
-    check: Callable[[Path], object] = lambda draft: None,
-) -> SinglePlan:
-    """Writes the pipeline folder `pipeline` as one file; memory is that of the largest tensor.
-
-    `check(draft)` sees the whole file before it takes its name, and raises what stands against it. Raises what `plan_single_file` raises,
-    and Refused for values that `dtype` cannot hold.
-    """
-    plan = plan_single_file(pipeline, dtype)
+def write_single_draft(plan: SinglePlan, draft: Path, metadata: Mapping[str, str]) -> Generator[Progress, None, Syncing]:
+    """Writes the one file of a plan; memory is that of the largest tensor. Raises Refused for values that its type cannot hold."""
     for source in plan.left_out:
         values = read_tensor(source.header, source.name).reshape(-1)
         if not np.array_equal(values, np.arange(values.size)):
@@ -143,8 +123,7 @@ def write_single_file(
         parts = [change_values(_cast(source, wanted), source.place) for source in sources]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    write_tensors(target, plan.described, read, {"format": "pt", **metadata}, check)
-    return plan
+    return write_draft(draft, "the one file", plan.described, read, {"format": "pt", **metadata})
 
 
 def _cast(source: Source, wanted: str) -> np.ndarray:

@@ -24,10 +24,14 @@ _SCHEMA = "CREATE TABLE IF NOT EXISTS facts (kind TEXT, subject TEXT, value TEXT
 
 
 class Store:
-    """Small facts by kind and subject, each a JSON value. Usable from several threads and processes."""
+    """Small facts by kind and subject, each a JSON value. Usable from several threads and processes of one machine.
 
-    def __init__(self, home: Path) -> None:
+    Machines that share `home` must keep their facts apart, each in its own `facts` folder: SQLite's WAL needs one memory for all.
+    """
+
+    def __init__(self, home: Path, facts: Path | None = None) -> None:
         self.home = home
+        self._facts = facts or home
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
 
@@ -37,13 +41,15 @@ class Store:
         with self._lock:
             if self._connection is None:
                 try:
-                    self._connection = _connect(self.home)
+                    self._connection = _connect(self._facts)
                 except (OSError, sqlite3.Error) as fault:  # filelock's Timeout is an OSError
-                    raise Refused(f"cannot keep state in {self.home}: {fault}", "Set CMP_HOME to a folder that can be written.") from fault
+                    raise Refused(
+                        f"cannot keep state in {self._facts}: {fault}", "Set CMP_HOME to a folder that can be written."
+                    ) from fault
             try:
                 yield self._connection
             except sqlite3.Error as fault:
-                raise Refused(f"cannot use the state in {self.home}: {fault}", "Set CMP_HOME to another folder.") from fault
+                raise Refused(f"cannot use the state in {self._facts}: {fault}", "Set CMP_HOME to another folder.") from fault
 
     def get(self, kind: str, subject: str) -> object | None:
         """The remembered value, None if there is none or nothing can be remembered here."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from io import FileIO
@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cmp.core.progress import Progress
 from cmp.disk.numbers import NUMPY_TYPES, as_float32
 from cmp.disk.table import Entry, read_table
 from cmp.errors import Unreadable
@@ -191,12 +192,13 @@ def check_same(path: Path, identity: Identity, descriptor: int) -> None:
         raise Unreadable(f"{path} has changed since it was looked at", "Try again when nothing writes to it.")
 
 
-def digest_tensors(header: Header, names: Mapping[str, str]) -> str:
+def digest_tensors(header: Header, names: Mapping[str, str]) -> Generator[Progress, None, str]:
     """SHA-256 over the tensors `names` (stored name → canonical name): their canonical names, types, shapes and bytes."""
     total = hashlib.sha256()
     ordered = sorted(names, key=names.__getitem__)
-    for stored, array in read_tensors(header, ordered):
+    for done, (stored, array) in enumerate(read_tensors(header, ordered)):
         entry = header.tensors[stored]
         total.update(f"{names[stored]}\0{entry.dtype}\0{entry.shape}\0".encode())
-        total.update(array.tobytes())
+        total.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        yield Progress(done, len(ordered), "hashing what was trained")
     return total.hexdigest()

@@ -5,14 +5,47 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from dataclasses import replace
 from io import BufferedWriter
 from pathlib import Path
 
 import numpy as np
 
+from cmp.core.progress import Progress, run_through
 from cmp.disk.numbers import NUMPY_TYPES, WIDTHS
+from cmp.disk.raw import STRIDE
 from cmp.disk.replacing import replacing
+
+ENDING = ".safetensors"  # of drafts: one that the libraries know, whatever the user calls the file
+_MOMENT = 0.05  # seconds between two looks whether the disk is done
+
+
+class Syncing:
+    """A file on its way to the disk, which takes seconds for gigabytes. Who leaves early does not wait, and the system goes on alone."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._own = os.dup(descriptor)  # the caller's is closed before the system is done
+        self._faults: list[OSError] = []
+        self._thread = threading.Thread(target=self._sync, daemon=True)
+        self._thread.start()
+
+    def _sync(self) -> None:
+        try:
+            os.fsync(self._own)
+        except OSError as fault:
+            self._faults.append(fault)
+        finally:
+            os.close(self._own)
+
+    def wait(self, so_far: Progress = Progress(0, 0, "")) -> Generator[Progress, None, None]:
+        """Ends once the disk has the file; raises what stands against it. Before that the file must not take its name."""
+        while self._thread.is_alive():
+            yield replace(so_far, what="waiting for the disk")
+            self._thread.join(_MOMENT)
+        for fault in self._faults:
+            raise fault
 
 
 def write_tensors(
@@ -27,33 +60,35 @@ def write_tensors(
     `described` gives type and shape of every tensor; `read(name)` its values in that type. `check(draft)` sees the whole file before it
     takes its name, and raises what stands against it. Raises NoSpace, and BadInput for a place that cannot be written.
     """
-    for _ in writing_tensors(target, described, read, metadata, check):
-        pass
+    with replacing(target, ENDING) as draft:
+        run_through(run_through(write_draft(draft, target.name, described, read, metadata)).wait())
+        check(draft)
 
 
-def writing_tensors(
-    target: Path,
+def write_draft(
+    draft: Path,
+    what: str,
     described: Mapping[str, tuple[str, tuple[int, ...]]],
     read: Callable[[str], np.ndarray],
     metadata: Mapping[str, str],
-    check: Callable[[Path], object] = lambda draft: None,
     blocks: Callable[[str], Iterable[memoryview] | None] = lambda name: None,
-) -> Iterator[str]:
-    """The same as an iterator of the names, each once its tensor is written. Who leaves it early leaves nothing behind.
+) -> Generator[Progress, None, Syncing]:
+    """Writes one safetensors file in small steps, in which it is called `what`; on its way to the disk it may be read back already.
 
     Where `blocks(name)` gives a tensor's very bytes, these are written and nothing is read.
     """
     ordered, head = _head(described, metadata)
-    with replacing(target, ".safetensors") as draft:  # an ending that the libraries know, whatever the user calls it
-        with open(draft, "wb") as file:
-            file.write(head)
-            for name in ordered:
-                raw = blocks(name)
-                _write_tensor(file, name, described[name], raw if raw is not None else _bytes(name, described[name], read(name)))
-                yield name
-            file.flush()
-            os.fsync(file.fileno())
-        check(draft)
+    sizes = {name: math.prod(shape) * WIDTHS[dtype] for name, (dtype, shape) in described.items()}
+    so_far = Progress(0, len(ordered), f"writing {what}", 0, sum(sizes.values()))
+    with open(draft, "wb") as file:
+        file.write(head)
+        for done, name in enumerate(ordered):
+            yield so_far
+            raw = blocks(name)
+            yield from _write_tensor(file, name, sizes[name], raw if raw is not None else _bytes(name, described[name], read(name)), so_far)
+            so_far = replace(so_far, done=done + 1, done_bytes=so_far.done_bytes + sizes[name])
+        file.flush()
+        return Syncing(file.fileno())
 
 
 def _head(described: Mapping[str, tuple[str, tuple[int, ...]]], metadata: Mapping[str, str]) -> tuple[list[str], bytes]:
@@ -78,7 +113,12 @@ def _bytes(name: str, described: tuple[str, tuple[int, ...]], array: np.ndarray)
     return [np.ascontiguousarray(array).reshape(-1).view(np.uint8).data]
 
 
-def _write_tensor(file: BufferedWriter, name: str, described: tuple[str, tuple[int, ...]], raw: Iterable[memoryview]) -> None:
-    written = sum(file.write(block) for block in raw)
-    if written != math.prod(described[1]) * WIDTHS[described[0]]:
-        raise ValueError(f"{name} was to be {described} and came as {written} bytes")
+def _write_tensor(file: BufferedWriter, name: str, size: int, raw: Iterable[memoryview], so_far: Progress) -> Iterator[Progress]:
+    written = 0
+    for block in raw:
+        for start in range(0, len(block), STRIDE):
+            written += file.write(block[start : start + STRIDE])
+            if written % STRIDE == 0:
+                yield replace(so_far, done_bytes=so_far.done_bytes + written)
+    if written != size:
+        raise ValueError(f"{name} was to have {size} bytes and came with {written}")

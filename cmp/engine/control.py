@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 from cmp.disk.bases import CONTROL, read_index
-from cmp.errors import Refused, Unreadable
+from cmp.disk.json_table import read_json_table
+from cmp.errors import Refused
 
 # diffusers' pipelines that take a ControlNet, by the one that draws without
 _CONTROLLED = {
@@ -29,11 +29,11 @@ def add_control(source: Path, base: Path, draft: Path, strength: float) -> str:
         raise Refused(f"a ControlNet has no strength of its own, and {strength:g} was asked for", "Set it where it is used.")
     index = read_index(base)
     kind, model = _CONTROLLED.get(str(index.get("_class_name")), ("", ""))
-    settings = _settings(source / "config.json")
+    settings = read_json_table(source / "config.json")
     if settings.get("_class_name") != model:
         told = f"{source} holds a {settings.get('_class_name')}, and {base.name} is a {index.get('_class_name')}"
         raise Refused(told, "Give the base model that it was trained for with --base.")
-    denoiser = _settings(base / ("unet" if "unet" in index else "transformer") / "config.json")
+    denoiser = read_json_table(base / ("unet" if "unet" in index else "transformer") / "config.json")
     if wrong := [key for key in _MUST_AGREE if settings.get(key) != denoiser.get(key)]:
         told = f"its {wrong[0]} is {settings.get(wrong[0])}, and that of {base.name} {denoiser.get(wrong[0])}"
         raise Refused(told, "It was trained for another base; give it with --base.")
@@ -42,13 +42,3 @@ def add_control(source: Path, base: Path, draft: Path, strength: float) -> str:
     (draft / "model_index.json").write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
     shutil.copyfile(source / "config.json", draft / CONTROL / "config.json")
     return f"the pipeline is a {kind}: {base.name} with the ControlNet beside it"
-
-
-def _settings(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError) as fault:
-        raise Unreadable(f"{file} cannot be read: {fault}", "A model without its settings cannot be loaded.") from fault
-    if not isinstance(found, dict):
-        raise Unreadable(f"{file} holds no table", "A model without its settings cannot be loaded.")
-    return found

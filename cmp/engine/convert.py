@@ -18,7 +18,7 @@ import torch
 from safetensors import safe_open
 
 from cmp.core.conversion import Conversion, ConversionPlan
-from cmp.core.progress import Progress
+from cmp.core.progress import Progress, counted_from
 from cmp.disk.bases import CONTROL, component_of, is_added
 from cmp.disk.checkpoint import Opened
 from cmp.disk.converted import METADATA, RECORD, read_record
@@ -26,11 +26,11 @@ from cmp.disk.lora_file import conversion_record
 from cmp.disk.merging import MergedComponent, merge
 from cmp.disk.numbers import WIDTHS
 from cmp.disk.planning import make_way
-from cmp.disk.raw import RawReader
+from cmp.disk.raw import STRIDE, RawReader
 from cmp.disk.ready import trained_tensors
 from cmp.disk.replacing import cannot_write, sweep
 from cmp.disk.single_file import plan_single_file
-from cmp.disk.writing import writing_tensors
+from cmp.disk.writing import write_draft
 from cmp.engine.control import add_control
 from cmp.engine.single import convert_to_single_file
 from cmp.engine.words import write_words
@@ -40,52 +40,57 @@ _BATCH = 250_000_000  # bytes
 WITH_WORDS = ("text_encoder", "tokenizer")
 
 
-def convert_to_pipeline(plan: ConversionPlan, opened: Opened, proofs: tuple[str, ...]) -> Generator[Progress, None, Conversion]:
+def convert_to_pipeline(
+    plan: ConversionPlan, opened: Opened, proofs: tuple[str, ...], digest: str
+) -> Generator[Progress, None, Conversion]:
     """Carries out a plan for the form "pipeline". The folder appears whole and proven under its name, or not at all.
 
-    `opened` is what the plan was made for, `proofs` are those that it has passed, in words.
+    `opened` is what the plan was made for, `proofs` are those that it has passed, in words, `digest` is that of what was trained.
     """
     started = time.monotonic()
     assert plan.base is not None
     checks = list(proofs)
     yield Progress(0, 4, "reading what was trained")
     merged = {n: merge(opened, n, component_of(opened, n, plan.base.path), plan.scale, plan.writing) for n in opened.weights.components}
-    draft = None
+    draft, done = None, 0
     try:
         plan.target.parent.mkdir(parents=True, exist_ok=True)
         sweep(plan.target.parent)
         draft = Path(tempfile.mkdtemp(prefix=".tmp-", dir=plan.target.parent))
         yield Progress(1, 4, "linking the untouched parts of the base")
         os.chmod(draft, plan.target.parent.stat().st_mode & 0o777)
-        _link_base(plan.base.path, draft, {*merged, *(WITH_WORDS if opened.weights.embeddings else ())})
+        yield from _link_base(plan.base.path, draft, {*merged, *(WITH_WORDS if opened.weights.embeddings else ())})
         for name, component in merged.items():
-            checks.append((yield from _write_component(name, component, draft / name)))
-        checks += _complete(plan, opened, merged, draft)
-        yield Progress(3, 4, "writing the record")
-        _write_record(plan, opened, checks, draft / METADATA)
+            checks.append((yield from counted_from(done, _write_component(name, component, draft / name))))
+            done += 2 * component.bytes
+        checks += yield from counted_from(done, _complete(plan, opened, merged, draft))
+        yield Progress(3, 4, "writing the record", done)
+        _write_record(conversion_record(plan, opened, digest) | {"checks": checks}, draft / METADATA)
         _take_name(draft, plan)
     except OSError as fault:
         raise cannot_write(plan.target, fault) from fault
     finally:
         if draft:
             shutil.rmtree(draft, ignore_errors=True)
-    yield Progress(4, 4, "done")
     return Conversion(
         plan.checkpoint.id, plan.form, plan.target, plan.bytes, time.monotonic() - started,
         len(opened.header.tensors), len(trained_tensors(opened, plan.whole)), plan.left_out, plan.scale, tuple(checks),
     )  # fmt: skip
 
 
-def _complete(plan: ConversionPlan, opened: Opened, merged: Mapping[str, MergedComponent], draft: Path) -> list[str]:
+def _complete(
+    plan: ConversionPlan, opened: Opened, merged: Mapping[str, MergedComponent], draft: Path
+) -> Generator[Progress, None, list[str]]:
     """Writes what is no weights of a component of the base; what there is to say of it, and of weights that change nothing."""
     assert plan.base is not None
     if opened.weights.embeddings:
         return [write_words(opened, plan.base.path, draft)]
     if CONTROL in merged and is_added(CONTROL, plan.base.path):
         return [add_control(merged[CONTROL].base.folder, plan.base.path, draft, plan.writing.strength)]
-    if not any(component.changes() for component in merged.values()):
-        return ["identical to the base model: nothing that was trained changes a tensor"]
-    return []
+    for component in merged.values():
+        if (yield from component.changes()):
+            return []
+    return ["identical to the base model: nothing that was trained changes a tensor"]
 
 
 def _take_name(draft: Path, plan: ConversionPlan) -> None:
@@ -102,7 +107,7 @@ def _take_name(draft: Path, plan: ConversionPlan) -> None:
         raise
 
 
-def _link_base(base: Path, draft: Path, changed: set[str]) -> None:
+def _link_base(base: Path, draft: Path, changed: set[str]) -> Iterator[Progress]:
     """Every file of the base but the changed components' weights: as hard links where the disk can, else as copies."""
     for source in sorted(base.rglob("*")):
         inside = source.relative_to(base)
@@ -117,40 +122,51 @@ def _link_base(base: Path, draft: Path, changed: set[str]) -> None:
         try:
             os.link(real, target)
         except OSError:
-            shutil.copyfile(real, target)
+            yield from _copy(real, target)
+
+
+def _copy(source: Path, target: Path) -> Iterator[Progress]:
+    with open(source, "rb") as read, open(target, "wb") as written:
+        while block := read.read(STRIDE):
+            yield Progress(1, 4, f"copying {target.parent.name} of the base")
+            written.write(block)
 
 
 def _write_component(name: str, merged: MergedComponent, folder: Path) -> Generator[Progress, None, str]:
     """Writes one component's weights and reads them back, and can be left at every tensor; gives the proof in words."""
     stem = "diffusion_pytorch_model" if name in ("unet", "transformer", "controlnet", "vae") else "model"
     target = folder / f"{stem}.safetensors"
+    folder.mkdir(exist_ok=True)  # a base may have weights alone
+    target.unlink(missing_ok=True)  # never written through what could be a link to the base's own
     with RawReader(merged.opened.header) as own, RawReader(merged.base.header) as base:
 
         def blocks(tensor: str) -> Iterator[memoryview] | None:
-            found = merged.unchanged(tensor)
-            return (own if found[0] is own.header else base).blocks(found[1]) if found else None
+            return merged.copied(tensor, own, base)
 
-        yield Progress(2, 4, f"writing {name}")
-        for _ in writing_tensors(target, merged.described, merged.read, {"format": "pt"}, blocks=blocks):
-            yield Progress(2, 4, f"writing {name}")
-        return (yield from _read_back(target, merged, blocks))
+        syncing = yield from write_draft(target, name, merged.described, merged.read, {"format": "pt"}, blocks)
+        proof = yield from counted_from(merged.bytes, _read_back(target, merged, blocks))
+        yield from syncing.wait(Progress(2, 4, "", 2 * merged.bytes))
+        return proof
 
 
 def _read_back(
     target: Path, merged: MergedComponent, blocks: Callable[[str], Iterator[memoryview] | None]
 ) -> Generator[Progress, None, str]:
     """Reads the file with the safetensors library and compares every tensor with its source, or with a second computation."""
+    so_far = Progress(2, 4, f"reading {target.parent.name} back")
     with safe_open(target, framework="pt") as file:
         if set(file.keys()) != set(merged.described):
             raise Refused(f"{target} does not hold what was written", "The disk may be failing; convert again.")
     for names in _batches(merged):
         with safe_open(target, framework="pt") as file:  # anew, since what was read of a mapped file counts as memory until it is closed
             for name in names:
-                yield Progress(2, 4, f"reading {target.parent.name} back")
+                yield so_far
                 raw = blocks(name)
                 meant = raw if raw is not None else [np.ascontiguousarray(merged.read(name)).reshape(-1).view(np.uint8).data]
-                if not _same(file.get_tensor(name).reshape(-1).view(torch.uint8).numpy(), meant):
+                written = file.get_tensor(name).reshape(-1).view(torch.uint8).numpy()
+                if not (yield from _same(written, meant, so_far)):
                     raise Refused(f"{target} came back with another {name}", "The disk may be failing; convert again.")
+                so_far = replace(so_far, done_bytes=so_far.done_bytes + len(written))
     changed, own = len(merged.adapted), len(merged.own)
     told = [f"{own} are the checkpoint's"] if own else []
     told += [f"{changed} have its adapter merged in, computed a second time"] if changed else []
@@ -170,35 +186,36 @@ def _batches(merged: MergedComponent) -> Iterator[list[str]]:
     yield batch
 
 
-def _same(written: np.ndarray, meant: Iterable[memoryview]) -> bool:
+def _same(written: np.ndarray, meant: Iterable[memoryview], so_far: Progress) -> Generator[Progress, None, bool]:
     done = 0
     for block in meant:
         if not np.array_equal(written[done : done + len(block)], np.frombuffer(block, np.uint8)):
             return False
         done += len(block)
+        if done % STRIDE == 0:
+            yield replace(so_far, done_bytes=so_far.done_bytes + done)
     return done == len(written)
 
 
-def _write_record(plan: ConversionPlan, opened: Opened, checks: list[str], file: Path) -> None:
-    record = conversion_record(plan, opened) | {"checks": checks}
+def _write_record(record: Mapping[str, object], file: Path) -> None:
     file.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def convert_to_single(plan: ConversionPlan, opened: Opened, proofs: tuple[str, ...]) -> Generator[Progress, None, Conversion]:
+def convert_to_single(plan: ConversionPlan, opened: Opened, proofs: tuple[str, ...], digest: str) -> Generator[Progress, None, Conversion]:
     """Carries out a plan for the form "single": a merged pipeline beside the target, and out of it the one file, proven."""
     started = time.monotonic()
     try:
         plan.target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".tmp-", dir=plan.target.parent) as folder:
             between = replace(plan, form="pipeline", target=Path(folder) / "pipeline", writing=replace(plan.writing, dtype=None))
-            merged = yield from convert_to_pipeline(between, opened, proofs)
-            yield Progress(3, 4, "writing the one file and reading it back")
+            merged = yield from convert_to_pipeline(between, opened, proofs, digest)
             record = read_record(between.target) | {"form": plan.form, **plan.writing.as_json()}
             metadata = {"format": "pt", RECORD: json.dumps(record)}
-            notes = plan_single_file(between.target).unusual
-            proof = convert_to_single_file(between.target, plan.target, metadata, plan.writing.dtype)
+            single = plan_single_file(between.target, plan.writing.dtype)
+            work = convert_to_single_file(between.target, plan.target, metadata, plan.writing.dtype)
+            proof = yield from counted_from(2 * (plan.bytes - single.bytes), work)
     except OSError as fault:
         raise cannot_write(plan.target, fault) from fault
     size = plan.target.stat().st_size
-    checks = (*merged.checks, proof, *(f"but {note}" for note in notes))
+    checks = (*merged.checks, proof, *(f"but {note}" for note in single.unusual))
     return replace(merged, form="single", output=plan.target, bytes=size, seconds=time.monotonic() - started, checks=checks)

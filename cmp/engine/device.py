@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import diffusers
 import peft
 import torch
 import transformers
+from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from cmp.errors import BadInput
 
+_SHARE = 0.75  # of a card's free memory that a model may take; the rest is for drawing
 REVISION = "1"  # raised by every change of ours that changes pixels, so that older pictures are not taken for new ones
 
 
@@ -26,9 +31,38 @@ def choose_device(wanted: str) -> torch.device:
     return device
 
 
-def choose_dtype(device: torch.device) -> torch.dtype:
-    """Half precision on CUDA, where base models are made for it; full precision elsewhere."""
-    return torch.float16 if device.type == "cuda" else torch.float32
+def choose_dtype(device: torch.device, base: Path | None = None) -> torch.dtype:
+    """Half precision on CUDA, where base models are made for it; full precision elsewhere.
+
+    Models with a transformer (SD 3, Flux) were trained in bfloat16, and some of their numbers are too large for float16.
+    """
+    if device.type != "cuda":
+        return torch.float32
+    wide = base is not None and (base / "transformer").is_dir() and torch.cuda.is_bf16_supported()
+    return torch.bfloat16 if wide else torch.float16
+
+
+def fits(needed: int, free: int) -> bool:
+    """Whether a model of so many bytes can stay on a card with so many free, and leave room to draw."""
+    return needed <= _SHARE * free
+
+
+def settle(pipe: Any, device: torch.device) -> bool:
+    """Puts a pipeline where it computes; gives whether it lies in the computer's memory and visits the card part by part.
+
+    On a card convolutions are faster with the channels last; attention is diffusers' default, torch's own fused kernels.
+    """
+    if device.type == "cuda":
+        models = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
+        for model in models:
+            if isinstance(model, UNet2DConditionModel | AutoencoderKL):
+                model.to(memory_format=torch.channels_last)
+        needed = sum(tensor.numel() * tensor.element_size() for model in models for tensor in (*model.parameters(), *model.buffers()))
+        if not fits(needed, torch.cuda.mem_get_info(device)[0]):
+            pipe.enable_model_cpu_offload(device=device)
+            return True
+    pipe.to(device)
+    return False
 
 
 def circumstances(device: torch.device, dtype: torch.dtype) -> dict[str, str]:

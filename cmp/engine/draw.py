@@ -50,6 +50,7 @@ class Drawing:
     studio: Studio
     store: Store
     gpu: threading.Lock
+    keeps_pace: bool = True  # whether the time that it takes says what drawing takes on this machine
     total: int = 0
     done: int = 0
     begun: bool = field(default=False)
@@ -60,15 +61,14 @@ class Drawing:
         A cell that fails becomes a tile with its fault, and the rest go on. Closing the iterator stops within one denoising step.
         """
         self.total = len(cells) * (2 if preview else 1)
-        self.studio.most_kept = MOST_KEPT[self.preparing.mode]
         if preview:
             whole: set[Cell] = set()
-            for item in self._pass(cells, preview=True):
+            for item in self.draw_pass(cells, preview=True):
                 if isinstance(item, Tile) and not item.preview:
                     whole.add(item.cell)
                 yield item
             cells = [cell for cell in cells if cell not in whole]
-        yield from self._pass(cells)
+        yield from self.draw_pass(cells)
 
     def plan(self, cells: Sequence[Cell]) -> GridPlan:
         """What `draw` would do, from headers and names alone."""
@@ -78,7 +78,9 @@ class Drawing:
         seconds, size = expect(self.store, self.studio.device.type, new)
         return GridPlan(len(cells), len(new), len(cells) - len(new) - len(faults), faults, seconds, size)
 
-    def _pass(self, cells: Sequence[Cell], preview: bool = False) -> Steps:
+    def draw_pass(self, cells: Sequence[Cell], preview: bool = False) -> Steps:
+        """One tile per cell: its preview, or the whole picture."""
+        self.studio.most_kept = MOST_KEPT[self.preparing.mode]
         waiting: list[Prepared] = []
         for cell in in_order(cells, self._is_dear):
             one = self._prepare(cell, preview)
@@ -130,7 +132,7 @@ class Drawing:
                 left.pop(0)
                 files.append(tile.path)
                 yield self._count(tile)
-            if self.begun:  # the first batch also loads
+            if self.begun and self.keeps_pace:  # the first batch also loads
                 remember_pace(self.store, self.studio.device.type, batch, seconds, filter(None, files))
             self.begun = True
             return

@@ -17,7 +17,7 @@ from peft.tuners.lora import LoraLayer
 from cmp.core.fitting import RECOMPUTED, find_tensor
 from cmp.core.progress import Progress
 from cmp.disk.bases import read_index
-from cmp.engine.device import choose_dtype, realign
+from cmp.engine.device import choose_dtype, realign, settle
 from cmp.engine.prompts import Prompts
 from cmp.engine.steps import Report
 from cmp.engine.words import tokens_of
@@ -39,12 +39,12 @@ class WornPipeline:
         self, folder: Path, device: torch.device, rounded: tuple[tuple[str, str], ...] = (), report: Report = lambda step: None
     ) -> None:
         self.device = device
-        self.dtype = choose_dtype(device)
+        self.dtype = choose_dtype(device, folder)
         self.pipe = load_pipeline(folder, self.dtype, report)
         for name, kind in rounded:  # the base as it was trained on: rounded, and held in the type that is drawn in
             for parameter in getattr(self.pipe, name).parameters():
                 parameter.data = parameter.data.to({"BF16": torch.bfloat16, "F16": torch.float16}[kind]).to(self.dtype)
-        self.pipe.to(device)
+        self.visiting = settle(self.pipe, device)
         for component in self._modules().values():
             realign(component)
         self.worn: str | None = None
@@ -106,7 +106,8 @@ class WornPipeline:
             raise Refused(f"diffusers cannot attach this adapter: {fault}", "It was made for another model architecture.") from fault
         self._pairs = shapes
         for component in self._modules().values():
-            component.to(self.device)
+            if not self.visiting:
+                component.to(self.device)
             realign(component)
 
     def _own_name(self, name: str) -> str:

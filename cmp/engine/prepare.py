@@ -111,7 +111,7 @@ class Preparing:
     studio: Studio
     store: Store
     mode: str
-    _circumstances: dict[str, str] = field(default_factory=dict)
+    _circumstances: dict[Path, dict[str, str]] = field(default_factory=dict)
     _clothes: dict[tuple[Checkpoint | None, tuple[Stacked, ...]], Clothes] = field(default_factory=dict)
     _bases: dict[Path, str] = field(default_factory=dict)
     _vaes: dict[str, str] = field(default_factory=dict)
@@ -120,8 +120,9 @@ class Preparing:
         """Raises what stands against drawing the cell."""
         clothes = self.clothes(cell)
         drawn = replace(cell, sampling=smaller(cell.sampling, clothes.folder)) if preview else cell
-        self._circumstances = self._circumstances or self.studio.circumstances()
-        told = self._circumstances | clothes.told() | self._vae(cell.sampling.vae)
+        if clothes.folder not in self._circumstances:
+            self._circumstances[clothes.folder] = self.studio.circumstances(clothes.folder)
+        told = self._circumstances[clothes.folder] | clothes.told() | self._vae(cell.sampling.vae)
         modes = ("exact",) if self.mode == "exact" else ("exact", "fast")
         keys = {mode: drawn.key(clothes.weights, told | {"mode": mode}) for mode in modes}
         return Prepared(cell, drawn, clothes, keys, self.mode)

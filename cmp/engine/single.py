@@ -6,7 +6,8 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,13 @@ import torch
 from diffusers.loaders.single_file_utils import SingleFileComponentError
 from safetensors import safe_open
 
-from cmp.disk.single_file import plan_single_file, write_single_file
+from cmp.core.progress import Progress, counted_from
+from cmp.disk.json_table import read_json_table
+from cmp.disk.replacing import replacing
+from cmp.disk.single_file import plan_single_file, write_single_draft
 from cmp.disk.tensors import Header, read_header
+from cmp.disk.writing import ENDING
+from cmp.engine.stopping import stoppable
 from cmp.errors import Refused
 
 _TORCH = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -24,14 +30,21 @@ _OLD_ATTENTION = re.compile(r"\.(query|key|value|proj_attn)\.")  # in VAEs saved
 _NEW_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
-def convert_to_single_file(pipeline: Path, target: Path, metadata: Mapping[str, str], dtype: str | None = None) -> str:
+def convert_to_single_file(
+    pipeline: Path, target: Path, metadata: Mapping[str, str], dtype: str | None = None
+) -> Generator[Progress, None, str]:
     """Writes the file and gives its proof in words; it takes its name only once it is proven."""
-    proofs: list[str] = []
-    write_single_file(pipeline, target, metadata, dtype, lambda draft: proofs.append(verify_single_file(draft, pipeline)))
-    return proofs[0]
+    plan = plan_single_file(pipeline, dtype)
+    with replacing(target, ENDING) as draft:
+        syncing = yield from write_single_draft(plan, draft, metadata)
+        proof = yield from counted_from(plan.bytes, verify_single_file(draft, pipeline))
+        whole = Progress(4, 4, "giving it its name", 2 * plan.bytes)
+        yield from syncing.wait(whole)
+        yield whole
+    return proof
 
 
-def verify_single_file(target: Path, pipeline: Path) -> str:
+def verify_single_file(target: Path, pipeline: Path) -> Generator[Progress, None, str]:
     """Reads the file back with diffusers' `from_single_file` and compares it with the pipeline that it was made of; the proof in words.
 
     diffusers is given the pipeline's settings in a folder without any weights, so that none can come from anywhere but the file. Raises
@@ -45,13 +58,17 @@ def verify_single_file(target: Path, pipeline: Path) -> str:
     if wrong := sorted(set(plan.described) ^ set(header.tensors)):
         raise Refused(f"{wrong[0]} is {'missing in' if wrong[0] in plan.described else 'too much in'} {target}", "Convert again.")
     with tempfile.TemporaryDirectory() as folder:
-        loaded = _load(target, copy_settings(pipeline, Path(folder), plan.components), dtype)
+        settings = copy_settings(pipeline, Path(folder), plan.components)
+        so_far = Progress(3, 4, "reading the one file back", 0, plan.bytes)
+        loaded = yield from stoppable(lambda: _load(target, settings, dtype), so_far)
     compared = 0
     for name, component in plan.components.items():
         state = {_plain(inner): values for inner, values in getattr(loaded, name).state_dict().items()}
         for inner, values in _stored(component.header):
+            yield so_far
             _compare(f"{name}.{inner}", values, state.pop(inner, None), dtype)
             compared += 1
+            so_far = replace(so_far, done_bytes=so_far.done_bytes + values.numel() * dtype.itemsize)
         if state:
             raise Refused(
                 f"{name}.{min(state)} came out of {target} and is not in the pipeline", "This is a fault of ours; please report it."
@@ -62,7 +79,7 @@ def verify_single_file(target: Path, pipeline: Path) -> str:
 
 def copy_settings(pipeline: Path, folder: Path, components: Iterable[str]) -> Path:
     """A copy of the pipeline's settings and words, without weights, and with an index that names nothing but the libraries' classes."""
-    index = json.loads((pipeline / "model_index.json").read_bytes())
+    index = read_json_table(pipeline / "model_index.json")
     kept = {*components, "scheduler", "tokenizer", "tokenizer_2"}
     for name, parts in index.items():
         if isinstance(parts, list) and (name not in kept or parts[0] is None):
@@ -78,7 +95,7 @@ def copy_settings(pipeline: Path, folder: Path, components: Iterable[str]) -> Pa
 
 
 def _load(target: Path, settings: Path, dtype: torch.dtype) -> Any:
-    kind = getattr(diffusers, json.loads((settings / "model_index.json").read_bytes())["_class_name"])
+    kind = getattr(diffusers, read_json_table(settings / "model_index.json")["_class_name"])
     try:
         return kind.from_single_file(str(target), config=str(settings), local_files_only=True, dtype=dtype)
     except (SingleFileComponentError, OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, NotImplementedError) as fault:

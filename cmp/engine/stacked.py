@@ -20,6 +20,7 @@ from cmp.core.stacking import Folded
 from cmp.engine.lanes import rows_here
 from cmp.errors import Refused
 
+_Factors = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]  # down, up, bias: rows × …, or one for all rows
 _HALVES = (".lora_A.weight", ".lora_B.weight", ".lora_B.bias")
 
 
@@ -68,13 +69,13 @@ class _Layer:
     up: torch.Tensor
     bias: torch.Tensor | None
     calls: int = 0
-    _chosen: dict[tuple[int | None, int | None, int], tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]] = field(default_factory=dict)
+    _chosen: dict[tuple[int | None, int | None, int], _Factors] = field(default_factory=dict)
 
     def add(self, module: torch.nn.Module, given: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
         """The hook: the layer's output with the adapters' part added, each picture's own."""
         x = given[0]
         self.calls += 1
-        down, up, bias = self._for(x.shape[0])
+        down, up, bias = self._for(x.shape[0], x.device)
         x = x.to(down.dtype)
         flat = output.flatten(2).transpose(1, 2) if output.dim() == 4 else output.reshape(x.shape[0], -1, output.shape[-1])
         hidden = self._convolved(x, down) if output.dim() == 4 else _times(x.reshape(x.shape[0], -1, x.shape[-1]), down)
@@ -84,18 +85,20 @@ class _Layer:
         added = added.transpose(1, 2) if output.dim() == 4 else added
         return added.reshape(output.shape).to(output.dtype)
 
-    def _for(self, size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    def _for(self, size: int, device: torch.device) -> _Factors:
         """The factors of the rows that are computed here: those of all pictures once or twice, or of the lane that the caller is."""
-        if len(self.down) == 1:
-            return self.down, self.up, self.bias
         rows = rows_here()
         key = (rows.start, rows.stop, size)
         if key not in self._chosen:
-            total = size if rows.stop is None else rows.stop
-            numbers = torch.arange(-(-total // self.pictures) * self.pictures, device=self.down.device)[rows] % self.pictures
-            if len(numbers) != size:
-                raise Refused(f"a layer computes {size} parts for {self.pictures} pictures", "Draw it with --exact.")
-            self._chosen[key] = (self.down[numbers], self.up[numbers], None if self.bias is None else self.bias[numbers])
+            numbers = torch.zeros(1, dtype=torch.long)
+            if len(self.down) > 1:
+                total = size if rows.stop is None else rows.stop
+                numbers = torch.arange(-(-total // self.pictures) * self.pictures)[rows] % self.pictures
+                if len(numbers) != size:
+                    raise Refused(f"a layer computes {size} parts for {self.pictures} pictures", "Draw it with --exact.")
+            numbers = numbers.to(self.down.device)
+            bias = None if self.bias is None else self.bias[numbers].to(device)
+            self._chosen[key] = (self.down[numbers].to(device), self.up[numbers].to(device), bias)
         return self._chosen[key]
 
     def _convolved(self, x: torch.Tensor, down: torch.Tensor) -> torch.Tensor:

@@ -69,5 +69,6 @@ class Studio:
         """The names of the base models in memory."""
         return [self._folder.name] if self._folder else []
 
-    def circumstances(self) -> dict[str, str]:
-        return circumstances(self.device, choose_dtype(self.device))
+    def circumstances(self, base: Path | None = None) -> dict[str, str]:
+        """What changes pixels that are drawn with this base, or with a usual one, on this machine; see `device.circumstances`."""
+        return circumstances(self.device, choose_dtype(self.device, base))

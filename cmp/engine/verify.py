@@ -6,10 +6,9 @@ The model is built without weights, so that this costs little memory and time wh
 from __future__ import annotations
 
 import inspect
-import json
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,19 +17,24 @@ import diffusers
 import numpy as np
 import torch
 import transformers
-from diffusers.loaders import StableDiffusionLoraLoaderMixin
+from diffusers import StableDiffusionPipeline
 from safetensors import safe_open
+from torch.overrides import TorchFunctionMode
 
 from cmp.core.names import read_part
+from cmp.core.progress import Progress
 from cmp.core.weights import ADAPTER_NAMES
 from cmp.disk.bases import read_index
+from cmp.disk.json_table import read_json_table
 from cmp.engine.pipeline import ADAPTER, plain_name, prove_worn
 from cmp.errors import Refused, Unreadable
 
+_STEP = Progress(2, 3, "reading it with diffusers")
+_FILLING = frozenset(("normal_", "uniform_", "trunc_normal_", "kaiming_uniform_", "kaiming_normal_", "xavier_uniform_", "xavier_normal_"))
 _ATTACH = {"unet": "load_lora_into_unet", "transformer": "load_lora_into_transformer"}
 
 
-def verify_lora_file(path: Path, expected: Mapping[str, np.ndarray], base: Path | None) -> str:
+def verify_lora_file(path: Path, expected: Mapping[str, np.ndarray], base: Path | None) -> Generator[Progress, None, str]:
     """The proof in words that `path`, read by the libraries, is the adapter `expected` (diffusers' name → float32, scale folded in).
 
     With a `base` it is attached to that architecture, and every tensor and scale is looked up in the model. Without, the names and values
@@ -38,12 +42,17 @@ def verify_lora_file(path: Path, expected: Mapping[str, np.ndarray], base: Path 
     """
     named = {plain_name(name): values for name, values in expected.items()}
     named_kind = str(read_index(base).get("_class_name")) if base else ""
-    kind: Any = getattr(diffusers, named_kind, None) or StableDiffusionLoraLoaderMixin
+    kind: Any = getattr(diffusers, named_kind, None) or StableDiffusionPipeline
     if not hasattr(kind, "lora_state_dict"):
         raise Refused(f"{base} is a pipeline that takes no LoRA", "Give the base model itself with --base.")
     components = {name.partition(".")[0] for name in named}
     why = "no base is at hand" if base is None else _without_settings(base, components)
-    models = {} if base is None or why else _empty_models(base, components)
+    models: dict[str, torch.nn.Module] = {}
+    for name in sorted(components):
+        if base is not None and not why:
+            yield _STEP
+            models[name] = _empty_model(base, name)
+    yield _STEP
     try:
         with _readable(path) as copy:
             state, alphas, metadata = _read(kind, copy, models.get("unet"))
@@ -51,9 +60,11 @@ def verify_lora_file(path: Path, expected: Mapping[str, np.ndarray], base: Path 
             _compare(path, state, alphas, metadata, named)
             return f"read by diffusers: all {len(named)} tensors are there; not attached to a model, since {why}"
         for name, model in models.items():
+            yield _STEP
             _attach(kind, name, model, state, alphas, metadata)
     except (ValueError, RuntimeError, KeyError, TypeError, AttributeError, IndexError) as fault:
         raise Refused(f"diffusers cannot attach {path.name}: {fault}", "It was made for another model architecture.") from fault
+    yield _STEP
     prove_worn(models, named, 1.0)
     return f"read by diffusers and attached to {base.name}'s architecture: all {len(named)} tensors are in the model, at the right scale"
 
@@ -122,20 +133,27 @@ def _without_settings(base: Path, components: Iterable[str]) -> str | None:
     return f"{base.name} has no settings of its {missing[0]}" if missing else None
 
 
-def _empty_models(base: Path, components: set[str]) -> dict[str, torch.nn.Module]:
-    """The named components of a base's architecture, without weights."""
-    index, models = read_index(base), {}
-    for name in sorted(components):
-        parts = index.get(name)
-        if not isinstance(parts, list) or len(parts) != 2:
-            raise Refused(f"the base model {base.name} has no {name}, which the checkpoint adapts", "Give its own base with --base.")
-        library = diffusers if parts[0] == "diffusers" else transformers
-        kind: Any = getattr(library, str(parts[1]), None)
-        try:
-            settings = json.loads((base / name / "config.json").read_bytes())
-            with torch.device("meta"):
-                model = kind.from_config(settings) if library is diffusers else kind(kind.config_class.from_dict(settings))
-            models[name] = model.to_empty(device="cpu")  # memory that is never written to is never taken
-        except (OSError, ValueError, TypeError, AttributeError, KeyError) as fault:
-            raise Unreadable(f"cannot read the settings of {base / name}: {fault}", "Check that the folder is complete.") from fault
-    return models
+class _Unfilled(TorchFunctionMode):
+    """Models made in this block, by this thread, keep the memory of their weights as it comes: nothing is filled with random numbers."""
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None) -> Any:
+        if getattr(func, "__name__", "") in _FILLING:
+            return args[0] if args else dict(kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+def _empty_model(base: Path, name: str) -> torch.nn.Module:
+    """A component of a base's architecture, without weights."""
+    parts = read_index(base).get(name)
+    if not isinstance(parts, list) or len(parts) != 2:
+        raise Refused(f"the base model {base.name} has no {name}, which the checkpoint adapts", "Give its own base with --base.")
+    library = diffusers if parts[0] == "diffusers" else transformers
+    kind: Any = getattr(library, str(parts[1]), None)
+    settings = read_json_table(base / name / "config.json")
+    try:
+        with _Unfilled():  # memory that is never written to is never taken
+            model: torch.nn.Module
+            model = kind.from_config(settings) if library is diffusers else kind(kind.config_class.from_dict(settings))
+        return model
+    except (OSError, ValueError, TypeError, AttributeError, KeyError) as fault:
+        raise Unreadable(f"cannot read the settings of {base / name}: {fault}", "Check that the folder is complete.") from fault

@@ -13,6 +13,8 @@ from transformers import CLIPTokenizer
 
 from cmp.disk.bases import Component, read_component
 from cmp.disk.checkpoint import Opened
+from cmp.disk.json_table import read_json_table
+from cmp.disk.merging import require_finite
 from cmp.disk.numbers import as_float32, cast_bits
 from cmp.disk.tensors import read_tensor, read_tensors
 from cmp.disk.writing import write_tensors
@@ -28,6 +30,7 @@ def read_words(opened: Opened) -> dict[str, np.ndarray]:
         if stored in ("clip_l", "clip_g"):
             raise Refused(f"{opened.header.path.name} holds words for two text encoders", "Only words of one text encoder are read so far.")
         rows = np.atleast_2d(as_float32(values, opened.header.tensors[stored].dtype))
+        require_finite(stored, rows, "F32")
         words[opened.header.path.stem if stored == "emb_params" else stored] = rows
     return words
 
@@ -71,7 +74,7 @@ def _write_encoder(component: Component, name: str, table: np.ndarray, folder: P
         return table if tensor == name else read_tensor(component.header, tensor)
 
     write_tensors(folder / "model.safetensors", described, read, {"format": "pt"})
-    config = json.loads((component.folder / "config.json").read_bytes()) | {"vocab_size": len(table)}
+    config = read_json_table(component.folder / "config.json") | {"vocab_size": len(table)}
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 

@@ -6,7 +6,6 @@ import os
 import shutil
 import time
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -147,7 +146,7 @@ def batch_text(job: Job) -> str:
         lines[0] += f", in {duration_text((job.ended or 0) - job.started)}" if job.started else ""
     elif job.progress:
         lines.append(f"{min(job.progress.done + 1, job.total)} of {job.total}: {job.progress.what}")
-        lines.append(str(pace_of(job, batch)) + (" · stopping after this step" if job.cancelled.is_set() else ""))
+        lines.append(str(pace_of(job)) + (" · stopping" if job.cancelled.is_set() else ""))
     lines += [f"failed {', '.join(keys)}: {told}" for told, keys in _alike(faults).items()]
     lines += [f"{item.checkpoint.rpartition('@')[2]} → {item.output} ({size_text(item.bytes)})" for item in converted[-MOST_LINES:]]
     lines += [f"and {more} before" for more in [len(converted) - MOST_LINES] if more > 0]
@@ -155,25 +154,7 @@ def batch_text(job: Job) -> str:
     return "\n".join([*lines, *([job.error.told] if job.error else [])])
 
 
-def pace_of(job: Job, batch: Batch) -> Pace:
-    """Bytes written, of finished results and of the one in the making."""
-    sizes = {plan.checkpoint.id: plan.bytes for plan in batch.due}
-    ended = [item.checkpoint for item in job.items if isinstance(item, (Conversion, FailedConversion))]
-    done = sum(sizes.pop(name, 0) for name in ended if any(isinstance(i, Conversion) and i.checkpoint == name for i in job.items))
-    for name in ended:
-        sizes.pop(name, None)
-    now = next((plan for plan in batch.due if plan.checkpoint.id in sizes), None)
-    making = min(_in_drafts(now.target.parent, job.started or 0), now.bytes) if now else 0
-    return Pace(done + making, done + sum(sizes.values()), time.time() - (job.started or time.time()))
-
-
-def _in_drafts(folder: Path, since: float) -> int:
-    """Bytes in unfinished results that were begun by now; what is linked from the base was not written."""
-    total = 0
-    with suppress(OSError):
-        for draft in folder.glob(".tmp-*"):
-            files = [draft] if draft.is_file() else draft.rglob("*")
-            for file in files:
-                found = file.lstat()
-                total += found.st_size if found.st_nlink == 1 and found.st_mtime >= since - 1 and file.is_file() else 0
-    return total
+def pace_of(job: Job) -> Pace:
+    """The bytes that the batch has read, written and read back, of all that it will."""
+    done, total = (job.progress.done_bytes, job.progress.total_bytes) if job.progress else (0, 0)
+    return Pace(done, total, time.time() - (job.started or time.time()))

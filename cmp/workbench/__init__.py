@@ -8,15 +8,16 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Generator, Iterable, Iterator
+from contextlib import AbstractContextManager, closing, nullcontext
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cmp.core.present import size_text
-from cmp.core.progress import Progress
+from cmp.core.progress import Progress, counted_from
 from cmp.core.runs import Checkpoint, Run
-from cmp.disk.ready import Answers, Ready, ready_checkpoint
+from cmp.disk.ready import Answers, Ready, digesting, ready_checkpoint
 from cmp.errors import BadInput, CmpError, NotFound, Refused
 from cmp.settings import Settings
 from cmp.workbench.shelf import Curves
@@ -25,12 +26,12 @@ from cmp.workbench.watching import Watching
 if TYPE_CHECKING:
     from cmp.core.conversion import Conversion, ConversionPlan, Writing
     from cmp.core.grids import GridPlan, GridSpec, Tile
+    from cmp.engine.draw import Drawing
     from cmp.engine.prepare import Preparing
+    from cmp.engine.ray_cluster import Spreading
     from cmp.engine.studio import Studio
 
 __all__ = ["Curves", "FailedConversion", "Workbench"]
-
-_SLOW_ON_CPU = 500_000_000  # bytes of a base model; Stable Diffusion 1.5 has 2 GB in half precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +48,6 @@ class Workbench(Watching):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self._studio: Studio | None = None
-        self._loading = threading.Lock()
-
-    def _load_engine(self) -> None:
-        """Imports what draws and converts, one thread at a time: transformers' modules, which load others when asked, fail for two."""
-        with self._loading:
-            import cmp.engine.convert
-            import cmp.engine.draw
-            import cmp.engine.verify  # noqa: F401
 
     def doctor(self, path: Path | None = None) -> dict[str, object]:
         """Why a folder is not listed, or what this machine can do."""
@@ -62,7 +55,7 @@ class Workbench(Watching):
 
         if path is not None:
             return {"why": why_not_listed(Path(os.path.abspath(os.path.expanduser(path))))}
-        self._load_engine()
+        self.load_engine()
         from cmp.engine.device import describe_devices
 
         count, used = self.cells_size()
@@ -118,29 +111,34 @@ class Workbench(Watching):
         finally:
             if old is not None and conversion is None:  # failed or cancelled: what was there is better than nothing
                 os.replace(old, plan.target)
+                old.unlink(missing_ok=True)  # of two names of one file os.replace takes neither away
         self._lookout.forget()
         return conversion
 
     def _carry_out(self, plan: ConversionPlan) -> Generator[Progress, None, Conversion]:
-        self._load_engine()
         from cmp.core.conversion import LORA_FORMS
-        from cmp.disk.base_proof import frozen_checks
+        from cmp.core.pace import bytes_of_work
+        from cmp.disk.base_proof import bytes_to_compare, frozen_checks
         from cmp.disk.planning import open_planned
 
         opened = open_planned(plan)
-        yield Progress(0, 4, "comparing the frozen weights with the base")
-        proofs = frozen_checks(opened, plan.whole, plan.base, self.store)
+        before = bytes_to_compare(opened, plan.whole, plan.base, self.store)
+        total = before + bytes_of_work(plan)
+        proofs = yield from counted_from(0, frozen_checks(opened, plan.whole, plan.base, self.store), total)
+        digest = yield from counted_from(before, digesting(opened, self.store, plan.whole), total)
         if plan.base is not None and opened.weights.dumped:
             plan = replace(plan, base=replace(plan.base, proof="tensors"))
+        self.load_engine()
         if plan.form in LORA_FORMS:
             from cmp.disk.lora_file import convert_to_lora
             from cmp.engine.verify import verify_lora_file
 
-            return (yield from convert_to_lora(plan, opened, proofs, verify_lora_file))
+            work = convert_to_lora(plan, opened, proofs, digest, verify_lora_file)
+            return (yield from counted_from(before, work, total))
         from cmp.engine.convert import convert_to_pipeline, convert_to_single
 
         carry_out = convert_to_pipeline if plan.form == "pipeline" else convert_to_single
-        return (yield from carry_out(plan, opened, proofs))
+        return (yield from counted_from(before, carry_out(plan, opened, proofs, digest), total))
 
     def convert_all(
         self, plans: Iterable[ConversionPlan], given: Answers = Answers()
@@ -149,34 +147,42 @@ class Workbench(Watching):
 
         What the user said of scale and base is remembered for the run once a conversion with it has come out well.
         """
+        from cmp.core.pace import bytes_of_work
         from cmp.disk.planning import check_space
 
         plans = [plan for plan in plans if not plan.done]
         check_space(plans)
+        before, later = 0, sum(map(bytes_of_work, plans))  # bytes of work
         for done, plan in enumerate(plans):
+            later -= bytes_of_work(plan)
+            step = Progress(done, len(plans), "", 0, bytes_of_work(plan))
             try:
-                work = self.convert(plan)
-                while True:
-                    try:
-                        step = next(work)
-                    except StopIteration as finished:
-                        if given != Answers():
-                            self.answer(plan.run, given)
-                        yield finished.value
-                        break
-                    yield Progress(done, len(plans), f"{plan.checkpoint.id}: {step.what}")
+                with closing(self.convert(plan)) as work:
+                    while True:
+                        try:
+                            step = next(work)
+                        except StopIteration as finished:
+                            conversion = finished.value
+                            break
+                        told = f"{plan.checkpoint.id}: {step.what}"
+                        yield Progress(done, len(plans), told, before + step.done_bytes, before + step.total_bytes + later)
+                if given != Answers():
+                    self.answer(plan.run, given)
+                before += step.total_bytes
+                yield conversion
             except CmpError as fault:
+                before += step.done_bytes
                 yield FailedConversion(plan.checkpoint.id, fault)
-        yield Progress(len(plans), len(plans), "done")
+        yield Progress(len(plans), len(plans), "done", before, before)
 
     # -- grids ---------------------------------------------------------------------------------------------------------
 
     def studio(self) -> Studio:
         """The models in memory; the first call imports torch."""
-        self._load_engine()
+        self.load_engine()
         from cmp.engine.studio import Studio
 
-        with self._loading:
+        with self.loading:
             self._studio = self._studio or Studio(self.settings.device)
             return self._studio
 
@@ -184,42 +190,47 @@ class Workbench(Watching):
         """A checkpoint ready to be drawn with; raises what stands against it."""
         return ready_checkpoint(run, checkpoint, self.bases, self.store, given, need_base=True)
 
-    def draw_grid(self, spec: GridSpec, runs: Iterable[Run], given: Answers = Answers()) -> Iterator[Tile | Progress]:
+    def draw_grid(
+        self, spec: GridSpec, runs: Iterable[Run], given: Answers = Answers(), ray: str | None = None
+    ) -> Iterator[Tile | Progress]:
         """Draws every cell of a grid that has not been drawn before: one Tile per cell, and between them how far it has come.
 
         `runs` are those that the checkpoints and the stacked LoRAs belong to; the base column is drawn with the base of the first. With
-        `spec.preview` a cell's tile may come twice, first as a preview. See `engine.draw.Drawing`.
+        `spec.preview` a cell's tile may come twice, first as a preview. See `engine.draw.Drawing`. With the address of a Ray cluster its
+        workers draw, see `engine.ray_cluster`; raises BadInput where Ray is not installed.
         """
         from cmp.core.grids import Tile
         from cmp.disk.cells import mark_used
 
-        runs, studio = tuple(runs), self.studio()
-        from cmp.engine.draw import Drawing
+        runs = tuple(runs)
+        with self._drawer(spec, runs, given, ray) as drawer, closing(drawer.draw(spec.cells(), spec.preview)) as items:
+            for item in items:
+                if isinstance(item, Tile):
+                    if item.reused and item.path:
+                        mark_used(item.path)
+                    self._keep_answer(item, runs, given)
+                yield item
 
-        drawing = Drawing(self._preparing(spec, runs, given), studio, self.store, self.gpu)
-        for item in drawing.draw(spec.cells(), spec.preview):
-            if isinstance(item, Tile):
-                if item.reused and item.path:
-                    mark_used(item.path)
-                self._keep_answer(item, runs, given)
-            yield item
+    def _drawer(
+        self, spec: GridSpec, runs: tuple[Run, ...], given: Answers, ray: str | None
+    ) -> AbstractContextManager[Drawing | Spreading]:
+        if ray is None:
+            return nullcontext(self.drawing(spec, runs, given))
+        from cmp.workbench.cluster import Sent, needed_of, spread
 
-    def plan_grid(self, spec: GridSpec, runs: Iterable[Run], given: Answers = Answers()) -> GridPlan:
-        """What drawing a grid would do: cells that are new, that were drawn before, that cannot be drawn; time and size."""
+        needed = needed_of(replace(self.settings, bases=self.bases), spec, given)
+        return spread(ray, self.cluster, Sent(self.settings, spec, runs, given, tuple(map(self.answers, runs)), needed))
+
+    def drawing(self, spec: GridSpec, runs: tuple[Run, ...], given: Answers) -> Drawing:
+        """A grid to be drawn by this process; whoever draws does so through `draw_grid`."""
         studio = self.studio()
         from cmp.engine.draw import Drawing
 
-        return Drawing(self._preparing(spec, tuple(runs), given), studio, self.store, self.gpu).plan(spec.cells())
+        return Drawing(self._preparing(spec, runs, given), studio, self.store, self.gpu)
 
-    def slow_here(self, run: Run) -> bool:
-        """Whether a picture of this run takes so long here that a small one is worth drawing first: on a CPU, with a base of some size."""
-        if self.device_name() != "cpu":
-            return False
-        try:
-            base = self._any_ready(run, Answers()).base
-        except CmpError:
-            return False
-        return base is not None and sum(file.stat().st_size for file in base.path.rglob("*.safetensors")) > _SLOW_ON_CPU
+    def plan_grid(self, spec: GridSpec, runs: Iterable[Run], given: Answers = Answers()) -> GridPlan:
+        """What drawing a grid would do: cells that are new, that were drawn before, that cannot be drawn; time and size."""
+        return self.drawing(spec, tuple(runs), given).plan(spec.cells())
 
     def _preparing(self, spec: GridSpec, runs: tuple[Run, ...], given: Answers) -> Preparing:
         from cmp.engine.prepare import Preparing

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from cmp.core.progress import Progress, Rest
 from cmp.core.runs import Checkpoint, Run
 from cmp.disk.ledger import Ledger, Order
-from cmp.disk.ready import Answers
-from cmp.errors import NotFound
+from cmp.disk.ready import Answers, ready_checkpoint
+from cmp.errors import CmpError, NotFound
 from cmp.jobs import Job, Jobs, Work
 from cmp.settings import Settings
 from cmp.workbench.shelf import Shelf
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from cmp.core.grids import GridSpec, Tile
     from cmp.disk.cells import PrunePlan
 
+_SLOW_ON_CPU = 500_000_000  # bytes of a base model; Stable Diffusion 1.5 has 2 GB in half precision
 _ASK_AGAIN = 10.0  # seconds after which a card in use is asked for again
 Self = TypeVar("Self", bound="LongWork")
 Started = tuple[str, str, int, Work, object, Order]  # what `Jobs.start` takes
@@ -35,13 +36,14 @@ class LongWork(Shelf):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self.gpu = threading.Lock()
+        self.gpu, self.loading = threading.Lock(), threading.Lock()
+        self.cluster = threading.Lock()  # a process has one connection to Ray
         self.jobs = Jobs(Ledger(self.store))
         self.jobs.make("grid", self._grid_again)
         self.jobs.make("convert", self._conversions_again)
 
     @abstractmethod
-    def draw_grid(self, spec: GridSpec, runs: Iterable[Run], given: Answers = Answers()) -> Iterator[Any]: ...
+    def draw_grid(self, spec: GridSpec, runs: Iterable[Run], given: Answers = Answers(), ray: str | None = None) -> Iterator[Any]: ...
 
     @abstractmethod
     def convert_all(self, plans: Iterable[ConversionPlan], given: Answers = Answers()) -> Iterator[Any]: ...
@@ -61,21 +63,34 @@ class LongWork(Shelf):
     @abstractmethod
     def with_device(self: Self, device: str) -> Self: ...
 
+    def load_engine(self) -> None:
+        """Imports what draws and converts, one thread at a time: transformers' modules, which load others when asked, fail for two."""
+        with self.loading:
+            import cmp.engine.convert
+            import cmp.engine.draw
+            import cmp.engine.verify  # noqa: F401
+
     # -- grids ---------------------------------------------------------------------------------------------------------
 
     def start_grid(self, spec: GridSpec, runs: Iterable[Run], given: Answers = Answers()) -> Job:
         """Queues a grid, see `draw_grid`; it is taken up again where it was if this process is killed."""
         return self.jobs.start(*self._grid(spec, tuple(runs), given))
 
-    def follow_grid(self, spec: GridSpec, runs: Iterable[Run], given: Answers = Answers()) -> Iterator[Tile | Progress]:
-        """The same within the caller's thread: the tiles as they come. Leaving it cancels the job."""
-        return self.jobs.follow(*self._grid(spec, tuple(runs), given))  # type: ignore[return-value]
+    def follow_grid(
+        self, spec: GridSpec, runs: Iterable[Run], given: Answers = Answers(), ray: str | None = None
+    ) -> Iterator[Tile | Progress]:
+        """The same within the caller's thread: the tiles as they come. Leaving it cancels the job. `ray` is a cluster's address."""
+        return self.jobs.follow(*self._grid(spec, tuple(runs), given, ray))  # type: ignore[return-value]
 
-    def _grid(self, spec: GridSpec, runs: tuple[Run, ...], given: Answers) -> Started:
+    def _grid(self, spec: GridSpec, runs: tuple[Run, ...], given: Answers, ray: str | None = None) -> Started:
         from cmp.core.orders import grid_to_json, run_reference
 
-        order = {"grid": grid_to_json(spec), "runs": list(map(run_reference, runs)), **answers_json(given)}
-        return "grid", spec.title or f"{spec.size} cells", spec.size, lambda: self.draw_when_free(spec, runs, given), spec, order
+        if ray is not None:
+            from cmp.engine.ray_cluster import check_address
+
+            check_address(ray)
+        order = {"grid": grid_to_json(spec), "runs": list(map(run_reference, runs)), "ray": ray, **answers_json(given)}
+        return "grid", spec.title or f"{spec.size} cells", spec.size, lambda: self.draw_when_free(spec, runs, given, ray), spec, order
 
     def _grid_again(self, order: Order) -> tuple[Work, object]:
         from cmp.core.orders import grid_from_json
@@ -88,18 +103,23 @@ class LongWork(Shelf):
             return checkpoint
 
         spec = grid_from_json(order["grid"], find)
-        return lambda: self.draw_when_free(spec, tuple(runs.values()), read_answers(order)), spec
+        return lambda: self.draw_when_free(spec, tuple(runs.values()), read_answers(order), order.get("ray")), spec
 
-    def draw_when_free(self, spec: GridSpec, runs: tuple[Run, ...], given: Answers) -> Iterator[Tile | Progress | Rest]:
-        """Draws a grid once no other program uses the graphics card; or with CMP_BUSY=cpu meanwhile without it."""
+    def draw_when_free(
+        self, spec: GridSpec, runs: tuple[Run, ...], given: Answers, ray: str | None = None
+    ) -> Iterator[Tile | Progress | Rest]:
+        """Draws a grid once no other program uses the graphics card; or with CMP_BUSY=cpu meanwhile without it.
+
+        What a Ray cluster's cards are used for is the cluster's to know; `local` is this machine.
+        """
         bench = self
-        while why := self.why_busy():
+        while (ray is None or ray.startswith("local")) and (why := self.why_busy()):
             if self.settings.busy == "cpu":
                 yield Progress(0, spec.size, f"drawing on the CPU: {why}")
                 bench = self.with_device("cpu")
                 break
             yield Rest(_ASK_AGAIN, f"waiting: {why}")
-        yield from bench.draw_grid(spec, runs, given)
+        yield from bench.draw_grid(spec, runs, given, ray)
 
     def why_busy(self) -> str | None:
         """Why the device should be left alone for now, in words. None where it is free, is no CUDA device, or holds our models already."""
@@ -110,6 +130,16 @@ class LongWork(Shelf):
 
         training = [run.id for run in self.library(fresh=False).runs if run.state(time.time()) == "training"]
         return who_holds(read_cards(), card_uuid(self.settings.device), os.getpid(), training)
+
+    def slow_here(self, run: Run) -> bool:
+        """Whether a picture of this run takes so long here that a small one is worth drawing first: on a CPU, with a base of some size."""
+        if self.device_name() != "cpu":
+            return False
+        for checkpoint in run.checkpoints:
+            with suppress(CmpError):
+                base = ready_checkpoint(run, checkpoint, self.bases, self.store, self.answers(run), need_base=True).base
+                return base is not None and sum(file.stat().st_size for file in base.path.rglob("*.safetensors")) > _SLOW_ON_CPU
+        return False
 
     # -- conversions ---------------------------------------------------------------------------------------------------
 

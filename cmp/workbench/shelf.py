@@ -15,7 +15,7 @@ from cmp.core.curves import LossCurve
 from cmp.core.runs import Checkpoint, Library, Run, Sample, display_name
 from cmp.core.stages import UNREAD
 from cmp.disk.demo import Demo, open_demo
-from cmp.disk.locate import locate
+from cmp.disk.locate import locate, locate_in_hub
 from cmp.disk.logs.curves import read_curves
 from cmp.disk.logs.match import logs_of_run
 from cmp.disk.ready import Answers, remember_answers, remembered_answers
@@ -113,6 +113,8 @@ class Shelf:
                 return self.find(target, only_ids=only_ids)
             if "@" in target and any(run.id == target for run in library.runs):
                 return library.run(target), None
+            if not only_ids and (cached := locate_in_hub(target)):
+                return cached, cached.checkpoints[0]
             raise
 
     def name_of(self, item: Run | Checkpoint) -> str:

@@ -14,7 +14,18 @@ from cmp.disk.scan import scan
 from cmp.errors import NotFound, Refused
 from cmp.settings import Settings
 from cmp.workbench import Workbench
-from tests.support import BASE_NAME, Training, adapter_tensors, as_nobody, base_pipeline, base_tensors, diffusers_run, origin_run, save
+from tests.support import (
+    BASE_NAME,
+    Training,
+    adapter_tensors,
+    as_nobody,
+    base_pipeline,
+    base_tensors,
+    bench_of,
+    diffusers_run,
+    origin_run,
+    save,
+)
 
 
 @pytest.fixture
@@ -217,3 +228,24 @@ def test_a_folder_is_added_listed_and_removed_and_stays_on_disk(made: Training, 
     for wrong in ("~nobody-of-this-name", "x" * 5000, str(tmp_path / "none"), "a\0b"):
         with pytest.raises(NotFound):
             bench.add_folder(wrong)
+
+
+def test_a_lora_of_the_hugging_face_cache_is_found_by_its_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    repository = tmp_path / "hub" / "models--someone--shoe-lora"
+    blob = repository / "blobs" / ("a" * 64)
+    save(repository / "blobs" / "new.safetensors", {f"unet.{name}": values for name, values in adapter_tensors(5).items()}).rename(blob)
+    snapshot = repository / "snapshots" / ("c" * 40)
+    snapshot.mkdir(parents=True)
+    (snapshot / "pytorch_lora_weights.safetensors").symlink_to(f"../../blobs/{blob.name}")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("c" * 40)
+    bench = bench_of(origin_run(tmp_path / "training"))
+    run, checkpoint = bench.find("someone/shoe-lora")
+    assert checkpoint and (run.id, checkpoint.layout, checkpoint.flaw) == ("someone/shoe-lora", "diffusers-lora", None)
+    with pytest.raises(NotFound, match="someone/other"):
+        bench.find("someone/other")
+    with pytest.raises(NotFound):
+        bench.find("someone/shoe-lora", only_ids=True)

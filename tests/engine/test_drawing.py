@@ -243,6 +243,25 @@ def test_another_vae_decodes_and_is_gone_afterwards(bench: Workbench, base: Path
     assert missing.fault and "/nowhere" in missing.fault.error
 
 
+def test_a_prompt_is_read_once_for_all_checkpoints_and_again_by_a_text_encoder_that_was_trained(
+    bench: Workbench, base: Path, tmp_path: Path
+) -> None:
+    for step in (8, 10):
+        trained = unet_adapter(base, 4, step) | adapter(base, "text_encoder", 4, step, ("q_proj",))
+        write_step(tmp_path / "outputs" / "run", step, trained)
+    with watching(bench, base):
+        worn = bench.studio()._worn
+        assert worn is not None
+        read: list[int] = []
+        handle = worn.pipe.text_encoder.register_forward_pre_hook(lambda module, given: read.append(1))
+        draw(bench, checkpoints=bench.find("run")[0].checkpoints[:3])
+        assert len(read) == 4  # two prompts, each with its empty negative
+        read.clear()
+        tiles = draw(bench, seeds=(5,))
+        handle.remove()
+    assert len(read) == 8 and len(tiles) == 10  # the same by two trained text encoders; the base's was kept
+
+
 @pytest.fixture(params=[2, 3])
 def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     before = torch.get_num_threads()

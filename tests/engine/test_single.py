@@ -17,7 +17,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from cmp.core.original_names import stack, to_original
-from cmp.disk.single_file import plan_single_file, write_single_file
+from cmp.core.progress import run_through
+from cmp.disk.replacing import replacing
+from cmp.disk.single_file import SinglePlan, plan_single_file, write_single_draft
+from cmp.disk.writing import ENDING
 from cmp.engine.single import convert_to_single_file, copy_settings, verify_single_file
 from cmp.errors import BadInput, Refused
 
@@ -25,6 +28,21 @@ pytestmark = pytest.mark.model
 
 Tensors = dict[str, torch.Tensor]
 WORDS = Path(__file__).parents[1] / "data" / "corpus" / "bases" / "sd_nano" / "tokenizer"
+
+
+def convert(pipeline: Path, target: Path, metadata: dict[str, str], dtype: str | None = None) -> str:
+    return run_through(convert_to_single_file(pipeline, target, metadata, dtype))
+
+
+def verify(target: Path, pipeline: Path) -> str:
+    return run_through(verify_single_file(target, pipeline))
+
+
+def write_single_file(pipeline: Path, target: Path, dtype: str | None = None) -> SinglePlan:
+    plan = plan_single_file(pipeline, dtype)
+    with replacing(target, ENDING) as draft:
+        run_through(run_through(write_single_draft(plan, draft, {})).wait())
+    return plan
 
 
 # ---- names of the published sizes, on the meta device ----
@@ -174,7 +192,7 @@ def test_diffusers_plain_call_gives_back_every_tensor_of_the_pipeline_bit_by_bit
     family: str, made: Callable[[str], Path], tmp_path: Path
 ) -> None:
     pipeline, target = made(family), tmp_path / "one.safetensors"
-    proof = convert_to_single_file(pipeline, target, {"made_by": "a test"})
+    proof = convert(pipeline, target, {"made_by": "a test"})
     kind = getattr(diffusers, json.loads((pipeline / "model_index.json").read_text())["_class_name"])
     got = states(kind.from_single_file(str(target), config=str(pipeline), local_files_only=True))
     meant = states(kind.from_pretrained(pipeline, local_files_only=True))
@@ -189,19 +207,19 @@ def test_diffusers_plain_call_gives_back_every_tensor_of_the_pipeline_bit_by_bit
 def test_two_text_encoders_of_one_width_are_refused_since_the_plain_call_would_mix_them_up(tmp_path: Path) -> None:
     tiny_pipeline("SDXL", wide=8).save_pretrained(tmp_path / "even")
     with pytest.raises(Refused, match="both text encoders are 8 wide"):
-        convert_to_single_file(tmp_path / "even", tmp_path / "one.safetensors", {})
+        convert(tmp_path / "even", tmp_path / "one.safetensors", {})
 
 
 def test_a_changed_byte_is_found(made: Callable[[str], Path], tmp_path: Path) -> None:
     target = tmp_path / "one.safetensors"
-    plan = write_single_file(made("SD 1"), target, {})
+    plan = write_single_file(made("SD 1"), target)
     raw = bytearray(target.read_bytes())
     raw[-1] ^= 1
     target.write_bytes(raw)
     last = max(name for name, (_, shape) in plan.described.items() if shape)
     assert last.startswith("model.diffusion_model")
     with pytest.raises(Refused, match=r"unet.* other values"):
-        verify_single_file(target, made("SD 1"))
+        verify(target, made("SD 1"))
 
 
 Q, K = (f"conditioner.embedders.0.transformer.text_model.encoder.layers.0.self_attn.{part}_proj.weight" for part in "qk")
@@ -223,19 +241,22 @@ def test_what_is_wrong_in_the_file_is_named(
     alter: Callable[[Tensors], Tensors], named: str, made: Callable[[str], Path], tmp_path: Path
 ) -> None:
     target = tmp_path / "one.safetensors"
-    write_single_file(made("SDXL"), target, {})
+    write_single_file(made("SDXL"), target)
     save_file(alter(load_file(target)), tmp_path / "wrong.safetensors")
     with pytest.raises(Refused, match=named):
-        verify_single_file(tmp_path / "wrong.safetensors", made("SDXL"))
+        verify(tmp_path / "wrong.safetensors", made("SDXL"))
 
 
-def test_nothing_stands_under_the_name_when_the_proof_fails(made: Callable[[str], Path], tmp_path: Path) -> None:
-    def object_to(draft: Path) -> None:
+def test_nothing_stands_under_the_name_when_the_proof_fails(
+    made: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def object_to(draft: Path, pipeline: Path) -> None:
         assert draft.stat().st_size > 0
         raise Refused("no", "")
 
-    with pytest.raises(Refused):
-        write_single_file(made("SD 1"), tmp_path / "new" / "one.safetensors", {}, check=object_to)
+    monkeypatch.setattr("cmp.engine.single.verify_single_file", object_to)
+    with pytest.raises(Refused, match="no"):
+        convert(made("SD 1"), tmp_path / "new" / "one.safetensors", {})
     assert list((tmp_path / "new").iterdir()) == []
 
 
@@ -244,7 +265,7 @@ def test_a_narrower_file_holds_what_torch_rounds_to_and_is_proven_as_that(
     dtype: str, kind: torch.dtype, made: Callable[[str], Path], tmp_path: Path
 ) -> None:
     target = tmp_path / "one.safetensors"
-    assert "equal" in convert_to_single_file(made("SD 2"), target, {}, dtype)
+    assert "equal" in convert(made("SD 2"), target, {}, dtype)
     tensors = load_file(target)
     (file,) = (made("SD 2") / "unet").glob("*.safetensors")
     assert {tensor.dtype for tensor in tensors.values()} == {kind}
@@ -256,9 +277,9 @@ def test_a_value_that_fp16_cannot_hold_is_refused_by_name(own: Callable[[str], P
     folder = own("SD 1")
     change(folder, "vae", lambda t: {**t, "quant_conv.bias": t["quant_conv.bias"] + 70000})
     with pytest.raises(Refused, match=r"quant_conv\.bias holds 70000"):
-        write_single_file(folder, tmp_path / "one.safetensors", {}, "F16")
+        write_single_file(folder, tmp_path / "one.safetensors", "F16")
     assert not (tmp_path / "one.safetensors").exists()
-    convert_to_single_file(folder, tmp_path / "one.safetensors", {}, "BF16")
+    convert(folder, tmp_path / "one.safetensors", {}, "BF16")
     with pytest.raises(BadInput, match="fp12"):
         plan_single_file(folder, "fp12")
 
@@ -267,7 +288,7 @@ def test_components_of_different_types_keep_theirs_and_are_proven(own: Callable[
     folder = own("SDXL")
     change(folder, "unet", lambda t: {name: values.half() for name, values in t.items()})
     change(folder, "text_encoder_2", lambda t: {name: values.bfloat16() for name, values in t.items()})
-    convert_to_single_file(folder, tmp_path / "one.safetensors", {})
+    convert(folder, tmp_path / "one.safetensors", {})
     assert {t.dtype for t in load_file(tmp_path / "one.safetensors").values() if t.numel()} == {
         torch.float16,
         torch.bfloat16,
@@ -280,7 +301,7 @@ def test_q_k_and_v_of_different_types_are_refused_unless_one_type_is_chosen(own:
     change(folder, "text_encoder", lambda t: {n: v.half() if "k_proj" in n else v for n, v in t.items()})
     with pytest.raises(Refused, match="k_proj"):
         plan_single_file(folder)
-    convert_to_single_file(folder, tmp_path / "one.safetensors", {}, "F32")
+    convert(folder, tmp_path / "one.safetensors", {}, "F32")
 
 
 def as_older_libraries_saved_it(folder: Path, encoders: tuple[str, ...]) -> None:
@@ -299,10 +320,10 @@ def as_older_libraries_saved_it(folder: Path, encoders: tuple[str, ...]) -> None
 def test_a_pipeline_saved_by_older_libraries_becomes_the_same_file_but_for_the_counted_positions(
     own: Callable[[str], Path], made: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    write_single_file(made("SDXL"), tmp_path / "new.safetensors", {})
+    write_single_file(made("SDXL"), tmp_path / "new.safetensors")
     folder = own("SDXL")
     as_older_libraries_saved_it(folder, ("text_encoder", "text_encoder_2"))
-    convert_to_single_file(folder, tmp_path / "old.safetensors", {}, "F32")
+    convert(folder, tmp_path / "old.safetensors", {}, "F32")
     old, new = load_file(tmp_path / "old.safetensors"), load_file(tmp_path / "new.safetensors")
     positions = old.pop("conditioner.embedders.0.transformer.text_model.embeddings.position_ids")
     assert torch.equal(positions, torch.arange(77)[None])
@@ -316,7 +337,7 @@ def test_positions_that_do_not_count_are_neither_handed_on_nor_left_out_in_silen
     folder = own(family)
     change(folder, "text_encoder", lambda t: {**t, "embeddings.position_ids": torch.arange(77)[None].flip(1)})
     with pytest.raises(Refused, match="position_ids"):
-        convert_to_single_file(folder, tmp_path / "one.safetensors", {})
+        convert(folder, tmp_path / "one.safetensors", {})
     assert not (tmp_path / "one.safetensors").exists()
 
 
@@ -326,8 +347,8 @@ def test_a_unet_in_several_files_is_read_from_all_of_them(made: Callable[[str], 
     unet = diffusers.UNet2DConditionModel.from_pretrained(made("SD 1"), subfolder="unet")
     unet.save_pretrained(folder / "unet", max_shard_size="100KB")
     assert len(list((folder / "unet").glob("*.safetensors"))) > 1
-    convert_to_single_file(folder, tmp_path / "parts.safetensors", {})
-    write_single_file(made("SD 1"), tmp_path / "whole.safetensors", {})
+    convert(folder, tmp_path / "parts.safetensors", {})
+    write_single_file(made("SD 1"), tmp_path / "whole.safetensors")
     assert (tmp_path / "parts.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
 
 
@@ -344,9 +365,9 @@ def test_what_lies_beside_the_components_is_not_run(own: Callable[[str], Path], 
     (folder / "model_index.json").write_text(
         json.dumps({**index, "scheduler": ["my_code", "Scheduler"], "safety_checker": ["my_code", "X"]})
     )
-    write_single_file(folder, tmp_path / "one.safetensors", {})
+    write_single_file(folder, tmp_path / "one.safetensors")
     with pytest.raises(Refused, match="my_code"):
-        verify_single_file(tmp_path / "one.safetensors", folder)
+        verify(tmp_path / "one.safetensors", folder)
 
 
 def test_sd3_is_refused_by_its_class_before_a_weight_is_looked_for(tmp_path: Path) -> None:

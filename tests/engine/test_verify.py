@@ -11,6 +11,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
+from cmp.core.progress import run_through
 from cmp.errors import Refused
 from tests.in_process import command
 from tests.support import Tensors, save
@@ -34,7 +35,7 @@ def right(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def verify(file: Path, expected: Path, base: Path | None) -> str:
     from cmp.engine.verify import verify_lora_file
 
-    return verify_lora_file(file, load_file(expected), base)
+    return run_through(verify_lora_file(file, load_file(expected), base))
 
 
 def with_change(right: Path, file: Path, change: Callable[[Tensors], object], **metadata: str) -> Path:

@@ -119,7 +119,7 @@ def test_a_prompt_on_the_command_line_has_the_options_of_a_line_in_a_file(tmp_pa
 class _Bench:
     """Yields what a workbench yields while it draws: progress, and a preview before its tile."""
 
-    def follow_grid(self, spec: GridSpec, runs: list[Any], given: Answers) -> Iterator[Tile | Progress]:
+    def follow_grid(self, spec: GridSpec, runs: list[Any], given: Answers, ray: str | None) -> Iterator[Tile | Progress]:
         first, second = spec.cells()
         yield Tile(first, "", Path("/small"), seconds=0.1, preview=True)
         for step in range(3):
@@ -130,7 +130,7 @@ class _Bench:
 
 def test_a_preview_is_replaced_and_progress_is_no_tile(capsys: pytest.CaptureFixture[str]) -> None:
     spec = GridSpec((None,), (Prompt("a"),), (1, 2))
-    tiles = _draw(_Bench(), spec, [], Answers())  # type: ignore[arg-type]
+    tiles = _draw(_Bench(), spec, [], Answers(), None)  # type: ignore[arg-type]
     assert [(tile.cell.seed, tile.key, tile.preview) for tile in tiles] == [(1, "a", False), (2, "b", False)]
     said = capsys.readouterr()
     assert said.out == "" and said.err.count("drawing") <= 1 and "2/2" in said.err

@@ -19,7 +19,7 @@ from cmp.disk.demo import open_demo
 from .conftest import FULL, ROOT, Said, environment, run_command, start_server
 
 pytestmark = pytest.mark.model
-GRID = ("grid", FULL, "--checkpoints", "500, 1000, 1500", "--seeds", "1-2", "--prompt", "a red casual shoe", "--steps", "4")
+GRID = ("grid", FULL, "--checkpoints", "500, 1000, 1500", "--seeds", "1-2", "--prompt", "a red casual shoe", "--steps", "4", "--exact")
 
 
 @pytest.fixture

@@ -232,7 +232,7 @@ def test_a_disk_too_small_is_told_before_anything_is_written(made: Training, for
 
 
 @each_form
-@pytest.mark.parametrize("nth", [1, 2, 4])
+@pytest.mark.parametrize("nth", [1, 2, 3])
 def test_a_disk_that_fills_up_on_the_way_is_no_space_and_leaves_nothing(
     made: Training, form: str, nth: int, small_disk: Callable[[str], Path]
 ) -> None:

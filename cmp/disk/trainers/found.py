@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,8 +11,8 @@ from pathlib import Path
 from cmp.core.runs import Checkpoint, Sample, Setting
 from cmp.disk.checkpoint import open_weights
 from cmp.disk.folders import Folder, list_folder
+from cmp.disk.json_table import read_json_table
 from cmp.disk.logs.hparams import may_be_shown
-from cmp.disk.logs.records import opened
 from cmp.disk.logs.sessions import Session
 from cmp.disk.tensors import Header
 from cmp.errors import CmpError, Unreadable
@@ -78,14 +77,10 @@ def read_samples(folder: Folder, name: str, read: Callable[[Path], Sample | None
 
 def read_json(file: Path) -> dict[str, object]:
     """The table in a JSON file; empty if there is none that can be read, or it lies behind a link."""
-    if os.path.islink(file):
-        return {}
     try:
-        with opened(file) as (source, size):
-            content = source.read(_LARGEST_CONFIG) if size <= _LARGEST_CONFIG else b""
+        return read_json_table(file, most=_LARGEST_CONFIG, links=False)
     except Unreadable:
         return {}
-    return parse_table(content)
 
 
 def parse_table(text: str | bytes) -> dict[str, object]:
