@@ -139,11 +139,11 @@ def _a_row_gets_a_new_seed_a_cell_a_row_of_its_own_and_the_lock_keeps_them(compa
 def _a_picture_that_is_dropped_fills_the_form(compare: Watched, server: Server, tmp_path: Path) -> None:
     page = compare.page
     unfold(compare, "compare-sampling")
-    fill(compare, prompts="a dropped red shoe", seeds="77", steps="5", guidance="3.5", negative="blur, noise")
-    draw(compare, "done: 2 of 2")
+    fill(compare, prompts="a dropped red shoe", seeds="76, 77", steps="5", guidance="3.5", negative="blur, noise")
+    draw(compare, "done: 4 of 4")
     cell = max((server.home / "cells").rglob("[0-9a-f]*.png"), key=lambda file: file.stat().st_mtime)
     compare.reload()
-    compare.status("compare-status", "done: 2 of 2")
+    compare.status("compare-status", "done: 4 of 4")
     unfold(compare, "compare-sampling")
     fill(compare, prompts="else", seeds="1", steps="12", guidance="4", negative="")
     drop(page, cell)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -110,3 +112,23 @@ def test_labels_name_what_varies_as_a1111_does(tmp_path: Path) -> None:
     value = matrix(several, [], lambda c: (c.key if c else "base model", ""), working=False)
     assert [row["sub"] for row in value["rows"]] == ["seed 1 · CFG Scale: 7.0 · Sampler: DDIM", "seed 1 · CFG Scale: 8.5 · Sampler: Euler"]
     assert value["rows"][0]["label"] == "short" and [c["sub"] for c in value["columns"]][:3] == ["", "Strength: 0.5", "Strength: 1"]
+
+
+def test_a_grid_behind_others_tells_its_place_in_the_queue(tmp_path: Path) -> None:
+    bench, _, _ = prepared(tmp_path)
+    go_on = threading.Event()
+
+    def work() -> Iterator[Progress]:
+        go_on.wait(60)
+        yield Progress(0, 1, "denoising 1/2")
+
+    jobs = [bench.jobs.start("grid", "t", 1, work) for _ in range(3)]
+    try:
+        assert [grid_status(bench, job)[0].partition(" ·")[0] for job in jobs[1:]] == [
+            "waiting: number 1 in the queue",
+            "waiting: number 2 in the queue",
+        ]
+    finally:
+        for job in jobs:
+            bench.jobs.cancel(job.id)
+        go_on.set()
