@@ -111,7 +111,9 @@ def prune(plan: PrunePlan) -> int:
 
 def _pictures(grid: object) -> Iterator[tuple[object, object]]:
     if isinstance(grid, dict):
-        yield from ((prompt.get("text"), seed) for prompt in grid.get("prompts", ()) for seed in grid.get("seeds", ()))
+        for prompt in grid.get("prompts", ()):
+            own = (prompt.get("own") or {}).get("seed")
+            yield from ((prompt.get("text"), seed) for seed in (grid.get("seeds", ()) if own is None else (own,)))
 
 
 def _is_wanted(path: Path, wanted: set[tuple[object, object]]) -> bool:

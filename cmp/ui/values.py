@@ -12,10 +12,8 @@ import numpy as np
 
 from cmp.core.curves import LossCurve, smooth, thin
 from cmp.core.describing import kind_text
-from cmp.core.grids import Cell, GridSpec, Tile
 from cmp.core.present import alias_text, loss_text, size_text, steps_text
-from cmp.core.runs import Checkpoint, Library, Run, Sample, validation_prompts
-from cmp.errors import sentences
+from cmp.core.runs import Checkpoint, Library, Run, Sample
 
 Names = Callable[[Run | Checkpoint], str]
 PICKING = "Compare it with the base model"
@@ -119,119 +117,6 @@ def _markers(run: Run, label: str, curve: LossCurve, smoothed: Any) -> list[dict
             logged = at < len(curve.steps) and curve.steps[at] == c.step
             marks.append({"run": run.id, "label": label, "step": c.step, "y": _number(float(smoothed[at])) if logged else None})
     return marks
-
-
-def matrix(
-    spec: GridSpec, tiles: Sequence[Tile], column_label: Callable[[Checkpoint | None], tuple[str, str]], working: bool
-) -> dict[str, Any]:
-    """The grid: a column per checkpoint and strength, a row per prompt, seed and sampling."""
-    columns = _unique((_column_key(cell), *_column_words(cell, spec, column_label)) for cell in spec.cells())
-    ordered = _unique((_row_key(cell), *_row_words(cell, spec)) for cell in spec.cells())
-    across = {key: i for i, (key, _, _) in enumerate(columns)}
-    down = {key: i for i, (key, _, _) in enumerate(ordered)}
-    cells = [_cell(tile, down[_row_key(tile.cell)], across[_column_key(tile.cell)]) for tile in tiles]
-    upcoming = spec.cells()[len(tiles)] if working and len(tiles) < len(spec.cells()) else None
-    if upcoming:
-        cells.append({"r": down[_row_key(upcoming)], "c": across[_column_key(upcoming)], "key": "next", "state": "drawing"})
-    return {
-        "title": "",
-        "columns": [{"key": repr(key), "label": label, "sub": sub} for key, label, sub in columns],
-        "rows": [{"key": repr(key), "label": label, "sub": sub} for key, label, sub in ordered],
-        "cells": cells,
-        "done": len(tiles),
-        "total": len(spec.cells()),
-        "note": "",
-    }
-
-
-def _column_key(cell: Cell) -> tuple[object, ...]:
-    return (cell.checkpoint.id, cell.strength) if cell.checkpoint else (None,)
-
-
-def _row_key(cell: Cell) -> tuple[object, ...]:
-    return (cell.prompt, cell.seed, cell.sampling)
-
-
-def _column_words(cell: Cell, spec: GridSpec, label: Callable[[Checkpoint | None], tuple[str, str]]) -> tuple[str, str]:
-    name, sub = label(cell.checkpoint)
-    strength = f"strength {cell.strength:g}" if len(spec.strengths) > 1 and cell.checkpoint else ""
-    return name, " · ".join(part for part in (sub, strength) if part)
-
-
-def _row_words(cell: Cell, spec: GridSpec) -> tuple[str, str]:
-    words = [f"seed {cell.seed}"]
-    if len(spec.samplings) > 1:
-        words += [f"CFG Scale: {cell.sampling.guidance:g}", f"Steps: {cell.sampling.steps}", cell.sampling.scheduler]
-    return cell.prompt.text, " · ".join(words)
-
-
-def _unique(entries: Iterable[tuple[Any, str, str]]) -> list[tuple[Any, str, str]]:
-    return list({key: (key, label, sub) for key, label, sub in entries}.values())
-
-
-def _cell(tile: Tile, row: int, column: int) -> dict[str, Any]:
-    cell = tile.cell
-    details = [["prompt", cell.prompt.text], ["negative", cell.prompt.negative or "–"], ["seed", str(cell.seed)]]
-    details += [["checkpoint", cell.checkpoint.id if cell.checkpoint else "base model"]]
-    details += [["strength", f"{cell.strength:g}"]] if cell.checkpoint else []
-    details += [[name, "default" if value is None else str(value)] for name, value in cell.sampling.as_json().items()]
-    if tile.base:
-        details += [["base", f"{tile.base['id']} (proof: {tile.base['proof']}; {tile.base['source']})"]]
-    if tile.fault:
-        reason = sentences(tile.fault.error, tile.fault.hint)
-        return {
-            "r": row,
-            "c": column,
-            "key": "fault",
-            "state": "fault",
-            "fault": reason,
-            "details": details,
-            "reused": False,
-            "seconds": None,
-        }
-    return {
-        "r": row,
-        "c": column,
-        "key": tile.key,
-        "state": "done",
-        "thumb": f"cmp/cell/{tile.key}.256.webp",
-        "full": f"cmp/cell/{tile.key}.png",
-        "caption": "",  # the row's label says the same
-        "details": details,
-        "reused": tile.reused,
-        "seconds": tile.seconds,
-        "fault": None,
-        "badge": "",
-    }
-
-
-def samples_matrix(run: Run, name_of: Names, url: Callable[[Sample, bool], str]) -> dict[str, Any]:
-    """The trainer's own pictures as a grid: a column per step, a row per prompt and picture. Nothing is drawn."""
-    steps = sorted({s.step for s in run.samples})
-    lines = sorted({(s.prompt, s.image) for s in run.samples})
-    texts = dict(enumerate(validation_prompts(run)))
-    cells = [
-        {
-            "r": lines.index((s.prompt, s.image)),
-            "c": steps.index(s.step),
-            "key": url(s, False),
-            "state": "done",
-            "thumb": url(s, False),
-            "full": url(s, True),
-            "caption": "",
-            "details": [["drawn by", "the trainer, while training"], ["step", str(s.step)], ["file", s.path.name]],
-            "reused": False,
-            "seconds": None,
-            "fault": None,
-            "badge": "",
-        }
-        for s in run.samples
-    ]
-    rows = [{"key": f"{p}-{i}", "label": texts.get(p, f"prompt {p}"), "sub": f"picture {i}"} for p, i in lines]
-    note = "" if cells else "The trainer left no pictures in this run's folder."
-    columns = [{"key": str(step), "label": f"step {step}", "sub": ""} for step in steps]
-    title = f"{name_of(run)}: drawn by the trainer" if cells else ""
-    return {"title": title, "columns": columns, "rows": rows, "cells": cells, "done": 0, "total": 0, "note": note}
 
 
 def _number(value: float | None) -> float | None:

@@ -8,9 +8,12 @@ The matrix's value:
     title, note    str; `note` alone explains an empty matrix
     columns, rows  [{"key", "label", "sub"}]; the first column is the reference that "hold B" shows
     cells          [{"r", "c", "key", "state", "thumb", "full", "caption", "details": [[name, value]], "reused", "seconds",
-                   "fault", "badge"}]; state is "waiting", "drawing", "done" or "fault"; a missing cell is waiting
+                   "fault", "badge", "mark"}]; state is "waiting", "drawing", "done" or "fault"; a missing cell is waiting.
+                   A picture with a `mark` in its corner, such as "preview", stays until the one that replaces it has arrived
     done, total    int; no progress is shown when total is 0
-It tells `{"index": [r, c], "value", "r", "c", "key", "row", "column"}` of the cell that was opened.
+    rerolls        bool; whether rows can be drawn again with another seed
+It tells `{"index": [r, c], "value", "r", "c", "key", "row", "column"}` of the cell that was opened, and as an edit
+`{"what": "row"|"cell", "row", "column"}` of the row to draw with another seed, or of the cell to draw so below it.
 
 The chart's value:
     series         [{"run", "label", "tag", "x": [..], "y": [number|null], "smooth": [number|null]|null}], thinned to what a
@@ -43,7 +46,7 @@ from cmp.errors import NotFound
 # In the order in which a page must load them.
 ASSETS = (
     "matrix.css", "curves.css", "table.css", "details.css",
-    "dom.js", "fullview.js", "matrix.js", "marks.js", "curves.js", "table.js", "details.js",
+    "dom.js", "fullview.js", "cell.js", "matrix.js", "marks.js", "curves.js", "table.js", "details.js", "drop.js",
 )  # fmt: skip
 
 MATRIX_TEMPLATE = '<div class="cmp-mount"></div>'
@@ -89,7 +92,7 @@ _MOUNT = """
 const names = [%(names)s];
 const mount = element.querySelector(".cmp-mount");
 const start = () => {
-  const view = window.%(make)s(mount, { onPick: (what) => trigger("select", what) });
+  const view = window.%(make)s(mount, { onPick: (what) => trigger("select", what), onEdit: (what) => trigger("edit", what) });
   view.update(props.value);
   watch("value", () => view.update(props.value));
 };
@@ -108,7 +111,7 @@ def _mount(make: str, *needs: str) -> str:
 
 def matrix_on_load() -> str:
     """`js_on_load` of a `gr.HTML` that holds the matrix; its `select` event tells which cell was opened."""
-    return _mount("cmpMatrix", "cmpDom", "cmpFullView")
+    return _mount("cmpMatrix", "cmpDom", "cmpFullView", "cmpCell")
 
 
 def curves_on_load() -> str:

@@ -1,4 +1,4 @@
-// One cell of the matrix, large: `cmpFullView(root, {cellAt, headAt, size, cursor, move, onClose})` -> {open, refresh, isOpen}.
+// One cell of the matrix, large: `cmpFullView(root, {cellAt, headAt, size, cursor, move, reroll, onClose})` -> {open, refresh, isOpen}.
 // Where it stands is the matrix's own cursor, so that the two can never disagree. A modal <dialog>: the browser keeps the focus
 // inside, closes it on Escape, and lifts it over all else.
 (() => {
@@ -12,14 +12,16 @@
       title: el("h2", { class: "cmp-full-title", "aria-live": "polite" }),
       place: el("span", { class: "cmp-full-place" }),
       blink: el("button", { type: "button", class: "cmp-button", "aria-pressed": "false" }),
+      again: el("button", { type: "button", class: "cmp-button", title: "Draws a row with a new seed below this one (R)", text: "New seed" }),
       close: el("button", { type: "button", class: "cmp-button", "aria-label": "Close the full view", text: "Close" }),
       stage: el("div", { class: "cmp-stage" }),
       caption: el("p", { class: "cmp-full-caption" }),
       details: el("dl", { class: "cmp-details" }),
+      hint: el("span", { text: "R draws a row with a new seed below." }),
     };
-    const keys = el("p", { class: "cmp-hint", text: "Arrow keys move across columns and rows. Hold B to see the first column. Esc closes." });
+    const keys = el("p", { class: "cmp-hint", text: "Arrow keys move across columns and rows. Hold B to see the first column. Esc closes. " }, part.hint);
     part.dialog = el("dialog", { class: "cmp-full", "aria-label": "Full view", tabindex: "-1" },
-      el("header", { class: "cmp-full-head" }, part.title, part.place, part.blink, part.close),
+      el("header", { class: "cmp-full-head" }, part.title, part.place, part.blink, part.again, part.close),
       el("div", { class: "cmp-full-body" }, part.stage,
         el("aside", { class: "cmp-full-side" }, part.caption, part.details, keys)));
     return part;
@@ -61,11 +63,12 @@
     return rows;
   };
 
-  window.cmpFullView = (root, { cellAt, headAt, size, cursor, move, onClose }) => {
+  window.cmpFullView = (root, { cellAt, headAt, size, cursor, move, reroll, onClose }) => {
     const dom = window.cmpDom;
     const part = build(dom);
     root.append(part.dialog);
     let shown = "";
+    let before = { place: "", mark: false };
     let canBlink = false;
     // Open until `close` was heard: before that the browser gives the focus back to the cell it came from, which is not a move.
     let busy = false;
@@ -75,14 +78,18 @@
       return `${column} - ${row}`;
     };
 
-    const drawStage = (r, c) => {
+    // A preview stays until the picture itself has arrived; pictures of another cell must go at once.
+    const drawStage = (r, c, soft) => {
       const record = cellAt(r, c);
       const base = c > 0 ? cellAt(r, 0) : null;
       const nodes = [];
       if (hasPicture(record)) nodes.push(picture(dom, part.stage, record, name(r, c), "is-own"));
       else nodes.push(instead(dom, record));
       if (hasPicture(base)) nodes.push(picture(dom, part.stage, base, name(r, 0), "is-base"));
-      part.stage.replaceChildren(...nodes);
+      const old = [...part.stage.children];
+      const clear = () => { for (const node of old) node.remove(); };
+      if (soft && hasPicture(record)) { part.stage.append(...nodes); nodes[0].addEventListener("load", clear); nodes[0].addEventListener("error", clear); }
+      else part.stage.replaceChildren(...nodes);
       const label = headAt(r, 0).column;
       canBlink = hasPicture(base);
       // Not `disabled`: a button that is disabled while it has the focus drops it, and the keys would go nowhere.
@@ -113,8 +120,11 @@
       // A cell that finishes elsewhere must not interrupt somebody who is comparing here.
       const now = JSON.stringify([r, c, rows, columns, name(r, c), cellAt(r, c), name(r, 0), cellAt(r, 0)]);
       if (now === shown) return;
-      shown = now;
-      drawStage(r, c);
+      const place = JSON.stringify([r, c, name(r, c)]);
+      const soft = place === before.place && before.mark;
+      [shown, before] = [now, { place, mark: Boolean(cellAt(r, c)?.mark) }];
+      drawStage(r, c, soft);
+      part.again.hidden = part.hint.hidden = !reroll?.();
       blink(false);
       dom.setText(part.place, `column ${c + 1} of ${columns}, row ${r + 1} of ${rows}`);
       drawFacts(cellAt(r, c));
@@ -140,6 +150,7 @@
       if (event.ctrlKey || event.metaKey || event.altKey) return;
       if (STEPS[event.key]) step(...STEPS[event.key]);
       else if (event.key === "b" || event.key === "B") blink(true);
+      else if ((event.key === "r" || event.key === "R") && reroll?.()) reroll()();
       else return;
       event.preventDefault();
       event.stopPropagation();
@@ -147,9 +158,10 @@
 
     part.dialog.addEventListener("keydown", onKey);
     part.dialog.addEventListener("keyup", (event) => { if (event.key === "b" || event.key === "B") blink(false); });
-    part.dialog.addEventListener("close", () => { shown = ""; part.stage.replaceChildren(); busy = false; onClose(); });
+    part.dialog.addEventListener("close", () => { shown = ""; before = { place: "", mark: false }; part.stage.replaceChildren(); busy = false; onClose(); });
     // A click on the backdrop reaches the dialog itself, a click inside reaches one of its children.
     part.dialog.addEventListener("click", (event) => { if (event.target === part.dialog) part.dialog.close(); });
+    part.again.addEventListener("click", () => reroll?.()?.());
     part.close.addEventListener("click", () => part.dialog.close());
     part.blink.addEventListener("pointerdown", () => blink(true));
     for (const end of ["pointerup", "pointerleave", "pointercancel", "blur"]) part.blink.addEventListener(end, () => blink(false));

@@ -46,76 +46,20 @@
     const sub = dom.el("span", { class: "cmp-sub" });
     const scope = kind === "columnheader" ? "col" : "row";
     const node = dom.el("th", { class: `cmp-head is-${scope}`, role: kind, scope }, dom.el("div", {}, label, sub));
-    return { node, set: (entry) => {
+    const again = dom.el("button", { type: "button", class: "cmp-again", text: "⟳ new seed", title: "Draws this row again with a new seed (Shift+R)" });
+    return { node, again, set: (entry) => {
+      if (scope === "row") dom.setText(again, entry.rerolls ? "⟳ new seed" : "");
+      if (scope === "row" && !again.isConnected) node.firstChild.append(again);
+      again.setAttribute("aria-label", `New seed for ${[entry.label, entry.sub].filter(Boolean).join(", ")}`);
       dom.setText(label, entry.label);
       dom.setText(sub, entry.sub);
       node.title = [entry.label, entry.sub].filter(Boolean).join("\n");
     } };
   };
 
-  const STATES = { waiting: "not drawn yet", drawing: "being drawn", done: "", fault: "failed" };
-
-  const describe = (record, column, row) => {
-    const state = record.state === "fault" ? `failed: ${record.fault || "no reason given"}` : STATES[record.state] ?? "not drawn yet";
-    return [`${column}, ${row}`, state, record.badge, record.caption].filter(Boolean).join("; ");
-  };
-
-  const makeCell = (dom, sizeNow) => {
-    const frame = dom.el("div", { class: "cmp-frame" });
-    const fault = dom.el("span", { class: "cmp-fault", hidden: "" });
-    const badge = dom.el("span", { class: "cmp-badge", hidden: "" });
-    const caption = dom.el("div", { class: "cmp-caption", hidden: "" });
-    const node = dom.el("td", { class: "cmp-cell", role: "gridcell", tabindex: "-1" }, frame, caption);
-    frame.append(fault, badge);
-    const cell = { node, record: null, img: null, said: "", url: "" };
-
-    cell.sharpen = () => { if (cell.img?.naturalWidth) dom.sharpen(cell.img, sizeNow(), sizeNow()); };
-
-    // The address is forgotten too, so that the next change of the record tries it again.
-    const lose = () => {
-      cell.img.remove();
-      cell.img = null;
-      cell.url = "";
-      node.dataset.state = "fault";
-      dom.setText(fault, "This image could not be loaded.");
-    };
-
-    const setImage = (url) => {
-      if (url === cell.url) return;
-      cell.url = url;
-      cell.img?.remove();
-      cell.img = null;
-      if (!url) return;
-      // A fresh <img>, or the old picture would stand under the new name until the new one has arrived.
-      const img = dom.el("img", { loading: "lazy", decoding: "async", draggable: "false" });
-      img.addEventListener("load", () => { cell.sharpen(); img.classList.add("is-loaded"); });
-      img.addEventListener("error", () => { if (cell.img === img) lose(); });
-      img.src = url;
-      cell.img = img;
-      frame.prepend(img);
-    };
-
-    cell.set = (record, column, row) => {
-      const said = JSON.stringify([record, column, row]);
-      if (said === cell.said) return;
-      cell.said = said;
-      cell.record = record;
-      const aria = describe(record, column, row);
-      node.dataset.state = STATES[record.state] === undefined ? "waiting" : record.state;
-      node.setAttribute("aria-label", aria);
-      node.title = record.state === "fault" ? record.fault || "" : [record.caption, record.reused ? "reused" : ""].filter(Boolean).join("\n");
-      dom.setText(fault, record.state === "fault" ? record.fault || "Failed without a reason." : "");
-      dom.setText(badge, record.badge);
-      dom.setText(caption, record.caption);
-      setImage(record.state === "done" ? record.thumb || record.full || "" : "");
-      if (cell.img) cell.img.alt = aria;
-    };
-    return cell;
-  };
-
   const WAITING = { state: "waiting" };
 
-  window.cmpMatrix = (root, { onPick } = {}) => {
+  window.cmpMatrix = (root, { onPick, onEdit } = {}) => {
     const dom = window.cmpDom;
     const part = build(root, dom);
     const columns = new Map();
@@ -168,6 +112,7 @@
 
     const full = window.cmpFullView(root, { cellAt, headAt, size,
       cursor: () => cursor,
+      reroll: () => (value.rerolls ? () => reroll("cell") : null),
       move: (r, c) => select(r, c, { focus: false }),
       onClose: () => select(cursor.r, cursor.c) });
 
@@ -180,13 +125,20 @@
         row: value.rows[r].key, column: value.columns[c].key });
     };
 
+    // "row" draws the row anew with another seed, "cell" puts a row with another seed below it.
+    const reroll = (what, r = cursor.r) => {
+      if (value.rerolls && value.rows[r]) onEdit?.({ what, row: value.rows[r].key, column: value.columns[cursor.c]?.key });
+    };
+
     const onKey = (event) => {
       if (full.isOpen() || event.ctrlKey || event.metaKey || event.altKey) return;
       const { r, c } = cursor;
       const moves = { ArrowLeft: [r, c - 1], ArrowRight: [r, c + 1], ArrowUp: [r - 1, c], ArrowDown: [r + 1, c],
         Home: [r, 0], End: [r, Infinity], PageUp: [0, c], PageDown: [Infinity, c] };
       if (moves[event.key]) select(...moves[event.key]);
+      else if (event.target.closest("button")) return;
       else if (event.key === "Enter" || event.key === " ") open();
+      else if (value.rerolls && (event.key === "r" || event.key === "R")) reroll(event.shiftKey ? "row" : "cell");
       else return;
       event.preventDefault();
     };
@@ -194,6 +146,8 @@
     const moveTo = (node, how) => { if (node) select(node.parentElement.sectionRowIndex, node.cellIndex - 1, how); };
 
     const onClick = (event) => {
+      const again = event.target.closest(".cmp-again");
+      if (again) return void reroll("row", again.closest("tr").sectionRowIndex);
       const node = event.target.closest("td.cmp-cell");
       moveTo(node);
       if (node) open();
@@ -218,10 +172,10 @@
     const drawRow = (key, i, records) => {
       if (!rows.has(key)) rows.set(key, makeRow());
       const row = rows.get(key);
-      row.head.set(value.rows[i]);
+      row.head.set({ ...value.rows[i], rerolls: value.rerolls });
       for (const gone of row.cells.keys()) if (!order.columns.includes(gone)) row.cells.delete(gone);
       order.columns.forEach((column, c) => {
-        if (!row.cells.has(column)) row.cells.set(column, makeCell(dom, () => pixels));
+        if (!row.cells.has(column)) row.cells.set(column, window.cmpCell(dom, () => pixels));
         const { column: across, row: down } = headAt(i, c);
         row.cells.get(column).set(records.get(`${i},${c}`) || WAITING, across, down);
       });

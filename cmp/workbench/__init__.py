@@ -43,6 +43,7 @@ class Workbench(Easel):
 
         if path is not None:
             return {"why": why_not_listed(Path(os.path.abspath(os.path.expanduser(path))))}
+        self.load_engine()
         from cmp.engine.device import describe_devices
 
         count, used = self.cells_size()
@@ -115,6 +116,7 @@ class Workbench(Easel):
         digest = yield from counted_from(before, digesting(opened, self.store, plan.whole), total)
         if plan.base is not None and opened.weights.dumped:
             plan = replace(plan, base=replace(plan.base, proof="tensors"))
+        self.load_engine()
         if plan.form in LORA_FORMS:
             from cmp.disk.lora_file import convert_to_lora
             from cmp.engine.verify import verify_lora_file

@@ -36,11 +36,12 @@ class Easel(Watching):
 
     def studio(self) -> Studio:
         """The models in memory; the first call imports torch."""
-        if self._studio is None:
-            from cmp.engine.studio import Studio
+        self.load_engine()
+        from cmp.engine.studio import Studio
 
-            self._studio = Studio(self.settings.device)
-        return self._studio
+        with self.loading:
+            self._studio = self._studio or Studio(self.settings.device)
+            return self._studio
 
     def ready(self, run: Run, checkpoint: Checkpoint, given: Answers = Answers()) -> Ready:
         """A checkpoint ready to be drawn with; raises what stands against it."""
@@ -79,9 +80,10 @@ class Easel(Watching):
 
     def drawing(self, spec: GridSpec, runs: tuple[Run, ...], given: Answers) -> Drawing:
         """A grid to be drawn by this process; whoever draws does so through `draw_grid`."""
+        studio = self.studio()
         from cmp.engine.draw import Drawing
 
-        return Drawing(self._preparing(spec, runs, given), self.studio(), self.store, self.gpu)
+        return Drawing(self._preparing(spec, runs, given), studio, self.store, self.gpu)
 
     def plan_grid(self, spec: GridSpec, runs: Iterable[Run], given: Answers = Answers()) -> GridPlan:
         """What drawing a grid would do: cells that are new, that were drawn before, that cannot be drawn; time and size."""

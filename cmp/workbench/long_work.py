@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from cmp.core.progress import Progress, Rest
 from cmp.core.runs import Checkpoint, Run
 from cmp.disk.ledger import Ledger, Order
-from cmp.disk.ready import Answers
-from cmp.errors import NotFound
+from cmp.disk.ready import Answers, ready_checkpoint
+from cmp.errors import CmpError, NotFound
 from cmp.jobs import Job, Jobs, Work
 from cmp.settings import Settings
 from cmp.workbench.shelf import Shelf
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from cmp.core.grids import GridSpec, Tile
     from cmp.disk.cells import PrunePlan
 
+_SLOW_ON_CPU = 500_000_000  # bytes of a base model; Stable Diffusion 1.5 has 2 GB in half precision
 _ASK_AGAIN = 10.0  # seconds after which a card in use is asked for again
 Self = TypeVar("Self", bound="LongWork")
 Started = tuple[str, str, int, Work, object, Order]  # what `Jobs.start` takes
@@ -35,7 +36,7 @@ class LongWork(Shelf):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self.gpu = threading.Lock()
+        self.gpu, self.loading = threading.Lock(), threading.Lock()
         self.cluster = threading.Lock()  # a process has one connection to Ray
         self.jobs = Jobs(Ledger(self.store))
         self.jobs.make("grid", self._grid_again)
@@ -61,6 +62,13 @@ class LongWork(Shelf):
 
     @abstractmethod
     def with_device(self: Self, device: str) -> Self: ...
+
+    def load_engine(self) -> None:
+        """Imports what draws and converts, one thread at a time: transformers' modules, which load others when asked, fail for two."""
+        with self.loading:
+            import cmp.engine.convert
+            import cmp.engine.draw
+            import cmp.engine.verify  # noqa: F401
 
     # -- grids ---------------------------------------------------------------------------------------------------------
 
@@ -122,6 +130,16 @@ class LongWork(Shelf):
 
         training = [run.id for run in self.library(fresh=False).runs if run.state(time.time()) == "training"]
         return who_holds(read_cards(), card_uuid(self.settings.device), os.getpid(), training)
+
+    def slow_here(self, run: Run) -> bool:
+        """Whether a picture of this run takes so long here that a small one is worth drawing first: on a CPU, with a base of some size."""
+        if self.device_name() != "cpu":
+            return False
+        for checkpoint in run.checkpoints:
+            with suppress(CmpError):
+                base = ready_checkpoint(run, checkpoint, self.bases, self.store, self.answers(run), need_base=True).base
+                return base is not None and sum(file.stat().st_size for file in base.path.rglob("*.safetensors")) > _SLOW_ON_CPU
+        return False
 
     # -- conversions ---------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cmp.core.curves import LossCurve
 from cmp.core.runs import Checkpoint, Library, Run, Sample, display_name
@@ -22,6 +23,9 @@ from cmp.disk.store import Store, subject_of
 from cmp.errors import BadInput, NotFound, Refused
 from cmp.settings import Settings
 from cmp.workbench.lookout import Lookout
+
+if TYPE_CHECKING:
+    from cmp.core.restored import Restored
 
 _PICTURE = re.compile(r"([0-9a-f]{64})(?:\.(256|512)\.webp|\.png)\Z", re.ASCII)
 
@@ -194,3 +198,9 @@ class Shelf:
         if path is None or not path.is_file():
             raise NotFound(f"the picture {digest[:12]}… is not here", "Draw it again, or reload the page.")
         return (thumbnail(path, int(side)), "image/webp") if side else whole(path)
+
+    def settings_in(self, picture: bytes) -> Restored:
+        """The settings that a PNG, JPEG or WebP carries, whoever drew it; raises NotFound where it has none, Unreadable."""
+        from cmp.pictures.settings import read_settings
+
+        return read_settings(picture)

@@ -267,7 +267,7 @@ def test_memory_that_runs_out_while_a_base_is_loaded_is_told_as_that(bench: Work
 
 
 def test_a_base_that_cannot_be_loaded_is_tried_once(bench: Workbench, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (base / "tokenizer" / "tokenizer_config.json").write_text('{"tokenizer_class": 7}')
+    (base / "vae" / "config.json").write_text("[]")
     loaded = loads_of(bench, monkeypatch)
     tiles = draw(bench, plain((None, *steps_of(bench)), "fast"), "run")
     assert len(tiles) == 4 and all(tile.fault and "sd_nano" in tile.fault.error for tile in tiles) and loaded == ["sd_nano"]

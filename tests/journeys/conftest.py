@@ -14,8 +14,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+
+from .watched import Watched
 
 ROOT = Path(__file__).resolve().parents[2]
 FULL = "lora_casual_shoes_3000steps_full"
@@ -124,3 +127,14 @@ def wait_until_healthy(server: Server) -> None:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The dashboard over the demo, in a home of its own."""
     yield from start_server(tmp_path_factory.mktemp("served"), "serve", "--port", "0")
+
+
+@pytest.fixture
+def page(browser: Any, server: Server) -> Iterator[Watched]:
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    context.set_default_timeout(60_000)
+    watched = Watched(context.new_page(), server)
+    yield watched
+    context.close()
+    assert watched.complaints == []
+    assert watched.asked <= {urlsplit(server.url).netloc, ""}, "a request left the machine"

@@ -114,6 +114,49 @@ def test_a_picture_never_stands_under_the_name_of_the_next(page: Any) -> None:
     loaded(page, 2)
 
 
+def test_a_preview_is_marked_and_stays_until_the_picture_is_there(page: Any) -> None:
+    value = grid(2, 1, cells=[cell(0, 0, mark="preview"), cell(0, 1)])
+    show(page, value)
+    loaded(page, 2)
+    assert page.locator(".cmp-mark-corner:visible").all_inner_texts() == ["preview"]
+    assert "preview" in page.locator("td.cmp-cell").first.get_attribute("aria-label")
+    page.locator("td.cmp-cell").first.click()
+    assert stage_colour(page) == "red"
+    better = grid(2, 1, cells=[cell(0, 0, thumb="/img/black/64/good", full="/img/black/64/good"), cell(0, 1)])
+    assert page.evaluate(
+        """better => {
+            const before = document.querySelector("td img"), large = document.querySelector(".cmp-full-image.is-own");
+            M.update(better);
+            return before.isConnected && before.classList.contains("is-loaded") && large.isConnected; }""",
+        better,
+    )
+    page.wait_for_function(
+        "document.querySelectorAll('td img').length === 2 && document.querySelectorAll('.cmp-full-image.is-own').length === 1"
+    )
+    assert stage_colour(page) == "black" and page.locator("td img").first.get_attribute("src") == "/img/black/64/good"
+    assert page.locator(".cmp-mark-corner:visible").count() == 0
+
+
+def test_rows_and_cells_ask_for_a_new_seed_only_where_they_can(page: Any) -> None:
+    page.evaluate("""window.edits = [];
+        window.M = cmpMatrix(document.querySelector("#matrix"), {onEdit: (what) => edits.push([what.what, what.row, what.column])});""")
+    show(page, grid(2, 2))
+    page.locator("td.cmp-cell").nth(1).focus()
+    page.keyboard.press("r")
+    assert page.locator(".cmp-again:visible").count() == 0 and page.evaluate("edits") == []
+    show(page, grid(2, 2, rerolls=True))
+    page.keyboard.press("r")
+    page.keyboard.press("Shift+R")
+    page.get_by_role("button", name="New seed for prompt 1").click()
+    page.locator("td.cmp-cell").nth(2).click()
+    page.get_by_role("button", name="New seed", exact=True).click()
+    page.keyboard.press("r")
+    page.keyboard.press("Escape")
+    assert page.evaluate("edits") == [
+        ["cell", "r0", "c1"], ["row", "r0", "c1"], ["row", "r1", "c1"], ["cell", "r1", "c0"], ["cell", "r1", "c0"],
+    ]  # fmt: skip
+
+
 def test_arrow_keys_move_in_two_dimensions(page: Any) -> None:
     show(page, grid())
     page.locator("td.cmp-cell").first.focus()

@@ -1,0 +1,194 @@
+"""Drawing on the Compare tab: a grid is started, watched, paused, cancelled, drawn again in part, and found again after a reload."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+import gradio as gr
+
+from cmp.core.grids import GridSpec, Tile
+from cmp.core.prompts import parse_prompts
+from cmp.core.rerolling import common_seeds, rows_of, with_new_seed
+from cmp.core.runs import Run, Sample
+from cmp.errors import NotFound
+from cmp.jobs import Job
+from cmp.ui.choices import BASE
+from cmp.ui.faults import cancelling, told
+from cmp.ui.filling import Filled, fields_locked, line_of, read_grid, runs_of
+from cmp.ui.grid_form import DRAWN, SAMPLES, Form
+from cmp.ui.grid_jobs import EMPTY, Earlier, controls_of, grid_status, grid_value, last_job, spec_of, stamp_of
+from cmp.ui.grid_values import samples_matrix
+from cmp.ui.offering import offer
+from cmp.workbench import Workbench
+
+# so that a reload finds this grid again, and not the newest one of somebody else
+REMEMBER = "(id) => { if (id) { const at = new URL(location); at.searchParams.set('grid', id); history.replaceState(null, '', at); } }"
+_RECALL = "() => { window.cmpRecalled = true; return new URL(location).searchParams.get('grid') || ''; }"
+# the first tab is told to be selected when the page is made, too
+FORGET = """() => {
+  if (!window.cmpRecalled) return;
+  const at = new URL(location);
+  at.searchParams.delete('grid');
+  history.replaceState(null, '', at);
+}"""
+# on a narrow page the grid is far below the button
+_SHOW = "() => { if (innerWidth < 900) document.querySelector('#grid')?.scrollIntoView({ behavior: 'smooth' }); }"
+
+
+def connect_drawing(bench: Workbench, form: Form, page: gr.Blocks, tab: gr.Tab, tabs: gr.Tabs) -> None:
+    """Connects the events of the buttons, the grid and the clock."""
+
+    earlier = Earlier()
+
+    @told
+    def start(job_id: str, *values: Any) -> Any:
+        filled = Filled(*values)
+        spec, runs, kept = read_grid(bench, filled)
+        job = bench.start_grid(spec, runs, filled.given)
+        for run in runs:
+            bench.remember_prompts(run, dict.fromkeys(prompt.text for prompt in parse_prompts(filled.prompts or "")))
+        earlier.put(job, known_job(bench, job_id))
+        return *begun(bench, job, earlier.of(job)), kept
+
+    @told
+    def show(which: str, picked: list[str], job: str) -> Any:
+        if which == SAMPLES:
+            return trainer_grid(bench, picked)
+        return grid_value(bench, bench.jobs.find(job)) if job else EMPTY
+
+    form.draw.click(start, [form.job_id, *form.asked], [*begin_in(form), form.fields["kept"]], show_progress="hidden")
+    form.draw.click(None, js=_SHOW)
+    gr.on([form.job_id.change, tab.select], None, form.job_id, None, js=REMEMBER)
+    form.source.input(show, [form.source, form.runs, form.job_id], form.grid, queue=False, show_progress="hidden")
+    _watching(bench, form, earlier)
+    _finding(bench, form, page, tabs)
+    _controls(bench, form)
+    _rerolling(bench, form, earlier)
+
+
+def begin_in(form: Form) -> list[Any]:
+    """Where `begun` goes."""
+    return [form.job_id, form.stamp, form.source, form.grid, form.status, form.pause, form.cancel, form.clock]
+
+
+def begun(bench: Workbench, job: Job, earlier: Sequence[Tile] = ()) -> tuple[Any, ...]:
+    """What shows a job from now on."""
+    status = gr.update(value=grid_status(bench, job)[0], visible=True)
+    return job.id, stamp_of(job), DRAWN, grid_value(bench, job, earlier), status, *_buttons(job), gr.Timer(active=not job.over)
+
+
+def known_job(bench: Workbench, job_id: str) -> Job | None:
+    """The job of that id; None for none, and for one that an earlier process has ended."""
+    try:
+        return bench.jobs.find(job_id)
+    except NotFound:
+        return None
+
+
+def _buttons(job: Job) -> tuple[Any, Any]:
+    now = controls_of(job)
+    return gr.update(value=now.pause, interactive=now.can_pause), gr.update(interactive=now.can_cancel)
+
+
+def _watching(bench: Workbench, form: Form, earlier: Earlier) -> None:
+    def watch(job_id: str, before: str, which: str) -> Any:
+        job = known_job(bench, job_id)
+        if job is None:  # a tick that was under way, or the server was started anew and this job is over
+            return gr.skip(), "", *[gr.skip()] * 4, gr.Timer(active=False), gr.skip()
+        stamp = stamp_of(job)
+        text, ask = grid_status(bench, job)
+        value = grid_value(bench, job, earlier.of(job)) if stamp != before and which == DRAWN else gr.skip()
+        buttons = _buttons(job)  # before the clock, so that the last tick tells the end
+        # the clock is left as it is while it is needed: setting it anew at each tick may lose one
+        clock = gr.Timer(active=False) if job.over else gr.skip()
+        return value, stamp, text, *buttons, gr.Accordion(open=True) if ask else gr.skip(), clock, job.id if job.over else gr.skip()
+
+    watched = [form.grid, form.stamp, form.status, form.pause, form.cancel, form.question, form.clock, form.ended]
+    form.clock.tick(watch, [form.job_id, form.stamp, form.source], watched, queue=False, show_progress="hidden")
+
+
+def _finding(bench: Workbench, form: Form, page: gr.Blocks, tabs: gr.Tabs) -> None:
+    """After a reload, the grid that was looked at, or else the newest of this server, and what was to be drawn in it."""
+    chosen = [form.runs, form.fields["picked"], form.fields["prompts"], form.offered, form.came_with, form.fields["seeds"], tabs]
+    shown = [*begin_in(form), form.watch_id, form.watch, *chosen]
+
+    def find_again(wanted: str) -> Any:
+        job = last_job(bench, wanted)
+        if job is None:
+            return [gr.skip()] * len(shown)
+        watched = next((other.id for other in bench.jobs.all() if other.kind == "watch" and not other.over), "")
+        begin = [*begun(bench, job), watched, bool(watched)]
+        spec = spec_of(job)
+        if spec is None or job.id != wanted:  # another's grid changes nothing in the form
+            return [*begin, *[gr.skip()] * len(chosen)]
+        return [*begin, *form_of(bench, spec), gr.Tabs(selected="compare")]
+
+    page.load(find_again, form.job_id, shown, js=_RECALL, queue=False, show_progress="hidden")
+
+
+def form_of(bench: Workbench, spec: GridSpec) -> list[Any]:
+    """What was chosen for a grid: runs, checkpoints, prompts and seeds."""
+    library = bench.library(fresh=False)
+    ticked = [c.id if c else BASE for c in spec.checkpoints]
+    first = library.runs[0].id if library.runs else ""  # which the Runs tab has chosen on a new page
+    runs = list(dict.fromkeys(c.run_id for c in spec.checkpoints if c)) or [first]
+    shared = common_seeds(rows_of(spec))
+    offers = offer(bench, library, runs, ticked, "\n".join(dict.fromkeys(map(line_of, spec.prompts))), "")
+    return [*offers, first, ", ".join(map(str, shared)) if shared else gr.skip()]
+
+
+def _controls(bench: Workbench, form: Form) -> None:
+    @told
+    def pause(job_id: str) -> Any:
+        if not job_id:
+            return [gr.skip()] * 3
+        job = bench.jobs.find(job_id)
+        (bench.jobs.resume if job.state == "paused" else bench.jobs.pause)(job_id)
+        return *_buttons(job), gr.Timer(active=not job.over)
+
+    form.pause.click(pause, form.job_id, [form.pause, form.cancel, form.clock], show_progress="hidden")
+    form.cancel.click(cancelling(bench), form.job_id, None)
+
+
+def _rerolling(bench: Workbench, form: Form, earlier: Earlier) -> None:
+    """A row of the grid with another seed, or for a cell a row beside it: the matrix tells which by its `edit` event."""
+
+    @told
+    def reroll(event: gr.EventData, job_id: str, *values: Any) -> Any:
+        filled = Filled(*values)
+        job = bench.jobs.find(job_id)
+        before = spec_of(job)
+        if before is None:
+            raise NotFound("there is no grid to draw again", "Press Draw first.")
+        spec = with_new_seed(before, str(event._data["row"]), secrets.randbelow(2**32), beside=event._data.get("what") == "cell")
+        if not job.over and job.kind == "grid":  # its pictures so far are kept, and what is missing is drawn with the rest
+            bench.jobs.cancel(job.id)
+        fields = fields_locked(filled, rows_of(spec))
+        new = bench.start_grid(spec, grid_runs(bench, spec), filled.given)
+        earlier.put(new, job)
+        return *begun(bench, new, earlier.of(new)), fields.get("seeds", gr.skip()), fields.get("prompts", gr.skip())
+
+    changed = [*begin_in(form), form.fields["seeds"], form.fields["prompts"]]
+    form.grid.edit(reroll, [form.job_id, *form.asked], changed, show_progress="hidden")
+
+
+def grid_runs(bench: Workbench, spec: GridSpec) -> Sequence[Run]:
+    """The runs of a grid that was drawn before, those of its stacked LoRAs included."""
+    worn = {one.checkpoint for stack in spec.stacks for one in stack}
+    runs = runs_of(bench, spec.checkpoints)
+    return [*runs, *(bench.checkpoint_again({"id": c.id, "path": str(c.file or c.path)})[0] for c in worn)]
+
+
+def trainer_grid(bench: Workbench, picked: list[str]) -> dict[str, Any]:
+    """The pictures that the trainer of the first picked run left."""
+    library = bench.library(fresh=False)
+    run = next((r for r in library.runs if r.id in picked and r.samples), None) or next((r for r in library.runs if r.id in picked), None)
+    if run is None:
+        raise NotFound("no run is chosen", "Choose one above.")
+
+    def url(sample: Sample, whole: bool) -> str:
+        return f"cmp/sample/{bench.sample_name(sample)}.{'png' if whole else '256.webp'}"
+
+    return samples_matrix(run, bench.name_of, url)

@@ -1,0 +1,55 @@
+"""A run that is being trained, on the Compare tab: its new checkpoints as they land, and its newest one now."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from cmp.errors import BadInput, CmpError
+from cmp.ui.faults import told
+from cmp.ui.filling import Filled, pattern_of
+from cmp.ui.grid_drawing import begin_in, begun
+from cmp.ui.grid_form import Form
+from cmp.workbench import Workbench
+
+
+def connect_watching(bench: Workbench, form: Form) -> None:
+    """Connects the checkbox and the button."""
+    shown = [*begin_in(form), form.fields["kept"]]
+
+    def first_run(runs: list[str]) -> str:
+        if not runs:
+            raise BadInput("no run is chosen", "Choose the run that is being trained.")
+        return runs[0]
+
+    @told
+    def watch(on: bool, runs: list[str], watched: str, *values: Any) -> Any:
+        if not on:
+            stop_watching(bench, watched)
+            return *[gr.skip()] * len(shown), "", False
+        filled = Filled(*values)
+        pattern, kept = pattern_of(bench, filled)
+        job = bench.start_watch(first_run(runs), pattern, filled.given)
+        return *begun(bench, job), kept, job.id, True
+
+    @told
+    def newest(runs: list[str], *values: Any) -> Any:
+        filled = Filled(*values)
+        pattern, kept = pattern_of(bench, filled)
+        spec, run = bench.sample_newest(first_run(runs), pattern)
+        return *begun(bench, bench.start_grid(spec, [run], filled.given)), kept
+
+    form.watch.input(
+        watch, [form.watch, form.runs, form.watch_id, *form.asked], [*shown, form.watch_id, form.watch], show_progress="hidden"
+    ).failure(lambda: False, None, form.watch, queue=False, show_progress="hidden")
+    form.newest.click(newest, [form.runs, *form.asked], shown, show_progress="hidden")
+
+
+def stop_watching(bench: Workbench, job_id: str) -> None:
+    """Cancels the job, also where it has ended meanwhile."""
+    try:
+        if job_id and not bench.jobs.find(job_id).over:
+            bench.jobs.cancel(job_id)
+    except CmpError:
+        return

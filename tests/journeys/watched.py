@@ -1,0 +1,54 @@
+"""A page in a real browser, and everything on it that should not have happened. Screenshots are kept in test-results/."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from .conftest import Server
+
+PICTURES = Path(__file__).resolve().parents[2] / "test-results"
+
+
+class Watched:
+    """A page, and everything on it that should not have happened."""
+
+    def __init__(self, page: Any, server: Server) -> None:
+        self.page = page
+        self.complaints: list[str] = []
+        self.asked: set[str] = set()
+        page.on("console", lambda message: self.complaints.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda fault: self.complaints.append(str(fault)))
+        page.on("response", lambda answer: self.complaints.append(f"{answer.status} {answer.url}") if answer.status >= 400 else None)
+        page.on("request", lambda request: self.asked.add(urlsplit(request.url).netloc))
+        page.goto(server.url)
+        page.wait_for_selector("#runs-table tbody tr")
+
+    def picture(self, name: str) -> None:
+        PICTURES.mkdir(exist_ok=True)
+        self.page.screenshot(path=PICTURES / f"{name}.png")
+
+    def reload(self) -> None:
+        """Loads the page anew. What the old one had asked for meanwhile is broken off, of which Gradio complains."""
+        before = len(self.complaints)
+        self.page.reload()
+        self.page.wait_for_selector("#runs-table tbody tr", state="attached")
+        broken_off = ("AbortError", "Connection errored out")
+        self.complaints[before:] = [told for told in self.complaints[before:] if not any(words in told for words in broken_off)]
+
+    def tab(self, name: str) -> None:
+        self.page.get_by_role("tab", name=name).click()
+
+    def row(self, table: str, key: str) -> Any:
+        return self.page.locator(f'#{table} tr[data-key="{key}"]')
+
+    def status(self, name: str, wanted: str, seconds: float = 60) -> str:
+        """Waits until a text field holds the wanted words."""
+        self.page.wait_for_function(
+            "([name, wanted]) => document.querySelector(`#${name} textarea`)?.value.includes(wanted)",
+            arg=[name, wanted],
+            timeout=seconds * 1000,
+        )
+        return self.page.locator(f"#{name} textarea").input_value()
