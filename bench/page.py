@@ -1,0 +1,88 @@
+"""How soon the page shows the first picture after Draw was pressed, on the warm demo, in a headless Chromium."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from report import ROOT, Figure, spread, write
+
+ROUNDS = 7
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+SHOWN = (
+    """before => [...document.querySelectorAll('#grid img')].some(i => i.complete && i.naturalWidth && !before.includes(i.currentSrc))"""
+)
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="bench-page-") as home, serving(Path(home)) as address:
+        times = list(first_pictures(address))
+    figure = Figure(f"from Draw to the first picture, median of {ROUNDS}", statistics.median(times), 1.0, "s", spread(times))
+    write("The page on the warm demo", [figure])
+
+
+@contextmanager
+def serving(home: Path) -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "cmp", "serve", "--port", str(port)]
+    server = subprocess.Popen(
+        command, cwd=ROOT, env=os.environ | {"CMP_HOME": str(home)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(600):
+            try:
+                urllib.request.urlopen(f"{address}/health", timeout=5).close()
+                break
+            except OSError:
+                time.sleep(0.2)
+        yield address
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+def first_pictures(address: str) -> Iterator[float]:
+    """Seconds of each round but the first, which loads the base."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        page = browser.new_page(viewport={"width": 1400, "height": 900})
+        page.goto(address)
+        page.get_by_role("tab", name="Compare").click()
+        page.locator("#compare-checkpoints input:checked").first.wait_for(timeout=60_000)
+        for number in range(ROUNDS + 1):
+            page.locator("#compare-seeds textarea, #compare-seeds input").first.fill(str(1000 + number))
+            page.wait_for_timeout(1500)  # the plan that follows what is typed
+            seconds = draw(page)
+            if number:
+                yield seconds
+        browser.close()
+
+
+def draw(page: Any) -> float:
+    before = page.evaluate("[...document.querySelectorAll('#grid img')].map(i => i.currentSrc)")
+    started = time.perf_counter()
+    page.locator("#compare-draw").click()
+    page.wait_for_function(SHOWN, arg=before, timeout=120_000)
+    seconds = time.perf_counter() - started
+    page.wait_for_function("document.querySelector('#compare-status textarea')?.value.startsWith('done')", timeout=120_000)
+    return seconds
+
+
+if __name__ == "__main__":
+    main()
