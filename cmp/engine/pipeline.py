@@ -16,7 +16,7 @@ from peft.tuners.lora import LoraLayer
 
 from cmp.core.fitting import RECOMPUTED, find_tensor
 from cmp.core.progress import Progress
-from cmp.disk.bases import read_index
+from cmp.disk.bases import NEVER_LOADED, read_index
 from cmp.engine.device import choose_dtype, realign, settle
 from cmp.engine.prompts import Prompts
 from cmp.engine.steps import Report
@@ -257,7 +257,7 @@ def prove_worn(modules: Mapping[str, torch.nn.Module], folded: Mapping[str, np.n
 def load_pipeline(folder: Path, dtype: torch.dtype, report: Report) -> Any:
     """The pipeline in a folder, from this disk alone; never runs code that lies in the folder. Can be left between its components."""
     index = read_index(folder)
-    parts: dict[str, Any] = {name: None for name in ("safety_checker", "feature_extractor", "image_encoder") if name in index}
+    parts: dict[str, Any] = {name: None for name in NEVER_LOADED if name in index}
     if "requires_safety_checker" in index:
         parts["requires_safety_checker"] = False
     quiet: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "dtype": dtype}
