@@ -18,6 +18,7 @@ from cmp.disk.lora_file import read_folded
 from cmp.disk.ready import Ready, unlike_lora
 from cmp.disk.store import Store
 from cmp.disk.tensors import identify
+from cmp.engine.samplers import check_sampler
 from cmp.engine.stacked import can_stack
 from cmp.engine.studio import Rounded, Studio
 from cmp.errors import NotFound, Refused
@@ -123,6 +124,7 @@ class Preparing:
         if clothes.folder not in self._circumstances:
             self._circumstances[clothes.folder] = self.studio.circumstances(clothes.folder)
         told = self._circumstances[clothes.folder] | clothes.told() | self._vae(cell.sampling.vae)
+        told |= check_sampler(clothes.folder, cell.sampling.scheduler)
         modes = ("exact",) if self.mode == "exact" else ("exact", "fast")
         keys = {mode: drawn.key(clothes.weights, told | {"mode": mode}) for mode in modes}
         return Prepared(cell, drawn, clothes, keys, self.mode)
