@@ -41,9 +41,8 @@ class WornPipeline:
         self.device = device
         self.dtype = choose_dtype(device, folder)
         self.pipe = load_pipeline(folder, self.dtype, report)
-        for name, kind in rounded:  # the base as it was trained on: rounded, and held in the type that is drawn in
-            for parameter in getattr(self.pipe, name).parameters():
-                parameter.data = parameter.data.to({"BF16": torch.bfloat16, "F16": torch.float16}[kind]).to(self.dtype)
+        for name, kind in rounded:
+            round_as_trained(getattr(self.pipe, name), folder / name, {"BF16": torch.bfloat16, "F16": torch.float16}[kind])
         self.visiting = settle(self.pipe, device)
         for component in self._modules().values():
             realign(component)
@@ -254,6 +253,19 @@ def prove_worn(modules: Mapping[str, torch.nn.Module], folded: Mapping[str, np.n
             raise Refused(f"{name} is not drawn at strength {strength:g}", "This is a fault of ours; please report it.")
 
 
+def round_as_trained(model: torch.nn.Module, folder: Path, kind: torch.dtype) -> None:
+    """Gives a base's component the values that it was trained on: rounded once, from what lies on the disk, then held as drawn with.
+
+    What was loaded in half precision is rounded already, and rounding it again gives other values.
+    """
+    whole = dict(model.named_parameters())
+    if any(values.dtype != torch.float32 for values in whole.values()):
+        exact: Any = type(model)
+        whole = dict(exact.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=torch.float32).named_parameters())
+    for name, parameter in model.named_parameters():
+        parameter.data = whole[name].data.to(kind).to(parameter.dtype)
+
+
 def load_pipeline(folder: Path, dtype: torch.dtype, report: Report) -> Any:
     """The pipeline in a folder, from this disk alone; never runs code that lies in the folder. Can be left between its components."""
     index = read_index(folder)
@@ -268,7 +280,7 @@ def load_pipeline(folder: Path, dtype: torch.dtype, report: Report) -> Any:
             parts[name] = kind.from_pretrained(folder, subfolder=name, **quiet)
         report(Progress(len(models), len(models), f"loading {folder.name}"))
         pipe = DiffusionPipeline.from_pretrained(folder, trust_remote_code=False, **quiet, **parts)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as fault:
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError) as fault:
         raise Unreadable(f"cannot load the base model {folder}: {fault}", "Check that the folder is complete.") from fault
     pipe.set_progress_bar_config(disable=True)
     return pipe

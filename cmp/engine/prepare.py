@@ -135,6 +135,8 @@ class Preparing:
             self._circumstances[clothes.folder] = self.studio.circumstances(clothes.folder)
         told = self._circumstances[clothes.folder] | clothes.told() | self._vae(cell.sampling.vae)
         told |= check_sampler(clothes.folder, cell.sampling.scheduler)
+        if clothes.rounded and told["dtype"] != "float32":
+            told["rounding"] = "once"  # it was done twice before
         modes = ("exact",) if self.mode == "exact" else ("exact", "fast")
         keys = {mode: drawn.key(clothes.weights, told | {"mode": mode}) for mode in modes}
         return Prepared(cell, drawn, clothes, keys, self.mode)

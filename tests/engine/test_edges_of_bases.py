@@ -9,11 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file, save_file
 
+from cmp.core.fitting import find_tensor
 from cmp.core.grids import SCHEDULERS, GridSpec, Prompt, Sampling, Tile
 from cmp.core.progress import run_through
 from cmp.disk.ready import Answers
+from cmp.engine import pipeline
 from cmp.engine.samplers import calls, usable_samplers
 from cmp.errors import Refused
 from cmp.settings import Settings
@@ -158,3 +161,21 @@ def test_every_sampler_that_is_offered_draws_here_and_asks_the_model_as_often_as
     assert draw(bench, sampling=Sampling(5, 3.0, scheduler=sampler)).fault is None
     handle.remove()
     assert len(asked) == calls(base, Sampling(5, scheduler=sampler))
+
+
+# bases that were rounded for training
+
+
+@pytest.mark.parametrize(("kind", "between"), [("BF16", torch.bfloat16), ("F16", torch.float16)])
+@pytest.mark.parametrize("drawn_in", [torch.float16, torch.float32, torch.bfloat16])
+def test_a_base_is_rounded_once_to_the_type_of_training_and_then_held_in_that_of_drawing(
+    base: Path, monkeypatch: pytest.MonkeyPatch, kind: str, between: torch.dtype, drawn_in: torch.dtype
+) -> None:
+    monkeypatch.setattr(pipeline, "choose_dtype", lambda device, folder: drawn_in)
+    worn = pipeline.WornPipeline(base, torch.device("cpu"), (("unet", kind), ("text_encoder", kind)))
+    for component, file in (("unet", UNET_FILE), ("text_encoder", "text_encoder/model.safetensors")):
+        inside = worn.modules[component].state_dict()
+        for name, values in load_file(base / file).items():
+            landed = inside[find_tensor(name, inside) or name]
+            assert landed.dtype == drawn_in and torch.equal(landed, torch.tensor(values).to(between).to(drawn_in)), name
+    assert all(t.dtype == drawn_in for t in worn.modules["vae"].parameters())
