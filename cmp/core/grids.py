@@ -14,7 +14,7 @@ from cmp.errors import BadInput
 
 MODES = ("exact", "fast")
 USUAL_MODE = "fast"  # what page and command line draw in unless asked: several times as fast, and within a grey level (bench/RESULTS.md)
-SCHEDULERS = ("base", "DDIM", "Euler", "Euler a", "DPM++ 2M", "DPM++ 2M Karras", "Heun", "UniPC", "PNDM", "LMS")
+SCHEDULERS = ("base", "DDIM", "Euler", "Euler a", "DPM++ 2M", "DPM++ 2M Karras", "Heun", "UniPC", "PNDM")
 MOST_CELLS = 4096
 LONGEST_PROMPT = 4000  # characters
 

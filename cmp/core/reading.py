@@ -22,6 +22,8 @@ _FLUX = ("double_blocks.", "single_blocks.", "single_transformer_blocks.")
 _TEXT_WIDTHS = (768, 1024, 1280)  # of the text encoders that words are learned for
 _REPLACED = ".modules_to_save."  # PEFT's copy of a module that was trained whole, beside the `original_module`
 _ORIGINAL = ".original_module."
+# a word beside a LoRA: OneTrainer's names of its tables, by text encoder, and webui's
+_BUNDLED = re.compile(r"bundle_emb\.(.+?)\.(?:string_to_param(?:\..*)?|emb_params|(?:clip_[lg]|t5)(?:_out)?)\Z", re.DOTALL)
 # what bitsandbytes stores beside a quantised weight
 _QUANTISED = re.compile(r"\.weight\.(?:nested_)?(?:absmax|quant_map|quant_state\.)|\.(?:SCB|weight_format)\Z")
 _HELD_QUANTISED = "the base as it was held for training, quantised"
@@ -37,6 +39,7 @@ class _Sorting:
     styles: set[str] = field(default_factory=set)
     embeddings: dict[str, str] = field(default_factory=dict)
     aside: dict[str, str] = field(default_factory=dict)
+    bundled: dict[str, None] = field(default_factory=dict)
     unexplained: list[str] = field(default_factory=list)
     flaws: list[str] = field(default_factory=list)
     wrapped: bool = False
@@ -55,7 +58,8 @@ class _Sorting:
         if part := read_part(stored) if _may_be_part(name) else None:
             self._take_part(stored, part)
         elif name.startswith("bundle_emb."):
-            token = name.removeprefix("bundle_emb.").rpartition(".")[0]
+            token = found[1] if (found := _BUNDLED.match(name)) else name.removeprefix("bundle_emb.").rpartition(".")[0]
+            self.bundled[token] = None
             self.aside[stored] = f"an embedding of the word {token}, which pictures without that word do not need"
         elif name.endswith("embeddings.position_ids"):
             self.aside[stored] = "a buffer that counts from 0, which every text encoder makes itself"
@@ -129,7 +133,8 @@ def read_weights(shapes: Mapping[str, Shape], idle: Collection[str] = ()) -> Wei
     chosen = next((adapter for adapter, _, _ in sorting.parts), "") if idle else ""
     unexplained, flaws = tuple(sorting.unexplained), tuple(sorting.flaws)
     return Weights(
-        layout, tuple(adapted), plain, sorting.embeddings, sorting.aside, unexplained, flaws, _rivals(sorting), chosen
+        layout, tuple(adapted), plain, sorting.embeddings, sorting.aside, unexplained, flaws, _rivals(sorting), chosen,
+        tuple(sorting.bundled),
     )  # fmt: skip
 
 

@@ -16,7 +16,6 @@ _A1111: dict[str, tuple[str, str | None]] = {
     "Heun": ("Heun", None),
     "UniPC": ("UniPC", None),
     "PNDM": ("PLMS", None),
-    "LMS": ("LMS", None),
 }
 _FROM_A1111 = {sampler.casefold(): name for name, (sampler, _) in _A1111.items() if name != "DPM++ 2M Karras"}
 _COMFY = {
@@ -26,13 +25,10 @@ _COMFY = {
     "dpmpp_2m": "DPM++ 2M",
     "heun": "Heun",
     "uni_pc": "UniPC",
-    "lms": "LMS",
 }
 KOHYA = {
     "ddim": "DDIM",
     "pndm": "PNDM",
-    "lms": "LMS",
-    "k_lms": "LMS",
     "euler": "Euler",
     "k_euler": "Euler",
     "euler_a": "Euler a",

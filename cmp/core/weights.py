@@ -78,6 +78,7 @@ class Weights:
     "diffusers-lora", "attn-procs", "kohya", "full", "embedding" or "unknown".
     `rivals` are the adapters of which only one can be meant, each with the tensors that are all zero if it changes nothing (none where
     no tensor shows it); `chosen` is the one that is left after such were put aside.
+    `bundled` are words that were learned beside an adapter; their tensors are `aside`.
     """
 
     layout: str
@@ -89,6 +90,7 @@ class Weights:
     flaws: tuple[str, ...] = ()
     rivals: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     chosen: str = ""
+    bundled: tuple[str, ...] = ()
 
     @property
     def holds(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,6 +21,8 @@ from cmp.disk.tensors import Header, identify
 from cmp.errors import CmpError, NotFound, Refused, Unreadable
 
 CONTROL = "controlnet"  # the one component that stands beside a base model and is no part of it
+NEVER_LOADED = ("safety_checker", "feature_extractor", "image_encoder")  # parts of a pipeline that drawing goes without
+_NO_MODEL = re.compile("Tokenizer|Scheduler|Processor|Extractor")  # in the names of classes that hold no weights
 _COMPONENT_FILES = ("diffusion_pytorch_model.safetensors", "model.safetensors")
 
 
@@ -142,14 +145,45 @@ def _how(places: tuple[Path, ...]) -> str:
 
 
 def digest_base(base: Path, store: Store) -> str:
-    """SHA-256 over all files of a pipeline that decide what it draws; each file is hashed once and remembered."""
-    total = hashlib.sha256()
-    for path in sorted(base.rglob("*")):
-        if path.suffix in (".safetensors", ".json", ".txt", ".model") and path.is_file() and not path.name.startswith("."):
-            inside = path.relative_to(base).as_posix()
+    """SHA-256 over all files of a pipeline that decide what it draws; each file is hashed once and remembered.
+
+    Raises Refused where a model of the pipeline has no weights among them: pictures would be taken for those of other weights.
+    """
+    total, weighed = hashlib.sha256(), set()
+    for path in files_below(base):
+        if path.suffix in (".safetensors", ".json", ".txt", ".model"):
+            inside = path.relative_to(base)
             digest = store.remembered("file-digest", f"{path}|{identify(path)}", partial(hash_file, path))
-            total.update(f"{inside}\0{digest}\n".encode())
+            total.update(f"{inside.as_posix()}\0{digest}\n".encode())
+            weighed |= {inside.parts[0]} if path.suffix == ".safetensors" else set()
+    for name, told in read_index(base).items():
+        kind = str(told[1]) if isinstance(told, list) and len(told) == 2 and told[1] else None
+        if kind and name not in NEVER_LOADED and not _NO_MODEL.search(kind) and name not in weighed:
+            raise Refused(
+                f"the base model {base} has no .safetensors file of its {name} ({kind})",
+                "Only such weights are read; save it anew with diffusers' save_pretrained, or give a complete pipeline folder as --base.",
+            )
     return total.hexdigest()
+
+
+def files_below(base: Path) -> list[Path]:
+    """Every file of a pipeline that is not hidden, sorted. Linked folders are entered, as the libraries do, but no folder in itself."""
+    return sorted(_files_below(base, ()))
+
+
+def _files_below(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    try:
+        entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
+    except OSError:  # as if it were empty: the weights that are missed then are told by their component
+        return
+    for entry in entries:
+        if entry.is_dir():
+            yield from _files_below(folder / entry.name, (*above, real))
+        elif entry.is_file():
+            yield folder / entry.name
 
 
 def native_size(base: Path) -> tuple[int, int]:

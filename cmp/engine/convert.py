@@ -19,7 +19,7 @@ from safetensors import safe_open
 
 from cmp.core.conversion import Conversion, ConversionPlan
 from cmp.core.progress import Progress, counted_from
-from cmp.disk.bases import CONTROL, component_of, is_added
+from cmp.disk.bases import CONTROL, component_of, files_below, is_added
 from cmp.disk.checkpoint import Opened
 from cmp.disk.converted import METADATA, RECORD, read_record
 from cmp.disk.lora_file import conversion_record
@@ -109,10 +109,8 @@ def _take_name(draft: Path, plan: ConversionPlan) -> None:
 
 def _link_base(base: Path, draft: Path, changed: set[str]) -> Iterator[Progress]:
     """Every file of the base but the changed components' weights: as hard links where the disk can, else as copies."""
-    for source in sorted(base.rglob("*")):
+    for source in files_below(base):
         inside = source.relative_to(base)
-        if any(part.startswith(".") for part in inside.parts) or not source.is_file():
-            continue
         replaced = inside.parts[0] == "tokenizer" or source.name.endswith((".safetensors", ".bin", ".index.json"))
         if inside.parts[0] in changed and (replaced or (WITH_WORDS[1] in changed and inside.parts[0] in WITH_WORDS)):
             continue

@@ -63,12 +63,17 @@ class Drawing:
             self.total -= len(whole)
         yield from self.draw_pass(cells)
 
-    def plan(self, cells: Sequence[Cell]) -> GridPlan:
-        """What `draw` would do. Nothing is drawn for it; digests and the proof of bases that are not known yet are made."""
+    def plan(self, cells: Sequence[Cell], preview: bool = False) -> GridPlan:
+        """What `draw` would do. Nothing is drawn for it; digests and the proof of bases that are not known yet are made.
+
+        Previews cost time and space, and are no cells of their own.
+        """
         found = [self._prepare(cell, preview=False) for cell in cells]
         new = [one for one in found if isinstance(one, Prepared)]
         faults = tuple((one.cell, one.fault) for one in found if isinstance(one, Tile) and one.fault)
-        seconds, size = expect(self.store, self.studio.device.type, new)
+        small = [self._prepare(one.cell, preview=True) for one in new] if preview else []
+        drawn = [*new, *(one for one in small if isinstance(one, Prepared))]
+        seconds, size = expect(self.store, self.studio.device.type, drawn)
         return GridPlan(len(cells), len(new), len(cells) - len(new) - len(faults), faults, seconds, size)
 
     def draw_pass(self, cells: Sequence[Cell], preview: bool = False) -> Steps:

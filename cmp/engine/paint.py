@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import diffusers
 import torch
 from PIL import Image
 
@@ -13,20 +12,8 @@ from cmp.core.grids import Cell, Sampling
 from cmp.core.progress import Progress
 from cmp.engine.pipeline import WornPipeline
 from cmp.engine.prompts import Steering
+from cmp.engine.samplers import scheduler_of
 from cmp.engine.steps import Report
-
-# A1111's names, which people know, to diffusers' classes
-_SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "DDIM": ("DDIMScheduler", {}),
-    "Euler": ("EulerDiscreteScheduler", {}),
-    "Euler a": ("EulerAncestralDiscreteScheduler", {}),
-    "DPM++ 2M": ("DPMSolverMultistepScheduler", {}),
-    "DPM++ 2M Karras": ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
-    "Heun": ("HeunDiscreteScheduler", {}),
-    "UniPC": ("UniPCMultistepScheduler", {}),
-    "PNDM": ("PNDMScheduler", {}),
-    "LMS": ("LMSDiscreteScheduler", {}),
-}
 
 
 def silent(step: Progress) -> None:
@@ -73,7 +60,4 @@ def _prompts(cells: Sequence[Cell], steering: Sequence[Steering | None] | None) 
 
 def make_scheduler(worn: WornPipeline, sampling: Sampling) -> Any:
     """A fresh scheduler: they keep state between steps, and a cancelled picture must leave none to the next."""
-    if sampling.scheduler == "base":
-        return worn.base_scheduler.from_config(worn.scheduler_config)
-    name, extra = _SCHEDULERS[sampling.scheduler]
-    return getattr(diffusers, name).from_config(worn.scheduler_config, **extra)
+    return scheduler_of(worn.scheduler_config, worn.base_scheduler, sampling.scheduler)

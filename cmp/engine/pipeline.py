@@ -16,7 +16,7 @@ from peft.tuners.lora import LoraLayer
 
 from cmp.core.fitting import RECOMPUTED, find_tensor
 from cmp.core.progress import Progress
-from cmp.disk.bases import read_index
+from cmp.disk.bases import NEVER_LOADED, read_index
 from cmp.engine.device import choose_dtype, realign, settle, without_memory
 from cmp.engine.prompts import Prompts
 from cmp.engine.steps import Report
@@ -41,9 +41,8 @@ class WornPipeline:
         self.device = device
         self.dtype = choose_dtype(device, folder)
         self.pipe = load_pipeline(folder, self.dtype, report)
-        for name, kind in rounded:  # the base as it was trained on: rounded, and held in the type that is drawn in
-            for parameter in getattr(self.pipe, name).parameters():
-                parameter.data = parameter.data.to({"BF16": torch.bfloat16, "F16": torch.float16}[kind]).to(self.dtype)
+        for name, kind in rounded:
+            round_as_trained(getattr(self.pipe, name), folder / name, {"BF16": torch.bfloat16, "F16": torch.float16}[kind])
         self.visiting = settle(self.pipe, device)
         for component in self._modules().values():
             realign(component)
@@ -256,10 +255,23 @@ def prove_worn(modules: Mapping[str, torch.nn.Module], folded: Mapping[str, np.n
             raise Refused(f"{name} is not drawn at strength {strength:g}", "This is a fault of ours; please report it.")
 
 
+def round_as_trained(model: torch.nn.Module, folder: Path, kind: torch.dtype) -> None:
+    """Gives a base's component the values that it was trained on: rounded once, from what lies on the disk, then held as drawn with.
+
+    What was loaded in half precision is rounded already, and rounding it again gives other values.
+    """
+    whole = dict(model.named_parameters())
+    if any(values.dtype != torch.float32 for values in whole.values()):
+        exact: Any = type(model)
+        whole = dict(exact.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=torch.float32).named_parameters())
+    for name, parameter in model.named_parameters():
+        parameter.data = whole[name].data.to(kind).to(parameter.dtype)
+
+
 def load_pipeline(folder: Path, dtype: torch.dtype, report: Report) -> Any:
     """The pipeline in a folder, from this disk alone; never runs code that lies in the folder. Can be left between its components."""
     index = read_index(folder)
-    parts: dict[str, Any] = {name: None for name in ("safety_checker", "feature_extractor", "image_encoder") if name in index}
+    parts: dict[str, Any] = {name: None for name in NEVER_LOADED if name in index}
     if "requires_safety_checker" in index:
         parts["requires_safety_checker"] = False
     quiet: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "dtype": dtype}
@@ -270,7 +282,7 @@ def load_pipeline(folder: Path, dtype: torch.dtype, report: Report) -> Any:
             parts[name] = kind.from_pretrained(folder, subfolder=name, **quiet)
         report(Progress(len(models), len(models), f"loading {folder.name}"))
         pipe = DiffusionPipeline.from_pretrained(folder, trust_remote_code=False, **quiet, **parts)
-    except (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError) as fault:
+    except (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError, ImportError) as fault:
         if without_memory(fault):
             raise
         raise Unreadable(f"cannot load the base model {folder}: {fault}", "Check that the folder is complete.") from fault

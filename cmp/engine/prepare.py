@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -19,8 +20,10 @@ from cmp.disk.ready import Ready, unlike_lora
 from cmp.disk.store import Store
 from cmp.disk.tensors import identify
 from cmp.engine.prompts import reads_beforehand
+from cmp.engine.samplers import check_sampler
 from cmp.engine.stacked import can_stack
 from cmp.engine.studio import Rounded, Studio
+from cmp.engine.words import check_words, words_in
 from cmp.errors import NotFound, Refused
 
 PREVIEW_STEPS = 6
@@ -56,6 +59,11 @@ class Clothes:
         return self.weights is not None and bool(self.ready.opened.weights.embeddings)
 
     @property
+    def _named(self) -> str:
+        """The words' names: the digest of weights does not hold the one that is a file's."""
+        return json.dumps(words_in(self.ready.opened)) if self.words else ""
+
+    @property
     def folder(self) -> Path:
         assert self.ready.base is not None
         return self.ready.base.path
@@ -63,13 +71,14 @@ class Clothes:
     def told(self) -> dict[str, str]:
         """For a cell's key, beside the weights."""
         told = {"base": self.base} | ({"form": "merged"} if self.merged else {})
+        told |= {"words": self._named} if self.words else {}
         told |= {"rounded": " ".join(map(" ".join, self.rounded))} if self.rounded else {}
         return told | ({"stack": " ".join(f"{digest}*{strength}" for _, digest, strength in self.beside)} if self.beside else {})
 
     def name(self, strength: float) -> str:
         """What is worn, in one word: equal names, equal weights on the model."""
         strengths = f"*{strength}" if self.merged or self.beside else ""
-        return f"{self.weights}{strengths}{''.join(f'+{digest}*{own}' for _, digest, own in self.beside)}"
+        return f"{self.weights}{strengths}{self._named}{''.join(f'+{digest}*{own}' for _, digest, own in self.beside)}"
 
     @property
     def tensors(self) -> frozenset[str]:
@@ -131,11 +140,16 @@ class Preparing:
     def prepare(self, cell: Cell, preview: bool = False) -> Prepared:
         """Raises what stands against drawing the cell."""
         clothes = self.clothes(cell)
+        for ready, strength in (*([(clothes.ready, cell.strength)] if cell.checkpoint else []), *((r, s) for r, _, s in clothes.beside)):
+            check_words(ready.opened, cell.prompt, strength)
         drawn = replace(cell, sampling=smaller(cell.sampling, clothes.folder)) if preview else cell
         if clothes.folder not in self._circumstances:
             self._circumstances[clothes.folder] = self.studio.circumstances(clothes.folder)
         vae = self._vae(cell.sampling.vae)
         told = self._circumstances[clothes.folder] | clothes.told() | ({"vae": vae[0]} if vae else {})
+        told |= check_sampler(clothes.folder, cell.sampling.scheduler)
+        if clothes.rounded and told["dtype"] != "float32":
+            told["rounding"] = "once"  # it was done twice before
         modes = ("exact",) if self.mode == "exact" else ("exact", "fast")
         keys = {mode: drawn.key(clothes.weights, told | {"mode": mode}) for mode in modes}
         return Prepared(cell, drawn, clothes, keys, self.mode, vae)

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
 
+from cmp.core.grids import Sampling
 from cmp.disk.store import Store
 from cmp.engine.prepare import Prepared, size_of
+from cmp.engine.samplers import calls, is_guided
 from cmp.errors import Refused
 
+_PACE = "pace of calls"  # seconds for each place that the denoiser computes once, and bytes for each place of a picture
 _NEWEST = 0.3  # how much the newest measurement counts against all before it
 
 
 def remember_pace(store: Store, device: str, batch: Iterable[Prepared], seconds: float, sizes: Iterable[int]) -> None:
     """Keeps what a batch took, and the bytes of its files; where nothing can be kept, nothing is."""
-    batch = list(batch)
-    work, places = sum(map(_work, batch)), sum(map(_places, batch))
+    batch, measured = list(batch), _Measured()
+    work, places = (sum(both) for both in zip(*map(measured.of, batch), strict=True))
     now = [seconds / work, sum(sizes) / places]
     before = _recorded(store, device, batch[0])
     if before:
         now = [old + _NEWEST * (new - old) for old, new in zip(before, now, strict=True)]
     try:
-        store.put("pace", _subject(device, batch[0]), now)
+        store.put(_PACE, _subject(device, batch[0]), now)
     except Refused:
         return
 
@@ -28,17 +33,19 @@ def remember_pace(store: Store, device: str, batch: Iterable[Prepared], seconds:
 def expect(store: Store, device: str, cells: Iterable[Prepared]) -> tuple[float | None, int | None]:
     """Seconds and bytes that drawing these cells will take, None where one of their kind has never been drawn here."""
     seconds = size = 0.0
+    measured = _Measured()
     for one in cells:
         recorded = _recorded(store, device, one)
         if recorded is None:
             return None, None
-        seconds += recorded[0] * _work(one)
-        size += recorded[1] * _places(one)
+        work, places = measured.of(one)
+        seconds += recorded[0] * work
+        size += recorded[1] * places
     return seconds, round(size)
 
 
 def _recorded(store: Store, device: str, one: Prepared) -> list[float] | None:
-    found = store.get("pace", _subject(device, one))
+    found = store.get(_PACE, _subject(device, one))
     return [float(value) for value in found] if isinstance(found, list) and len(found) == 2 else None
 
 
@@ -46,10 +53,18 @@ def _subject(device: str, one: Prepared) -> str:
     return f"{device}|{one.mode}|{one.clothes.base}"
 
 
-def _work(one: Prepared) -> float:
-    return one.drawn.sampling.steps * _places(one)
+@dataclass(slots=True)
+class _Measured:
+    """What cells cost, counted once for all that are drawn in the same way."""
 
+    _known: dict[tuple[Path, Sampling], tuple[float, float]] = field(default_factory=dict)
 
-def _places(one: Prepared) -> float:
-    width, height = size_of(one)
-    return width * height / 64
+    def of(self, one: Prepared) -> tuple[float, float]:
+        """How many places of 8 × 8 pixels the denoiser computes for a picture, over all its calls; and how many the picture has."""
+        folder, sampling = one.clothes.folder, one.drawn.sampling
+        if (folder, sampling) not in self._known:
+            width, height = size_of(one)
+            places = width * height / 64
+            work = places * calls(folder, sampling) * (2 if is_guided(folder, sampling) else 1)
+            self._known[folder, sampling] = work, places
+        return self._known[folder, sampling]

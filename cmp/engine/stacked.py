@@ -167,6 +167,8 @@ def _rank(one: Worn, key: str) -> int:
     halves = [name in one.folded for name in (f"{key}{_HALVES[0]}", f"{key}{_HALVES[1]}")]
     if any(halves) and not all(halves):
         raise Refused(f"{key} has only one half of its pair", "The checkpoint is damaged.")
+    if f"{key}{_HALVES[2]}" in one.folded and not any(halves):
+        raise Refused(f"{key} has a bias without its pair", "The checkpoint is damaged.")
     return int(one.folded[f"{key}{_HALVES[0]}"].shape[0]) if all(halves) else 0
 
 
@@ -197,7 +199,10 @@ def _landed(layer: _Layer, number: int, strength: float, meant: Mapping[str, np.
     down, up, bias = (meant[half] for half in _HALVES)
     rank = 0 if down is None else down.shape[0]
     parts = [(layer.down[number, :rank], down, 1.0), (layer.up[number, :, :rank], up, strength)]
-    parts += [] if layer.bias is None else [(layer.bias[number], bias, strength)]
+    if layer.bias is not None:
+        parts.append((layer.bias[number], bias, strength))
+    elif bias is not None:
+        return False
     rest = bool(layer.down[number, rank:].any()) or bool(layer.up[number, :, rank:].any())
     return not rest and all(_equal(landed, values, times) for landed, values, times in parts)
 

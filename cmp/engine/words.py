@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from safetensors import safe_open
 from transformers import CLIPTokenizer
 
+from cmp.core.grids import Prompt
 from cmp.disk.bases import Component, read_component
 from cmp.disk.checkpoint import Opened
 from cmp.disk.json_table import read_json_table
@@ -23,15 +25,33 @@ from cmp.errors import Refused
 TABLE = "embeddings.token_embedding.weight"
 
 
+def words_in(opened: Opened) -> tuple[str, ...]:
+    """The learned words. webui's files do not name theirs: there it is the file's name, as which it is written into prompts."""
+    return tuple(opened.header.path.stem if stored == "emb_params" else stored for stored in opened.weights.embeddings)
+
+
+def check_words(opened: Opened, prompt: Prompt, strength: float) -> None:
+    """Raises Refused for what would leave no trace in a picture: a strength of a word, and a word beside a LoRA, which is not put on."""
+    if opened.weights.embeddings and strength != 1:
+        told = f"the word {', '.join(words_in(opened))} has no strength of its own, and {strength:g} was asked for"
+        raise Refused(told, "Draw learned words at strength 1.")
+    for word in opened.weights.bundled:
+        if re.search(rf"(?<!\w){re.escape(word)}(?!\w)", f"{prompt.text}\n{prompt.negative}", re.IGNORECASE):
+            raise Refused(
+                f"the prompt uses the word {word}, which {opened.header.path.name} holds beside its LoRA and which is not put on yet",
+                "Draw it with a prompt without that word.",
+            )
+
+
 def read_words(opened: Opened) -> dict[str, np.ndarray]:
-    """Word → its rows (rows × width) as float32. webui's files do not name the word: there it is the file's name."""
-    words = {}
+    """Word → its rows (rows × width) as float32."""
+    words, names = {}, dict(zip(opened.weights.embeddings, words_in(opened), strict=True))
     for stored, values in read_tensors(opened.header, opened.weights.embeddings):
         if stored in ("clip_l", "clip_g"):
             raise Refused(f"{opened.header.path.name} holds words for two text encoders", "Only words of one text encoder are read so far.")
         rows = np.atleast_2d(as_float32(values, opened.header.tensors[stored].dtype))
         require_finite(stored, rows, "F32")
-        words[opened.header.path.stem if stored == "emb_params" else stored] = rows
+        words[names[stored]] = rows
     return words
 
 

@@ -87,7 +87,7 @@ class Easel(Watching):
 
     def plan_grid(self, spec: GridSpec, runs: Iterable[Run], given: Answers = Answers()) -> GridPlan:
         """What drawing a grid would do: cells that are new, that were drawn before, that cannot be drawn; time and size."""
-        return self.drawing(spec, tuple(runs), given).plan(spec.cells())
+        return self.drawing(spec, tuple(runs), given).plan(spec.cells(), spec.preview)
 
     def _preparing(self, spec: GridSpec, runs: tuple[Run, ...], given: Answers) -> Preparing:
         from cmp.engine.prepare import Preparing

@@ -116,7 +116,7 @@ def test_a1111s_settings_are_restored_and_what_is_not_is_named() -> None:
         ("Sampler: Euler a, Schedule type: Automatic", "Euler a", ""),
         ("Sampler: PLMS", "PNDM", ""),
         ("Sampler: Euler, Schedule type: Exponential", "Euler", "'Exponential' of Euler"),
-        ("Sampler: LMS Karras", "LMS", "Karras"),
+        ("Sampler: LMS Karras", None, "'LMS Karras'"),
         ("Sampler: DPM++ SDE Karras", None, "'DPM++ SDE Karras'"),
     ],
 )

@@ -11,7 +11,7 @@ import pytest
 
 from cmp.core.runs import Run
 from cmp.disk.base_proof import compare_with_base
-from cmp.disk.bases import digest_base, find_base, pipelines_below, read_component
+from cmp.disk.bases import digest_base, files_below, find_base, pipelines_below, read_component
 from cmp.disk.checkpoint import open_weights
 from cmp.disk.ready import Answers, Ready, ready_checkpoint
 from cmp.disk.scan import scan
@@ -212,3 +212,43 @@ def test_a_bases_digest_depends_on_what_decides_the_picture_and_on_nothing_else(
     assert digest_base(base, store) == first == digest_base(base, Store(tmp_path / "other"))
     (base / "unet" / "config.json").write_text("{ }")
     assert digest_base(base, store) != first
+
+
+def test_a_component_that_is_a_link_to_another_folder_is_in_the_digest(tmp_path: Path) -> None:
+    store, base = Store(tmp_path / "home"), base_pipeline(tmp_path)
+    plain = digest_base(base, store)
+    elsewhere = (base / "unet").rename(tmp_path / "elsewhere")
+    (base / "unet").symlink_to(elsewhere)
+    assert digest_base(base, store) == plain
+    save(elsewhere / "diffusion_pytorch_model.safetensors", {"conv_in.bias": np.zeros(4, "f4")})
+    assert digest_base(base, store) != plain
+
+
+def test_folders_that_link_in_a_circle_are_read_once_and_two_links_to_one_folder_both_count(tmp_path: Path) -> None:
+    base = base_pipeline(tmp_path)
+    (base / "unet" / "again").symlink_to(base)
+    (base / "itself").symlink_to(base, target_is_directory=True)
+    (base / "vae").symlink_to(base / "unet", target_is_directory=True)
+    (base / "lost").symlink_to(tmp_path / "nowhere")
+    found = {file.relative_to(base).as_posix() for file in files_below(base)}
+    assert found == {"model_index.json", *(f"{name}/diffusion_pytorch_model.safetensors" for name in ("unet", "vae"))}
+
+
+@pytest.mark.parametrize("left", ["nothing", "a pickle", "a link to nowhere"])
+def test_a_model_without_weights_that_can_be_read_is_refused_by_name(tmp_path: Path, left: str) -> None:
+    base = base_pipeline(tmp_path)
+    index = json.loads((base / "model_index.json").read_text())
+    index |= {"vae": ["diffusers", "AutoencoderKL"], "tokenizer": ["transformers", "CLIPTokenizer"], "image_encoder": [None, None]}
+    index |= {"scheduler": ["diffusers", "DDIMScheduler"], "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"]}
+    (base / "model_index.json").write_text(json.dumps(index))
+    (base / "vae").mkdir()
+    weights = base / "vae" / "diffusion_pytorch_model.safetensors"
+    if left == "a pickle":
+        weights.with_suffix(".bin").write_bytes(b"x")
+    elif left == "a link to nowhere":
+        weights.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(Refused, match=r"no \.safetensors file of its vae"):
+        digest_base(base, Store(tmp_path / "home"))
+    weights.unlink(missing_ok=True)
+    save(weights, {"conv_in.bias": np.zeros(4, "f4")})
+    assert digest_base(base, Store(tmp_path / "home"))

@@ -17,7 +17,7 @@ from cmp.core.grids import GridSpec, Prompt, Sampling, Stacked, Tile
 from cmp.core.progress import Progress
 from cmp.core.runs import Run
 from cmp.disk.ready import Answers
-from cmp.engine.stacked import Worn, wearing
+from cmp.engine.stacked import Worn, _landed, _Layer, wearing
 from cmp.errors import Refused
 from cmp.settings import Settings
 from cmp.workbench import Workbench
@@ -146,6 +146,30 @@ def test_a_plan_tells_what_is_new_and_how_long_it_will_take_by_what_it_took_befo
     assert again.seconds and again.bytes and again.seconds > 0 and again.bytes > 12 * 100
     longer = bench.plan_grid(*order(bench, seeds=(1, 2), samplings=(Sampling(4, 3.0, scheduler="DDIM"),)))
     assert longer.seconds == pytest.approx(2 * again.seconds)
+
+
+def test_a_plan_counts_each_call_of_the_model_guidance_and_previews(bench: Workbench) -> None:
+    draw(bench)
+    axes = {"seeds": (1,), "prompts": PROMPTS[:1]}
+
+    def seconds(sampling: Sampling, **more: Any) -> float:
+        plan = bench.plan_grid(*order(bench, **axes, **more, samplings=(sampling,)))
+        assert plan.seconds and (plan.cells, plan.new) == (3, 3)
+        return plan.seconds
+
+    usual = seconds(Sampling(8, 3.0, scheduler="DDIM"))
+    assert seconds(Sampling(8, 3.0, scheduler="Heun")) == pytest.approx(usual * 15 / 8)
+    assert seconds(Sampling(8, 3.0)) == pytest.approx(usual * 9 / 8)  # the base's PNDM
+    assert seconds(Sampling(8, 1.0, scheduler="DDIM")) == pytest.approx(usual / 2)
+    small = usual * 6 / 8 / 4  # six steps, and half as wide and high
+    assert seconds(Sampling(8, 3.0, scheduler="DDIM"), preview=True) == pytest.approx(usual + small)
+    drawing = bench.draw_grid(*order(bench, **axes, preview=True, samplings=(Sampling(8, 3.0, scheduler="DDIM"),)))
+    previews = 0
+    while previews < 2:
+        previews += isinstance(next(drawing), Tile)  # type: ignore[call-overload]
+    drawing.close()  # type: ignore[attr-defined]
+    left = seconds(Sampling(8, 3.0, scheduler="DDIM"), preview=True) / seconds(Sampling(8, 3.0, scheduler="DDIM"))
+    assert left < (usual + small) / usual  # what is there already is not drawn again
 
 
 def test_a_preview_comes_first_and_is_replaced(bench: Workbench, base: Path) -> None:
@@ -325,6 +349,7 @@ def test_a_trained_layer_that_the_model_never_uses_is_named() -> None:
         ({"unet.lost.lora_A.weight": np.ones((2, 6), "f4"), "unet.lost.lora_B.weight": np.ones((5, 2), "f4")}, "no unet.lost"),
         ({"unet.used.lora_A.weight": np.ones((2, 6), "f4")}, "one half"),
         ({"unet.used.lora_A.weight": np.ones((2, 7), "f4"), "unet.used.lora_B.weight": np.ones((5, 2), "f4")}, r"\(5, 6\) in the model"),
+        ({"unet.used.lora_B.bias": np.ones(5, "f4")}, "unet.used has a bias without its pair"),
         (pair("used") | {"unet.used.lora_magnitude_vector": np.ones(5, "f4")}, "lora_magnitude_vector"),
     ],
 )
@@ -333,6 +358,12 @@ def test_a_tensor_that_would_not_land_is_refused_before_anything_is_drawn(adapte
     with pytest.raises(Refused, match=told), wearing({"unet": model}, [Worn(adapter_of, 1.0)]):
         raise AssertionError("it was put on")
     assert not model.used._forward_hooks
+
+
+def test_a_bias_that_did_not_land_is_seen() -> None:
+    layer = _Layer(torch.nn.Linear(6, 5), 1, torch.zeros(1, 1, 6), torch.zeros(1, 5, 1), None)
+    half: dict[str, np.ndarray | None] = {".lora_A.weight": None, ".lora_B.weight": None}
+    assert _landed(layer, 0, 1.0, {**half, ".lora_B.bias": None}) and not _landed(layer, 0, 1.0, {**half, ".lora_B.bias": np.ones(5, "f4")})
 
 
 def test_drawing_exactly_keeps_no_adapter_but_the_one_in_use(bench: Workbench) -> None:
