@@ -98,6 +98,8 @@ def grid(
     _make_room(output, sheet)
     with printing_aside():
         tiles = _draw(bench, spec, runs, given, ray)
+    for run in runs:
+        bench.remember_prompts(run, dict.fromkeys(prompt.text for prompt in spec.prompts))
     if output:
         _copy(tiles, output)
     if sheet:
@@ -120,7 +122,8 @@ def _targets(like: Restored | None, picture: Path | None) -> list[str]:
     if like and like.checkpoint:
         return [like.checkpoint]
     told = f"{picture} names no checkpoint of ours" if like else "no run or checkpoint was given"
-    raise BadInput(told, "Name a run that `python -m cmp list` shows, RUN@STEP, or a path.")
+    hint = "Name a run that `python -m cmp list` shows, RUN@STEP, or a path."
+    raise BadInput(told, f"{hint[:-1]} before --like." if like else hint)
 
 
 def _choose(bench: Workbench, targets: list[str], axis: str, *, only_ids: bool) -> tuple[list[Run], tuple[Checkpoint, ...]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -50,6 +51,11 @@ def show(
 def _remember(bench: Workbench, target: str, given: Answers, told: Mapping[str, Any]) -> None:
     """Keeps an answer with which the checkpoint can become something; a wrong one must not outlive this."""
     run, checkpoint = bench.find(target)
+    if checkpoint and given.alpha is not None and bench.answers(run).alpha is None and not bench.show(target).get("question"):
+        in_trouble(f"alpha {given.alpha:g} is not remembered: what is known of {run.id} tells its alpha")
+        given = replace(given, alpha=None)
+        if given == Answers():
+            return
     if checkpoint is None or CAN_BE_MADE in told.get("forms", {}).values():
         bench.answer(run, given)
         said = ", ".join(

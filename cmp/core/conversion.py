@@ -49,8 +49,15 @@ class Writing:
         return {"dtype": self.dtype, "strength": self.strength}
 
 
+def check_form(form: str) -> None:
+    """Raises BadInput for a form that there is not."""
+    if form not in FORMS:
+        raise BadInput(f"the form is {form!r}", f"Use one of: {', '.join(FORMS)}.")
+
+
 def parse_writing(form: str, dtype: str | None, strength: float) -> Writing:
     """What a user asked for; raises BadInput and quotes it."""
+    check_form(form)
     if dtype is not None and dtype not in _DTYPES:
         raise BadInput(f"the type is {dtype!r}", f"Use one of: {', '.join(_DTYPES)}.")
     if not -10 <= strength <= 10:

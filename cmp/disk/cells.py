@@ -75,7 +75,7 @@ def plan_prune(
 ) -> PrunePlan:
     """What goes so that at most so many bytes stay, and nothing that was not used for so many seconds.
 
-    Cells of the jobs that are `unfinished` stay: what was used since the first of them was made, and what shows a prompt and seed of one.
+    Cells of the jobs that are `unfinished` stay: what shows a prompt and seed of one.
     """
     if most_bytes is None and unused_for is None:
         raise BadInput("it was not said what may stay", "Give a size such as 2GB, or an age such as 30d, or both.")
@@ -83,14 +83,13 @@ def plan_prune(
     cells = sorted(all_cells(store), key=lambda cell: (cell.used, cell.path))
     total = left = sum(cell.bytes for cell in cells)
     jobs = list(unfinished)
-    since = min((record.made for record, _ in jobs), default=float("inf"))
     wanted = {pair for _, order in jobs for pair in _pictures(order.get("grid"))}
     going, held = [], 0
     for cell in cells:
         old = unused_for is not None and now - cell.used > unused_for
         if not (old or (most_bytes is not None and left > most_bytes)):
             continue
-        if jobs and (cell.used >= since or _is_wanted(cell.path, wanted)):
+        if _is_wanted(cell.path, wanted):
             held += 1
             continue
         going.append(cell)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from cmp.core.conversion import FORMS, LORA_FORMS, Base, ConversionPlan, LeftOut, Writing
+from cmp.core.conversion import LORA_FORMS, Base, ConversionPlan, LeftOut, Writing, check_form
 from cmp.core.runs import Checkpoint, Run
 from cmp.disk.bases import CONTROL, component_of, is_pipeline
 from cmp.disk.checkpoint import Opened, open_weights
@@ -38,8 +38,7 @@ def plan_conversion(
 ) -> ConversionPlan:
     """The plan for one checkpoint; raises what stands against it, before anything is written."""
     writing = writing or Writing()
-    if form not in FORMS:
-        raise BadInput(f"the form is {form!r}", f"Use one of: {', '.join(FORMS)}.")
+    check_form(form)
     target = output or default_target(run, checkpoint, form, _writable_home(run, store))
     _check_place(run, target, form, output is not None)
     ready = ready_checkpoint(run, checkpoint, bases, store, given, need_base=form not in LORA_FORMS)

@@ -96,7 +96,7 @@ class Store:
 def _connect(home: Path) -> sqlite3.Connection:
     home.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(home / "state.db", timeout=10, check_same_thread=False, isolation_level=None)
-    if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+    if not _is_in_wal(connection):
         from filelock import FileLock  # not at the top: it costs more than opening a store that is there
 
         # switching to WAL does not wait for others as all else does, so two processes that begin at once take turns
@@ -104,6 +104,13 @@ def _connect(home: Path) -> sqlite3.Connection:
             connection.execute("PRAGMA journal_mode=WAL")
     connection.execute(_SCHEMA)
     return connection
+
+
+def _is_in_wal(connection: sqlite3.Connection) -> bool:
+    try:
+        return bool(connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal")
+    except sqlite3.OperationalError:  # another process is switching at this moment, and even asking does not wait for it
+        return False
 
 
 def subject_of(folder: Path) -> str:

@@ -47,7 +47,7 @@ class Job:
 
     def record(self) -> JobRecord:
         """What there is to tell of it now."""
-        done, what = len(self.items), ""
+        done, what = sum(not getattr(item, "preview", False) for item in self.items), ""  # a preview comes again, whole
         if self.progress:
             what = self.progress.what
             done = self.progress.done if not done and self.progress.total == self.total else done

@@ -60,15 +60,15 @@ def test_age_alone_lets_go_of_the_old_and_of_nothing_else(store: Store) -> None:
     assert [cell.path for cell in plan_prune(store, (), unused_for=30 * DAY, now=NOW).going] == [paths[1]]
 
 
-def test_cells_of_a_job_that_is_not_over_stay(store: Store) -> None:
-    since, shown, other_seed, other = (
+def test_cells_of_a_job_that_is_not_over_stay_and_no_others(store: Store) -> None:
+    of_others, shown, other_seed, other = (
         cell(store, number, days, prompt, seed)
         for number, (days, prompt, seed) in enumerate([(1, "a shoe", 0), (9, "a boot", 1), (8, "a boot", 2), (7, "a shoe", 1)])
     )
     plan = plan_prune(store, [job(2)], most_bytes=0, now=NOW)
-    assert {cell.path for cell in plan.going} == {other_seed, other} and plan.held == 2
+    assert {cell.path for cell in plan.going} == {of_others, other_seed, other} and plan.held == 1
     prune(plan)
-    assert since.exists() and shown.exists()
+    assert shown.exists() and not of_others.exists()
     assert plan_prune(store, [], most_bytes=0, now=NOW).held == 0
 
 
