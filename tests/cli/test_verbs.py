@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 from typer.main import get_group
 from typer.testing import CliRunner
 
 from cmp.cli import VERBS, app
+from cmp.errors import BadInput
+from tests.support import origin_run
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -26,3 +29,18 @@ def test_the_help_names_every_verb_and_none_that_is_not_in_the_table() -> None:
 def test_a_misspelt_verb_is_told_with_the_one_that_may_be_meant() -> None:
     said = CliRunner().invoke(app, ["convrt"])
     assert said.exit_code == 2 and "Did you mean 'convert'" in said.output
+
+
+def test_an_alpha_that_the_files_tell_is_shown_with_and_not_remembered(tmp_path: Path) -> None:
+    made = origin_run(tmp_path)
+    place = {"CMP_HOME": str(tmp_path / "home"), "CMP_RUNS": str(made.outputs), "CMP_BASES": str(made.bases)}
+    said = CliRunner().invoke(app, ["show", "lora_casual_shoes@500", "--alpha", "4"], env=place)
+    assert said.exit_code == 0 and "alpha 4 is not remembered" in said.stderr and "0.5 = alpha 4 / rank 8" in said.stdout
+    assert "2 = alpha 16 / rank 8" in CliRunner().invoke(app, ["show", "lora_casual_shoes@500"], env=place).stdout
+
+
+def test_a_form_that_there_is_not_is_said_once_before_anything_is_looked_up(tmp_path: Path) -> None:
+    made = origin_run(tmp_path)
+    place = {"CMP_HOME": str(tmp_path / "home"), "CMP_RUNS": str(made.outputs), "CMP_BASES": str(made.bases)}
+    said = CliRunner().invoke(app, ["convert", "lora_casual_shoes", "--to", "foo"], env=place)
+    assert isinstance(said.exception, BadInput) and "'foo'" in said.exception.message

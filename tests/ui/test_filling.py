@@ -108,3 +108,11 @@ def test_what_another_program_names_and_is_not_here_is_listed(tmp_path: Path) ->
 def test_a_pattern_needs_no_checkpoint(tmp_path: Path) -> None:
     pattern, _ = pattern_of(bench_of(origin_run(tmp_path)), FILLED._replace(picked=[]))
     assert pattern.checkpoints == (None,) and pattern.seeds == (1, 2)
+
+
+def test_ticks_of_a_run_whose_choices_an_event_does_not_know_yet_are_taken_as_they_are() -> None:
+    """Gradio would refuse them with a status of 500, for a picture of another run that is dropped on the form."""
+    from cmp.ui.grid_form import Picks
+
+    assert Picks([("500", "one@500")]).preprocess(["other@1000"]) == ["other@1000"] and Picks([]).preprocess(None) == []
+    assert Picks([]).get_block_name() == "checkboxgroup"

@@ -1,0 +1,150 @@
+"""The form of the Compare tab: its widgets, laid out. What they mean is told in `filling`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import gradio as gr
+
+from cmp import viewer
+from cmp.core.grids import SCHEDULERS
+from cmp.ui.filling import Filled
+from cmp.ui.grid_jobs import EMPTY
+
+PLACEHOLDER = "What to draw, for example: a photo of TOKEN on a beach; with the word that the run was trained on"
+PROMPTS_INFO = "options: --n --d --s --l --w --h --name"
+DRAWN, SAMPLES = "drawn here", "drawn by the trainer"
+MODES = [("fast", "fast"), ("exact", "exact")]
+MODE_INFO = "fast: several at once, within 1/255 of exact · exact: to the bit as diffusers draws"
+DROPPED = [".png", ".jpg", ".jpeg", ".webp", ".txt", ".json"]
+
+class Picks(gr.CheckboxGroup):
+    """Checkpoints to tick. What is ticked is looked up by its id, not in the choices: an event may still know those of another run."""
+
+    is_template = True  # to the page it is its parent
+
+    def preprocess(self, payload: list[str | int | float] | None) -> list[str | int | float]:
+        return payload or []
+    from collections.abc import Callable, Sequence
+    from typing import TYPE_CHECKING, Any, Literal
+
+    from gradio.blocks import Block
+
+    if TYPE_CHECKING:
+        from gradio.components import Timer
+        from gradio.components.base import Component
+
+@dataclass(slots=True)
+class Form:
+    """The tab's widgets. `fields` are those that describe a grid, by their names in `Filled`."""
+
+    source: gr.Radio
+    runs: gr.Dropdown
+    fields: dict[str, gr.components.Component]
+    draw: gr.Button
+    pause: gr.Button
+    cancel: gr.Button
+    status: gr.Textbox
+    plan: gr.Textbox
+    fill_picks: gr.Button
+    fill_samplers: gr.Button
+    question: gr.Accordion
+    drop: gr.UploadButton
+    lost: gr.Textbox
+    watch: gr.Checkbox
+    newest: gr.Button
+    grid: gr.HTML
+    job_id: gr.Textbox
+    stamp: gr.Textbox
+    watch_id: gr.Textbox
+    ended: gr.Textbox
+    offered: gr.Textbox  # the prompts that were only offered
+    came_with: gr.Textbox  # the run that was chosen in the Runs tab when this one was entered last
+    clock: gr.Timer
+    asked: list[gr.components.Component] = field(default_factory=list)  # the fields in the order of Filled
+
+    def __post_init__(self) -> None:
+        self.asked = [self.fields[name] for name in Filled._fields]
+
+def lay_out(cfg: float) -> Form:
+    """All widgets of the left column; the grid is rendered by whoever places it."""
+    f: dict[str, gr.components.Component] = {}
+    source = gr.Radio([DRAWN, SAMPLES], value=DRAWN, label="Pictures", elem_id="compare-source")
+    runs = gr.Dropdown([], multiselect=True, label="Runs", elem_id="compare-runs")
+    with gr.Group():
+        f["picked"] = Picks([], label="Checkpoints", elem_id="compare-checkpoints")
+        fill_picks = gr.Button("Tick all", size="sm", elem_id="compare-fill")
+    f["prompts"] = gr.Textbox(label="Prompts, one per line", lines=2, elem_id="compare-prompts", placeholder=PLACEHOLDER, info=PROMPTS_INFO)
+    drop, lost = _dropping()
+    with gr.Row():
+        draw = gr.Button("Draw", variant="primary", elem_id="compare-draw", min_width=80)
+        pause = gr.Button("Pause", elem_id="compare-pause", min_width=80, interactive=False)
+        cancel = gr.Button("Cancel", elem_id="compare-cancel", min_width=80, interactive=False)
+    plan = gr.Textbox(label="Plan", interactive=False, lines=1, max_lines=6, elem_id="compare-plan", container=False)
+    status = gr.Textbox(label="Drawing", interactive=False, lines=1, max_lines=8, elem_id="compare-status", visible=False)
+    with gr.Row():
+        f["seeds"] = gr.Textbox("0", label="Seeds", info="0 · 1-4 · 7, 11 · -1 random", elem_id="compare-seeds", scale=3, min_width=140)
+        f["locked"] = gr.Checkbox(False, label="Lock", info="keep seeds", elem_id="compare-lock", scale=1, min_width=90)
+    f["negative"] = gr.Textbox(label="Negative prompt", lines=1, elem_id="compare-negative", info="several with ||")
+    f["mode"] = gr.Radio(MODES, value="fast", label="Mode", info=MODE_INFO, elem_id="compare-mode")
+    f["preview"] = gr.Checkbox(False, label="Preview first: small and with few steps, then replaced", elem_id="compare-preview")
+    fill_samplers = _sampling(f, cfg)
+    _more_axes(f)
+    with gr.Accordion("Base model and alpha", open=False, elem_id="compare-question") as question:
+        f["base"] = gr.Textbox(label="Base model: an id or a folder on this computer", elem_id="compare-base")
+        f["alpha"] = gr.Textbox(label="The LoRA's alpha, where nothing says it", elem_id="compare-alpha")
+    watch, newest = _watching()
+    template, mount = viewer.MATRIX_TEMPLATE, viewer.matrix_on_load()
+    grid = gr.HTML(EMPTY, apply_default_css=False, html_template=template, js_on_load=mount, elem_id="grid", render=False)
+    f["kept"], job_id, stamp, watch_id, ended, offered, came_with = (gr.Textbox(visible=False) for _ in range(7))
+    return Form(
+        source, runs, f, draw, pause, cancel, status, plan, fill_picks, fill_samplers, question, drop, lost, watch, newest,
+        grid, job_id, stamp, watch_id, ended, offered, came_with, gr.Timer(0.15, active=False),
+    )  # fmt: skip
+
+def _sampling(f: dict[str, gr.components.Component], cfg: float) -> gr.Button:
+    with gr.Accordion("Steps, CFG, strength, sampler", open=False, elem_id="compare-sampling"):
+        with gr.Row():
+            f["steps"] = gr.Textbox("12", label="Denoising steps", info="12 · 10-30 (+10)", elem_id="compare-steps", min_width=120)
+            f["guidance"] = gr.Textbox(f"{cfg:g}", label="CFG scale", info="7.5 · 1-9 [3]", elem_id="compare-guidance", min_width=120)
+        f["strengths"] = gr.Textbox("1", label="LoRA strengths", info="1 · 0.5-1 [3] · 0, 0.5, 1", elem_id="compare-strengths")
+        f["scheduler"] = gr.Textbox("base", label="Sampler", info=" · ".join(SCHEDULERS), elem_id="compare-scheduler")
+        fill = gr.Button("Fill in all samplers", size="sm", elem_id="compare-fill-samplers")
+    return fill
+
+def _more_axes(f: dict[str, gr.components.Component]) -> None:
+    with gr.Accordion("More axes: size, Prompt S/R, LoRAs, VAE, title", open=False, elem_id="compare-more"):
+        f["title"] = gr.Textbox(label="Title of the grid", elem_id="compare-title")
+        f["search_replace"] = gr.Textbox(
+            label="Prompt S/R",
+            info="what to search for, then what replaces it: red, blue, green",
+            lines=1,
+            elem_id="compare-search-replace",
+        )
+        with gr.Row():
+            f["size"] = gr.Textbox(label="Size", info="512x512, 512x768", elem_id="compare-size", min_width=140)
+            f["clip_skip"] = gr.Textbox(label="Clip skip", info="1 · 1, 2", elem_id="compare-clip-skip", min_width=100)
+        f["stack"] = gr.Textbox(
+            label="LoRAs worn beside the checkpoint", info="one a line: an id as RUN@STEP, or a path on this computer", lines=1,
+            max_lines=5, elem_id="compare-stack",
+        )  # fmt: skip
+        f["stack_strengths"] = gr.Textbox("1", label="Their strengths", info="1 · 0, 0.5, 1", elem_id="compare-stack-strengths")
+        f["vae"] = gr.Textbox(label="VAE", info="folders or files on this computer; base is the base model's", elem_id="compare-vae")
+
+def _dropping() -> tuple[gr.UploadButton, gr.Textbox]:
+    with gr.Row(elem_classes="cmp-drop-input"):
+        drop = gr.UploadButton(
+            "Drop a picture here to take its settings, or a file of prompts …",
+            size="sm",
+            type="binary",
+            elem_id="compare-drop",
+            file_types=DROPPED,
+        )
+    lost = gr.Textbox(label="From the file", interactive=False, lines=1, max_lines=10, visible=False, elem_id="compare-restored")
+    return drop, lost
+
+def _watching() -> tuple[gr.Checkbox, gr.Button]:
+    with gr.Accordion("While a run is trained", open=False, elem_id="compare-watching"):
+        watch = gr.Checkbox(False, label="Draw each new checkpoint of the first chosen run as it lands", elem_id="compare-watch")
+        newest = gr.Button("Sample newest now", size="sm", elem_id="compare-newest")
+    return watch, newest
