@@ -81,8 +81,11 @@ def grid_value(bench: Workbench, job: Job, earlier: Sequence[Tile] = ()) -> dict
     several = len({c.run_id for c in spec.checkpoints if c}) > 1
     names = names_apart(bench.library(fresh=False), bench.name_of) if several else {}
 
+    # runs may have different bases, and the base column is one of them
+    base = next((str(tile.base["id"]) for cell, tile in tiles_of(job).items() if several and not cell.checkpoint and tile.base), "")
+
     def label(checkpoint: Checkpoint | None) -> tuple[str, str]:
-        return column_name(bench, checkpoint), names.get(checkpoint.run_id, "") if checkpoint else ""
+        return column_name(bench, checkpoint), names.get(checkpoint.run_id, "") if checkpoint else base
 
     working = job.kind == "grid" and job.state in ("running", "waiting")
     tiles = [replace(tile, fault=GONE) if job.over and _is_gone(tile) else tile for tile in tiles_of(job).values()]

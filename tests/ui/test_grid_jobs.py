@@ -132,3 +132,19 @@ def test_a_grid_behind_others_tells_its_place_in_the_queue(tmp_path: Path) -> No
         for job in jobs:
             bench.jobs.cancel(job.id)
         go_on.set()
+
+
+def test_of_several_runs_the_base_column_says_whose_base_it_is(tmp_path: Path) -> None:
+    """A Flux picture beside the steps of an SD run would be taken for what they began from."""
+    bench, spec, job = prepared(tmp_path)
+    strange = replace(spec.checkpoints[1], run_id="other")
+    job.subject = replace(spec, checkpoints=(None, spec.checkpoints[2], strange))
+    job.items += [
+        tile(cell, base={"id": "flux-tiny", "proof": "user", "source": "recorded"})
+        for cell in job.subject.cells()
+        if cell.checkpoint is None
+    ]
+    told = {column["label"]: column["sub"] for column in grid_value(bench, job)["columns"]}
+    assert told["base model"] == "flux-tiny"
+    (alone, *_) = grid_value(bench, Job("grid-2", "t", "grid", spec.size, spec, state="running", items=list(job.items)))["columns"]
+    assert (alone["label"], alone["sub"]) == ("base model", "")
