@@ -109,7 +109,7 @@ from cmp.core.progress import run_through
 from cmp.settings import Settings
 from cmp.workbench import Workbench
 from cmp.disk.ready import Answers
-from cmp.engine.draw import dress
+from cmp.engine.dressing import dress
 home, runs, bases, wide, rounds = sys.argv[1:]
 bench = Workbench(Settings(Path(home), (Path(runs),), (Path(bases),), device="cpu"))
 run, _ = bench.find("style")
