@@ -25,11 +25,8 @@ class Picks(gr.CheckboxGroup):
 
     def preprocess(self, payload: list[str | int | float] | None) -> list[str | int | float]:
         return payload or []
-    from collections.abc import Callable, Sequence
-    from typing import TYPE_CHECKING, Any, Literal
-
+    from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
     from gradio.blocks import Block
-
     if TYPE_CHECKING:
         from gradio.components import Timer
         from gradio.components.base import Component
