@@ -17,8 +17,8 @@ import typer
 from cmp.cli.answers import read_answers
 from cmp.cli.output import Json, in_trouble, print_json, printing_aside, say
 from cmp.cli.telling import leave, tile_line
-from cmp.core.asking import BASES_OWN, Asked, combine_stacks, to_spec
-from cmp.core.axes import parse_text_axis, split_stack
+from cmp.core.asking import Asked, combine_stacks, to_spec
+from cmp.core.axes import split_stack
 from cmp.core.batch import best_of
 from cmp.core.choosing import choose_checkpoints
 from cmp.core.grids import USUAL_MODE, Cell, GridPlan, GridSpec, Prompt, Tile
@@ -32,6 +32,7 @@ from cmp.core.runs import Checkpoint, Run
 from cmp.disk.ready import Answers
 from cmp.errors import BadInput, NotFound, Unreadable, sentences
 from cmp.workbench import Workbench
+from cmp.workbench.easel import existing_vaes
 
 QUIET = 5.0  # seconds without a line after which progress within a picture is told
 
@@ -81,7 +82,7 @@ def grid(
         lost = [*lost, *more]
     asked = Asked(
         prompts=_prompts(prompt, prompts), negatives=tuple(negative or ()), search_replace=tuple(search_replace or ()), seeds=seeds,
-        strengths=strengths, steps=steps, guidance=guidance, size=size, scheduler=scheduler, clip_skip=clip_skip, vae=_existing(vae),
+        strengths=strengths, steps=steps, guidance=guidance, size=size, scheduler=scheduler, clip_skip=clip_skip, vae=existing_vaes(vae),
     )  # fmt: skip
     mode = USUAL_MODE if exact is None else "exact" if exact else "fast"
     spec = to_spec(
@@ -170,18 +171,6 @@ def _prompts(given: list[str] | None, file: Path | None) -> tuple[Prompt, ...]:
         if not found:
             raise BadInput(f"{file} holds no prompt", "Write one per line; lines that begin with # are comments.")
     return tuple(dict.fromkeys(found))
-
-
-def _existing(vae: str | None) -> str | None:
-    """The axis of VAEs with its paths in full; raises NotFound before anything is drawn."""
-    if vae is None:
-        return None
-    typed = parse_text_axis(vae, "vae")
-    names = [BASES_OWN if name.casefold() == BASES_OWN else os.path.abspath(os.path.expanduser(name)) for name in typed]
-    for name in names:
-        if name != BASES_OWN and not os.path.exists(name):
-            raise NotFound(f"there is no VAE at {name}", "Give a folder or a file; base is the base model's own.")
-    return ", ".join('"' + name.replace('"', '""') + '"' for name in names)
 
 
 # -- like a picture --------------------------------------------------------------------------------------------------------

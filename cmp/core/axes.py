@@ -237,3 +237,8 @@ def split_stack(text: str) -> tuple[str, tuple[float, ...]]:
         except BadInput:
             continue  # ids may have colons too, ROOT:RUN
     return text.strip(), (1.0,)
+
+
+def quoted(value: str) -> str:
+    """One value of a text axis, whatever is in it."""
+    return '"' + value.replace('"', '""') + '"'

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from cmp.core.asking import BASES_OWN, Asked, combine_stacks, to_spec
-from cmp.core.axes import parse_axis, parse_text_axis, split_stack
+from cmp.core.asking import Asked, combine_stacks, to_spec
+from cmp.core.axes import parse_axis, quoted, split_stack
 from cmp.core.grids import GridSpec, Prompt
 from cmp.core.labels import number_text
 from cmp.core.prompts import parse_prompt_line, parse_prompts
@@ -23,6 +23,7 @@ from cmp.disk.ready import Answers
 from cmp.errors import BadInput, CmpError, NotFound
 from cmp.ui.choices import BASE
 from cmp.workbench import Workbench
+from cmp.workbench.easel import existing_vaes
 
 _SEED = re.compile(r"\s+--d\s+[0-9]+(?=\s|$)", re.ASCII | re.IGNORECASE)
 NEVER_DRAWN = 2**63 - 1  # stands for a seed that is yet to be drawn, where it is only counted what is new
@@ -102,7 +103,8 @@ def read_grid(bench: Workbench, filled: Filled, *, planned: bool = False, mode: 
         prompts=prompts, negatives=(filled.negative or "",),
         search_replace=tuple(line for line in (filled.search_replace or "").splitlines() if line.strip()),
         seeds=_typed(filled.seeds), strengths=_typed(filled.strengths), steps=_typed(filled.steps), guidance=_typed(filled.guidance),
-        size=_typed(filled.size), scheduler=_typed(filled.scheduler), clip_skip=_typed(filled.clip_skip), vae=_existing(_typed(filled.vae)),
+        size=_typed(filled.size), scheduler=_typed(filled.scheduler), clip_skip=_typed(filled.clip_skip),
+        vae=existing_vaes(_typed(filled.vae)),
     )  # fmt: skip
     seeds = Seeds(filled)
     stacks = combine_stacks([(checkpoint, values) for _, checkpoint, values in worn])
@@ -130,23 +132,6 @@ def _stacked(bench: Workbench, filled: Filled) -> list[tuple[Run, Checkpoint, tu
             checkpoint = run.checkpoints[0]
         found.append((run, checkpoint, usual if target == line else strengths))
     return found
-
-
-def _existing(vae: str | None) -> str | None:
-    """The axis of VAEs with its paths in full; raises NotFound before anything is drawn."""
-    if vae is None:
-        return None
-    typed = parse_text_axis(vae, "vae")
-    names = [BASES_OWN if name.casefold() == BASES_OWN else os.path.abspath(os.path.expanduser(name)) for name in typed]
-    for name in names:
-        if name != BASES_OWN and not os.path.exists(name):
-            raise NotFound(f"there is no VAE at {name}", "Give a folder or a file; base is the base model's own.")
-    return ", ".join(quoted(name) for name in names)
-
-
-def quoted(value: str) -> str:
-    """One value of an axis, whatever is in it."""
-    return '"' + value.replace('"', '""') + '"'
 
 
 def runs_of(bench: Workbench, checkpoints: tuple[Checkpoint | None, ...]) -> list[Run]:

@@ -19,13 +19,14 @@ MODE_INFO = "fast: several at once, within 1/255 of exact · exact: to the bit a
 DROPPED = [".png", ".jpg", ".jpeg", ".webp", ".txt", ".json"]
 
 
-class Picks(gr.CheckboxGroup):
-    """Checkpoints to tick. What is ticked is looked up by its id, not in the choices: an event may still know those of another run."""
+def picks_in(*choices: tuple[str, str], **more: str) -> gr.CheckboxGroup:
+    """Checkpoints to tick. What is ticked is looked up by its id, not in the choices: an event may still know those of another run.
 
-    is_template = True  # to the page it is its parent
-
-    def preprocess(self, payload: list[str | int | float] | None) -> list[str | int | float]:
-        return payload or []
+    No class of its own, since Gradio writes a .pyi file beside the module of every class that is derived from a component.
+    """
+    made = gr.CheckboxGroup(list(choices), **more)
+    made.preprocess = lambda payload: payload or []  # type: ignore[method-assign]
+    return made
 
 
 @dataclass(slots=True)
@@ -67,7 +68,7 @@ def lay_out(cfg: float) -> Form:
     source = gr.Radio([DRAWN, SAMPLES], value=DRAWN, label="Pictures", elem_id="compare-source")
     runs = gr.Dropdown([], multiselect=True, label="Runs", elem_id="compare-runs")
     with gr.Group():
-        f["picked"] = Picks([], label="Checkpoints", elem_id="compare-checkpoints")
+        f["picked"] = picks_in(label="Checkpoints", elem_id="compare-checkpoints")
         fill_picks = gr.Button("Tick all", size="sm", elem_id="compare-fill")
     f["prompts"] = gr.Textbox(label="Prompts, one per line", lines=2, elem_id="compare-prompts", placeholder=PLACEHOLDER, info=PROMPTS_INFO)
     drop, lost = _dropping()

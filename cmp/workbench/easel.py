@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
@@ -163,3 +164,18 @@ class Easel(Watching):
     def loaded_models(self) -> list[str]:
         """The base models in memory now."""
         return self._studio.loaded if self._studio else []
+
+
+def existing_vaes(axis: str | None) -> str | None:
+    """The axis of VAEs with its paths in full; raises NotFound before anything is drawn."""
+    from cmp.core.asking import BASES_OWN
+    from cmp.core.axes import parse_text_axis, quoted
+
+    if axis is None:
+        return None
+    typed = parse_text_axis(axis, "vae")
+    names = [BASES_OWN if name.casefold() == BASES_OWN else os.path.abspath(os.path.expanduser(name)) for name in typed]
+    for name in names:
+        if name != BASES_OWN and not os.path.exists(name):
+            raise NotFound(f"there is no VAE at {name}", "Give a folder or a file; base is the base model's own.")
+    return ", ".join(map(quoted, names))

@@ -112,7 +112,7 @@ def test_a_pattern_needs_no_checkpoint(tmp_path: Path) -> None:
 
 def test_ticks_of_a_run_whose_choices_an_event_does_not_know_yet_are_taken_as_they_are() -> None:
     """Gradio would refuse them with a status of 500, for a picture of another run that is dropped on the form."""
-    from cmp.ui.grid_form import Picks
+    from cmp.ui.grid_form import picks_in
 
-    assert Picks([("500", "one@500")]).preprocess(["other@1000"]) == ["other@1000"] and Picks([]).preprocess(None) == []
-    assert Picks([]).get_block_name() == "checkboxgroup"
+    assert picks_in(("500", "one@500")).preprocess(["other@1000"]) == ["other@1000"] and picks_in().preprocess(None) == []
+    assert picks_in().get_block_name() == "checkboxgroup"
