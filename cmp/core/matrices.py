@@ -1,4 +1,4 @@
-"""A grid's tiles, or the trainer's pictures, as the plain value of a matrix: its axes, and of each cell its coordinates."""
+"""A grid's tiles as the plain value of a matrix: its axes, and of each cell its coordinates."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from cmp.core.grids import Cell, GridSpec, Tile
 from cmp.core.labels import AXES, CHECKPOINT, NEGATIVE, PROMPT, STRENGTH, Axis, values_of
-from cmp.core.runs import Checkpoint, Run, Sample, validation_prompts
+from cmp.core.runs import Checkpoint
 from cmp.errors import sentences
 
 STEP = "checkpoint"  # the key of the axis that is the training step
@@ -47,7 +47,7 @@ def grid_matrix(spec: GridSpec, tiles: Iterable[Tile], name_of: NameOf) -> dict[
         "common": [pair for pair in common if tuple(pair) not in _USUAL],
         "done": sum(not tile.preview for tile in last.values()),
         "total": len(cells),
-        "rerolls": False,
+        "rerolls": [],
         "export": "",
     }
 
@@ -82,32 +82,3 @@ def _details(tile: Tile) -> list[list[str]]:
     """What no axis says."""
     told = [] if tile.fault else [["mode", tile.mode]]
     return told + ([["base", f"{tile.base['id']} (proof: {tile.base['proof']})"]] if tile.base else [])
-
-
-def samples_matrix(run: Run, name: str, address: Callable[[Sample], str]) -> dict[str, Any]:
-    """The trainer's own pictures: across them the steps, down them prompts and the pictures of each. `address` is where one is served."""
-    steps = sorted({s.step for s in run.samples})
-    texts = dict(enumerate(validation_prompts(run)))
-    prompts, images = sorted({s.prompt for s in run.samples}), sorted({s.image for s in run.samples})
-    place = {"step": "x", "prompt": "Y" if len(images) > 1 else "y", "picture": "y" if len(images) > 1 else ""}
-    cells = [
-        {
-            "at": [steps.index(s.step), prompts.index(s.prompt), images.index(s.image)],
-            "key": f"{s.step}-{s.prompt}-{s.image}",
-            "state": "done",
-            "full": address(s),
-            "details": [["drawn by", "the trainer, while training"], ["file", s.path.name]],
-        }
-        for s in run.samples
-    ]
-    axes = [
-        {"key": "step", "label": "Step", "values": [{"key": str(s), "label": f"step {s}", "sub": "", "step": s} for s in steps]},
-        {"key": "prompt", "label": "Prompt", "values": [{"key": str(p), "label": texts.get(p, f"prompt {p}"), "sub": ""} for p in prompts]},
-        {"key": "picture", "label": "Picture", "values": [{"key": str(i), "label": f"picture {i}", "sub": ""} for i in images]},
-    ]
-    title = f"{name}: drawn by the trainer" if cells else ""
-    note = "" if cells else "The trainer left no pictures in this run's folder."
-    return {
-        "title": title, "note": note, "axes": axes, "place": place, "step_axis": "step", "cells": cells, "urls": {}, "common": [],
-        "done": 0, "total": 0, "rerolls": False, "export": "",
-    }  # fmt: skip

@@ -35,17 +35,14 @@ def write_sheet(subject: Subject, target: Path, place: Callable[[int], Path]) ->
     sheets = lay_out(subject, own, LIMITS)
     count = len(sheets.parts)
     scaled = f"scaled to {sheets.scale:.0%}" if sheets.scale < 1 else ""
-    paths = []
-    for number, layout in enumerate(sheets.parts, start=1):
+    paths = [place(number if count > 1 else 0) for number in range(1, count + 1)]
+    for number, (path, layout) in enumerate(zip(paths, sheets.parts, strict=True), start=1):
         part = f"part {number} of {count}" if count > 1 else ""
         more = [("Sheet", ", ".join(filter(None, (scaled, part))))]
         text = ", ".join(filter(None, (settings, plot_pairs(axes_told(subject.arranged), subject.title, more))))
         if kind != "PNG" and 2 * len(text) >= LONGEST_EXIF - 8:
-            text = ", ".join(
-                filter(None, (settings[: LONGEST_EXIF // 2 - 400], plot_pairs([], "", more)))
-            )  # the sheet itself says the rest
-        paths.append(place(number if count > 1 else 0))
-        save_picture(draw(subject, layout), paths[-1], text)
+            text = ", ".join(filter(None, (settings, plot_pairs([], "", more))))  # the sheet itself says the rest
+        save_picture(draw(subject, layout), path, text)
     notes = [f"its cells are {scaled}, since one picture holds no more"] if scaled else []
     notes += [f"it is in {count} parts, since one picture holds no more"] if count > 1 else []
     return tuple(paths), tuple(notes)

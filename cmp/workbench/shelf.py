@@ -189,6 +189,11 @@ class Shelf:
         """Bytes and media type of a drawn cell or of a trainer's sample, as `DIGEST.png` or `DIGEST.256.webp`; raises NotFound."""
         from cmp.pictures.files import thumbnail, whole
 
+        path, side = self.picture_path(kind, name)
+        return (thumbnail(path, int(side)), "image/webp") if side else whole(path)
+
+    def picture_path(self, kind: str, name: str) -> tuple[Path, str | None]:
+        """Where such a picture lies, and the side of the thumbnail that is meant; raises NotFound."""
         found = _PICTURE.match(name)
         if not found:
             raise NotFound(f"there is no picture {name[:100]!r}", "Pictures are named by their digest.")
@@ -197,7 +202,7 @@ class Shelf:
         path = self.store.cell_path(digest) if kind == "cell" else (sample.path if sample else None)
         if path is None or not path.is_file():
             raise NotFound(f"the picture {digest[:12]}… is not here", "Draw it again, or reload the page.")
-        return (thumbnail(path, int(side)), "image/webp") if side else whole(path)
+        return path, side
 
     def settings_in(self, picture: bytes) -> Restored:
         """The settings that a PNG, JPEG or WebP carries, whoever drew it; raises NotFound where it has none, Unreadable."""
