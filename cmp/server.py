@@ -117,6 +117,7 @@ def _or_refusal(make: Callable[[], Response]) -> Response:
 
 def launch_options(bench: Workbench, host: str) -> dict[str, Any]:
     """What gradio's `launch` needs so that routes, guard and limits hold however it is started."""
+    from cmp.exports import export_routes
     from cmp.rest import api_routes
     from cmp.ui.page import CSS
 
@@ -125,7 +126,7 @@ def launch_options(bench: Workbench, host: str) -> dict[str, Any]:
         middleware.insert(0, Middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK)))
     return {
         "app_kwargs": {
-            "routes": [*file_routes(bench), *api_routes(bench)],
+            "routes": [*file_routes(bench), *export_routes(bench), *api_routes(bench)],
             "middleware": middleware,
             "title": "cmp",
             "docs_url": None,

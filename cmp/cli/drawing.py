@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from cmp.cli import exporting
 from cmp.cli.answers import read_answers
 from cmp.cli.output import Json, in_trouble, print_json, printing_aside, say
 from cmp.cli.telling import leave, tile_line
@@ -67,7 +68,11 @@ def grid(
     base: Annotated[str | None, typer.Option(help="Base model: an id or a folder.")] = None,
     alpha: Annotated[str | None, typer.Option(help="The LoRA's alpha, where nothing says it.")] = None,
     output: Annotated[Path | None, typer.Option(help="Copy the pictures into this folder.")] = None,
-    sheet: Annotated[Path | None, typer.Option(help="Write one labelled picture of the whole grid.")] = None,
+    sheet: Annotated[Path | None, typer.Option(help="Write one labelled picture of the whole grid: .png, .webp or .jpg.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write the grid as one page that opens anywhere, without a server.")] = None,
+    animation: Annotated[Path | None, typer.Option(help="Write the grid over its steps: .gif or .webp.")] = None,
+    zip: Annotated[Path | None, typer.Option("--zip", help="Write the pictures and a table of them as an archive.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the files of these names that are there.")] = False,
     ray: Annotated[str | None, typer.Option(help="Draw on a Ray cluster: HOST:PORT, local, or local:4 for four workers here.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how many cells there are and draw nothing.")] = False,
     json: Json = False,
@@ -96,22 +101,18 @@ def grid(
     if dry_run:
         _tell_plan(spec, bench.plan_grid(spec, runs, given), restored, json)
         return
-    _make_room(output, sheet)
+    wanted = exporting.Wanted({"sheet": sheet, "html": html, "animation": animation, "zip": zip}, force)
+    wanted.check()
+    _make_room(output, *wanted.folders())
     with printing_aside():
         tiles = _draw(bench, spec, runs, given, ray)
     for run in runs:
         bench.remember_prompts(run, dict.fromkeys(prompt.text for prompt in spec.prompts))
     if output:
         _copy(tiles, output)
-    if sheet:
-        from cmp.pictures.sheets import write_sheet
-
-        write_sheet(tiles, sheet, spec.title)
-        in_trouble(f"wrote {sheet}")
+    written = wanted.write(bench, spec, tiles)
     if json:
-        print_json(
-            {"tiles": [tile.as_json() for tile in tiles], "sheet": str(sheet.absolute()) if sheet else None, "html": None} | restored
-        )
+        print_json({"tiles": [tile.as_json() for tile in tiles], **written} | restored)
     leave(tiles)
 
 
@@ -229,13 +230,9 @@ def _tell_plan(spec: GridSpec, plan: GridPlan, more: Mapping[str, list[str]], js
         say(f"  {f'{name}, {len(values)}:':<22}{shown}")
 
 
-def _make_room(output: Path | None, sheet: Path | None) -> None:
-    """Makes the folders and refuses endings before hours are spent on drawing."""
-    if sheet:
-        from cmp.pictures.files import format_of
-
-        format_of(sheet)
-    for folder in (output, sheet.absolute().parent if sheet else None):
+def _make_room(*folders: Path | None) -> None:
+    """Makes the folders before hours are spent on drawing."""
+    for folder in folders:
         try:
             if folder:
                 folder.mkdir(parents=True, exist_ok=True)

@@ -159,7 +159,7 @@ anything = st.recursive(
 )
 
 
-@given(anything | st.fixed_dictionaries({}, optional={name: anything for name in ("place", "order", "hidden", "pick")}))
+@given(anything | st.fixed_dictionaries({}, optional=dict.fromkeys(("place", "order", "hidden", "pick"), anything)))
 def test_any_json_is_a_view_or_bad_input(told: Any) -> None:
     try:
         view = read_view(told)
