@@ -35,7 +35,7 @@ def pack(axes: Sequence[Axis], cells: Iterable[Cell], view: View = View()) -> li
     # over all picks the columns are those of a view in which what is picked lies down, too
     every = arrange(axes, kept, View({**view.place, **{one.axis.key: "y" for one in seen if not one.place}}, view.order, view.hidden))
     across = [one for place in "Xx" for one in every.axes if one.place == place]
-    rest = [one for one in seen if one.place not in ("X", "x") and len({cell.at[one.number] for cell in kept}) > 1]
+    rest = [one for one in seen if one.place not in ("X", "x") and len({cell.at[one.number] for cell in kept} - {None}) > 1]
     width = max(3, len(str(len(every.columns))))
     named, taken = [], set[str]()
     for number, cell in _in_order(every, kept):
@@ -61,14 +61,14 @@ def _in_order(arranged: Arranged, cells: Sequence[Cell]) -> Iterable[tuple[int, 
 
 
 def _value_name(one: Seen, at: int) -> str:
-    """`step-500`, `seed-0`; a long text, or one in other letters, by its number: `prompt-1`."""
-    label, axis = str(one.axis.values[at].get("label") or ""), slug(one.axis.label) or "value"
-    told = slug(label)
-    if one.place in ("X", "x") and told and label.isascii():
+    """`seed-0`; a text of several words, or one in other letters, by its number: `prompt-1`. What lies across is called as its head is."""
+    label, axis = str(one.axis.values[at].get("label") or ""), one.axis.label
+    if one.place in ("X", "x") and label.isascii() and (told := slug(label)):
         return told[:40].strip("-.")
-    if not told or not label.isascii() or len(told) > _LONG or " " in label.removeprefix(one.axis.label).strip():
-        told = f"{axis}-{at + 1:0{len(str(len(one.axis.values)))}d}"
-    return told if told.startswith(axis) or re.match(r"[a-z]", told) else f"{axis}-{told}"
+    named = label.lower().startswith(axis.lower()) and not label[len(axis) : len(axis) + 1].isalnum()
+    value = label[len(axis) :].strip(" :") if named else label
+    told = slug(value) if value.isascii() and " " not in value and len(value) <= _LONG else ""
+    return f"{slug(axis) or 'value'}-{told or f'{at + 1:0{len(str(len(one.axis.values)))}d}'}"
 
 
 # -- the table -------------------------------------------------------------------------------------------------------------
