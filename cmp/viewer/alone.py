@@ -31,6 +31,7 @@ _START = """
   for (const part of document.querySelectorAll("script[data-cell]")) {
     const cell = value.cells[Number(part.dataset.cell)];
     for (const [name, url] of Object.entries(JSON.parse(part.textContent))) cell[name] = blob(url);
+    cell.thumb ??= cell.full;
     part.remove();
   }
   for (const cell of value.cells) {
