@@ -30,6 +30,16 @@ class Axis:
     place: str = ""
     is_step: bool = False
 
+    def told(self, at: int | None) -> str:
+        """A value in full, without the axis' name before it; "" for none."""
+        if at is None:
+            return ""
+        head, name = self.values[at], self.label.lower()
+        label = str(head.get("label") or "")
+        named = label.lower().startswith(f"{name} ") or label.lower().startswith(f"{name}:")
+        plain = label[len(name) :].lstrip(" :") if named else label
+        return next((str(value) for what, value in head.get("details") or () if str(what).lower() == name), plain)
+
 
 @dataclass(frozen=True, slots=True)
 class Cell:

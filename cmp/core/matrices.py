@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from cmp.core.grids import Cell, GridSpec, Tile
-from cmp.core.labels import AXES, CHECKPOINT, NEGATIVE, PROMPT, STRENGTH, Axis, values_of
+from cmp.core.labels import AXES, CHECKPOINT, NEGATIVE, PROMPT, SEED, STRENGTH, Axis, values_of
 from cmp.core.runs import Checkpoint
 from cmp.errors import sentences
 
@@ -22,7 +22,8 @@ def key_of(axis: Axis) -> str:
 
 
 def grid_matrix(spec: GridSpec, tiles: Iterable[Tile], name_of: NameOf) -> dict[str, Any]:
-    """The grid: across it checkpoints, strengths and stacked LoRAs, down it all else that differs. Of a cell's tiles the last one counts.
+    """The grid: across it checkpoints, strengths and stacked LoRAs, down it prompts, seeds and all else that differs. Of a cell's tiles the
+    last one counts.
 
     `name_of` gives a checkpoint's label and what stands below it.
     """
@@ -30,19 +31,22 @@ def grid_matrix(spec: GridSpec, tiles: Iterable[Tile], name_of: NameOf) -> dict[
     last = {tile.cell: tile for tile in tiles}
     values = {axis: values_of(axis, cells) for axis in AXES}
     first = {(axis, told): cell for cell in reversed(cells) for axis in AXES if (told := axis.of(cell)) is not None}
-    several = [axis for axis in AXES if len(values[axis]) > 1]
-    place = {key_of(axis): "x" if key_of(axis) in _ACROSS else "y" for axis in several}
-    if place.get("prompt") and sum(where == "y" for where in place.values()) > 1:
+    always = (CHECKPOINT, PROMPT, SEED)
+    # a strength that the base model does not have is no value of all cells
+    axes = [axis for axis in AXES if axis in always or len({axis.of(cell) for cell in cells}) > 1]
+    lying = [axis for axis in axes if axis in always or len(values[axis]) > 1]
+    place = {key_of(axis): "x" if key_of(axis) in _ACROSS else "y" for axis in lying}
+    if len(values[PROMPT]) > 1 and any(axis is not PROMPT and place[key_of(axis)] == "y" and len(values[axis]) > 1 for axis in lying):
         place["prompt"] = "Y"
-    numbers = {axis: {told: i for i, told in enumerate(values[axis])} for axis in AXES}
-    common = [[axis.name, values[axis][0]] for axis in AXES if len(values[axis]) == 1 and values[axis][0]]
+    numbers = {axis: {told: i for i, told in enumerate(values[axis])} for axis in axes}
+    common = [[axis.name, values[axis][0]] for axis in AXES if axis not in axes and values[axis] and values[axis][0]]
     return {
         "title": spec.title,
         "note": "",
-        "axes": [_axis(axis, values[axis], first, name_of) for axis in AXES if values[axis]],
+        "axes": [_axis(axis, values[axis], first, name_of) for axis in axes],
         "place": place,
         "step_axis": STEP,
-        "cells": [_cell(cell, last.get(cell), [numbers[a].get(a.of(cell) or "") for a in AXES if values[a]]) for cell in cells],
+        "cells": [_cell(cell, last.get(cell), [_number(axis.of(cell), numbers[axis]) for axis in axes]) for cell in cells],
         "urls": {"thumb": "cmp/cell/{key}.256.webp", "full": "cmp/cell/{key}.png", "settings": ""},
         "common": [pair for pair in common if tuple(pair) not in _USUAL],
         "done": sum(not tile.preview for tile in last.values()),
@@ -50,6 +54,10 @@ def grid_matrix(spec: GridSpec, tiles: Iterable[Tile], name_of: NameOf) -> dict[
         "rerolls": [],
         "export": "",
     }
+
+
+def _number(told: str | None, numbers: Mapping[str, int]) -> int | None:
+    return None if told is None else numbers[told]
 
 
 def _axis(axis: Axis, values: Sequence[str], first: Mapping[tuple[Axis, str], Cell], name_of: NameOf) -> dict[str, Any]:

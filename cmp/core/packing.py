@@ -62,13 +62,11 @@ def _in_order(arranged: Arranged, cells: Sequence[Cell]) -> Iterable[tuple[int, 
 
 def _value_name(one: Seen, at: int) -> str:
     """`seed-0`; a text of several words, or one in other letters, by its number: `prompt-1`. What lies across is called as its head is."""
-    label, axis = str(one.axis.values[at].get("label") or ""), one.axis.label
+    label, value = str(one.axis.values[at].get("label") or ""), one.axis.told(at)
     if one.place in ("X", "x") and label.isascii() and (told := slug(label)):
         return told[:40].strip("-.")
-    named = label.lower().startswith(axis.lower()) and not label[len(axis) : len(axis) + 1].isalnum()
-    value = label[len(axis) :].strip(" :") if named else label
     told = slug(value) if value.isascii() and " " not in value and len(value) <= _LONG else ""
-    return f"{slug(axis) or 'value'}-{told or f'{at + 1:0{len(str(len(one.axis.values)))}d}'}"
+    return f"{slug(one.axis.label) or 'value'}-{told or f'{at + 1:0{len(str(len(one.axis.values)))}d}'}"
 
 
 # -- the table -------------------------------------------------------------------------------------------------------------
@@ -78,11 +76,15 @@ def table(axes: Sequence[Axis], named: Sequence[tuple[str, Cell]], common: Itera
     """A head and a row for each cell, `named` with its file: its coordinates, key, state, and all that is known of how it was drawn."""
     shared = {str(name): str(value) for name, value in common}
     details = [_details(axes, cell) for _, cell in named]
-    more = [name for name in dict.fromkeys(name for told in (*details, shared) for name in told) if name not in {a.label for a in axes}]
+    more = [
+        name
+        for name in dict.fromkeys(name for told in (*details, shared) for name in told)
+        if name.lower() not in {axis.label.lower() for axis in axes}
+    ]
     head = ["file", *(axis.label for axis in axes), "key", "state", "seconds", "reused", "fault", "mark", *more]
     rows = [head]
     for (file, cell), told in zip(named, details, strict=True):
-        at = [str(axis.values[i].get("label") or "") if (i := cell.at[n]) is not None else "" for n, axis in enumerate(axes)]
+        at = [axis.told(cell.at[n]) for n, axis in enumerate(axes)]
         known = [_plain(cell.record.get(name)) for name in ("key", "state", "seconds", "reused", "fault", "mark")]
         rows.append([file, *at, *known, *((shared | told).get(name, "") for name in more)])
     return [[harmless(text) for text in row] for row in rows]

@@ -83,15 +83,8 @@ def axes_told(arranged: Arranged) -> list[tuple[str, list[str]]]:
     told = []
     for one in ordered:
         there = {cell.at[one.number] for cell in arranged.placed.values()}
-        told.append((one.axis.label, [_value_told(one, at) for at in one.shown if at in there]))
+        told.append((one.axis.label, [one.axis.told(at) for at in one.shown if at in there]))
     return [(name, values) for name, values in told if len(values) > 1]
-
-
-def _value_told(one: Seen, at: int) -> str:
-    head, name = one.axis.values[at], one.axis.label
-    label = str(head.get("label") or "")
-    plain = label[len(name) + 1 :] if label.lower().startswith(f"{name} ".lower()) else label
-    return next((str(value) for what, value in head.get("details") or () if what == name), plain)
 
 
 # -- drawing ---------------------------------------------------------------------------------------------------------------

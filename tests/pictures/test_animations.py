@@ -48,7 +48,7 @@ def test_every_step_is_one_frame_that_lasts_as_long_as_asked_and_the_last_one_lo
             image.seek(i)
             shown = image.convert("RGB")
             lasted.append(image.info["duration"])
-            middle = shown.getpixel((74, shown.height - 74))
+            middle = shown.getpixel((shown.width - 74, shown.height - 74))
             assert all(abs(a - b) < 12 for a, b in zip(middle, colour, strict=True)), "and nothing of the frame before it"  # type: ignore[arg-type]
     assert lasted == [250, 250, 500]
 
