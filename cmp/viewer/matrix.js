@@ -173,6 +173,7 @@
       const grouped = arranged.columns.some((head) => head.group);
       part.groups.replaceChildren(...(grouped ? [part.apart, ...heads.groupsAcross(dom, arranged.columns)] : []));
       part.groups.hidden = !grouped;
+      part.head.classList.toggle("is-bare", grouped && arranged.columns.every((head) => !head.label));
       part.table.style.setProperty("--cmp-group", grouped ? `${part.groups.offsetHeight || 28}px` : "0px");
       order.columns = keys;
     };
