@@ -94,7 +94,6 @@ def test_a_sheet_that_no_picture_holds_comes_as_an_archive_of_its_parts_and_says
         ("..%2f..%2fetc/cells.zip", 404), ("samples/..%2f..%2f..%2fetc/grid.html", 404), ("samples//etc/sheet.png", 404),
         ("{job}/sheet.png?view=[]", 422), ("{job}/sheet.png?view={{", 422), ("{job}/sheet.png?view=" + "[" * 5000, 422),
         ("{job}/steps.gif?ms=1", 422), ("{job}/steps.gif?ms=-5", 422),
-        ('{job}/sheet.png?view={{"hidden":{{"seed":["0","1"]}}}}', 404),
     ],
 )  # fmt: skip
 def test_what_cannot_be_exported_is_refused_in_words(client: TestClient, made: tuple[Workbench, str], path: str, status: int) -> None:

@@ -153,7 +153,8 @@ def _see(axis: Axis, number: int, view: View) -> Seen:
     known = {key: i for i, key in enumerate(axis.keys)}
     wanted = [known[key] for key in view.order.get(axis.key, ()) if key in known]
     hidden = view.hidden.get(axis.key, frozenset())
-    shown = tuple(at for at in dict.fromkeys((*wanted, *range(len(axis.keys)))) if axis.keys[at] not in hidden)
+    order = tuple(dict.fromkeys((*wanted, *range(len(axis.keys)))))
+    shown = tuple(at for at in order if axis.keys[at] not in hidden) or order  # a link may hide everything
     chosen = known.get(view.pick.get(axis.key, ""))
     usual = (shown[-1] if axis.is_step else shown[0]) if shown else None
     return Seen(axis, number, shown, view.place.get(axis.key, axis.place), chosen if chosen in shown else usual)

@@ -12,6 +12,7 @@ from cmp.core.views import View
 
 Value = dict[str, Any]
 _OWN_WORDS = ("prompt", "negative", "negative prompt")  # what the user wrote is no path, whatever is in it
+_HANDED = ("title", "note", "place", "step_axis")  # of what is not gone through by itself; all else is for the page and its server
 _PATH = re.compile(r"(?<![\w.:/\\])(?:/(?:[^\s/:;,'\"()<>|*?]+/)+|[A-Za-z]:[\\/](?:[^\s\\/:;,'\"()<>|*?]+[\\/])*)(?=[^\s/\\])")
 
 
@@ -58,7 +59,10 @@ def hand_over(value: Mapping[str, Any], view: View, folders: Iterable[PurePath] 
         if all(at in place for place, at in zip(places, cell["at"], strict=True))
     ]
     marks = _marks(value, {told["key"]: place for told, place in zip(axes, places, strict=True)}, cut)
-    handed = {**value, "axes": axes, "cells": cells, "marks": marks, "common": _cut_details(value.get("common"), cut)}
+    known = {cell.get("key") for cell in cells}
+    scores = [{**score, "of": {key: n for key, n in score["of"].items() if key in known}} for score in value.get("scores") or ()]
+    handed = {name: value[name] for name in _HANDED if name in value}
+    handed |= {"axes": axes, "cells": cells, "marks": marks, "scores": scores, "common": _cut_details(value.get("common"), cut)}
     order = {axis: tuple(names[key] for key in keys if key in names) for axis, keys in view.order.items() if (names := renamed.get(axis))}
     pick = {axis: renamed[axis][key] for axis, key in view.pick.items() if key in renamed.get(axis, {})}
     return handed, View({axis: at for axis, at in view.place.items() if axis in renamed}, order, {}, pick)

@@ -25,14 +25,11 @@ class View:
 
 
 def read_view(told: object) -> View:
-    """The view that a JSON value describes, None for none. Names of axes and values that there are not do no harm; raises BadInput for
+    """The view that a JSON value describes, None for none. Axes, values and places that there are not do no harm; raises BadInput for
     what is no view.
     """
     given = _mapping({} if told is None else told, "the view")
-    place = _texts(given.get("place"), "place")
-    for axis, where in place.items():
-        if where not in PLACES:
-            raise BadInput(f"the view puts the axis {axis[:60]!r} at {where[:60]!r}", f"Use one of: {', '.join(map(repr, PLACES))}.")
+    place = {axis: where for axis, where in _texts(given.get("place"), "place").items() if where in PLACES}
     hidden = _lists(given.get("hidden"), "hidden")
     return View(place, _lists(given.get("order"), "order"), {a: frozenset(v) for a, v in hidden.items()}, _texts(given.get("pick"), "pick"))
 

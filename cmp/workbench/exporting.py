@@ -152,7 +152,7 @@ def _write_html(matrix: Matrix, draft: Path) -> tuple[str, ...]:
         raise NotFound("no cell is shown, so there is no page", "Show some.")
     plain = [{name: told for name, told in cell.record.items() if name not in ("thumb", "full")} for cell in cells]
     still = [cell | {"state": "waiting"} if cell["state"] == "drawing" else cell for cell in plain]
-    value = handed | {"cells": still, "urls": {}, "rerolls": [], "export": "", "done": 0, "total": 0}
+    value = handed | {"cells": still}
     with draft.open("w", encoding="utf-8", errors="replace", newline="\n") as file:
         write_alone(file, value, view_json(view), _pictures(matrix, cells))
     return ()

@@ -66,7 +66,8 @@ def test_of_two_cells_in_one_place_the_one_that_says_more_is_shown() -> None:
 def test_order_puts_the_named_values_first_and_hiding_takes_all_their_cells_away() -> None:
     view = View(order={"c": ("1000", "nobody", "1000")}, hidden={"s": frozenset({"1"}), "d": frozenset({"1"}), "q": frozenset({"1"})})
     assert keys(arrange(AXES, GRID, view)) == [["k7", "k1", "k3"]]
-    assert arrange(AXES, GRID, View(hidden={"d": frozenset({"1", "2"})})).placed == {}
+    everything = View(hidden={"d": frozenset({"1", "2"})})
+    assert keys(arrange(AXES, GRID, everything)) == keys(arrange(AXES, GRID)), "a link that hides everything hides nothing"
 
 
 @pytest.mark.parametrize(("pick", "shown"), [({}, "1000"), ({"c": "500"}, "500"), ({"c": "gone"}, "1000"), ({"c": "base"}, "1000")])
@@ -171,7 +172,7 @@ def test_any_json_is_a_view_or_bad_input(told: Any) -> None:
 @pytest.mark.parametrize(
     "told",
     [
-        [], "x", {"place": []}, {"place": {"c": "z"}}, {"place": {"c": None}}, {"order": {"c": "500"}}, {"hidden": {"c": [5]}},
+        [], "x", {"place": []}, {"place": {"c": None}}, {"order": {"c": "500"}}, {"hidden": {"c": [5]}},
         {"pick": {"c": 1}}, {"order": {"c": ["x"] * 10_001}}, {"place": {str(i): "x" for i in range(10_001)}},
     ],
 )  # fmt: skip
@@ -183,4 +184,4 @@ def test_what_is_no_view_is_refused_in_words(told: Any) -> None:
 
 def test_what_is_for_the_screen_alone_is_passed_over() -> None:
     assert read_view({"cell": ["a", 1], "zoom": {"z": 4}, "size": 64, "place": {"c": "y"}}) == View(place={"c": "y"})
-    assert read_view(None) == View()
+    assert read_view(None) == read_view({"place": {"c": "z"}}) == View()

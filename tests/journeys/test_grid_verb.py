@@ -82,6 +82,11 @@ def test_what_a_foreign_picture_says_and_cannot_be_drawn_is_told(cmp: Verb, tmp_
         ((FULL, "--prompt", "x", "--stack", "nobody@500:1"), 3, "nobody"),
         ((FULL, "--prompt", "x", "--vae", "/no/such/vae"), 3, "/no/such/vae"),
         ((FULL, "--prompt", "x", "--sheet", "s.gif"), 2, "s.gif"),
+        ((FULL, "--prompt", "x", "--html", "s.png"), 2, "s.png"),
+        ((FULL, "--prompt", "x", "--animation", "s.mp4"), 2, "s.mp4"),
+        ((FULL, "--prompt", "x", "--zip", "s.tar"), 2, "s.tar"),
+        ((FULL, "--prompt", "x", "--sheet", "assets/compare.webp"), 5, "assets/compare.webp"),
+        ((FULL, "--prompt", "x", "--sheet", "README.md/s.png"), 2, "README.md"),
         ((FULL, "--prompt", "x", "--output", "README.md"), 2, "README.md"),
         ((FULL, "--like", "/no/such.png"), 3, "/no/such.png"),
         ((FULL, "--like", "README.md"), 4, "README.md"),
@@ -106,6 +111,22 @@ def test_a_drawn_grid_leads_back_to_itself(cmp: Verb, tmp_path: Path) -> None:
     (copied,) = (tmp_path / "o").glob("*-1000-*")
     again = cmp("grid", "--like", str(copied), "--json")
     assert [tile["key"] for tile in again.json["tiles"]] == [first.json["tiles"][1]["key"]] and again.json["tiles"][0]["reused"]
+
+
+@pytest.mark.model
+def test_a_grid_leaves_as_sheet_page_animation_and_archive_and_what_is_there_stays_unless_forced(cmp: Verb, tmp_path: Path) -> None:
+    files = {"sheet": "s.png", "html": "g.html", "animation": "a.webp", "zip": "c.zip"}
+    wanted = [text for what, name in files.items() for text in (f"--{what}", str(tmp_path / "new" / name))]
+    order = ("grid", f"{FULL}@500", f"{FULL}@1000", "--prompt", "a star", "--steps", "2", *wanted, "--json")
+    first = cmp(*order)
+    assert first.code == 0 and {what: first.json[what] for what in files} == {w: str(tmp_path / "new" / n) for w, n in files.items()}
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == sorted(files.values()) and first.json["notes"] == []
+    before = (tmp_path / "new" / "c.zip").read_bytes()
+    again = cmp(*order)
+    assert again.code == 5 and "s.png" in again.json["error"] and (tmp_path / "new" / "c.zip").read_bytes() == before
+    assert cmp(*order, "--force").code == 0
+    with Image.open(tmp_path / "new" / "a.webp") as moving:
+        assert moving.n_frames == 2
 
 
 def test_a_prompt_on_the_command_line_has_the_options_of_a_line_in_a_file(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -45,10 +46,14 @@ def opened(context: Any, watch: Callable[[Any, str], list[str]], tmp_path: Path)
 
 def pictures(page: Any) -> list[list[Any]]:
     """Of each row the pictures' widths as the browser decoded them, None where there is none."""
-    page.wait_for_function("[...document.querySelectorAll('td.cmp-cell img')].every((img) => img.complete)")
-    return page.evaluate(  # type: ignore[no-any-return]
-        "[...document.querySelectorAll('tr:has(td.cmp-cell)')].map((row) => [...row.querySelectorAll('td.cmp-cell')]"
-        ".map((cell) => cell.querySelector('img')?.naturalWidth ?? null))"
+    return page.evaluate(  # type: ignore[no-any-return]  # and not wait_for_function: the page's policy forbids what that does
+        """async () => {
+          const all = [...document.querySelectorAll("td.cmp-cell img")];
+          await Promise.all(all.map((img) => { img.loading = "eager"; return img.decode().catch(() => null); }));
+          const cells = (row) => [...row.querySelectorAll("td.cmp-cell")];
+          return [...document.querySelectorAll("tr:has(td.cmp-cell)")].map((row) =>
+            cells(row).map((cell) => cell.querySelector("img")?.naturalWidth ?? null));
+        }"""
     )
 
 
@@ -88,23 +93,27 @@ def test_it_opens_as_the_view_has_it_and_can_be_arranged_on(opened: Open, tmp_pa
 
 
 def test_the_step_slider_works_without_a_server(opened: Open, tmp_path: Path) -> None:
+    from playwright.sync_api import expect
+
     grid = shown(tmp_path / "home")
     page = opened(Matrix(grid.bench, grid.value))
     page.get_by_text("Step slider").click()
-    page.wait_for_function("document.querySelectorAll('td.cmp-cell').length === 4")
-    assert page.locator(".cmp-step").text_content().startswith("step 1500")
+    expect(page.locator("td.cmp-cell")).to_have_count(4)
+    expect(page.locator(".cmp-step")).to_contain_text("step 1500")
     page.get_by_label("Step before").click()
-    page.wait_for_function("document.querySelector('.cmp-step').textContent.startsWith('step 1000')")
+    expect(page.locator(".cmp-step")).to_contain_text("step 1000")
     assert pictures(page) == [[64]] * 4
 
 
 def test_a_cell_opens_large_with_its_details(opened: Open, tmp_path: Path) -> None:
+    from playwright.sync_api import expect
+
     grid = shown(tmp_path / "home", side=400, prompts=("a shoe",), seeds=1)
     page = opened(Matrix(grid.bench, grid.value))
     assert pictures(page) == [[256] * 4], "small ones in the grid"
     page.locator("td.cmp-cell").nth(2).click()
     large = page.locator("dialog .cmp-full-image.is-own")
-    large.wait_for()
-    page.wait_for_function("document.querySelector('dialog .is-own').naturalWidth === 400")
+    expect(large).to_have_class(re.compile("is-loaded"))
+    assert large.evaluate("(img) => img.naturalWidth") == 400
     details = page.locator("dialog .cmp-details").text_content()
     assert "shoes@1000" in details and "0.5 s" in details
