@@ -67,7 +67,7 @@ from cmp.errors import NotFound
 ASSETS = (
     "matrix.css", "curves.css", "table.css", "details.css",
     "dom.js", "arrange.js", "heads.js", "cell.js", "fullview.js", "size.js", "zoom.js", "look.js", "selectors.js", "arrange_panel.js",
-    "view_link.js", "matrix.js", "marks.js", "curves.js", "table.js", "details.js", "drop.js",
+    "view_link.js", "matrix.js", "marks.js", "curves.js", "table.js", "details.js", "drop.js", "page_link.js",
 )  # fmt: skip
 
 _MATRIX_NEEDS = (
