@@ -35,6 +35,8 @@ class Axis:
         if at is None:
             return ""
         head, name = self.values[at], self.label.lower()
+        if head.get("told"):
+            return str(head["told"])
         label = str(head.get("label") or "")
         named = label.lower().startswith(f"{name} ") or label.lower().startswith(f"{name}:")
         plain = label[len(name) :].lstrip(" :") if named else label

@@ -1,92 +1,94 @@
-"""A grid's tiles as the plain value of a matrix: its axes, and of each cell its coordinates."""
+"""What the matrix is fed with: the plain value that is made from a grid's tiles. Page, command line and exports share it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from cmp.core.grid_axes import ACROSS, RUN, STEP, Label, MatrixAxis, axes_of, common_details, places
 from cmp.core.grids import Cell, GridSpec, Tile
-from cmp.core.labels import AXES, CHECKPOINT, NEGATIVE, PROMPT, SEED, STRENGTH, Axis, values_of
-from cmp.core.runs import Checkpoint
+from cmp.core.labels import STRENGTH
 from cmp.errors import sentences
 
-STEP = "checkpoint"  # the key of the axis that is the training step
-NameOf = Callable[[Checkpoint | None], tuple[str, str]]
-_KEYS = {CHECKPOINT: STEP, STRENGTH: "strength", PROMPT: "prompt", NEGATIVE: "negative"}
-_ACROSS = (STEP, "strength", "loras")
-_USUAL = (("LoRAs", "none"), ("VAE", "the base model's"), ("Size", "the base model's"), ("Clip skip", "1"))  # not worth a word
+PREVIEW = "preview"
+URLS = {"thumb": "cmp/cell/{key}.256.webp", "full": "cmp/cell/{key}.png", "settings": "cmp/cell/{key}.txt"}
 
 
-def key_of(axis: Axis) -> str:
-    return _KEYS.get(axis, axis.name.lower().replace(" ", "-"))
+def grid_matrix(
+    spec: GridSpec,
+    tiles: Sequence[Tile],
+    label: Label,
+    working: bool = False,
+    earlier: Sequence[Tile] = (),
+    known: Callable[[str], dict[str, Any]] = lambda checkpoint: {},
+) -> dict[str, Any]:
+    """The grid: checkpoints, strengths and stacked LoRAs across, prompts, seeds and sampling down, until the user arranges it otherwise.
 
-
-def grid_matrix(spec: GridSpec, tiles: Iterable[Tile], name_of: NameOf) -> dict[str, Any]:
-    """The grid: across it checkpoints, strengths and stacked LoRAs, down it prompts, seeds and all else that differs. Of a cell's tiles the
-    last one counts.
-
-    `name_of` gives a checkpoint's label and what stands below it.
+    Of a cell's tiles the last one counts: a preview is replaced by what comes after it. What `earlier` grids showed in the same places
+    stands there until then. `known` tells of a checkpoint's id what its head shows.
     """
-    cells = spec.cells()
+    all_cells = spec.cells()
+    axes = axes_of(all_cells, label)
     last = {tile.cell: tile for tile in tiles}
-    values = {axis: values_of(axis, cells) for axis in AXES}
-    first = {(axis, told): cell for cell in reversed(cells) for axis in AXES if (told := axis.of(cell)) is not None}
-    always = (CHECKPOINT, PROMPT, SEED)
-    # a strength that the base model does not have is no value of all cells
-    axes = [axis for axis in AXES if axis in always or len({axis.of(cell) for cell in cells}) > 1]
-    lying = [axis for axis in axes if axis in always or len(values[axis]) > 1]
-    place = {key_of(axis): "x" if key_of(axis) in _ACROSS else "y" for axis in lying}
-    if len(values[PROMPT]) > 1 and any(axis is not PROMPT and place[key_of(axis)] == "y" and len(values[axis]) > 1 for axis in lying):
-        place["prompt"] = "Y"
-    numbers = {axis: {told: i for i, told in enumerate(values[axis])} for axis in axes}
-    common = [[axis.name, values[axis][0]] for axis in AXES if axis not in axes and values[axis] and values[axis][0]]
+    shown = {place: tile for tile in earlier if not tile.fault and (place := _place(tile.cell, axes)) is not None}
+    shown |= {place: tile for tile in last.values() if (place := _place(tile.cell, axes)) is not None}
+    modes = {tile.mode for tile in shown.values() if not tile.fault}
+    cells = [_cell(tile, place, modes) for place, tile in shown.items()]
+    waiting = [place for cell in all_cells if (place := _place(cell, axes)) is not None and place not in shown]
+    cells += [{"at": list(place), "key": "", "state": "drawing" if working and not i else "waiting"} for i, place in enumerate(waiting)]
     return {
         "title": spec.title,
-        "note": "",
-        "axes": [_axis(axis, values[axis], first, name_of) for axis in axes],
-        "place": place,
+        "axes": [axis.as_json() for axis in axes],
+        "place": places(axes),
         "step_axis": STEP,
-        "cells": [_cell(cell, last.get(cell), [_number(axis.of(cell), numbers[axis]) for axis in axes]) for cell in cells],
-        "urls": {"thumb": "cmp/cell/{key}.256.webp", "full": "cmp/cell/{key}.png", "settings": ""},
-        "common": [pair for pair in common if tuple(pair) not in _USUAL],
+        "cells": cells,
+        "urls": URLS,
+        "marks": list(_marks(axes, all_cells, last, known)),
+        "common": common_details(all_cells, axes) + ([["mode", modes.pop()]] if len(modes) == 1 else []),
         "done": sum(not tile.preview for tile in last.values()),
-        "total": len(cells),
-        "rerolls": [],
-        "export": "",
+        "total": len(all_cells),
+        "note": "",
+        "rerolls": [axis.key for axis in axes if axis.key not in ACROSS],
     }
 
 
-def _number(told: str | None, numbers: Mapping[str, int]) -> int | None:
-    return None if told is None else numbers[told]
+def upcoming_cell(cells: Iterable[Cell], last: dict[Cell, Tile]) -> Cell | None:
+    """The first cell of which there is nothing yet, or else only a preview."""
+    missing = [cell for cell in cells if cell not in last or last[cell].preview]
+    return next((cell for cell in missing if cell not in last), missing[0] if missing else None)
 
 
-def _axis(axis: Axis, values: Sequence[str], first: Mapping[tuple[Axis, str], Cell], name_of: NameOf) -> dict[str, Any]:
-    return {"key": key_of(axis), "label": axis.name, "values": [_head(axis, told, first[axis, told], name_of) for told in values]}
+def _place(cell: Cell, axes: Sequence[MatrixAxis]) -> tuple[int | None, ...] | None:
+    """The cell's place in the grid; None for a cell of another one."""
+    try:
+        return tuple(axis.at(cell) for axis in axes)
+    except KeyError:
+        return None
 
 
-def _head(axis: Axis, told: str, cell: Cell, name_of: NameOf) -> dict[str, Any]:
-    if axis is CHECKPOINT:
-        label, sub = name_of(cell.checkpoint)
-        step = {"step": cell.checkpoint.step} if cell.checkpoint and cell.checkpoint.step is not None else {}
-        return {"key": told, "label": label, "sub": sub, "details": [[axis.name, told]], **step}
-    if axis is PROMPT:
-        name = cell.prompt.name
-        return {"key": told, "label": name or told or "(no prompt)", "sub": told if name else "", "details": [[axis.name, told]]}
-    if axis is NEGATIVE:
-        return {"key": told, "label": f"without {told}" if told else "no negative prompt", "sub": "", "details": [[axis.name, told]]}
-    return {"key": told, "label": f"{axis.name.lower()} {told}", "sub": "", "details": [[axis.name, told]]}
-
-
-def _cell(cell: Cell, tile: Tile | None, at: list[int | None]) -> dict[str, Any]:
-    if tile is None:
-        return {"at": at, "key": "", "state": "waiting"}
-    shown: dict[str, Any] = {"at": at, "key": tile.key, "reused": tile.reused, "seconds": tile.seconds, "details": _details(tile)}
+def _cell(tile: Tile, place: tuple[int | None, ...], modes: set[str]) -> dict[str, Any]:
+    shown: dict[str, Any] = {"at": list(place)}
+    shown |= {"seconds": round(tile.seconds, 2)} if tile.seconds is not None else {}
+    shown |= {"reused": True} if tile.reused else {}
     if tile.fault:
-        return shown | {"state": "fault", "fault": sentences(tile.fault.error, tile.fault.hint)}
-    return shown | {"state": "done", "mark": "preview" if tile.preview else ""}
+        return shown | {"key": "fault", "state": "fault", "fault": sentences(tile.fault.error, tile.fault.hint)}
+    details = [["preview", "small and with few steps, until the picture itself is drawn"]] if tile.preview else []
+    details += [["mode", tile.mode]] if len(modes) > 1 else []
+    shown |= {"details": details} if details else {}
+    return shown | {"key": tile.key, "state": "done"} | ({"mark": PREVIEW} if tile.preview else {})
 
 
-def _details(tile: Tile) -> list[list[str]]:
-    """What no axis says."""
-    told = [] if tile.fault else [["mode", tile.mode]]
-    return told + ([["base", f"{tile.base['id']} (proof: {tile.base['proof']})"]] if tile.base else [])
+def _marks(
+    axes: Sequence[MatrixAxis], cells: Sequence[Cell], last: dict[Cell, Tile], known: Callable[[str], dict[str, Any]]
+) -> Iterable[dict[str, Any]]:
+    """What is known of each checkpoint."""
+    bases = {cell.checkpoint: tile.base for cell, tile in last.items() if tile.base}
+    for checkpoint in dict.fromkeys(cell.checkpoint for cell in cells):
+        cell = next(cell for cell in cells if cell.checkpoint == checkpoint)
+        at = {axis.key: axis.at(cell) for axis in axes if axis.key in (RUN, STEP) and axis.at(cell) is not None}
+        base = bases.get(checkpoint)
+        details = [["checkpoint", checkpoint.id]] if checkpoint else []
+        details += [["strength", "1"]] if checkpoint and STRENGTH.name not in {axis.key for axis in axes} else []
+        sources = "; ".join(str(base[name]) for name in ("proof", "source") if base.get(name)) if base else ""
+        details += [["base", f"{base['id']} (proof: {sources})"]] if base else []
+        yield {"at": at, "details": details} | (known(checkpoint.id) if checkpoint else {})

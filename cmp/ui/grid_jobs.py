@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from cmp.core.grid_axes import Label
 from cmp.core.grids import MOST_CELLS, Cell, Fault, GridPlan, GridSpec, Tile
+from cmp.core.matrices import grid_matrix, upcoming_cell
 from cmp.core.pace import duration_text
 from cmp.core.present import size_text
 from cmp.core.runs import Checkpoint
 from cmp.errors import sentences
 from cmp.jobs import Job
-from cmp.ui.grid_axes import Label
-from cmp.ui.grid_values import matrix, upcoming_cell
 from cmp.ui.values import names_apart
 from cmp.workbench import Workbench
 
@@ -83,8 +83,8 @@ def grid_value(bench: Workbench, job: Job, earlier: Sequence[Tile] = ()) -> dict
     working = job.kind == "grid" and job.state in ("running", "waiting")
     tiles = [replace(tile, fault=GONE) if job.over and _is_gone(tile) else tile for tile in tiles_of(job).values()]
     marks = bench.marks(c.id for c in spec.checkpoints if c)
-    value = matrix(spec, tiles, label, working, earlier, lambda checkpoint: marks.get(checkpoint, {}))
-    return value | {"link": "view", "source": job.id}
+    value = grid_matrix(spec, tiles, label, working, earlier, lambda checkpoint: marks.get(checkpoint, {}))
+    return value | {"link": "view", "source": job.id, "export": f"cmp/export/{job.id}"}
 
 
 def labels_of(bench: Workbench, spec: GridSpec, job: Job) -> Label:

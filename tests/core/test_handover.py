@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -26,6 +27,11 @@ VALUE = {
 }
 
 
+def key_of(value: dict[str, Any], axis: str, label: str) -> str:
+    """Of the value with that label."""
+    return str(next(one["key"] for told in value["axes"] if told["key"] == axis for one in told["values"] if one["label"] == label))
+
+
 @given(views)
 def test_what_is_handed_over_looks_as_it_did(view: View) -> None:
     handed, left = hand_over(VALUE, view)
@@ -36,7 +42,7 @@ def test_nothing_of_a_hidden_value_is_left() -> None:
     spec = GridSpec(STEPS, (Prompt("a secret prompt"), Prompt("a shoe")))
     value = grid_matrix(spec, [Tile(cell, f"k{i}") for i, cell in enumerate(spec.cells())], lambda c: (f"step {c.key}" if c else "", ""))
     value["marks"] = [{"at": {"checkpoint": 0}, "details": [["x", "kept"]]}, {"at": {"checkpoint": 1}, "details": [["x", "goes"]]}]
-    view = View(hidden={"prompt": frozenset({"a secret prompt"}), "checkpoint": frozenset({STEPS[1].id})})
+    view = View(hidden={"prompt": frozenset({key_of(value, "prompt", "a secret prompt")}), "checkpoint": frozenset({STEPS[1].id})})
     handed, left = hand_over(value, view)
     text = json.dumps([handed, view_json(left)])
     assert "secret" not in text and "1000" not in text and "goes" not in text
@@ -75,5 +81,5 @@ def test_no_folder_is_named_wherever_one_stood_and_prompts_stay_as_they_were_wri
 def test_values_that_only_their_folders_told_apart_stay_two() -> None:
     spec = GridSpec(STEPS, (Prompt("a"),), samplings=(Sampling(vae="/mnt/a/vae.pt"), Sampling(vae="/mnt/b/vae.pt")))
     value = grid_matrix(spec, [Tile(cell, f"k{i}") for i, cell in enumerate(spec.cells())], lambda c: (c.key if c else "", ""))
-    handed, left = hand_over(value, View(order={"vae": ("/mnt/b/vae.pt",)}))
+    handed, left = hand_over(value, View(order={"VAE": (key_of(value, "VAE", "VAE: /mnt/b/vae.pt"),)}))
     assert keys(arrange(*read_matrix(handed), left)) == [["k1", "k3"], ["k0", "k2"]]

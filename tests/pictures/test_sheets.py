@@ -108,7 +108,7 @@ def test_cells_of_one_checkpoint_and_strength_stand_in_one_column_and_those_of_o
 def test_a_view_turns_hides_and_picks(drawn: Draw) -> None:
     spec = GridSpec((FIRST, OTHER), (Prompt("a"),), (1, 2, 3))
     tiles = drawn(spec)
-    hidden = {"checkpoint": frozenset({FIRST.id})}
+    hidden = {"run": frozenset({FIRST.run_id})}
     areas = _areas(sheet(spec, tiles, view=View({"checkpoint": "y", "seed": "x"}, {"seed": ("3",)}, hidden)), 6)
     there = {(tiles[i].cell.checkpoint, tiles[i].cell.seed): left for i, (left, _, across, _) in areas.items() if across}
     assert set(there) == {(OTHER, 1), (OTHER, 2), (OTHER, 3)} and there[OTHER, 3] < there[OTHER, 1] < there[OTHER, 2]
@@ -158,11 +158,11 @@ def test_a_sheet_carries_its_settings_and_axes(tmp_path: Path, drawn: Draw, name
     spec = GridSpec((FIRST, OTHER), (Prompt("a"),), (1, 2), title="T")
     write(spec, drawn(spec), tmp_path / name)
     found = read_settings(tmp_path / name)
-    assert (found.prompt, found.seed) == ("a", 1) and "grid (Checkpoint name, Seed)" in found.not_restored[0]
+    assert (found.prompt, found.seed) == ("a", 1) and "grid (Checkpoint name, Run, Seed)" in found.not_restored[0]
 
 
 def test_the_text_of_a_png_sheet_is_a1111s(tmp_path: Path, drawn: Draw) -> None:
-    spec = GridSpec((FIRST, OTHER), (Prompt("a"),), (7, 8))
+    spec = GridSpec((FIRST, replace(FIRST, key="1000", step=1000)), (Prompt("a"),), (7, 8))
     write(spec, drawn(spec), tmp_path / "s.png")
     with Image.open(tmp_path / "s.png") as image:
         pairs = parse_infotext(image.info["parameters"]).pairs
