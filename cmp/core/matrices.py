@@ -71,7 +71,7 @@ def _cell(tile: Tile, place: tuple[int | None, ...], modes: set[str]) -> dict[st
     shown |= {"seconds": round(tile.seconds, 2)} if tile.seconds is not None else {}
     shown |= {"reused": True} if tile.reused else {}
     if tile.fault:
-        return shown | {"key": "fault", "state": "fault", "fault": sentences(tile.fault.error, tile.fault.hint)}
+        return shown | {"key": tile.key, "state": "fault", "fault": sentences(tile.fault.error, tile.fault.hint)}
     details = [["preview", "small and with few steps, until the picture itself is drawn"]] if tile.preview else []
     details += [["mode", tile.mode]] if len(modes) > 1 else []
     shown |= {"details": details} if details else {}

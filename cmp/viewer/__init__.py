@@ -22,6 +22,7 @@ The matrix's value:
                    tinted by
     common         [[name, value]]: details of all cells
     link, source   str; the name of the page's parameter that holds the view, and what the view belongs to; without them there is no link
+    export         str; the address below which files are made of the grid, "" or none for nothing
     done, total    int; no progress is shown when total is 0
     rerolls        [axis key]: what a row must say alone to be drawn again with another seed; empty where nothing can be
 It tells `{"index": [r, c], "value", "key", "at": {axis key: value key | None}}` of the cell that was opened, and as an edit
@@ -67,12 +68,12 @@ from cmp.errors import NotFound
 ASSETS = (
     "matrix.css", "curves.css", "table.css", "details.css",
     "dom.js", "arrange.js", "heads.js", "cell.js", "fullview.js", "size.js", "zoom.js", "look.js", "selectors.js", "arrange_panel.js",
-    "view_link.js", "matrix.js", "marks.js", "curves.js", "table.js", "details.js", "drop.js", "page_link.js",
+    "export.js", "view_link.js", "matrix.js", "marks.js", "curves.js", "table.js", "details.js", "drop.js", "page_link.js",
 )  # fmt: skip
 
 _MATRIX_NEEDS = (
     "cmpDom", "cmpArrange", "cmpHeads", "cmpCell", "cmpFullView", "cmpSize", "cmpZoom", "cmpLook", "cmpSelectors", "cmpArrangePanel",
-    "cmpViewLink",
+    "cmpExport", "cmpViewLink",
 )  # fmt: skip
 
 MATRIX_TEMPLATE = '<div class="cmp-mount"></div>'
