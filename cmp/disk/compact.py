@@ -81,10 +81,6 @@ def is_raw(name: str) -> bool:
     return bool(_RAW.match(name))
 
 
-def is_compact(file: Path | None) -> bool:
-    return file is not None and file.name.endswith(COMPACT)
-
-
 def compact_beside(raw: Path) -> Path:
     """`model_1.safetensors` → `model_1.compact.safetensors`."""
     return raw.with_name(raw.name.removesuffix(".safetensors") + COMPACT)

@@ -108,11 +108,6 @@ def _identity(raw: Path) -> str | None:
     return None
 
 
-def remove_pair(raw: Path) -> None:
-    for file in (compact_beside(raw), manifest_beside(compact_beside(raw))):
-        file.unlink(missing_ok=True)
-
-
 def _after_restoring(raw: Path) -> str:
     """The dump has its name, so it was proven; but by now something else may have written one there."""
     try:

@@ -14,12 +14,17 @@ COMPACT = ".compact.safetensors"  # what is left of a dump whose frozen tensors 
 _LARGEST_INDEX = 20_000_000  # bytes
 
 
+def is_compact(file: Path | None) -> bool:
+    """Whether a weights file is what is left of a dump that was compacted."""
+    return file is not None and file.name.endswith(COMPACT)
+
+
 def open_header(file: Path, *, links: bool = False) -> Header:
     """The table of contents behind a weights file or an index of shards; raises Unreadable. Unchanged files are read once.
 
     Shards may be `links` in a base model, as the Hugging Face cache has them, and not in a run, which must not lead out of its folder.
     """
-    if file.name.endswith(COMPACT):
+    if is_compact(file):
         from cmp.disk.compact import open_compacted  # most runs hold none
 
         return open_compacted(file)
