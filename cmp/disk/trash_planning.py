@@ -167,7 +167,8 @@ def compactions(
     whys = {raw: _why_not(subject, c, raw, referred) for c, raw in dumps}
     whole = [raw for _, raw in dumps if place_of(raw) in referred]
     for name in {raw.name for _, raw in dumps}:  # of several models each has its own
-        whole += [raw for _, raw in dumps if raw.name == name and not whys[raw]][:1]
+        if not any(raw.name == name for raw in whole):
+            whole += [raw for _, raw in dumps if raw.name == name and not whys[raw]][:1]
     for checkpoint, raw in dumps:
         why = whys[raw]
         against = () if why else _against(subject.run, raw, bases, store, () if raw in whole else whole)

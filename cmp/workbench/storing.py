@@ -68,7 +68,7 @@ class Storing(Easel):
         stars: Mapping[str, object] | None = None,
         best: Best | None = None,
     ) -> CleanupPlan:
-        """What would go and what stays, and why; nothing is changed. `stars` has the ids of starred checkpoints, where they are not asked for.
+        """What would go and what stays, and why; nothing is changed. `stars` has the ids of the starred ones, None has them looked up.
 
         Raises Refused where `rules` name the best and nothing says which checkpoint that is.
         """
