@@ -55,4 +55,4 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def cmp(made: Training, *arguments: str) -> Said:
-    return command(made.outputs.parent / "home", "--runs", str(made.outputs), "--bases", str(made.bases), *arguments, "--json")
+    return command(made.bases.parent / "home", "--runs", str(made.outputs), "--bases", str(made.bases), *arguments, "--json")

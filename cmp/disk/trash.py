@@ -171,7 +171,11 @@ def _remove(path: Path) -> None:
 def begin(home: Path, act: str, file: Path, **more: str) -> Path:
     """Notes what is about to be done to a file in `home`; the note is removed once it is done or undone."""
     journal = home / FOLDER / f"{_BEGUN}{secrets.token_hex(4)}.json"
-    write_synced(journal, {"act": act, "file": os.path.relpath(file, home), **more})
+    try:
+        write_synced(journal, {"act": act, "file": os.path.relpath(file, home), **more})
+    except OSError as fault:
+        journal.unlink(missing_ok=True)
+        raise cannot_write(file, fault) from fault
     return journal
 
 
