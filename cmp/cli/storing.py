@@ -18,7 +18,7 @@ from cmp.workbench.storing import Asked, NotDone, Restored
 
 app = typer.Typer(rich_markup_mode=None)
 
-_DONE = {"compact": "compacted", "trash": "to the trash", "delete": "deleted", "keep": "stays"}
+_DONE = {"compact": "compacted", "trash": "to the trash", "delete": "deleted", "share": "shared", "keep": "stays"}
 
 
 @app.command()
@@ -33,6 +33,10 @@ def storage(
     ] = None,
     compact: Annotated[bool, typer.Option("--compact", help="Store frozen weights once, losslessly; `restore` gives them back.")] = False,
     drop: Annotated[str | None, typer.Option(help="converted (what can be made again), optimizer (no resuming then).")] = None,
+    share: Annotated[
+        str | None,
+        typer.Option(help="Let equal files of pipelines share their blocks (reflink) or be one file (hardlink)."),
+    ] = None,
     empty_trash: Annotated[bool, typer.Option("--empty-trash", help="Delete for good what is in the trash.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan; the same as without --yes.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do it; without it the plan is shown.")] = False,
@@ -43,7 +47,9 @@ def storage(
     if dry_run and yes:
         raise BadInput("--dry-run and --yes were both given", "Use one of them.")
     rules = parse_rules(keep, max_count, max_size, min_age)
-    asked = Asked(compact, _dropped(drop), empty_trash, parse_age(min_age, "--min-age") if min_age and empty_trash else None)
+    if share not in (None, "reflink", "hardlink"):
+        raise BadInput(f"--share is {share!r}", "Use reflink or hardlink.")
+    asked = Asked(compact, _dropped(drop), empty_trash, parse_age(min_age, "--min-age") if min_age and empty_trash else None, share)
     plan = bench.plan_cleanup(_runs(bench, targets), rules, asked)
     became: list[Item] = []
     failed: list[NotDone] = []

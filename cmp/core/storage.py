@@ -198,7 +198,8 @@ def _count(run: Run, key: str) -> int | None:
 @dataclass(frozen=True, slots=True)
 class Item:
     """What becomes of one file or folder. `bytes` are its own where it stays, else those that it gives back; of what goes into the trash,
-    once that is emptied. `home` is the folder whose trash it concerns, `mark` what it was when the plan was made (see disk.usage.mark).
+    once that is emptied. `home` is the folder whose trash it concerns, `mark` what it was when the plan was made (see disk.usage.mark),
+    `source` the file that it is to share its bytes with.
     """
 
     path: Path
@@ -210,6 +211,7 @@ class Item:
     checkpoint: str | None = None
     home: Path | None = None
     mark: str = ""
+    source: Path | None = None
 
     def as_json(self) -> dict[str, object]:
         return {
@@ -234,6 +236,7 @@ class CleanupPlan:
     runs: tuple[Mapping[str, object], ...] = ()
     cells: Mapping[str, object] | None = None
     rules: Rules = Rules()
+    share: str | None = None
 
     @property
     def changes(self) -> tuple[Item, ...]:

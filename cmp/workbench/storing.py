@@ -26,12 +26,17 @@ Best = Callable[[Run], Collection[str]]  # the ids in the window of a verdict; r
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What is to be done beside what the rules say. `drop` holds "converted" and "optimizer"; `older` are seconds in the trash."""
+    """What is to be done beside what the rules say.
+
+    `drop` holds "converted" and "optimizer"; `older` are seconds in the trash, `share` is a way of
+    disk.sharing.
+    """
 
     compact: bool = False
     drop: frozenset[str] = frozenset()
     empty_trash: bool = False
     older: float | None = None
+    share: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +95,7 @@ class Storing(Easel):
         return CleanupPlan(
             tuple(items), occupied(places), freed_by(each.place for each in trashed), homes, self._begun(homes),
             tuple(occupancy(run, self._homes([run]), self.bases, self.store, now) for run in runs), {"cells": count, "bytes": used}, rules,
+            asked.share,
         )  # fmt: skip
 
     def _items(self, run: Run, rules: Rules, asked: Asked, stars: Mapping[str, object], best: Best | None, now: float) -> Iterator[Item]:
@@ -111,6 +117,11 @@ class Storing(Easel):
             yield from going(subject, choices)
         if "optimizer" in asked.drop:
             yield from dropped_optimizers(subject, choices)
+        if asked.share:
+            from cmp.disk.bases import pipelines_below
+            from cmp.disk.sharing import twins
+
+            yield from twins(subject, pipelines_below(self.bases), asked.share, self.store)
         if asked.compact:
             yield from (item for item, _ in compactions(subject, choices, self.bases, self.store))
 
@@ -179,6 +190,11 @@ class Storing(Easel):
         if item.action == "trash":
             trashed = move_to_trash(item.home, item.path, item.why)
             return replace(item, trash_id=trashed.id, undo=f"restore {trashed.id}")
+        if item.action == "share":
+            from cmp.disk.sharing import share
+
+            share(item, plan.share or "reflink")
+            return item
         if item.action == "delete":
             delete(next(each for each in list_trash(item.home) if each.place == item.path))
             return item
