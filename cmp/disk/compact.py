@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from cmp.disk.json_table import read_json_table
-from cmp.disk.shards import COMPACT, open_header
+from cmp.disk.shards import COMPACT, is_compact, open_header
 from cmp.disk.table import Entry, Seal, read_table
 from cmp.disk.tensors import Header, Identity, identify, read_header
 from cmp.errors import CmpError, Unreadable
@@ -111,7 +111,12 @@ def _manifest(path: Path, identity: Identity) -> Manifest:
         head = base64.b64decode(told["header"], validate=True)
         numbers = [told[name] for name in ("bytes", "mtime_ns", "mode")]
         original = told["original"]
-        if not is_raw(original) or {*map(type, numbers)} != {int} or original.removesuffix(".safetensors") + MANIFEST != path.name:
+        if (
+            not is_raw(original)
+            or {*map(type, numbers)} != {int}
+            or not 0 <= min(numbers) <= max(numbers) < 1 << 63
+            or original.removesuffix(".safetensors") + MANIFEST != path.name
+        ):
             raise ValueError
         return Manifest(original, numbers[0], _digest(told["sha256"]), numbers[1], numbers[2] & 0o777, head, references, trained, frozen)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, binascii.Error) as fault:
@@ -183,6 +188,8 @@ def _check_together(file: Path, manifest: Manifest, table: Mapping[str, Entry], 
 def _table_of(place: Path) -> tuple[Mapping[str, Entry], str | None]:
     """The tensors of a reference, or why there are none."""
     try:
+        if place.suffix != ".safetensors" or is_compact(place):  # it might refer to itself
+            raise Unreadable(f"{place} is no plain weights file", _HINT)
         return open_header(place).tensors, None
     except CmpError as fault:
         return {}, f"the weights that a compacted checkpoint has there cannot be read: {fault.message}"

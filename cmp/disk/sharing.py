@@ -54,7 +54,7 @@ def twins(subject: Subject, bases: Iterable[Path], way: str, store: Store) -> It
             freed = ours.size if ours.names == 1 else 0
             if freed:
                 why = _WHY[way].format(first)
-                undo = "not needed: it holds the same bytes"
+                undo = "not needed: they stay two files" if way == "reflink" else "copy it, and give the copy its name"
                 yield Item(file, "share", why, freed, undo, home=subject.run.folder, mark=mark(file), source=first)
 
 

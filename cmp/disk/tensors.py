@@ -152,12 +152,12 @@ def read_tensors(header: Header, names: Iterable[str]) -> Iterator[tuple[str, np
     from cmp.disk.raw import RawReader  # it is built on this module
 
     opened: dict[int, FileIO] = {}
-    sealed = RawReader(header)
+    sealed: RawReader | None = None
     with ExitStack() as closing:
-        closing.enter_context(sealed)
         for name in names:
             entry = header.tensors[name]
             if entry.seal:
+                sealed = sealed or closing.enter_context(RawReader(header))
                 yield name, sealed.array(name)
                 continue
             path, identity = header.files[entry.file]

@@ -235,8 +235,11 @@ class Storing(Easel):
             self._lookout.forget_sizes(run.folder)
 
     def _in_trash(self, target: str) -> Trashed | None:
-        from cmp.disk.trash import list_trash
+        from cmp.disk.trash import FOLDER, list_trash
 
+        path = Path(os.path.abspath(os.path.expanduser(target)))
+        if path.parent.name == FOLDER:  # of a run that lies elsewhere
+            return next((each for each in list_trash(path.parent.parent) if each.id == path.name), None)
         if os.sep in target or "@" in target:
             return None
         homes = self._homes(self.library(fresh=False).runs)

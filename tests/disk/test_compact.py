@@ -20,7 +20,7 @@ from cmp.disk.writing import write_tensors
 from cmp.errors import CmpError, NoSpace, Refused, Unreadable
 from cmp.workbench.storing import Asked, NotDone, Restored
 from tests.storing import BIG, RUN, big_base, cmp, contents, dumped, frozen_run, grow_old
-from tests.support import MODULES, Training, base_pipeline, bench_of, save
+from tests.support import MODULES, Training, at_most, base_pipeline, bench_of, save
 
 NAME = f"base_model.model.{BIG}"
 ADAPTER = f"base_model.model.{MODULES[0]}.lora_A.default.weight"
@@ -237,6 +237,7 @@ def change(manifest: Path, **more: object) -> None:
         lambda m: m.write_bytes(b"{"), lambda m: change(m, format=2), lambda m: change(m, sha256="0" * 64), lambda m: change(m, frozen={}),
         lambda m: change(m, header="AAAA"), lambda m: change(m, references=[]), lambda m: change(m, bytes=7), lambda m: m.unlink(),
         lambda m: change(m, original="../../model.safetensors"), lambda m: change(m, references=[{"kind": "base", "id": "x"}]),
+        lambda m: change(m, mtime_ns=1 << 80), lambda m: change(m, mode=-1),
         lambda m: change(m, trained=[]), lambda m: change(m, bytes="many"),
     ],
 )  # fmt: skip
@@ -337,3 +338,15 @@ def test_what_changes_while_it_is_compacted_stays_as_it_is(made: Training) -> No
                 run_through(work)
             assert np.array_equal(load_file(dump(made))[ADAPTER], dumped(700)[ADAPTER]) and not left_of(made).exists()
     raise AssertionError("it never came to its end")
+
+
+@pytest.mark.parametrize("path", ["model.compact.safetensors", "../checkpoint-1000/model.compact.safetensors", "/dev/zero", ".", "pipe"])
+def test_a_manifest_that_refers_to_what_is_no_weights_file_leads_nowhere(made: Training, path: str) -> None:
+    compact(made)
+    os.mkfifo(made.checkpoint(500) / "pipe")
+    change(made.checkpoint(500) / "model.compact.json", references=[{"kind": "base", "id": "x", "path": path}])
+    with at_most(20):
+        assert bench_of(made).library().run(RUN).checkpoint("500").flaw is None, "what was trained is there"
+        with pytest.raises(CmpError, match="cannot be read"):
+            restore(made, f"{RUN}@500")
+    assert not dump(made).exists()

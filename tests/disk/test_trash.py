@@ -56,6 +56,16 @@ def test_what_went_comes_back_as_it_was(made: Training) -> None:
     assert contents(made.run) == before
 
 
+def test_a_run_that_is_named_by_its_path_can_be_thinned_and_brought_back_from_anywhere(made: Training, tmp_path: Path) -> None:
+    before = contents(made.run)
+    (tmp_path / "nothing").mkdir()
+    other = Training(made.run, tmp_path / "nothing", made.bases)
+    assert cmp(other, "storage", str(made.run), "--keep", "last", "--yes").code == 0
+    for each in list_trash(made.run):
+        assert cmp(other, "restore", str(each.place)).code == 0
+    assert contents(made.run) == before
+
+
 def test_an_emptied_trash_frees_what_was_told(made: Training) -> None:
     size = occupied([made.checkpoint(500), made.checkpoint(1000)])
     cmp(made, "storage", "--keep", "last", "--yes")
