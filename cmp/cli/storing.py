@@ -29,7 +29,7 @@ def storage(
     max_count: Annotated[int | None, typer.Option(help="At most so many checkpoints of a run; the oldest go.")] = None,
     max_size: Annotated[str | None, typer.Option(help="At most so much of a run's checkpoints: 20GB.")] = None,
     min_age: Annotated[
-        str | None, typer.Option(help="Touch nothing younger (1h); with --empty-trash alone, delete what has lain there so long.")
+        str | None, typer.Option(help="Touch nothing younger (1h), nor with --empty-trash what has lain there for less.")
     ] = None,
     compact: Annotated[bool, typer.Option("--compact", help="Store frozen weights once, losslessly; `restore` gives them back.")] = False,
     drop: Annotated[str | None, typer.Option(help="converted (what can be made again), optimizer (no resuming then).")] = None,

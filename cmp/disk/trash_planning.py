@@ -20,7 +20,7 @@ from cmp.disk.store import Store
 from cmp.disk.tensors import Header, identify
 from cmp.disk.trash import Trashed
 from cmp.disk.usage import files_below, freed_by, mark, newest
-from cmp.errors import CmpError, NotFound, Unreadable
+from cmp.errors import CmpError, NotFound, Refused, Unreadable
 
 _OPTIMIZER = re.compile(r"(?:optimizer|scheduler)(?:_[0-9]{1,3})?\.(?:bin|pt|safetensors)\Z", re.ASCII)
 _A_TENSOR = 300  # bytes of a manifest that speak of one tensor, about
@@ -226,6 +226,14 @@ def emptied(trashed: Iterable[Trashed], now: float, older: float | None) -> Iter
         if older is None or now - each.moved_at >= older:
             why = f"in the trash since {duration_text(max(0.0, now - each.moved_at))}; deleted for good"
             yield Item(each.place, "delete", why, each.bytes, None, each.id, None, each.home, mark(each.place))
+
+
+def require_free(item: Item) -> None:
+    """Raises Refused if a compacted checkpoint has come to depend on what an item takes away."""
+    assert item.home is not None
+    referred = referred_to(item.home)
+    if other := next((other for file in files_below(item.path) if (other := _depends(file, item.path, referred))), None):
+        raise Refused(f"{item.path} stays: {other} was compacted against it", "Restore that one first.")
 
 
 def still_there(item: Item) -> None:

@@ -182,12 +182,13 @@ class Storing(Easel):
     def _carry_out_item(self, item: Item, plan: CleanupPlan, done: int) -> Generator[Progress, None, Item]:
         from cmp.disk.compact_planning import compact
         from cmp.disk.trash import delete, list_trash, move_to_trash
-        from cmp.disk.trash_planning import still_there
+        from cmp.disk.trash_planning import require_free, still_there
 
         assert item.home is not None
         yield Progress(done, len(plan.changes), f"{item.action} {item.path}")
         still_there(item)
         if item.action == "trash":
+            require_free(item)
             trashed = move_to_trash(item.home, item.path, item.why)
             return replace(item, trash_id=trashed.id, undo=f"restore {trashed.id}")
         if item.action == "share":

@@ -151,6 +151,18 @@ def test_a_dump_that_others_refer_to_is_neither_removed_nor_compacted(tmp_path: 
         assert [item.action for item in items] == ["keep"] and "was compacted against it" in items[0].why, items
 
 
+def test_what_others_were_compacted_against_since_the_plan_stays(tmp_path: Path) -> None:
+    made = frozen_run(tmp_path, (500, 1000), base=False)
+    bench = bench_of(made)
+    plan = bench.plan_cleanup(bench.library().runs, Rules(named=True, every=10**6))
+    assert len(plan.changes) == 2
+    compact(made)
+    done = [step for step in bench.clean_up(plan) if not isinstance(step, Progress)]
+    told = [each.error.message for each in done if isinstance(each, NotDone)]
+    assert len(told) == 2 and "has changed" in told[0] and "was compacted against it" in told[1], done
+    assert dump(made, 1000).exists() and left_of(made).exists()
+
+
 def test_a_reference_that_the_user_moved_back_makes_it_whole_again(tmp_path: Path) -> None:
     made = frozen_run(tmp_path, base=False)
     before = contents(made.run)
