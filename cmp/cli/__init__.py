@@ -32,6 +32,8 @@ VERBS = {
     "watch": "watching",
     "jobs": "jobbing",
     "cells": "jobbing",
+    "storage": "storing",
+    "restore": "storing",
     "serve": "serving",
     "doctor": "looking",
 }

@@ -238,7 +238,7 @@ class LongWork(Shelf):
 
 
 def _is_at(checkpoint: Checkpoint, path: str) -> bool:
-    return str(checkpoint.file or checkpoint.path) == path
+    return str(checkpoint.file or checkpoint.path).replace(".compact.safetensors", ".safetensors") == path.replace(".compact.", ".")
 
 
 def _appeared_since(target: Path, when: float) -> bool:

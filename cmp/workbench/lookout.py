@@ -13,6 +13,7 @@ from cmp.core.stages import UNREAD
 from cmp.disk.alias import merge_known, merge_same_weights
 from cmp.disk.converted import converted_forms
 from cmp.disk.scan import Scanner
+from cmp.disk.shards import is_compact
 from cmp.disk.store import Store
 
 _FRESH = 2.0  # seconds for which a finished scan answers again
@@ -33,7 +34,7 @@ class Lookout:
         self._done: dict[Path, tuple[Run, Run]] = {}  # each run as it was found, and completed
         self._undigested: dict[Path, Run] = {}
         self._reader: threading.Thread | None = None
-        self._sizes: dict[Path, int] = {}  # bytes of each run's checkpoints at the last scan
+        self._sizes: dict[Path, tuple[int, int]] = {}  # bytes of each run's checkpoints at the last scan, and how many are compacted
         self._grew: dict[Path, float] = {}
 
     @property
@@ -62,6 +63,12 @@ class Lookout:
     def forget(self) -> None:
         """Has the next call look again."""
         self._library = None
+
+    def forget_sizes(self, folder: Path) -> None:
+        """Takes the next sizes of what is in a folder as they are: this program itself has changed them."""
+        with self._lock:
+            self._sizes = {place: known for place, known in self._sizes.items() if folder not in place.parents and place != folder}
+            self._library = None
 
     def read_now(self, folder: Path | None) -> None:
         """Reads the headers in one folder, or in all that are left."""
@@ -108,9 +115,11 @@ class Lookout:
         if any(checkpoint.layout == UNREAD for checkpoint in run.checkpoints):  # there may be more of them when they are read
             return run
         size = sum(checkpoint.bytes for checkpoint in run.checkpoints)
-        if size > self._sizes.get(run.place, size):
+        compacted = sum(is_compact(checkpoint.file) for checkpoint in run.checkpoints)
+        known, before = self._sizes.get(run.place, (size, compacted))
+        if size > known and compacted >= before:
             self._grew[run.place] = time.time()
-        self._sizes[run.place] = size
+        self._sizes[run.place] = (size, compacted)
         return replace(run, grew_at=self._grew.get(run.place))
 
     def _with_forms(self, run: Run, made: frozenset[str]) -> Run:
