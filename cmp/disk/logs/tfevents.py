@@ -7,7 +7,7 @@ the column. The others go through TensorBoard's own message type.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,44 +16,15 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
-from cmp.core.curves import Floats, Integers
+from cmp.core.curves import Integers
 from cmp.disk.logs.records import HEADER, LARGEST, Block, Bytes, first_record, opened, read_blocks, sound
+from cmp.disk.logs.scalars import EventScalars, SessionStart, TagScalars, columns, continued, joined
 
 _TEMPLATES = 16
 _FEW = 4
 _TENSOR_TYPES = {1: ("<f4", "float_val"), 2: ("<f8", "double_val"), 3: ("<i4", "int_val"), 9: ("<i8", "int64_val")}
 _NAME = re.compile(r"tfevents\.([0-9]+)\.(.+)", re.ASCII)
 _HOST_PID = re.compile(r"(.+)\.([0-9]+)\.([0-9]+)(?:\.[^0-9].*)?", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TagScalars:
-    """The values of one tag in the order written. `offsets`: where in the file each one's record starts."""
-
-    steps: Integers
-    values: Floats
-    wall_times: Floats
-    offsets: Integers
-
-
-@dataclass(frozen=True, slots=True)
-class SessionStart:
-    """A SessionLog START at `offset` of the file: what was logged before it at `step` and later is void."""
-
-    offset: int
-    step: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class EventScalars:
-    """What bytes `start` to `end` of an event file hold. Reading can go on at `end`; a half-written record lies behind it."""
-
-    path: Path
-    tags: Mapping[str, TagScalars]
-    starts: tuple[SessionStart, ...]
-    start: int
-    end: int
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +67,7 @@ def read_more(earlier: EventScalars) -> EventScalars:
     more = read_scalars(earlier.path, earlier.end)
     if more.start != earlier.end:
         return more
-    tags = dict(earlier.tags)
-    for tag, new in more.tags.items():
-        tags[tag] = _joined([tags[tag], new]) if tag in tags else new
-    notes = tuple(dict.fromkeys(earlier.notes + more.notes))
-    return EventScalars(earlier.path, tags, earlier.starts + more.starts, earlier.start, more.end, notes)
+    return continued(earlier, more)
 
 
 def read_tail(path: Path, wanted: int) -> EventScalars:
@@ -125,20 +92,8 @@ class _Found:
 
     def tags(self) -> dict[str, TagScalars]:
         for tag, rows in self.singles.items():
-            steps, values, times, offsets = zip(*rows, strict=True)
-            single = TagScalars(np.array(steps, np.int64), np.array(values), np.array(times), np.array(offsets, np.int64))
-            self.columns.setdefault(tag, []).append(single)
-        return {tag: _joined(columns) for tag, columns in self.columns.items()}
-
-
-def _joined(columns: Sequence[TagScalars]) -> TagScalars:
-    """All of one tag in the order of the file."""
-    offsets = np.concatenate([column.offsets for column in columns])
-    order = np.argsort(offsets, kind="stable")
-    steps = np.concatenate([column.steps for column in columns])[order]
-    values = np.concatenate([column.values for column in columns])[order]
-    wall_times = np.concatenate([column.wall_times for column in columns])[order]
-    return TagScalars(steps, values, wall_times, offsets[order])
+            self.columns.setdefault(tag, []).append(columns(*zip(*rows, strict=True)))
+        return {tag: joined(parts) for tag, parts in self.columns.items()}
 
 
 def _collect(path: Path, file: BinaryIO, start: int, size: int) -> EventScalars:

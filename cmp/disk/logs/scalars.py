@@ -1,0 +1,106 @@
+"""What any log gives, whatever its format: the values of each tag in the order written, and where in the file each of them stands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from cmp.core.curves import Floats, Integers
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TagScalars:
+    """The values of one tag in the order written. `offsets`: where in the file each one's record starts.
+
+    `wall_times` are Unix seconds, nan where the log says none.
+    """
+
+    steps: Integers
+    values: Floats
+    wall_times: Floats
+    offsets: Integers
+
+
+@dataclass(frozen=True, slots=True)
+class SessionStart:
+    """A start of the training at `offset` of the file: what was logged before it at `step` and later is void."""
+
+    offset: int
+    step: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EventScalars:
+    """What bytes `start` to `end` of a log hold. Reading can go on at `end`; a half-written record lies behind it.
+
+    `state` is what a reader must know of the bytes before `end` to go on there, as JSON can hold it. `written`: when the file was
+    changed last (Unix seconds), 0 if nobody asked.
+    """
+
+    path: Path
+    tags: Mapping[str, TagScalars]
+    starts: tuple[SessionStart, ...]
+    start: int
+    end: int
+    notes: tuple[str, ...] = ()
+    state: Mapping[str, object] = field(default_factory=dict)
+    written: float = 0.0
+
+
+@dataclass(slots=True, eq=False)
+class Rows:
+    """Values met one by one while a log is read; `restarting` makes a start of every step that lies before the last one.
+
+    `last` is the step met last, None before the first.
+    """
+
+    last: int | None = None
+    tags: dict[str, tuple[list[int], list[float], list[float], list[int]]] = field(default_factory=dict)
+    starts: list[SessionStart] = field(default_factory=list)
+
+    def add(self, tag: str, step: int, value: float, time: float, offset: int) -> None:
+        columns = self.tags.get(tag)
+        if columns is None:
+            columns = self.tags[tag] = ([], [], [], [])
+        for column, item in zip(columns, (step, value, time, offset), strict=True):
+            column.append(item)  # type: ignore[arg-type]
+
+    def at(self, step: int, offset: int) -> None:
+        """Notes that the log has come to a step: one before the last means that the training was started again there."""
+        if self.last is not None and step < self.last:
+            self.starts.append(SessionStart(offset, step))
+        self.last = step
+
+    def told(self) -> dict[str, TagScalars]:
+        return {tag: columns(*lists) for tag, lists in self.tags.items()}
+
+
+def columns(steps: Sequence[int], values: Sequence[float], times: Sequence[float], offsets: Sequence[int]) -> TagScalars:
+    return TagScalars(np.array(steps, np.int64), np.array(values, np.float64), np.array(times, np.float64), np.array(offsets, np.int64))
+
+
+def joined(parts: Sequence[TagScalars]) -> TagScalars:
+    """All of one tag in the order of the file."""
+    offsets = np.concatenate([part.offsets for part in parts])
+    whole = TagScalars(
+        np.concatenate([part.steps for part in parts]),
+        np.concatenate([part.values for part in parts]),
+        np.concatenate([part.wall_times for part in parts]),
+        offsets,
+    )
+    if offsets.size < 2 or (np.diff(offsets) >= 0).all():
+        return whole
+    order = np.argsort(offsets, kind="stable")
+    return TagScalars(whole.steps[order], whole.values[order], whole.wall_times[order], offsets[order])
+
+
+def continued(earlier: EventScalars, more: EventScalars) -> EventScalars:
+    """What was read before and what was read behind it, as one."""
+    tags = dict(earlier.tags)
+    for tag, new in more.tags.items():
+        tags[tag] = joined([tags[tag], new]) if tag in tags else new
+    notes = tuple(dict.fromkeys(earlier.notes + more.notes))
+    return replace(more, tags=tags, starts=earlier.starts + more.starts, start=earlier.start, notes=notes)
