@@ -87,6 +87,9 @@ class _Reading:
         values = dict(_pairs(title)) | dict(_pairs(behind[1] if behind else told))
         self._epoch(title, n)
         if self._waiting and total >= self.at.total:
+            if self._drawn and (n, total) != (self.at.step, self.at.total):
+                self._tell(self._drawn)  # in the order of the steps
+                self._drawn = None
             self._tell(replace(self._waiting, step=self._position(n, total)))
             self._waiting = None
         if not any("loss" in tag.lower() for tag in values):

@@ -65,8 +65,10 @@ class Rows:
         columns = self.tags.get(tag)
         if columns is None:
             columns = self.tags[tag] = ([], [], [], [])
-        for column, item in zip(columns, (step, value, time, offset), strict=True):
-            column.append(item)  # type: ignore[arg-type]
+        columns[0].append(step)
+        columns[1].append(value)
+        columns[2].append(time)
+        columns[3].append(offset)
 
     def at(self, step: int, offset: int) -> None:
         """Notes that the log has come to a step: one before the last means that the training was started again there."""

@@ -116,7 +116,7 @@ def _told(path: Path, rows: Rows, start: int, end: int, bad: int, earlier: Event
     some = "1 line" if bad == 1 else f"{bad} lines"
     notes = (f"{path.name}: {some} could not be read as a row and {'was' if bad == 1 else 'were'} left out",) if bad else ()
     new = EventScalars(path, rows.told(), tuple(rows.starts), start, end, notes, state)
-    return replace(continued(replace(earlier, notes=()), new)) if earlier else replace(new, start=0)
+    return continued(replace(earlier, notes=()), new) if earlier else replace(new, start=0)
 
 
 def _object(line: bytes) -> Mapping[str, object]:
@@ -148,9 +148,9 @@ def _header(path: Path, line: bytes) -> tuple[str, list[str]] | None:
     """The delimiter and the columns' names if one of them is the step and another may be a curve, else None."""
     for delimiter in _DELIMITERS.get(path.suffix.lower(), _DELIMITERS[""]):
         names = [name.strip() for name in _cells(line, delimiter)]
-        if len(set(names)) == len(names) > 1 and step_name(dict.fromkeys(names)) and any(map(is_tag, names)):
-            if not any(as_number(name) is not None for name in names):
-                return delimiter, names
+        numbers = [name for name in names if as_number(name) is not None]
+        if len(set(names)) == len(names) > 1 and step_name(dict.fromkeys(names)) and any(map(is_tag, names)) and not numbers:
+            return delimiter, names
     return None
 
 

@@ -7,7 +7,6 @@ a record is a message of wandb's (wandb/proto/wandb_internal.proto), of which th
 from __future__ import annotations
 
 import json
-import math
 import struct
 import zlib
 from collections.abc import Iterator
