@@ -29,7 +29,7 @@ _NOTHING = TagScalars(np.empty(0, np.int64), np.empty(0), np.empty(0), np.empty(
 
 @dataclass(frozen=True, slots=True)
 class Latest:
-    """What was logged last: the newest wall time (Unix seconds) of any tag, None if none is told, and the training loss of the highest step.
+    """What was logged last: the newest wall time (Unix seconds) of any tag, and the training loss of the highest step; None if not told.
 
     `loss` is None if none was found; it may be nan or infinite.
     """
