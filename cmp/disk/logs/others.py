@@ -5,6 +5,7 @@ Names alone are looked at where a name says it all; of tables and text a first p
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -27,6 +28,7 @@ _CHECKPOINTS = ("", "checkpoints")
 _FILES = frozenset(("wandb", "mlruns", "dvclive", "lightning_logs", "csv_logs"))
 _DEEPEST = 6
 _MOST_FOLDERS = 2000
+_START = re.compile(r"[0-9]{9,11}\.[0-9]+", re.ASCII)
 
 
 def logs_inside(run_folder: Path) -> Iterator[Told]:
@@ -71,12 +73,24 @@ def logs_in(place: Path) -> tuple[Told, ...]:
     """Every log below a folder, by folder, event files among them; the file itself if `place` is one. For what is opened on its own."""
     if place.is_file():
         return ((place.parent, (place,), "it was given"),)
-    found = []
+    found: dict[Path, list[Path]] = {}
     for folder in _below(place):
-        paths = [folder.path / name for name in sorted(folder.files) if not name.startswith(".")]
-        if files := tuple(path for path in paths if read_name(path) or (_may_be_log(path) and _is_log(path))):
-            found.append((folder.path, files, "it lies in the folder that was given"))
-    return tuple(found)
+        if _START.fullmatch(folder.path.name):  # Accelerate's settings of one start, with an event file of their own
+            continue
+        for path in (folder.path / name for name in sorted(folder.files) if not name.startswith(".")):
+            if read_name(path) or (_may_be_log(path) and _is_log(path)):
+                found.setdefault(_owner(path, place), []).append(path)
+    return tuple((folder, tuple(files), "it lies in the folder that was given") for folder, files in found.items())
+
+
+def _owner(path: Path, top: Path) -> Path:
+    """The folder of the training that a log is of: MLflow and DVCLive have a file for each tag, transformers one for each checkpoint."""
+    folder = path.parent
+    if path.name == TRAINER_STATE and folder.name.startswith("checkpoint-") and folder != top:
+        return folder.parent
+    if "metrics" in (inner := folder.relative_to(top).parts):
+        return top.joinpath(*inner[: inner.index("metrics")])
+    return folder
 
 
 def _may_be_log(path: Path) -> bool:

@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
 from cmp.core.curves import Integers
-from cmp.disk.logs.records import HEADER, LARGEST, Block, Bytes, first_record, opened, read_blocks, sound
+from cmp.disk.logs.records import CHECKED, HEADER, LARGEST, Block, Bytes, first_record, is_sound, opened, read_blocks, sound
 from cmp.disk.logs.scalars import EventScalars, SessionStart, TagScalars, columns, continued, joined
 
 _TEMPLATES = 16
@@ -113,6 +113,11 @@ def _collect(path: Path, file: BinaryIO, start: int, size: int) -> EventScalars:
 
 def _decode(block: Block, found: _Found) -> None:
     right = sound(block)
+    for long in np.flatnonzero((block.lengths > CHECKED) & (block.lengths <= LARGEST)).tolist():
+        at = int(block.starts[long]) + HEADER
+        event = _parsed(block.data[at : at + int(block.lengths[long])])
+        if event is not None and any(_scalar(value) is not None for value in event.summary.value):
+            right[long] = is_sound(block, long)  # not pictures, of which a flipped bit makes no wrong number
     found.damaged.extend((block.starts[~right] + block.base).tolist())
     wanted = np.flatnonzero(right & (block.lengths > 0) & (block.lengths <= LARGEST))
     wanted = wanted[np.argsort(block.lengths[wanted], kind="stable")]
