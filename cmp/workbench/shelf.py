@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from cmp.core.runs import Checkpoint, Library, Run, Sample, display_name
+from cmp.core.runs import Checkpoint, Library, Run, Sample, display_name, path_text
 from cmp.core.stages import UNREAD
 from cmp.disk.demo import Demo, open_demo
 from cmp.disk.locate import locate, locate_in_hub
@@ -127,7 +127,9 @@ class Shelf:
 
         run, checkpoint = self.find(target)
         if checkpoint is None:
-            return describe_run(run, self.answers(run))
+            told = describe_run(run, self.answers(run))
+            logs = self._logbook.answered(run)
+            return told | {"answers": {**cast(dict[str, object], told["answers"]), "logs": None if logs is None else path_text(logs)}}
         return describe_checkpoint(run, checkpoint, self.bases, self.store, given)
 
     # -- curves --------------------------------------------------------------------------------------------------------

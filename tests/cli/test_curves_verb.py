@@ -67,6 +67,8 @@ def test_the_match_is_shown_and_can_be_corrected_and_taken_back(made: Training, 
     for arguments in (("--logs", str(right.parent)), ()):  # given once, it is remembered
         told = say(made, "lora_casual_shoes", *arguments).json
         assert [curve["tag"] for curve in told["curves"]] == ["avr_loss"] and str(right.parent) in told["logs"][0]["why"]
+    bench = bench_of(made)
+    assert bench.show("lora_casual_shoes")["answers"] == {"alpha": None, "base": None, "logs": str(right.parent)}
     assert say(made, "lora_casual_shoes", "--logs", "auto").json["curves"][0]["tag"] == "loss"
     assert say(made, "lora_casual_shoes").json["curves"][0]["tag"] == "loss"
 

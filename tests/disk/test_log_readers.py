@@ -373,3 +373,29 @@ def test_damage_of_any_kind_is_declined_or_said_and_never_a_crash(tmp_path: Path
     found, notes = read_curves("run", [copy])
     assert notes or all(curve.steps.size <= 50 for curve in found)
     read_latest([copy])
+
+
+def test_a_tag_that_counts_epochs_does_not_make_starts_of_a_training(tmp_path: Path) -> None:
+    rows = [{"step": step, "loss": 0.5} for step in range(1, 201)]
+    for epoch in (1, 2, 3, 4):
+        rows.insert(epoch * 41, {"step": epoch, "val_loss": 0.25})
+    found = curves(write(tmp_path / "x.jsonl", "".join(json.dumps(row) + "\n" for row in rows)))
+    assert found["loss"].steps.tolist() == list(range(1, 201)) and found["loss"].abandoned == ()
+    assert found["val_loss"].steps.tolist() == [1, 2, 3, 4]
+
+
+def test_rows_in_no_order_are_sorted_and_none_is_dropped(tmp_path: Path) -> None:
+    steps = [(37 * n) % 101 for n in range(1, 101)]
+    curve = curves(write(tmp_path / "x.csv", "step,loss\n" + "".join(f"{step},{step / 2}\n" for step in steps)))["loss"]
+    assert told(curve) == [(step, step / 2) for step in range(1, 101)]
+
+
+def test_a_table_that_a_second_start_went_on_writing_is_one_curve(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.csv", "step,loss\n" + "".join(f"{step},1\n" for step in range(1, 31)))
+    kind, earlier = read_log(path)
+    with open(path, "a") as file:
+        file.write("".join(f"{step},2\n" for step in range(21, 41)))
+    for found in (read_log(path)[1], read_log(path, kind, earlier)[1]):
+        assert [start.step for start in found.starts] == [21]
+    curve = curves(path)["loss"]
+    assert told(curve) == [(step, 1.0 if step < 21 else 2.0) for step in range(1, 41)] and curve.abandoned[0].steps.size == 10

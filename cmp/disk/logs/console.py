@@ -24,7 +24,7 @@ _COUNTED = re.compile(rb"(.*?)\b([0-9]{1,18})it *\[([^\]]*)")  # a bar that know
 _BEHIND = re.compile(rb"[^,]*?(?:it/s|s/it|\?)[^,]*,?(.*)", re.DOTALL)
 _PAIR = re.compile(
     rb"(?:(?P<which>train(?:ing)?|val(?:idation)?|eval|test|avg|average|smooth)[ _])?(?P<key>[A-Za-z_][\w./]*)['\"]?"
-    rb" *(?:[=:]|(?<=[Ll]oss)) *['\"]?(?P<value>" + _N + rb")(?![\w.])", re.IGNORECASE,
+    rb" *(?:[=:]|(?<=[Ll]oss)) *['\"]?(?P<value>" + _N + rb")(?!\w|\.[0-9])", re.IGNORECASE,
 )  # fmt: skip
 _STEP = re.compile(rb"\b(?:global[ _]?)?(?:step|iter|iteration)s?\b['\"]? *[=:#]? *\[?([0-9]{1,18})\b(?!\.[0-9])", re.IGNORECASE)
 _OF_ALL = re.compile(rb"[\[(]([0-9]{1,18}) */ *[0-9]{1,18}[\])]")
@@ -37,7 +37,7 @@ _LONGEST = 4096  # bytes of a line that is looked at
 class _At:
     """Where the reading stands. `step` and `total` are those of the bar drawn last, `base` the steps of the epochs that are through where
     each has a bar of its own, `epoch` the newest that was named, `bar_epoch` that of the bar, `title` the letters of the bar that tells
-    the loss, `last` the step told last.
+    the loss, `last` the step of the loss told last.
     """
 
     step: int = 0
@@ -77,7 +77,6 @@ class _Reading:
             self._all_told(place + len(line))
 
     def _all_told(self, end: int) -> None:
-        self.at.last = self.rows.last
         self.safe, self.end = replace(self.at), end
 
     def _bar(self, place: int, bar: re.Match[bytes], ended: bool) -> None:
@@ -141,7 +140,6 @@ class _Reading:
     def _tell(self, drawn: _Drawn) -> None:
         if drawn.step is None:
             return
-        self.rows.at(drawn.step, drawn.place)
         for tag, value in drawn.values.items():
             self.rows.add(tag, drawn.step, value, nan, drawn.place)
 
@@ -160,7 +158,9 @@ def read_console(path: Path, earlier: EventScalars | None = None) -> EventScalar
     reading = _Reading(_At(**earlier.state) if earlier else _At(), start)  # type: ignore[arg-type]
     for place, line in whole_lines(path, start, b"\r\n"):
         reading.take(place, line)
-    new = EventScalars(path, reading.rows.told(), tuple(reading.rows.starts), start, reading.end, (), asdict(reading.safe))
+    new = EventScalars(
+        path, reading.rows.told(), reading.rows.starts(), start, reading.end, (), asdict(replace(reading.safe, last=reading.rows.last))
+    )
     return continued(earlier, new) if earlier else new
 
 

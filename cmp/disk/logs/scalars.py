@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from cmp.core.curves import Floats, Integers
+from cmp.core.curves import Floats, Integers, loss_tag
+
+_FEW_STARTS, _SELDOM = 3, 10
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,14 +54,10 @@ class EventScalars:
 
 @dataclass(slots=True, eq=False)
 class Rows:
-    """Values met one by one while a log is read; `restarting` makes a start of every step that lies before the last one.
+    """Values met one by one while a log is read. `before` is the last step of the training loss in what was read earlier."""
 
-    `last` is the step met last, None before the first.
-    """
-
-    last: int | None = None
+    before: int | None = None
     tags: dict[str, tuple[list[int], list[float], list[float], list[int]]] = field(default_factory=dict)
-    starts: list[SessionStart] = field(default_factory=list)
 
     def add(self, tag: str, step: int, value: float, time: float, offset: int) -> None:
         columns = self.tags.get(tag)
@@ -70,14 +68,28 @@ class Rows:
         columns[2].append(time)
         columns[3].append(offset)
 
-    def at(self, step: int, offset: int) -> None:
-        """Notes that the log has come to a step: one before the last means that the training was started again there."""
-        if self.last is not None and step < self.last:
-            self.starts.append(SessionStart(offset, step))
-        self.last = step
-
     def told(self) -> dict[str, TagScalars]:
         return {tag: columns(*lists) for tag, lists in self.tags.items()}
+
+    @property
+    def last(self) -> int | None:
+        """The last step of the training loss."""
+        tag = loss_tag(self.tags)
+        return self.tags[tag][0][-1] if tag is not None else self.before
+
+    def starts(self) -> tuple[SessionStart, ...]:
+        """Where the training was started again: its loss is told for an earlier step than before. Other tags may count something else.
+
+        Rows that go back all the time are not in the order of the training, and tell no starts.
+        """
+        tag = loss_tag(self.tags)
+        if tag is None:
+            return ()
+        steps, _, _, offsets = self.tags[tag]
+        ahead = steps if self.before is None else [self.before, *steps[:-1]]
+        pairs = zip(ahead, steps if self.before is not None else steps[1:], offsets[self.before is None :], strict=False)
+        found = tuple(SessionStart(offset, step) for last, step, offset in pairs if step < last)
+        return found if len(found) <= max(_FEW_STARTS, len(steps) // _SELDOM) else ()
 
 
 def columns(steps: Sequence[int], values: Sequence[float], times: Sequence[float], offsets: Sequence[int]) -> TagScalars:

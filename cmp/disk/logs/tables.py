@@ -47,7 +47,6 @@ def read_json_lines(path: Path, earlier: EventScalars | None = None) -> EventSca
         if step is None:
             bad += bool(line.strip())
             continue
-        rows.at(step, at)
         time = next((as_time(row[key]) for key in row if is_time(key)), math.nan)
         for tag, value in _flat(row):
             if (number := as_number(value)) is not None and is_tag(tag):
@@ -73,7 +72,6 @@ def read_table(path: Path, earlier: EventScalars | None = None) -> EventScalars:
         if step is None or len(cells) > len(header):
             bad += bool(line.strip())
             continue
-        rows.at(step, at)
         time = next((as_time(row[key]) for key in row if is_time(key)), math.nan)
         for tag, text in _named(path, row):
             if (number := as_number(text)) is not None:
@@ -92,7 +90,6 @@ def read_mlflow(path: Path, earlier: EventScalars | None = None) -> EventScalars
         if number is None or place is None:
             bad += bool(line.strip())
             continue
-        rows.at(place, at)
         rows.add(tag, place, number, as_time(time), at)
     return _told(path, rows, start, end, bad, earlier)
 
@@ -115,7 +112,7 @@ def _told(path: Path, rows: Rows, start: int, end: int, bad: int, earlier: Event
     state = {"last": rows.last, "bad": bad}
     some = "1 line" if bad == 1 else f"{bad} lines"
     notes = (f"{path.name}: {some} could not be read as a row and {'was' if bad == 1 else 'were'} left out",) if bad else ()
-    new = EventScalars(path, rows.told(), tuple(rows.starts), start, end, notes, state)
+    new = EventScalars(path, rows.told(), rows.starts(), start, end, notes, state)
     return continued(replace(earlier, notes=()), new) if earlier else replace(new, start=0)
 
 

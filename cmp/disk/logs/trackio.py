@@ -31,12 +31,11 @@ def _scalars(path: Path, connection: sqlite3.Connection) -> EventScalars:
     rows: dict[str, Rows] = {name: Rows() for name in names}
     for number, (run, step, time, told) in enumerate(found):
         mine = rows[str(run)]
-        mine.at(step, number)
         for tag, value in _values(told):
             mine.add(tag if len(names) == 1 else f"{run}/{tag}", step, value, as_time(time), number)
     tags = {tag: scalars for mine in rows.values() for tag, scalars in mine.told().items()}
     notes = (f"{path.name} holds {len(names)} runs: {', '.join(names[:5])}{' …' if len(names) > 5 else ''}",) if len(names) > 1 else ()
-    starts = tuple(start for mine in rows.values() for start in mine.starts) if len(names) == 1 else ()
+    starts = tuple(start for mine in rows.values() for start in mine.starts()) if len(names) == 1 else ()
     return EventScalars(path, tags, starts, 0, len(found), notes)
 
 

@@ -43,14 +43,13 @@ def read_trainer_state(path: Path, earlier: EventScalars | None = None) -> Event
         if step is None:
             bad += 1
             continue
-        rows.at(step, number)
         summary = "train_runtime" in entry
         for tag, value in entry.items():
             number_or_none = as_number(value)
             if number_or_none is not None and is_tag(tag) and not (summary and tag in _OF_THE_WHOLE):
                 rows.add(tag, step, number_or_none, math.nan, number)
     notes = (f"{path.name}: {bad} entries of its history have no step and were left out",) if bad else ()
-    return EventScalars(path, rows.told(), tuple(rows.starts), 0, size, notes)
+    return EventScalars(path, rows.told(), rows.starts(), 0, size, notes)
 
 
 def without_beginnings(logs: Sequence[EventScalars]) -> list[EventScalars]:

@@ -67,7 +67,7 @@ def read_wandb(path: Path, earlier: EventScalars | None = None) -> EventScalars:
             continue
         if record.HasField("history"):
             _add(record.history, rows, at)
-    new = EventScalars(path, rows.told(), tuple(rows.starts), start, end, tuple(notes), {"last": rows.last})
+    new = EventScalars(path, rows.told(), rows.starts(), start, end, tuple(notes), {"last": rows.last})
     return continued(earlier, new) if earlier else replace(new, start=0)
 
 
@@ -91,7 +91,6 @@ def _add(history: Any, rows: Rows, at: int) -> None:
     step = next((found for found in steps if found is not None), history.step.num if history.HasField("step") else None)
     if step is None:
         return
-    rows.at(step, at)
     time = as_time(values.get("_timestamp"))
     for tag, value in values.items():
         if (number := _number(value)) is not None and is_tag(tag):
