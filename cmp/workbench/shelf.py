@@ -129,7 +129,7 @@ class Shelf:
         if checkpoint is None:
             told = describe_run(run, self.answers(run))
             logs = self._logbook.answered(run)
-            return told | {"answers": {**cast(dict[str, object], told["answers"]), "logs": None if logs is None else path_text(logs)}}
+            return told | {"answers": {**cast(dict[str, object], told["answers"]), "logs": path_text(logs)}} if logs else told
         return describe_checkpoint(run, checkpoint, self.bases, self.store, given)
 
     # -- curves --------------------------------------------------------------------------------------------------------
