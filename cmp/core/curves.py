@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,13 +110,18 @@ def merge(run_id: str, tag: str, parts: Sequence[Part]) -> LossCurve:
             notes.append(f"{part.source.name} starts again at step {begin}: {_points(lost.steps.size)} of older files dropped")
         if part.steps.size:
             kept.append(part)
-    steps = np.concatenate([part.steps for part in kept] or [np.empty(0, np.int64)])
-    values = np.concatenate([part.values for part in kept] or [np.empty(0)])
+    steps = _one([part.steps for part in kept] or [np.empty(0, np.int64)])
+    values = _one([part.values for part in kept] or [np.empty(0)])
     times = [part.wall_times for part in kept if part.wall_times is not None]
-    wall_times = np.concatenate(times) if times and len(times) == len(kept) else None
+    wall_times = _one(times) if times and len(times) == len(kept) else None
     source = (kept or parts)[-1].source
     curve = LossCurve(run_id, tag, steps, values, wall_times, source, (), tuple(abandoned))
     return LossCurve(run_id, tag, steps, values, wall_times, source, (*notes, *_say_non_finite(curve)), tuple(abandoned))
+
+
+def _one(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """All in one array, which is the very same where there is one only: a long log is not copied each time it has grown."""
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
 
 def _points(count: int) -> str:

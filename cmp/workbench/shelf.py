@@ -7,21 +7,18 @@ import os
 import re
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from cmp.core.curves import LossCurve
-from cmp.core.runs import Checkpoint, Library, Run, Sample, display_name
+from cmp.core.runs import Checkpoint, Library, Run, Sample, display_name, path_text
 from cmp.core.stages import UNREAD
 from cmp.disk.demo import Demo, open_demo
 from cmp.disk.locate import locate, locate_in_hub
-from cmp.disk.logs.curves import read_curves
-from cmp.disk.logs.match import logs_of_run
 from cmp.disk.ready import Answers, remember_answers, remembered_answers
 from cmp.disk.store import Store, subject_of
 from cmp.errors import BadInput, NotFound, Refused
 from cmp.settings import Settings
+from cmp.workbench.logbook import MATCHED, Curves, Logbook
 from cmp.workbench.lookout import Lookout
 from cmp.workbench.marks import Marks
 
@@ -31,14 +28,6 @@ if TYPE_CHECKING:
 _PICTURE = re.compile(r"([0-9a-f]{64})(?:\.(256|512)\.webp|\.png|\.txt)\Z", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class Curves:
-    """What was logged, and in words what had to be left out or repaired."""
-
-    curves: tuple[LossCurve, ...]
-    notes: tuple[str, ...]
-
-
 class Shelf:
     """Runs, their names and notes. Safe to use from several threads."""
 
@@ -46,6 +35,7 @@ class Shelf:
         self.settings = settings
         self.store = Store(settings.home)
         self._lookout = Lookout(self.store)
+        self._logbook = Logbook(self.store)
         self.serves = False  # scripts rely on being told of the given folders alone
         self._samples: dict[str, Sample] = {}
         self._marks = Marks(lambda run: self.curves(run).curves)
@@ -139,28 +129,40 @@ class Shelf:
 
         run, checkpoint = self.find(target)
         if checkpoint is None:
-            return describe_run(run, self.answers(run))
+            told = describe_run(run, self.answers(run))
+            logs = self._logbook.answered(run)
+            return told | {"answers": {**cast(dict[str, object], told["answers"]), "logs": path_text(logs)}} if logs else told
         return describe_checkpoint(run, checkpoint, self.bases, self.store, given)
 
     # -- curves --------------------------------------------------------------------------------------------------------
 
     def curves(self, run: Run, tags: Iterable[str] = (), logs: Path | None = None) -> Curves:
-        """The logged curves of a run, the training loss first; without `tags` all of them, with `logs` those in that folder.
+        """The logged curves of a run, the training loss first; without `tags` all of them. `logs`: the folder or file to read instead.
 
-        Raises NotFound for a tag that was never logged, and for a folder that is not there.
+        Raises NotFound for a tag that was never logged, and where there are no such logs.
         """
-        if logs is not None and not logs.is_dir():
-            raise NotFound(f"there is no folder {logs}", "--logs takes the folder that holds the event files.")
-        files = run.logs if logs is None else tuple(file for log in logs_of_run(logs.absolute()) for file in log.event_files)
-        curves, notes = read_curves(run.id, files)
-        known = {curve.tag: curve for curve in curves}
-        wanted = tuple(tags) or tuple(known)
-        for tag in wanted:
-            if tag not in known:
-                raise NotFound(f"{run.id!r} has no curve {tag!r}", f"It has: {', '.join(known) or 'none'}.")
-        if not curves:
-            notes = (*notes, "no scalars yet: no event file of this run holds a value")
-        return Curves(tuple(known[tag] for tag in wanted), notes)
+        return self._logbook.curves(run, tags, logs)
+
+    def curves_at(self, target: str, tags: Iterable[str] = (), logs: str | None = None) -> tuple[Run, Curves]:
+        """The same for a TARGET, with the logs and why they are its own; a path may also lead to any log or folder of logs.
+
+        `logs` is remembered for the run once it has told a curve; "auto" forgets what was said before.
+        """
+        try:
+            run, _ = self.find(target)
+        except NotFound:
+            place = Path(os.path.abspath(os.path.expanduser(target)))
+            if logs is not None or not os.path.exists(place):
+                raise
+            return self._logbook.opened(place, tags)
+        given = None if logs in (None, MATCHED) else Path(os.path.abspath(os.path.expanduser(str(logs))))
+        if logs == MATCHED:
+            self._logbook.answer(run, None)
+        found = self._logbook.curves(run, tags, given)
+        if given is not None and found.curves:
+            with suppress(Refused):
+                self._logbook.answer(run, given)
+        return run, self._logbook.with_reasons(run, found, given)
 
     def marks(self, wanted: Iterable[str]) -> dict[str, dict[str, Any]]:
         """What is known of these checkpoints beside their names, by id: loss, converted forms, flaw."""
