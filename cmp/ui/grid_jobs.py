@@ -82,7 +82,7 @@ def grid_value(bench: Workbench, job: Job, earlier: Sequence[Tile] = ()) -> dict
     label = labels_of(bench, spec, job)
     working = job.kind == "grid" and job.state in ("running", "waiting")
     tiles = [replace(tile, fault=GONE) if job.over and _is_gone(tile) else tile for tile in tiles_of(job).values()]
-    marks = bench.marks(c.id for c in spec.checkpoints if c)
+    marks = bench.heads(c.id for c in spec.checkpoints if c)
     value = grid_matrix(spec, tiles, label, working, earlier, lambda checkpoint: marks.get(checkpoint, {}))
     return value | {"link": "view", "source": job.id, "export": f"cmp/export/{job.id}"}
 

@@ -16,11 +16,12 @@ from cmp.disk.demo import Demo, open_demo
 from cmp.disk.locate import locate, locate_in_hub
 from cmp.disk.ready import Answers, remember_answers, remembered_answers
 from cmp.disk.store import Store, subject_of
+from cmp.disk.thumbs import kept_thumbnail
 from cmp.errors import BadInput, NotFound, Refused
 from cmp.settings import Settings
 from cmp.workbench.logbook import MATCHED, Curves, Logbook
 from cmp.workbench.lookout import Lookout
-from cmp.workbench.marks import Marks
+from cmp.workbench.heads import Heads
 
 if TYPE_CHECKING:
     from cmp.core.restored import Restored
@@ -38,7 +39,7 @@ class Shelf:
         self._logbook = Logbook(self.store)
         self.serves = False  # scripts rely on being told of the given folders alone
         self._samples: dict[str, Sample] = {}
-        self._marks = Marks(lambda run: self.curves(run).curves)
+        self._heads = Heads(lambda run: self.curves(run).curves)
 
     # -- runs ----------------------------------------------------------------------------------------------------------
 
@@ -164,9 +165,9 @@ class Shelf:
                 self._logbook.answer(run, given)
         return run, self._logbook.with_reasons(run, found, given)
 
-    def marks(self, wanted: Iterable[str]) -> dict[str, dict[str, Any]]:
+    def heads(self, wanted: Iterable[str]) -> dict[str, dict[str, Any]]:
         """What is known of these checkpoints beside their names, by id: loss, converted forms, flaw."""
-        return self._marks.by_id(self.library(fresh=False), wanted)
+        return self._heads.by_id(self.library(fresh=False), wanted)
 
     def answers(self, run: Run) -> Answers:
         return remembered_answers(run, self.store)
@@ -204,7 +205,9 @@ class Shelf:
             from cmp.pictures.settings import infotext_in
 
             return infotext_in(path).encode(), "text/plain; charset=utf-8"
-        return (thumbnail(path, int(side)), "image/webp") if side else whole(path)
+        if not side:
+            return whole(path)
+        return kept_thumbnail(self.settings.home, name.partition(".")[0], int(side), lambda: thumbnail(path, int(side))), "image/webp"
 
     def picture_path(self, kind: str, name: str) -> tuple[Path, str | None]:
         """Where such a picture lies, and the side of the thumbnail that is meant; raises NotFound."""
