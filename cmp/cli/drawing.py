@@ -21,7 +21,7 @@ from cmp.core.asking import Asked, combine_stacks, to_spec
 from cmp.core.axes import split_stack
 from cmp.core.batch import best_of
 from cmp.core.choosing import choose_checkpoints
-from cmp.core.grids import USUAL_MODE, Cell, GridPlan, GridSpec, Prompt, Tile
+from cmp.core.grids import USUAL_MODE, Cell, GridPlan, GridSpec, Prompt, Sampling, Tile
 from cmp.core.labels import values_of, varying
 from cmp.core.pace import duration_text
 from cmp.core.present import shortened, size_text
@@ -29,11 +29,13 @@ from cmp.core.progress import Progress
 from cmp.core.prompts import LONGEST_FILE, parse_prompt_line, parse_prompts
 from cmp.core.restored import Restored
 from cmp.core.runs import Checkpoint, Run
+from cmp.disk.demo import GUIDANCE
 from cmp.disk.ready import Answers
 from cmp.errors import BadInput, NotFound, Unreadable, sentences
 from cmp.workbench import Workbench
 from cmp.workbench.easel import existing_vaes
 
+USUAL = Sampling()  # told in the help, and not as typer's defaults: what a picture given with --like says goes before it
 QUIET = 5.0  # seconds without a line after which progress within a picture is told
 
 app = typer.Typer(rich_markup_mode=None)
@@ -48,12 +50,20 @@ def grid(
     negative: Annotated[list[str] | None, typer.Option(help="What to keep away from; several with ||.")] = None,
     search_replace: Annotated[list[str] | None, typer.Option(help="Prompt S/R: what to search for, then what replaces it.")] = None,
     checkpoints: Annotated[str, typer.Option(help="Steps: all, last 4, best, 500, 1000, 500:3000:500 …")] = "all",
-    seeds: Annotated[str | None, typer.Option(help="Seeds: 0, 1-4, -1 for a random one …")] = None,
-    strengths: Annotated[str | None, typer.Option(help="LoRA strengths: 1, 0.5-1 [3] …")] = None,
-    steps: Annotated[str | None, typer.Option(help="Denoising steps: 12, 10-30 (+10) …")] = None,
-    guidance: Annotated[str | None, typer.Option(help="Guidance scale (CFG): 7.5, 1-9 [3] …")] = None,
-    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT in pixels; several with commas.")] = None,
-    scheduler: Annotated[str | None, typer.Option(help="base, DDIM, Euler, Euler a, DPM++ 2M …, all; several with commas.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Seeds: 0, 1-4, -1 for a random one … [default: 0]")] = None,
+    strengths: Annotated[str | None, typer.Option(help="LoRA strengths: 1, 0.5-1 [3] … [default: 1]")] = None,
+    steps: Annotated[str | None, typer.Option(help=f"Denoising steps: 12, 10-30 (+10) … [default: {USUAL.steps}]")] = None,
+    guidance: Annotated[
+        str | None,
+        typer.Option(help=f"Guidance scale (CFG): 7.5, 1-9 [3] … [default: {USUAL.guidance:g}, with the demo {GUIDANCE:g}]"),
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(help="WIDTHxHEIGHT in pixels; several with commas. [default: base, what the base model was made for]")
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(help="base, DDIM, Euler, Euler a, DPM++ 2M …, all; several with commas. [default: base, the one that it comes with]"),
+    ] = None,
     clip_skip: Annotated[str | None, typer.Option(help="Layers of the text encoder, as A1111 counts: 1, 2.")] = None,
     vae: Annotated[str | None, typer.Option(help="Other VAEs, folders or files; base is the base model's.")] = None,
     stack: Annotated[
@@ -87,7 +97,7 @@ def grid(
     mode = USUAL_MODE if exact is None else "exact" if exact else "fast"
     spec = to_spec(
         asked, (*((None,) if base_column else ()), *chosen), combine_stacks([(worn_one, values) for _, worn_one, values in worn]),
-        draw=lambda: secrets.randbelow(2**32), like=found, title=title, preview=preview, mode=mode,
+        draw=lambda: secrets.randbelow(2**32), like=found, usual=bench.usual_sampling(runs), title=title, preview=preview, mode=mode,
     )  # fmt: skip
     for told in lost:
         in_trouble(f"not restored from {like}: {told}")

@@ -46,9 +46,11 @@ def to_spec(
     *,
     draw: Callable[[], int],
     like: Restored | None = None,
+    usual: Sampling = Sampling(),
     **more: Any,
 ) -> GridSpec:
-    """The grid; every value is checked here. `draw` gives a seed for each -1, `like` what was not said, `more` are GridSpec's other fields.
+    """The grid; every value is checked here. `draw` gives a seed for each -1, `like` what was not said, `usual` what it
+    does not say either; `more` are GridSpec's other fields.
 
     Raises BadInput that names the axis and quotes the faulty part.
     """
@@ -57,7 +59,7 @@ def to_spec(
         prompts=_prompts(asked, like),
         seeds=parse_seeds(asked.seeds, draw) if asked.seeds is not None else (like.seed if like and like.seed is not None else 0,),
         strengths=_strengths(asked, like),
-        samplings=to_samplings(asked, like.as_sampling() if like else Sampling()),
+        samplings=to_samplings(asked, like.as_sampling(usual) if like else usual),
         stacks=stacks,
         **more,
     )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from cmp.core.curves import LossCurve
 from cmp.core.runs import Checkpoint, Library, Run, Sample, display_name
 from cmp.core.stages import UNREAD
-from cmp.disk.demo import Demo, open_demo
+from cmp.disk.demo import GUIDANCE, Demo, open_demo
 from cmp.disk.locate import locate, locate_in_hub
 from cmp.disk.logs.curves import read_curves
 from cmp.disk.logs.match import logs_of_run
@@ -25,6 +25,7 @@ from cmp.settings import Settings
 from cmp.workbench.lookout import Lookout
 
 if TYPE_CHECKING:
+    from cmp.core.grids import Sampling
     from cmp.core.restored import Restored
 
 _PICTURE = re.compile(r"([0-9a-f]{64})(?:\.(256|512)\.webp|\.png)\Z", re.ASCII)
@@ -62,6 +63,14 @@ class Shelf:
     @property
     def shows_demo(self) -> bool:
         return not self.settings.runs
+
+    def usual_sampling(self, runs: Iterable[Run] | None = None) -> Sampling:
+        """What these runs are drawn with where nothing else is said, without `runs` those that are shown; the demo has a guidance of its own."""
+        from cmp.core.grids import Sampling
+
+        demo = Demo(self.settings.home / "demo").runs
+        of_demo = self.shows_demo if runs is None else all(run.folder.is_relative_to(demo) for run in runs)
+        return Sampling(guidance=GUIDANCE) if of_demo else Sampling()
 
     @property
     def bases(self) -> tuple[Path, ...]:

@@ -108,11 +108,12 @@ class Watching(LongWork):
         """
         from cmp.core.grids import GridSpec, Prompt
 
+        usual = self.usual_sampling([run])
         if told is None:
             texts = self.last_prompts(run) or validation_prompts(run)
             if not texts:
                 raise BadInput(f"nothing says what to draw with {run.id}", "Give --grid: a JSON file, or the id of an earlier grid job.")
-            return GridSpec((None,), tuple(map(Prompt, texts)))
+            return GridSpec((None,), tuple(map(Prompt, texts)), samplings=(usual,))
         file = Path(os.path.expanduser(told))
         if not (file.suffix == ".json" or os.path.exists(file)):
             order = self.jobs.order(told)
@@ -125,11 +126,14 @@ class Watching(LongWork):
             raise Unreadable(
                 f"{file} cannot be read: {fault}", 'Give a JSON file such as {"prompts": ["a red shoe"], "seeds": [1]}.'
             ) from fault
-        return self._pattern(value)
+        return self._pattern(value, usual.guidance)
 
-    def _pattern(self, told: object) -> GridSpec:
+    def _pattern(self, told: object, guidance: float | None = None) -> GridSpec:
+        """The pattern that a JSON value describes; `guidance` stands where it says none."""
         from cmp.core.orders import pattern_from_json
 
+        if guidance is not None and isinstance(told, dict) and isinstance(samplings := told.get("samplings", [{}]), list):
+            told = {**told, "samplings": [{"guidance": guidance, **one} if isinstance(one, dict) else one for one in samplings]}
         return pattern_from_json(told, lambda reference: self.checkpoint_again(reference)[1])
 
 

@@ -9,17 +9,23 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from cmp.cli import app
 from cmp.cli.drawing import _draw, _prompts
-from cmp.core.grids import Cell, GridSpec, Own, Prompt, Sampling, Tile
+from cmp.core.grids import Cell, GridPlan, GridSpec, Own, Prompt, Sampling, Tile
 from cmp.core.infotext import to_infotext
 from cmp.core.progress import Progress
 from cmp.core.runs import Checkpoint
+from cmp.disk.demo import GUIDANCE
 from cmp.disk.ready import Answers
 from cmp.errors import BadInput
 from cmp.pictures.files import save_png
 from cmp.pictures.settings import read_settings
+from cmp.settings import Settings
+from cmp.workbench import Workbench
 from tests.journeys.conftest import FULL, Said
+from tests.support import origin_run
 
 Verb = Callable[..., Said]
 
@@ -134,3 +140,33 @@ def test_a_preview_is_replaced_and_progress_is_no_tile(capsys: pytest.CaptureFix
     assert [(tile.cell.seed, tile.key, tile.preview) for tile in tiles] == [(1, "a", False), (2, "b", False)]
     said = capsys.readouterr()
     assert said.out == "" and said.err.count("drawing") <= 1 and "2/2" in said.err
+
+
+def test_the_demo_is_drawn_with_its_own_guidance_and_other_runs_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = Workbench(Settings(tmp_path / "home"))
+    own = given.find(FULL)[0]
+    other = given.find(str(origin_run(tmp_path).run))[0]
+    assert given.usual_sampling() == given.usual_sampling([own]) == Sampling(guidance=4.0)
+    assert given.usual_sampling([other]) == given.usual_sampling([own, other]) == Sampling()
+    given.remember_prompts(own, ["a shoe"])
+    assert given.pattern(None, own).samplings == (Sampling(guidance=4.0),)
+    (tmp_path / "pattern.json").write_text('{"prompts": ["a shoe"], "samplings": [{"steps": 3}, {"guidance": 6}]}')
+    assert given.pattern(str(tmp_path / "pattern.json"), own).samplings == (Sampling(3, 4.0), Sampling(guidance=6.0))
+    drawn: list[GridSpec] = []
+    monkeypatch.setattr(Workbench, "plan_grid", lambda _, spec, *__: drawn.append(spec) or GridPlan(1, 1, 0))
+    for target, runs in ((FULL, ()), (str(other.folder), ()), (other.id, ("--runs", str(other.root)))):
+        order = [*runs, "grid", target, "--prompt", "x", "--checkpoints", "500", "--dry-run"]
+        assert CliRunner().invoke(app, order, env={"CMP_HOME": str(tmp_path / "home")}).exit_code == 0
+    assert [spec.samplings for spec in drawn] == [(Sampling(guidance=4.0),), (Sampling(),), (Sampling(),)]
+
+
+@pytest.mark.parametrize("option", ["--seeds", "--steps", "--guidance", "--size", "--scheduler", "--strengths"])
+def test_the_help_tells_what_stands_where_an_axis_is_not_said(option: str) -> None:
+    said = " ".join(CliRunner().invoke(app, ["grid", "--help"]).output.split())
+    own = said[said.index(f" {option} ") :]
+    assert "[default: " in own[: own.index(" --", 3)]
+
+
+def test_the_help_has_the_defaults_that_are_drawn_with() -> None:
+    said = " ".join(CliRunner().invoke(app, ["grid", "--help"]).output.split())
+    assert f"[default: {Sampling().steps}]" in said and f"[default: {Sampling().guidance:g}, with the demo {GUIDANCE:g}]" in said
