@@ -17,7 +17,7 @@ import typer
 from cmp.cli.answers import read_answers
 from cmp.cli.output import Json, in_trouble, print_json, printing_aside, say
 from cmp.cli.telling import leave, tile_line
-from cmp.core.asking import Asked, combine_stacks, to_spec
+from cmp.core.asking import DEMO_GUIDANCE, Asked, combine_stacks, to_spec
 from cmp.core.axes import split_stack
 from cmp.core.batch import best_of
 from cmp.core.choosing import choose_checkpoints
@@ -29,7 +29,6 @@ from cmp.core.progress import Progress
 from cmp.core.prompts import LONGEST_FILE, parse_prompt_line, parse_prompts
 from cmp.core.restored import Restored
 from cmp.core.runs import Checkpoint, Run
-from cmp.disk.demo import GUIDANCE
 from cmp.disk.ready import Answers
 from cmp.errors import BadInput, NotFound, Unreadable, sentences
 from cmp.workbench import Workbench
@@ -55,7 +54,7 @@ def grid(
     steps: Annotated[str | None, typer.Option(help=f"Denoising steps: 12, 10-30 (+10) … [default: {USUAL.steps}]")] = None,
     guidance: Annotated[
         str | None,
-        typer.Option(help=f"Guidance scale (CFG): 7.5, 1-9 [3] … [default: {USUAL.guidance:g}, with the demo {GUIDANCE:g}]"),
+        typer.Option(help=f"Guidance scale (CFG): 7.5, 1-9 [3] … [default: {USUAL.guidance:g}, with the demo {DEMO_GUIDANCE:g}]"),
     ] = None,
     size: Annotated[
         str | None, typer.Option(help="WIDTHxHEIGHT in pixels; several with commas. [default: base, what the base model was made for]")

@@ -15,6 +15,7 @@ from cmp.core.restored import Restored
 from cmp.core.runs import Checkpoint
 from cmp.errors import BadInput
 
+DEMO_GUIDANCE = 4.0  # the tiny model was made to be drawn with this; 7.5, which Stable Diffusion is used to, burns its colours
 BASES_OWN = "base"  # among sizes and VAEs: what the base model comes with
 _SIZE = re.compile(r"([0-9]{1,5})\s*[xX×*]\s*([0-9]{1,5})\Z", re.ASCII)
 

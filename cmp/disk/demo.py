@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 ARCHIVE = Path(__file__).resolve().parents[2] / "assets" / "demo" / "demo.tar.xz"
 STAMP = ".demo.json"  # in the working copy: which archive it came from
-GUIDANCE = 4.0  # the tiny model was made to be drawn with this; 7.5, which Stable Diffusion is used to, burns its colours
 WAIT = 120  # seconds for another process that is unpacking
 
 

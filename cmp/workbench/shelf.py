@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from cmp.core.curves import LossCurve
 from cmp.core.runs import Checkpoint, Library, Run, Sample, display_name
 from cmp.core.stages import UNREAD
-from cmp.disk.demo import GUIDANCE, Demo, open_demo
+from cmp.disk.demo import Demo, open_demo
 from cmp.disk.locate import locate, locate_in_hub
 from cmp.disk.logs.curves import read_curves
 from cmp.disk.logs.match import logs_of_run
@@ -65,12 +65,13 @@ class Shelf:
         return not self.settings.runs
 
     def usual_sampling(self, runs: Iterable[Run] | None = None) -> Sampling:
-        """What these runs are drawn with where nothing else is said, without `runs` those that are shown; the demo has a guidance of its own."""
+        """What is drawn with where nothing else is said: with these runs, or with those that are shown. The demo has its own guidance."""
+        from cmp.core.asking import DEMO_GUIDANCE
         from cmp.core.grids import Sampling
 
         demo = Demo(self.settings.home / "demo").runs
         of_demo = self.shows_demo if runs is None else all(run.folder.is_relative_to(demo) for run in runs)
-        return Sampling(guidance=GUIDANCE) if of_demo else Sampling()
+        return Sampling(guidance=DEMO_GUIDANCE) if of_demo else Sampling()
 
     @property
     def bases(self) -> tuple[Path, ...]:

@@ -13,11 +13,11 @@ from typer.testing import CliRunner
 
 from cmp.cli import app
 from cmp.cli.drawing import _draw, _prompts
+from cmp.core.asking import DEMO_GUIDANCE
 from cmp.core.grids import Cell, GridPlan, GridSpec, Own, Prompt, Sampling, Tile
 from cmp.core.infotext import to_infotext
 from cmp.core.progress import Progress
 from cmp.core.runs import Checkpoint
-from cmp.disk.demo import GUIDANCE
 from cmp.disk.ready import Answers
 from cmp.errors import BadInput
 from cmp.pictures.files import save_png
@@ -169,4 +169,4 @@ def test_the_help_tells_what_stands_where_an_axis_is_not_said(option: str) -> No
 
 def test_the_help_has_the_defaults_that_are_drawn_with() -> None:
     said = " ".join(CliRunner().invoke(app, ["grid", "--help"]).output.split())
-    assert f"[default: {Sampling().steps}]" in said and f"[default: {Sampling().guidance:g}, with the demo {GUIDANCE:g}]" in said
+    assert f"[default: {Sampling().steps}]" in said and f"[default: {Sampling().guidance:g}, with the demo {DEMO_GUIDANCE:g}]" in said
