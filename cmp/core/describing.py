@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cmp.core.conversion import FORMS
-from cmp.core.present import alias_names, size_text
+from cmp.core.present import alias_names, counted, size_text
 from cmp.errors import sentences
 
 CAN_BE_MADE = "can be made"
@@ -126,7 +126,7 @@ def _adapted(told: Mapping[str, Any]) -> tuple[str, ...]:
         groups = [group for group in told["modules"] if group["component"] == component]
         if groups:
             ranks = _counted([(f"rank {g['rank']}" if g["rank"] else "no rank", g["count"]) for g in groups])
-            lines.append(f"{component}: {_plural(sum(g['count'] for g in groups), 'module')}, {ranks}")
+            lines.append(f"{component}: {counted(sum(g['count'] for g in groups), 'module')}, {ranks}")
     return (*lines, f"named {', '.join(told['targets'])}")
 
 
@@ -193,11 +193,7 @@ def _counted(groups: Sequence[tuple[str, int]]) -> str:
     sums: dict[str, int] = {}
     for name, count in groups:
         sums[name] = sums.get(name, 0) + count
-    return next(iter(sums)) if len(sums) == 1 else ", ".join(f"{name} in {_plural(count, 'module')}" for name, count in sums.items())
-
-
-def _plural(count: int, word: str) -> str:
-    return f"{count:,} {word}{'' if count == 1 else 's'}"
+    return next(iter(sums)) if len(sums) == 1 else ", ".join(f"{name} in {counted(count, 'module')}" for name, count in sums.items())
 
 
 def _joined(names: Sequence[str]) -> str:

@@ -96,6 +96,11 @@ def alias_text(checkpoint: Checkpoint) -> str:
     return " and ".join([", ".join(names[:-1]), *names[-1:]] if len(names) > 1 else names)
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 cell`, `1,200 cells`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def shortened(text: str, most: int) -> str:
     """The text, cut where it is longer than `most` characters."""
     return text if len(text) <= most else f"{text[: most - 1].rstrip()}…"

@@ -7,22 +7,23 @@ import platform
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from cmp import __version__
 from cmp.core.conversion import FORMS, LORA_FORMS
 from cmp.core.describing import CAN_BE_MADE, kind_text
-from cmp.core.present import checkpoint_json, path_text, run_json, size_text
+from cmp.core.present import alias_text, checkpoint_json, counted, path_text, run_json, size_text
 from cmp.core.runs import Checkpoint, Run, plain_text
 from cmp.core.scale import Scale
 from cmp.core.weights import Weights
 from cmp.disk.base_proof import compared
-from cmp.disk.bases import find_base, pipelines_below
+from cmp.disk.bases import find_base, is_pipeline, pipelines_below
 from cmp.disk.checkpoint import Opened
 from cmp.disk.converted import read_record
 from cmp.disk.folders import list_folder, size_below
+from cmp.disk.plain_pipeline import KIND, is_plain_pipeline, places_below
 from cmp.disk.ready import Answers, Ready, open_checkpoint, ready_checkpoint, remembered_answers, unlike_lora
 from cmp.disk.scan import scan
 from cmp.disk.single_file import plan_single_file
@@ -64,9 +65,10 @@ def describe_checkpoint(run: Run, checkpoint: Checkpoint, bases: Iterable[Path],
     except CmpError as fault:
         return told | {"usable": False, "why": fault.message, "hint": fault.hint}
     weights, places = opened.weights, tuple(bases)
+    plain = is_plain_pipeline(run)
     dora = any({"dora_scale", "magnitude"} & set(module.parts) for module in weights.adapted)
     told |= {
-        "kind": kind_text(weights.layout, weights.holds, folder, dora),
+        "kind": KIND if plain else kind_text(weights.layout, weights.holds, folder, dora),
         "component": weights.component,
         "components": list(weights.components),
         "rank": list(weights.ranks),
@@ -165,17 +167,26 @@ def _made(form: str, target: Path) -> dict[str, object]:
     }
 
 
-def why_not_listed(path: Path) -> list[str]:
-    """In words, what a scan makes of a folder; raises NotFound if there is none."""
+def why_not_listed(path: Path, bases: Iterable[Path] = (), completed: Callable[[Run], Run] = lambda run: run) -> list[str]:
+    """In words, what a scan makes of a folder; raises NotFound if there is none. `completed` has equal weights as one, as in a list."""
     if not os.path.lexists(path):
         raise NotFound(f"there is nothing at {path}", "Check the path as this computer knows it.")
     if os.path.isfile(path):
         return [plain_text(f"{path} is a file, and runs are folders: `python -m cmp show` tells what a weights file holds")]
-    library = scan([path])
+    bases = tuple(bases)
+    library = scan([path], bases)
     told = [f"{problem.path}: {problem.reason}" for problem in library.problems]
-    for run in library.runs:
-        told.append(f"{run.folder} is listed as run {run.id!r} ({run.trainer}), {len(run.checkpoints)} checkpoints")
+    for run in map(completed, library.runs):
+        told.append(f"{run.folder} is listed as run {run.id!r} ({run.trainer}), {counted(len(run.checkpoints), 'checkpoint')}")
+        told += [f"{c.path}: the same weights as {alias_text(c)}, so that they count once" for c in run.checkpoints if c.aliases]
+        told += [f"{run.folder}: {warning}" for warning in run.warnings]
         told += [f"{c.path}: {c.flaw}" for c in run.checkpoints if c.flaw]
+    places = places_below(path, bases)
+    pipelines = (f for f in (path, *pipelines_below([path])) if is_pipeline(f) and any(map(f.is_relative_to, places)))
+    known = {run.folder for run in library.runs}
+    told += [
+        f"{f} is a base model and no run: it lies in a folder that is named as one of base models" for f in pipelines if f not in known
+    ]
     if not library.runs:
         told += _what_lies_in(path)
     return list(map(plain_text, told))

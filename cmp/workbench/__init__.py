@@ -42,7 +42,8 @@ class Workbench(Easel):
         from cmp.disk.describe import describe_machine, why_not_listed
 
         if path is not None:
-            return {"why": why_not_listed(Path(os.path.abspath(os.path.expanduser(path))))}
+            place = Path(os.path.abspath(os.path.expanduser(path)))
+            return {"why": why_not_listed(place, self.bases, self._lookout.completed)}
         self.load_engine()
         from cmp.engine.device import describe_devices
 

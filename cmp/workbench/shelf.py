@@ -102,7 +102,7 @@ class Shelf:
 
     def library(self, *, fresh: bool = True) -> Library:
         """All runs of all roots. With `fresh=False` a scan of the last seconds will do; while serving, see `Lookout.library`."""
-        return self._lookout.library(self.roots, fresh=fresh, wait=not self.serves)
+        return self._lookout.library(self.roots, self.bases, fresh=fresh, wait=not self.serves)
 
     def find(self, target: str, *, only_ids: bool = False) -> tuple[Run, Checkpoint | None]:
         """The run, and the checkpoint if one is meant, of a TARGET: an id, or unless `only_ids` a path. Raises NotFound."""

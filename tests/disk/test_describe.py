@@ -83,3 +83,11 @@ def test_what_is_not_there_or_is_no_folder_is_told_as_such(tmp_path: Path) -> No
 def test_an_error_about_a_name_that_is_no_text_can_be_told_as_json() -> None:
     fault = Refused(os.fsdecode(b"/r/caf\xe9 differs"), "half \ud83d")
     assert json.dumps(fault.as_json(), ensure_ascii=False).encode() and fault.message == str(fault) == "/r/caf%E9 differs"
+
+
+def test_doctor_counts_the_checkpoints_that_a_list_has(tmp_path: Path) -> None:
+    made = origin_run(tmp_path)
+    bench = bench_of(made)
+    (run,) = bench.library().runs
+    told = " ".join(bench.doctor(made.outputs)["why"])  # type: ignore[arg-type]
+    assert len(run.checkpoints) == 2 and ", 2 checkpoints" in told and "the same weights as final, so that they count once" in told
