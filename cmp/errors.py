@@ -85,6 +85,11 @@ def sentences(message: str, hint: str) -> str:
     return f"{message}{'' if message.endswith(('.', '!', '?')) else '.'} {hint}" if hint else message
 
 
+def why_not(fault: OSError) -> str:
+    """The system's reason by itself, without number and path, which stand in the message already."""
+    return fault.strerror or type(fault).__name__
+
+
 def as_error(message: str, hint: str, code: int) -> CmpError:
     """The error of that exit code, for a fault that was kept as a value."""
     kinds = {kind.exit_code: kind for kind in CmpError.__subclasses__()}

@@ -16,25 +16,26 @@ import typer
 
 from cmp.cli.answers import read_answers
 from cmp.cli.output import Json, in_trouble, print_json, printing_aside, say
-from cmp.cli.telling import leave, tile_line
+from cmp.cli.telling import leave, leave_with, tile_line
 from cmp.core.asking import DEMO_GUIDANCE, Asked, combine_stacks, to_spec
 from cmp.core.axes import split_stack
 from cmp.core.batch import best_of
-from cmp.core.choosing import choose_checkpoints
+from cmp.core.choosing import choose_checkpoints, passed_over
 from cmp.core.grids import USUAL_MODE, Cell, GridPlan, GridSpec, Prompt, Sampling, Tile
 from cmp.core.labels import values_of, varying
 from cmp.core.pace import duration_text
-from cmp.core.present import shortened, size_text
+from cmp.core.present import counted, shortened, size_text
 from cmp.core.progress import Progress
 from cmp.core.prompts import LONGEST_FILE, parse_prompt_line, parse_prompts
 from cmp.core.restored import Restored
 from cmp.core.runs import Checkpoint, Run
 from cmp.disk.ready import Answers
-from cmp.errors import BadInput, NotFound, Unreadable, sentences
+from cmp.errors import BadInput, NotFound, Unreadable, sentences, why_not
 from cmp.workbench import Workbench
 from cmp.workbench.easel import existing_vaes
 
 USUAL = Sampling()  # told in the help, and not as typer's defaults: what a picture given with --like says goes before it
+NO_PACE = "how long it takes the first pictures will tell"  # nothing was drawn with this base here, and others say nothing of it
 QUIET = 5.0  # seconds without a line after which progress within a picture is told
 
 app = typer.Typer(rich_markup_mode=None)
@@ -84,7 +85,7 @@ def grid(
     """Draw the same prompts and seeds with every chosen checkpoint."""
     bench: Workbench = context.obj
     found, lost = _read_like(like)
-    runs, chosen = _choose(bench, targets or _targets(found, like), checkpoints, only_ids=not targets)
+    runs, chosen, flawed = _choose(bench, targets or _targets(found, like), checkpoints, only_ids=not targets)
     worn = [_find_stacked(bench, text) for text in stack or ()]
     if not stack and found:
         worn, more = _stacked_like(bench, found)
@@ -100,10 +101,15 @@ def grid(
     )  # fmt: skip
     for told in lost:
         in_trouble(f"not restored from {like}: {told}")
-    restored = {"not_restored": lost} if like else {}
+    more: dict[str, object] = {"passed_over": [{"checkpoint": c.id, "why": c.flaw} for c in flawed]}
+    more |= {"not_restored": lost} if like else {}
+        {"not_restored": lost} if like else {}
+    )
     runs, given = [*runs, *(run for run, _, _ in worn)], read_answers(alpha, base)
     if dry_run:
-        _tell_plan(spec, bench.plan_grid(spec, runs, given), restored, json)
+        plan = bench.plan_grid(spec, runs, given)
+        _tell_plan(spec, plan, more, json)
+        leave_with([fault for _, fault in plan.faults], plan.cells)
         return
     _make_room(output, sheet)
     with printing_aside():
@@ -118,9 +124,7 @@ def grid(
         write_sheet(tiles, sheet, spec.title)
         in_trouble(f"wrote {sheet}")
     if json:
-        print_json(
-            {"tiles": [tile.as_json() for tile in tiles], "sheet": str(sheet.absolute()) if sheet else None, "html": None} | restored
-        )
+        print_json({"tiles": [tile.as_json() for tile in tiles], "sheet": str(sheet.absolute()) if sheet else None, "html": None} | more)
     leave(tiles)
 
 
@@ -136,16 +140,24 @@ def _targets(like: Restored | None, picture: Path | None) -> list[str]:
     raise BadInput(told, f"{hint[:-1]} before --like." if like else hint)
 
 
-def _choose(bench: Workbench, targets: list[str], axis: str, *, only_ids: bool) -> tuple[list[Run], tuple[Checkpoint, ...]]:
+def _choose(
+    bench: Workbench, targets: list[str], axis: str, *, only_ids: bool
+) -> tuple[list[Run], tuple[Checkpoint, ...], list[Checkpoint]]:
+    """The runs, their checkpoints to draw with, and those that are passed over because of a flaw, which is told."""
     runs: list[Run] = []
     chosen: list[Checkpoint] = []
-    for target in targets:
-        run, checkpoint = bench.find(target, only_ids=only_ids)
+    flawed: list[Checkpoint] = []
+    for name in targets:
+        run, checkpoint = bench.find(name, only_ids=only_ids)
         runs.append(run)
-        chosen.extend((checkpoint,) if checkpoint else _chosen(bench, run, axis))
+        own = (checkpoint,) if checkpoint else _chosen(bench, run, axis)
+        chosen.extend(own)
+        flawed += () if checkpoint else passed_over(axis, run.checkpoints, own)
+    for target in flawed:
+        in_trouble(f"passed over: {target.id}: {target.flaw}")
     if not chosen:
         raise NotFound(f"no checkpoint of {', '.join(targets)} can be drawn", "`python -m cmp list` shows what stands against each.")
-    return runs, tuple(dict.fromkeys(chosen))
+    return runs, tuple(dict.fromkeys(chosen)), flawed
 
 
 def _chosen(bench: Workbench, run: Run, axis: str) -> tuple[Checkpoint, ...]:
@@ -174,8 +186,12 @@ def _prompts(given: list[str] | None, file: Path | None) -> tuple[Prompt, ...]:
         try:
             with file.open(encoding="utf-8") as opened:
                 text = opened.read(LONGEST_FILE + 1)
-        except (OSError, UnicodeDecodeError) as fault:
-            raise Unreadable(f"cannot read the prompts in {file}: {fault}", "Give a UTF-8 text file with one prompt per line.") from fault
+        except OSError as fault:
+            raise Unreadable(
+                f"cannot read the prompts in {file}: {why_not(fault)}", "Give a UTF-8 text file with one prompt per line."
+            ) from fault
+        except UnicodeDecodeError as fault:
+            raise Unreadable(f"{file} is no UTF-8 text (its byte {fault.start + 1} is none)", "Save the prompts as UTF-8.") from fault
         found += parse_prompts(text)
         if not found:
             raise BadInput(f"{file} holds no prompt", "Write one per line; lines that begin with # are comments.")
@@ -220,7 +236,7 @@ def _stacked_like(bench: Workbench, like: Restored) -> tuple[list[tuple[Run, Che
 # -- drawing ---------------------------------------------------------------------------------------------------------------
 
 
-def _tell_plan(spec: GridSpec, plan: GridPlan, more: Mapping[str, list[str]], json: bool) -> None:
+def _tell_plan(spec: GridSpec, plan: GridPlan, more: Mapping[str, object], json: bool) -> None:
     """What would be drawn: how many cells, which of them are new, what stands against others, and the values of each axis."""
     cells = spec.cells()
     axes = {axis.name: list(values_of(axis, cells)) for axis in varying(cells)}
@@ -229,10 +245,11 @@ def _tell_plan(spec: GridSpec, plan: GridPlan, more: Mapping[str, list[str]], js
     if json:
         print_json({"tiles": [], **plan.as_json(), "axes": axes, "sheet": None, "html": None, **more})
         return
-    told = [f"{plan.new} new", f"{plan.reused} drawn before", *([f"{len(plan.faults)} cannot be drawn"] if plan.faults else [])]
-    told += [duration_text(plan.seconds, about=True)] if plan.new and plan.seconds is not None else []
+    told = [f"{plan.new} new", f"{plan.reused} drawn before", *([f"{plan.same} the same as a new one"] if plan.same else [])]
+    told += [f"{len(plan.faults)} cannot be drawn"] if plan.faults else []
+    told += [NO_PACE if plan.seconds is None else duration_text(plan.seconds, about=True)] if plan.new else []
     told += [size_text(plan.bytes)] if plan.new and plan.bytes is not None else []
-    say(f"{plan.cells} cells: {', '.join(told)}")
+    say(f"{counted(plan.cells, 'cell')}: {', '.join(told)}")
     for name, values in axes.items():
         shown = f"{', '.join(shortened(value, 60) for value in values[:12])}{' …' if len(values) > 12 else ''}"
         say(f"  {f'{name}, {len(values)}:':<22}{shown}")
@@ -274,4 +291,4 @@ def _copy(tiles: list[Tile], folder: Path) -> None:
         if tile.path:
             step = tile.cell.checkpoint.key if tile.cell.checkpoint else "base"
             shutil.copyfile(tile.path, folder / f"{number:04d}-{step}-seed{tile.cell.seed}.png")
-    in_trouble(f"copied {sum(tile.path is not None for tile in tiles)} pictures to {folder}")
+    in_trouble(f"copied {counted(sum(tile.path is not None for tile in tiles), 'picture')} to {folder}")

@@ -184,9 +184,7 @@ def why_not_listed(path: Path, bases: Iterable[Path] = (), completed: Callable[[
     places = places_below(path, bases)
     pipelines = (f for f in (path, *pipelines_below([path])) if is_pipeline(f) and any(map(f.is_relative_to, places)))
     known = {run.folder for run in library.runs}
-    told += [
-        f"{f} is a base model and no run: it lies in a folder that is named as one of base models" for f in pipelines if f not in known
-    ]
+    told += [f"{f} is a base model and no run: it lies where base models were said to" for f in pipelines if f not in known]
     if not library.runs:
         told += _what_lies_in(path)
     return list(map(plain_text, told))

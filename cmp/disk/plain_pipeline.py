@@ -25,14 +25,10 @@ def told_as_pipeline(run: Run) -> Run:
     """The run, with what it really is as a warning where it is nothing but a pipeline."""
     if not is_plain_pipeline(run):
         return run
+    told = "this is a whole diffusers pipeline and no training: where it is a base model, --bases takes its folder from the list"
     if is_ours(run.folder):
-        told = (
-            f"this is the pipeline that was made of {plain_text(str(read_record(run.folder).get('checkpoint'))[:200])}, and no training run"
-        )
-    else:
-        told = (
-            "this is a whole diffusers pipeline and nothing of a training: where it is a base model, --bases takes its folder from the list"
-        )
+        source = plain_text(str(read_record(run.folder).get("checkpoint"))[:200])
+        told = f"this is the pipeline that was made of {source}, and no training run"
     return replace(run, warnings=(*run.warnings, told))
 
 
