@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-import os
 import secrets
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cmp.cli.answers import read_answers
+from cmp.cli.like import read_like, stacked_like
 from cmp.cli.output import Json, in_trouble, print_json, printing_aside, say
 from cmp.cli.telling import leave, leave_with, tile_line
 from cmp.core.asking import DEMO_GUIDANCE, Asked, combine_stacks, to_spec
@@ -84,11 +83,11 @@ def grid(
 ) -> None:
     """Draw the same prompts and seeds with every chosen checkpoint."""
     bench: Workbench = context.obj
-    found, lost = _read_like(like)
+    found, lost = read_like(like)
     runs, chosen, flawed = _choose(bench, targets or _targets(found, like), checkpoints, only_ids=not targets)
     worn = [_find_stacked(bench, text) for text in stack or ()]
     if not stack and found:
-        worn, more = _stacked_like(bench, found)
+        worn, more = stacked_like(bench, found)
         lost = [*lost, *more]
     asked = Asked(
         prompts=_prompts(prompt, prompts), negatives=tuple(negative or ()), search_replace=tuple(search_replace or ()), seeds=seeds,
@@ -103,8 +102,6 @@ def grid(
         in_trouble(f"not restored from {like}: {told}")
     more: dict[str, object] = {"passed_over": [{"checkpoint": c.id, "why": c.flaw} for c in flawed]}
     more |= {"not_restored": lost} if like else {}
-        {"not_restored": lost} if like else {}
-    )
     runs, given = [*runs, *(run for run, _, _ in worn)], read_answers(alpha, base)
     if dry_run:
         plan = bench.plan_grid(spec, runs, given)
@@ -191,46 +188,11 @@ def _prompts(given: list[str] | None, file: Path | None) -> tuple[Prompt, ...]:
                 f"cannot read the prompts in {file}: {why_not(fault)}", "Give a UTF-8 text file with one prompt per line."
             ) from fault
         except UnicodeDecodeError as fault:
-            raise Unreadable(f"{file} is no UTF-8 text (its byte {fault.start + 1} is none)", "Save the prompts as UTF-8.") from fault
+            raise Unreadable(f"{file} is no text in UTF-8", "Save the prompts as UTF-8.") from fault
         found += parse_prompts(text)
         if not found:
             raise BadInput(f"{file} holds no prompt", "Write one per line; lines that begin with # are comments.")
     return tuple(dict.fromkeys(found))
-
-
-# -- like a picture --------------------------------------------------------------------------------------------------------
-
-
-def _read_like(picture: Path | None) -> tuple[Restored | None, list[str]]:
-    """The settings in a picture, and what of them is not drawn with."""
-    if picture is None:
-        return None, []
-    from cmp.pictures.settings import read_settings
-
-    found = read_settings(picture)
-    lost = list(found.not_restored)
-    if found.source != "cmp" and found.model:
-        lost.append(f"the model {found.model!r}: the base of the run is drawn with, see --base")
-    if found.vae and not os.path.exists(found.vae):
-        lost.append(f"the VAE {found.vae!r}, which is not here")
-        found = replace(found, vae=None)
-    return found, lost
-
-
-def _stacked_like(bench: Workbench, like: Restored) -> tuple[list[tuple[Run, Checkpoint, tuple[float, ...]]], list[str]]:
-    """The further LoRAs that a picture of ours was drawn with, where they are found, and in words those that are not."""
-    worn: list[tuple[Run, Checkpoint, tuple[float, ...]]] = []
-    lost = []
-    for name, strength in like.loras:
-        try:
-            run, checkpoint = bench.find(name, only_ids=True) if like.source == "cmp" else (None, None)
-        except NotFound:
-            run, checkpoint = None, None
-        if run and checkpoint:
-            worn.append((run, checkpoint, (strength,)))
-        else:
-            lost.append(f"the LoRA {name!r} at {strength:g}: give it with --stack PATH:{strength:g}")
-    return worn, lost
 
 
 # -- drawing ---------------------------------------------------------------------------------------------------------------

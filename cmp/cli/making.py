@@ -62,6 +62,7 @@ def convert(
     plans = _plan(bench, wanted, Order(to, given, writing, output, force), told)
     if dry_run:
         told.planned = plans
+        bench.check_space(plans)
     else:
         _carry_out(bench, plans, given, told, len(wanted))
     if json:

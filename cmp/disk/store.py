@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from cmp.core.runs import plain_text
-from cmp.errors import Refused
+from cmp.errors import Refused, why_not
 
 T = TypeVar("T")
 
@@ -43,9 +43,8 @@ class Store:
                 try:
                     self._connection = _connect(self._facts)
                 except (OSError, sqlite3.Error) as fault:  # filelock's Timeout is an OSError
-                    raise Refused(
-                        f"cannot keep state in {self._facts}: {fault}", "Set CMP_HOME to a folder that can be written."
-                    ) from fault
+                    why = why_not(fault) if isinstance(fault, OSError) else fault
+                    raise Refused(f"cannot keep state in {self._facts}: {why}", "Set CMP_HOME to a folder that can be written.") from fault
             try:
                 yield self._connection
             except sqlite3.Error as fault:

@@ -85,6 +85,12 @@ class Workbench(Easel):
 
         return plan_conversion(run, checkpoint, form, self.bases, self.store, given, output=output, force=force, writing=writing)
 
+    def check_space(self, plans: Iterable[ConversionPlan]) -> None:
+        """Raises NoSpace if the results do not fit where they go."""
+        from cmp.disk.planning import check_space
+
+        check_space([plan for plan in plans if not plan.done])
+
     def convert(self, plan: ConversionPlan) -> Generator[Progress, None, Conversion]:
         """Carries out a plan; raises NoSpace before the first byte if the result does not fit."""
         from cmp.disk.planning import check_space, make_way

@@ -15,7 +15,7 @@ from cmp.core.runs import Checkpoint, Run, validation_prompts
 from cmp.core.stages import UNREAD
 from cmp.disk.ledger import Order
 from cmp.disk.ready import Answers
-from cmp.errors import BadInput, NotFound, Unreadable
+from cmp.errors import BadInput, NotFound, Unreadable, json_place, why_not
 from cmp.jobs import Job, Work
 from cmp.settings import Settings
 from cmp.workbench.long_work import LongWork, Started, answers_json, read_answers
@@ -123,9 +123,9 @@ class Watching(LongWork):
         try:
             value = json.loads(file.read_bytes())
         except (OSError, ValueError, RecursionError) as fault:
-            raise Unreadable(
-                f"{file} cannot be read: {fault}", 'Give a JSON file such as {"prompts": ["a red shoe"], "seeds": [1]}.'
-            ) from fault
+            why = f"cannot be read: {why_not(fault)}" if isinstance(fault, OSError) else "is no JSON"
+            hint = 'Give a JSON file such as {"prompts": ["a red shoe"], "seeds": [1]}.'
+            raise Unreadable(f"{file} {why}{json_place(fault)}", hint) from fault
         return self._pattern(value, usual.guidance)
 
     def _pattern(self, told: object, guidance: float | None = None) -> GridSpec:

@@ -240,7 +240,7 @@ def test_the_same_weights_under_two_names_are_one_new_picture(cmp: Verb, tmp_pat
 
 @pytest.mark.parametrize(
     ("content", "told"),
-    [(None, "No such file or directory"), (b"caf\xe9", "no UTF-8 text (its byte 4 is none)")],
+    [(None, "No such file or directory"), (b"caf\xe9", "no text in UTF-8")],
 )
 def test_prompts_that_cannot_be_read_are_told_in_plain_words(tmp_path: Path, content: bytes | None, told: str) -> None:
     if content is not None:
@@ -257,3 +257,22 @@ def test_a_plan_says_how_long_it_takes_or_what_will_tell(capsys: pytest.CaptureF
     assert f"1 cell: 1 new, 0 drawn before, {'how long it takes ' if seconds is None else ''}{told}" in capsys.readouterr().out
     _tell_plan(spec, GridPlan(1, 0, 1, seconds=None), {}, False)
     assert "will tell" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", [b"junk", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDRxx", b"\xff\xd8\xff\xe0\0"])
+def test_a_picture_that_is_none_is_told_in_plain_words(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "p.png").write_bytes(content)
+    with pytest.raises(Unreadable) as fault:
+        read_settings(tmp_path / "p.png")
+    said = fault.value.message.removeprefix(str(tmp_path / "p.png"))
+    assert said in (" is no PNG, JPEG or WebP", " cannot be read: it is damaged or cut off")
+
+
+def test_a_pattern_that_is_no_json_is_told_with_its_place(tmp_path: Path) -> None:
+    bench = Workbench(Settings(tmp_path / "home"))
+    run = bench.find(str(origin_run(tmp_path).run))[0]
+    (tmp_path / "p.json").write_text('{"prompts": [\n"a"')
+    with pytest.raises(Unreadable, match=r"p\.json is no JSON, in line 2 at character 4$"):
+        bench.pattern(str(tmp_path / "p.json"), run)
+    with pytest.raises(Unreadable, match=r"none\.json cannot be read: No such file or directory$"):
+        bench.pattern(str(tmp_path / "none.json"), run)
