@@ -61,8 +61,8 @@ def convert(
     told = Report()
     plans = _plan(bench, wanted, Order(to, given, writing, output, force), told)
     if dry_run:
-        told.planned = plans
-        bench.check_space(plans)
+        told.planned = _proven(bench, plans, told, len(wanted))
+        bench.check_space(told.planned)
     else:
         _carry_out(bench, plans, given, told, len(wanted))
     if json:
@@ -168,6 +168,21 @@ def _plan(bench: Workbench, wanted: list[Found], order: Order, told: Report) -> 
         sizes = f"{size_text(sum(plan.bytes for plan in plans))} to write, {size_text(shutil.disk_usage(folder).free)} free"
         in_trouble(f"{sizes}, {duration_text(expected_seconds(plans), about=True)}")
     return plans
+
+
+def _proven(bench: Workbench, plans: list[ConversionPlan], told: Report, wanted: int) -> list[ConversionPlan]:
+    """The plans but for those that carrying them out would refuse, so that a plan does not promise what will not be."""
+    proven = []
+    for plan in plans:
+        try:
+            bench.prove(plan)
+            proven.append(plan)
+        except CmpError as fault:
+            if wanted == 1:
+                raise
+            told.failed.append((plan.checkpoint.id, fault))
+            in_trouble(f"failed {plan.checkpoint.id}: {fault.told}")
+    return proven
 
 
 def _target(run: Run, checkpoint: Checkpoint, form: str, output: Path | None, count: int) -> Path | None:

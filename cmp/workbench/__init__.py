@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cmp.core.present import size_text
-from cmp.core.progress import Progress, counted_from
+from cmp.core.progress import Progress, counted_from, run_through
 from cmp.core.runs import Checkpoint, Run
 from cmp.disk.ready import Answers, digesting
 from cmp.errors import BadInput, CmpError, Refused
@@ -90,6 +90,13 @@ class Workbench(Easel):
         from cmp.disk.planning import check_space
 
         check_space([plan for plan in plans if not plan.done])
+
+    def prove(self, plan: ConversionPlan) -> None:
+        """Raises Refused if the frozen weights beside an adapter are not the base's, as converting would; reads both unless it is known."""
+        from cmp.disk.base_proof import frozen_checks
+        from cmp.disk.planning import open_planned
+
+        run_through(frozen_checks(open_planned(plan), plan.whole, plan.base, self.store))
 
     def convert(self, plan: ConversionPlan) -> Generator[Progress, None, Conversion]:
         """Carries out a plan; raises NoSpace before the first byte if the result does not fit."""

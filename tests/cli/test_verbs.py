@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from collections import namedtuple
 from importlib import import_module
 from pathlib import Path
 
@@ -10,8 +13,8 @@ from typer.main import get_group
 from typer.testing import CliRunner
 
 from cmp.cli import VERBS, app
-from cmp.errors import BadInput
-from tests.support import origin_run
+from cmp.errors import BadInput, NoSpace, Refused
+from tests.support import base_pipeline, base_tensors, origin_run, spoil
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -44,3 +47,35 @@ def test_a_form_that_there_is_not_is_said_once_before_anything_is_looked_up(tmp_
     place = {"CMP_HOME": str(tmp_path / "home"), "CMP_RUNS": str(made.outputs), "CMP_BASES": str(made.bases)}
     said = CliRunner().invoke(app, ["convert", "lora_casual_shoes", "--to", "foo"], env=place)
     assert isinstance(said.exception, BadInput) and "'foo'" in said.exception.message
+
+
+@pytest.mark.parametrize("planned", [("--dry-run",), ()])
+def test_a_planned_conversion_that_does_not_fit_exits_as_the_conversion_would(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, planned: tuple[str, ...]
+) -> None:
+    made = origin_run(tmp_path)
+    place = {"CMP_HOME": str(tmp_path / "home"), "CMP_RUNS": str(made.outputs), "CMP_BASES": str(made.bases)}
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: namedtuple("usage", "total used free")(1, 1, 1000))
+    said = CliRunner().invoke(app, ["convert", "lora_casual_shoes", "--to", "lora", *planned], env=place)
+    assert isinstance(said.exception, NoSpace) and not (made.run / "converted").exists()
+
+
+@pytest.mark.parametrize("planned", [("--dry-run",), ()])
+def test_a_planned_conversion_of_which_all_is_impossible_exits_as_the_conversion_would(tmp_path: Path, planned: tuple[str, ...]) -> None:
+    made = origin_run(tmp_path, final=False)
+    for step in (500, 1000):
+        spoil(made, lambda tensors: tensors.pop(next(name for name in tensors if "lora_A" in name)), step=step)
+    place = {"CMP_HOME": str(tmp_path / "home"), "CMP_RUNS": str(made.outputs), "CMP_BASES": str(made.bases)}
+    run = CliRunner().invoke(app, ["convert", "lora_casual_shoes", "--to", "lora", *planned], env=place)
+    one = CliRunner().invoke(app, ["convert", "lora_casual_shoes@500", "--to", "lora", *planned], env=place)
+    assert run.exit_code == 1 and isinstance(one.exception, Refused)
+
+
+@pytest.mark.parametrize("planned", [("--dry-run",), ()])
+def test_a_planned_conversion_of_weights_of_another_base_exits_as_the_conversion_would(tmp_path: Path, planned: tuple[str, ...]) -> None:
+    made = origin_run(tmp_path)
+    base_pipeline(made.bases, {name: values + 1 for name, values in base_tensors().items()})
+    place = {"CMP_HOME": str(tmp_path / "home"), "CMP_RUNS": str(made.outputs), "CMP_BASES": str(made.bases)}
+    one = CliRunner().invoke(app, ["convert", "lora_casual_shoes@500", "--to", "lora", *planned], env=place)
+    all_of_it = CliRunner().invoke(app, ["convert", "lora_casual_shoes", "--to", "lora", "--json", *planned], env=place)
+    assert isinstance(one.exception, Refused) and all_of_it.exit_code == 1 and not json.loads(all_of_it.stdout).get("planned")
