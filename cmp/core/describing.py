@@ -63,6 +63,7 @@ def checkpoint_facts(told: Mapping[str, Any]) -> tuple[Fact, ...]:
     """Everything known about a checkpoint; what stands against it first."""
     facts = [Fact("cannot be used", (sentences(told["why"], told.get("hint") or ""),), "bad")] if told.get("usable") is False else []
     facts.append(Fact("what it is", _what(told)))
+    facts += _words(told)
     facts.append(Fact("on disk", _where(told)))
     if told.get("usable") is False:
         return (*facts, *_converted(told))
@@ -86,6 +87,7 @@ def run_facts(told: Mapping[str, Any]) -> tuple[Fact, ...]:
         Fact("trainer", (f"{told['trainer']}, {told['state']}",)),
         Fact("on disk", (told["folder"], size_text(told["bytes"]))),
         Fact("base model", (told["base_model"] or "not recorded",)),
+        *_words(told),
         Fact("answers", tuple(answers)),
         Fact("settings", tuple(f"{source}: {'; '.join(values)}" for source, values in by_source.items())),
         Fact("checkpoints", tuple(_checkpoint_line(c, forms.get(c["id"])) for c in told["checkpoints"])),
@@ -93,6 +95,11 @@ def run_facts(told: Mapping[str, Any]) -> tuple[Fact, ...]:
         Fact("warnings", tuple(told["warnings"]), "bad"),
     )
     return tuple(fact for fact in facts if fact.lines)
+
+
+def _words(told: Mapping[str, Any]) -> list[Fact]:
+    words = told.get("trigger_words")
+    return [Fact("trigger words", (", ".join(words), f"source: {told['trigger_source']}"))] if words else []
 
 
 def _checkpoint_line(told: Mapping[str, Any], forms: str | None) -> str:

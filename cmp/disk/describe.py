@@ -52,19 +52,35 @@ def describe_run(run: Run, answers: Answers) -> dict[str, object]:
     values: Mapping[str, object] = told["settings"]  # type: ignore[assignment]
     told["settings"] = {key: {"value": value, "source": plain_text(run.settings[key].source)} for key, value in values.items()}
     told["answers"] = {"alpha": answers.alpha, "base": answers.base}
-    return told
+    return told | _trigger_words(run)
+
+
+def _trigger_words(run: Run, opened: Opened | None = None) -> dict[str, object]:
+    """The words that call up what was trained, and what says so: learned ones of the weights file itself, else those of its run."""
+    own = opened and (*opened.weights.embeddings, *opened.weights.bundled)
+    if opened and own:
+        file = opened.header.path  # webui's files do not name their word: there it is the file's name
+        return {
+            "trigger_words": [plain_text(file.stem if word == "emb_params" else word) for word in own],
+            "trigger_source": path_text(file),
+        }
+    found = run.settings.get("trigger_words")
+    words = found.value if found and isinstance(found.value, (tuple, list)) else ()
+    return {"trigger_words": [plain_text(str(word)) for word in words], "trigger_source": plain_text(found.source) if found else None}
 
 
 def describe_checkpoint(run: Run, checkpoint: Checkpoint, bases: Iterable[Path], store: Store, given: Answers) -> dict[str, object]:
     """A checkpoint's tensors by kind, its scale and base with their sources, what it can become or why not, and what was made of it."""
     told = checkpoint_json(checkpoint)
     folder = (checkpoint.file or checkpoint.path / "-").parent.name
+    told |= _trigger_words(run)
     told |= {"kind": kind_text(checkpoint.layout, checkpoint.holds, folder), "made": [_made(*form) for form in checkpoint.converted]}
     try:
         opened = open_checkpoint(checkpoint)
     except CmpError as fault:
         return told | {"usable": False, "why": fault.message, "hint": fault.hint}
     weights, places = opened.weights, tuple(bases)
+    told |= _trigger_words(run, opened)
     plain = is_plain_pipeline(run)
     dora = any({"dora_scale", "magnitude"} & set(module.parts) for module in weights.adapted)
     told |= {

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from cmp.core.grids import MOST_CELLS, Cell, Fault, GridPlan, GridSpec, Tile
 from cmp.core.pace import duration_text
-from cmp.core.present import size_text
+from cmp.core.present import counted, size_text
 from cmp.core.runs import Checkpoint
 from cmp.errors import sentences
 from cmp.jobs import Job
@@ -118,7 +118,7 @@ def grid_status(bench: Workbench, job: Job) -> tuple[str, bool]:
     drawn, reused = len(finals) - len(faults), sum(tile.reused for tile in finals)
     total = job.total or len(finals)
     if job.over:
-        lines = [f"{job.state}: {drawn} of {total} cells drawn" + (f", {reused} of them earlier" if reused else "")]
+        lines = [f"{job.state}: {drawn} of {counted(total, 'cell')} drawn" + (f", {reused} of them earlier" if reused else "")]
     else:
         lines = [" · ".join(filter(None, (_state(bench, job), f"{drawn} of {total}" if job.total else "", *_ahead(bench, job, tiles))))]
     if faults:
@@ -183,6 +183,7 @@ def plan_text(bench: Workbench, spec: GridSpec, plan: GridPlan | None) -> str:
     if plan is None:
         return f"{cells} · looking which were drawn earlier …"
     parts = [f"{plan.new} new" if plan.new else "", f"{plan.reused} drawn earlier" if plan.reused else ""]
+    parts += [f"{plan.same} the same as a new one"] if plan.same else []
     parts += [f"{len(plan.faults)} cannot be drawn"] if plan.faults else []
     told = [f"{cells}: {', '.join(filter(None, parts))}"]
     if plan.new:

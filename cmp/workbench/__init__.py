@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cmp.core.present import size_text
+from cmp.core.present import counted, size_text
 from cmp.core.progress import Progress, counted_from, run_through
 from cmp.core.runs import Checkpoint, Run
 from cmp.disk.ready import Answers, digesting
@@ -48,7 +48,7 @@ class Workbench(Easel):
         from cmp.engine.device import describe_devices
 
         count, used = self.cells_size()
-        cells = f"{count}, {size_text(used)}; `python -m cmp cells` makes room"
+        cells = f"{counted(count, 'cell')}, {size_text(used)}; `python -m cmp cells` makes room"
         return describe_machine(self.roots, self.bases, self.settings.home) | {"device": describe_devices(), "cells": cells}
 
     # -- conversion ----------------------------------------------------------------------------------------------------

@@ -13,7 +13,11 @@ from typer.main import get_group
 from typer.testing import CliRunner
 
 from cmp.cli import VERBS, app
+from cmp.disk.ledger import Ledger
+from cmp.disk.store import Store
 from cmp.errors import BadInput, NoSpace, Refused
+from cmp.settings import Settings
+from cmp.workbench import Workbench
 from tests.support import base_pipeline, base_tensors, origin_run, spoil
 
 
@@ -79,3 +83,15 @@ def test_a_planned_conversion_of_weights_of_another_base_exits_as_the_conversion
     one = CliRunner().invoke(app, ["convert", "lora_casual_shoes@500", "--to", "lora", *planned], env=place)
     all_of_it = CliRunner().invoke(app, ["convert", "lora_casual_shoes", "--to", "lora", "--json", *planned], env=place)
     assert isinstance(one.exception, Refused) and all_of_it.exit_code == 1 and not json.loads(all_of_it.stdout).get("planned")
+
+
+@pytest.mark.parametrize("asked", ["cancel", "pause"])
+def test_a_job_that_is_over_says_so_when_it_is_to_be_stopped(tmp_path: Path, asked: str) -> None:
+    place = {"CMP_HOME": str(tmp_path / "home")}
+    (record,) = (Ledger(Store(tmp_path / "home")).add("grid", "1 cell", 1, None),)
+    bench = Workbench(Settings(tmp_path / "home"))
+    first = CliRunner().invoke(app, ["jobs", record.id, "--cancel"], env=place)  # its process is gone: it is cancelled at once
+    again = CliRunner().invoke(app, ["jobs", record.id, f"--{asked}", "--json"], env=place)
+    assert first.exit_code == again.exit_code == 0 and "is over" not in first.stderr
+    assert f"{record.id} is over already (cancelled): there is nothing to {asked}" in again.stderr
+    assert json.loads(again.stdout)["state"] == bench.jobs.record(record.id).state == "cancelled"
