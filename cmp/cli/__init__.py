@@ -29,6 +29,7 @@ VERBS = {
     "curves": "looking",
     "convert": "making",
     "grid": "drawing",
+    "star": "starring",
     "watch": "watching",
     "jobs": "jobbing",
     "cells": "jobbing",

@@ -64,6 +64,7 @@ def checkpoint_facts(told: Mapping[str, Any]) -> tuple[Fact, ...]:
     facts = [Fact("cannot be used", (sentences(told["why"], told.get("hint") or ""),), "bad")] if told.get("usable") is False else []
     facts.append(Fact("what it is", _what(told)))
     facts += _words(told)
+    facts += _marks(told)
     facts.append(Fact("on disk", _where(told)))
     if told.get("usable") is False:
         return (*facts, *_converted(told))
@@ -84,6 +85,7 @@ def run_facts(told: Mapping[str, Any]) -> tuple[Fact, ...]:
         by_source.setdefault(item["source"].removeprefix(inside), []).append(f"{key} = {_value(item['value'])}")
     answers = (f"{key} {value}, answered by you" for key, value in told["answers"].items() if value is not None)
     facts = (
+        Fact("name", (told["name"],) if told.get("name") else ()),
         Fact("trainer", (f"{told['trainer']}, {told['state']}",)),
         Fact("on disk", (told["folder"], size_text(told["bytes"]))),
         Fact("base model", (told["base_model"] or "not recorded",)),
@@ -97,6 +99,14 @@ def run_facts(told: Mapping[str, Any]) -> tuple[Fact, ...]:
     return tuple(fact for fact in facts if fact.lines)
 
 
+def _marks(told: Mapping[str, Any]) -> list[Fact]:
+    """What people say of it."""
+    facts = [Fact("name", (told["name"],))] if told.get("name") else []
+    if told.get("star") or told.get("note"):
+        facts.append(Fact("★ starred" if told["star"] else "note", (told["note"] or "without a note",)))
+    return facts
+
+
 def _words(told: Mapping[str, Any]) -> list[Fact]:
     words = told.get("trigger_words")
     return [Fact("trigger words", (", ".join(words), f"source: {told['trigger_source']}"))] if words else []
@@ -105,7 +115,9 @@ def _words(told: Mapping[str, Any]) -> list[Fact]:
 def _checkpoint_line(told: Mapping[str, Any], forms: str | None) -> str:
     key = told["id"].rpartition("@")[2]
     kind = kind_text(told["layout"], told["holds"], told["path"].rpartition("/")[2])
-    parts = (f"{key}: {kind}", size_text(told["bytes"]), f"converted to {forms}" if forms else "", told["flaw"] or "")
+    marked = "★ " if told.get("star") else ""
+    said = (f"“{told['name']}”" if told.get("name") else "", told.get("note") or "")
+    parts = (f"{marked}{key}: {kind}", *said, size_text(told["bytes"]), f"converted to {forms}" if forms else "", told["flaw"] or "")
     return ", ".join(part for part in parts if part)
 
 

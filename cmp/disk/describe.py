@@ -14,6 +14,7 @@ from pathlib import Path
 from cmp import __version__
 from cmp.core.conversion import FORMS, LORA_FORMS
 from cmp.core.describing import CAN_BE_MADE, kind_text
+from cmp.core.marks import NONE, Mark, Marks
 from cmp.core.present import alias_text, checkpoint_json, counted, path_text, run_json, size_text
 from cmp.core.runs import Checkpoint, Run, plain_text
 from cmp.core.scale import Scale
@@ -46,9 +47,9 @@ _PACKAGES = (
 )
 
 
-def describe_run(run: Run, answers: Answers) -> dict[str, object]:
+def describe_run(run: Run, answers: Answers, marks: Marks) -> dict[str, object]:
     """A run's settings with their sources, and what was answered for it."""
-    told = run_json(run, time.time())
+    told = run_json(run, time.time(), marks)
     values: Mapping[str, object] = told["settings"]  # type: ignore[assignment]
     told["settings"] = {key: {"value": value, "source": plain_text(run.settings[key].source)} for key, value in values.items()}
     told["answers"] = {"alpha": answers.alpha, "base": answers.base}
@@ -69,9 +70,11 @@ def _trigger_words(run: Run, opened: Opened | None = None) -> dict[str, object]:
     return {"trigger_words": [plain_text(str(word)) for word in words], "trigger_source": plain_text(found.source) if found else None}
 
 
-def describe_checkpoint(run: Run, checkpoint: Checkpoint, bases: Iterable[Path], store: Store, given: Answers) -> dict[str, object]:
+def describe_checkpoint(
+    run: Run, checkpoint: Checkpoint, bases: Iterable[Path], store: Store, given: Answers, mark: Mark = NONE
+) -> dict[str, object]:
     """A checkpoint's tensors by kind, its scale and base with their sources, what it can become or why not, and what was made of it."""
-    told = checkpoint_json(checkpoint)
+    told = checkpoint_json(checkpoint, mark)
     folder = (checkpoint.file or checkpoint.path / "-").parent.name
     told |= _trigger_words(run)
     told |= {"kind": kind_text(checkpoint.layout, checkpoint.holds, folder), "made": [_made(*form) for form in checkpoint.converted]}

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cmp.core.curves import LossCurve
+from cmp.core.marks import NONE, Mark, Marks, check_note, read_star, starred_value
 from cmp.core.runs import Checkpoint, Library, Run, Sample, display_name
 from cmp.core.stages import UNREAD
 from cmp.disk.demo import Demo, open_demo
@@ -23,6 +24,7 @@ from cmp.disk.store import Store, subject_of
 from cmp.errors import BadInput, NotFound, Refused
 from cmp.settings import Settings
 from cmp.workbench.lookout import Lookout
+from cmp.workbench.marking import STAR, marks_of, subjects_of
 
 if TYPE_CHECKING:
     from cmp.core.grids import Sampling
@@ -147,8 +149,50 @@ class Shelf:
 
         run, checkpoint = self.find(target)
         if checkpoint is None:
-            return describe_run(run, self.answers(run))
-        return describe_checkpoint(run, checkpoint, self.bases, self.store, given)
+            return describe_run(run, self.answers(run), self._marks_in(run))
+        return describe_checkpoint(run, checkpoint, self.bases, self.store, given, self._marks_in(run).get(checkpoint.id, NONE))
+
+    # -- marks ---------------------------------------------------------------------------------------------------------
+
+    def star(self, target: str, on: bool = True, note: str | None = None, *, only_ids: bool = False) -> tuple[str, Mark]:
+        """Puts a star on a checkpoint or takes it away, with `note` unless None; gives the checkpoint's id and how it is marked now.
+
+        Raises BadInput for a run, and Refused where nothing can be kept.
+        """
+        run, checkpoint = self.find(target, only_ids=only_ids)
+        if checkpoint is None:
+            raise BadInput(f"{target!r} is a run, and stars are for checkpoints", f"Name one, such as {run.id}@final.")
+        text = None if note is None else check_note(note)
+        listed = self._listed(run)
+        own = next((c for c in listed.checkpoints if c.key == checkpoint.key), None) if listed else None
+        kept = self.store.change(STAR, subjects_of(checkpoint, own), lambda before: starred_value(before, on, text))
+        return (own or checkpoint).id, read_star(kept)
+
+    def marks(self, runs: Iterable[Run]) -> Marks:
+        """Stars, notes and given names of runs of the library and their checkpoints, by id; who has none is not in it."""
+        return marks_of(self.store, runs)
+
+    def starred(self, run: Run) -> dict[str, str]:
+        """Which checkpoints of a run have a star, by id, each with its note."""
+        return {name: mark.note for name, mark in self._marks_in(run).items() if mark.star}
+
+    def _marks_in(self, run: Run) -> Marks:
+        """The marks of a run wherever it was found, by its own ids."""
+        listed = self._listed(run)
+        if listed is None:  # its ids may be those of another run
+            stars = self.store.all(STAR)
+            told = {c.id: stars[name] for c in run.checkpoints for name in subjects_of(c, None) if name in stars}
+            return {name: read_star(kept) for name, kept in told.items()}
+        return {run.id + name[len(listed.id) :]: mark for name, mark in self.marks([listed]).items()}
+
+    def _listed(self, run: Run) -> Run | None:
+        """The same run as the roots have it, None if it lies outside all of them, which are not looked at then."""
+        roots = (*(self.settings.runs or (Demo(self.settings.home / "demo").runs,)), *(self.added_folders() if self.serves else ()))
+        place = os.path.realpath(run.folder)
+        if not any(Path(place).is_relative_to(os.path.realpath(root)) for root in roots):
+            return None
+        runs = (own for own in self.library(fresh=False).runs if own is run or own.name == run.name)
+        return next((own for own in runs if own is run or (os.path.realpath(own.folder) == place and own.series == run.series)), None)
 
     # -- curves --------------------------------------------------------------------------------------------------------
 
