@@ -7,9 +7,10 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from cmp.cli.answers import read_answers
 from cmp.cli.output import Json, in_trouble, print_json, say
@@ -31,7 +32,17 @@ _QUIET = 5.0  # seconds between two lines that say how far it has come
 Found = tuple[Run, Checkpoint]
 
 
-@app.command()
+class WithBest(TyperCommand):
+    """`--best` may stand without a number and means one then, which typer has no option for."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        after = args[args.index("--best") + 1 :] if "--best" in args else ["0"]
+        if not (after and after[0].lstrip("-").isdigit()):
+            args = [*args[: len(args) - len(after)], "1", *after]
+        return super().parse_args(ctx, args)
+
+
+@app.command(cls=WithBest)
 def convert(
     context: typer.Context,
     targets: Annotated[list[str], typer.Argument(help="Runs, RUN@STEP, RUN@final, or paths; a run means all its checkpoints.")],
@@ -44,7 +55,7 @@ def convert(
     dtype: Annotated[str | None, typer.Option(help="fp32, fp16 or bf16; otherwise as wide as the weights are.")] = None,
     strength: Annotated[float, typer.Option(help="How strongly a merge has the adapter in it.")] = 1.0,
     verify: Annotated[str, typer.Option(help="full: every tensor is computed a second time. This is always done.")] = "full",
-    best: Annotated[int | None, typer.Option(help="Only so many checkpoints, those with the lowest held-out loss in the logs.")] = None,
+    best: Annotated[int | None, typer.Option(help="Only so many checkpoints (1), those with the lowest held-out loss in the logs.")] = None,
     every: Annotated[int | None, typer.Option(help="Only checkpoints at multiples of so many steps.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and write nothing.")] = False,
     json: Json = False,

@@ -102,6 +102,7 @@ class Workbench(Easel):
         """Carries out a plan; raises NoSpace before the first byte if the result does not fit."""
         from cmp.disk.planning import check_space, make_way
 
+        self.require_writing()
         check_space([plan])
         if not plan.replaces and os.path.lexists(plan.target):
             raise Refused(f"{plan.target} has appeared since the conversion was planned", "Another process may have made it; plan again.")

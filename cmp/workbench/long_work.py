@@ -86,6 +86,7 @@ class LongWork(Shelf):
     def _grid(self, spec: GridSpec, runs: tuple[Run, ...], given: Answers, ray: str | None = None) -> Started:
         from cmp.core.orders import grid_title, grid_to_json, run_reference
 
+        self.require_writing()
         if ray is not None:
             from cmp.engine.ray_cluster import check_address
 
@@ -149,6 +150,7 @@ class LongWork(Shelf):
         """Queues conversions, see `convert_all`."""
         from cmp.core.orders import checkpoint_reference
 
+        self.require_writing()
         plans = tuple(plan for plan in plans if not plan.done)
         told = [
             {"checkpoint": checkpoint_reference(p.checkpoint), "form": p.form, "target": str(p.target), "replaces": p.replaces}
@@ -215,6 +217,7 @@ class LongWork(Shelf):
         """Deletes the cells of a plan that were not used since; gives the bytes that came free."""
         from cmp.disk.cells import prune
 
+        self.require_writing()
         return prune(plan)
 
 

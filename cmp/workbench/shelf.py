@@ -51,6 +51,11 @@ class Shelf:
         self.serves = False  # scripts rely on being told of the given folders alone
         self._samples: dict[str, Sample] = {}
 
+    def require_writing(self) -> None:
+        """Raises Refused where things may only be looked at; whatever changes or draws anything begins with it."""
+        if self.settings.read_only:
+            raise Refused("this server is read-only", "It was started with --read-only: nothing can be drawn or changed.")
+
     # -- runs ----------------------------------------------------------------------------------------------------------
 
     @property
@@ -86,6 +91,7 @@ class Shelf:
 
     def add_folder(self, text: str) -> Path:
         """Looks in one more folder from now on; raises BadInput or NotFound."""
+        self.require_writing()
         if not text.strip():
             raise BadInput("no folder was given", "Type the path of a folder that holds training runs.")
         folder = Path(os.path.abspath(os.path.expanduser(text.strip())))
@@ -97,6 +103,7 @@ class Shelf:
 
     def remove_folder(self, text: str) -> None:
         """Looks there no longer. Nothing on disk is touched. Raises NotFound for a folder that was not added here."""
+        self.require_writing()
         if Path(text) not in self.added_folders():
             raise NotFound(f"{text!r} is not among the added folders", "Folders given at the start are removed by starting without them.")
         self.store.put("folder", text, None)
@@ -138,6 +145,7 @@ class Shelf:
 
     def rename(self, target: str, name: str) -> None:
         """Gives a run or checkpoint a display name, used everywhere; empty takes it away. Ids do not change."""
+        self.require_writing()
         run, checkpoint = self.find(target, only_ids=True)
         if len(name) > 200:
             raise BadInput(f"the name has {len(name)} characters", "Use at most 200.")
@@ -159,6 +167,7 @@ class Shelf:
 
         Raises BadInput for a run, and Refused where nothing can be kept.
         """
+        self.require_writing()
         run, checkpoint = self.find(target, only_ids=only_ids)
         if checkpoint is None:
             raise BadInput(f"{target!r} is a run, and stars are for checkpoints", f"Name one, such as {run.id}@final.")
@@ -219,6 +228,7 @@ class Shelf:
 
     def answer(self, run: Run, given: Answers) -> None:
         """Remembers alpha and base for this run."""
+        self.require_writing()
         remember_answers(run, self.store, given)
 
     def last_prompts(self, run: Run) -> tuple[str, ...]:
@@ -229,6 +239,7 @@ class Shelf:
     def remember_prompts(self, run: Run, prompts: Iterable[str]) -> None:
         """Keeps what is drawn with this run, to be offered again; where nothing can be kept, nothing is."""
         with suppress(Refused):
+            self.require_writing()
             self.store.put("prompts", subject_of(run.place), list(prompts))
 
     # -- pictures ------------------------------------------------------------------------------------------------------

@@ -81,6 +81,7 @@ class Watching(LongWork):
     def _watching(self, target: str, pattern: GridSpec, given: Answers, once: bool, there: tuple[Seen, ...] = ()) -> Started:
         from cmp.core.orders import grid_to_json, run_reference
 
+        self.require_writing()
         run = self._look_at(target)
         order = {"run": run_reference(run), "grid": grid_to_json(pattern), "once": once, "there": _seen_json(there), **answers_json(given)}
         title = f"watch {run.id}, “{shortened(pattern.prompts[0].name or pattern.prompts[0].text, 60)}”"

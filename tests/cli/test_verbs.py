@@ -18,7 +18,8 @@ from cmp.disk.store import Store
 from cmp.errors import BadInput, NoSpace, Refused
 from cmp.settings import Settings
 from cmp.workbench import Workbench
-from tests.support import base_pipeline, base_tensors, origin_run, spoil
+from tests.journeys.conftest import run_command
+from tests.support import base_pipeline, base_tensors, origin_run, spoil, write_log
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -95,3 +96,41 @@ def test_a_job_that_is_over_says_so_when_it_is_to_be_stopped(tmp_path: Path, ask
     assert first.exit_code == again.exit_code == 0 and "is over" not in first.stderr
     assert f"{record.id} is over already (cancelled): there is nothing to {asked}" in again.stderr
     assert json.loads(again.stdout)["state"] == bench.jobs.record(record.id).state == "cancelled"
+
+
+@pytest.mark.parametrize(("best", "steps"), [(("--best",), ["1000"]), (("--best", "2"), ["500", "1000"])])
+@pytest.mark.parametrize("last", [True, False])
+def test_best_without_a_number_is_the_one_best(tmp_path: Path, best: tuple[str, ...], steps: list[str], last: bool) -> None:
+    made = origin_run(tmp_path, (500, 1000, 1500), final=False, logs=False)
+    write_log(
+        tmp_path / "logs" / "train_lora_casual_shoes", [(500, 0.3), (1000, 0.1), (1500, 0.5)], tag="loss/validation", lora_rank=8, lora_alpha=16
+    )
+    place = {"CMP_HOME": str(tmp_path / "home"), "CMP_RUNS": str(made.outputs), "CMP_BASES": str(made.bases)}
+    order = ["lora_casual_shoes", "--to", "lora", "--dry-run", "--json"]
+    said = CliRunner().invoke(app, ["convert", *([*order, *best] if last else [*best, *order])], env=place)
+    assert sorted((plan["checkpoint"].rpartition("@")[2] for plan in json.loads(said.stdout)["planned"]), key=int) == steps
+
+
+@pytest.mark.parametrize("arguments", [("convert", "x", "--json"), ("grid", "--json", "--nothing"), ("lst", "--json")])
+def test_a_command_line_that_is_none_is_told_as_json_too(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    said = run_command(tmp_path, *arguments)
+    assert said.code == 2 and said.json["code"] == 2 and said.json["error"] and said.json["hint"] and "Usage" in said.err
+
+
+OPTIONS = {
+    "list": "", "show": "", "doctor": "", "jobs": "--cancel", "star": "--note --off", "watch": "--grid --measure",
+    "curves": "--tag --smooth --logs --csv --png --svg",
+    "convert": "--to --output --base --alpha --dtype --new --force --best --every --strength --verify --dry-run",
+    "grid": "--prompt --prompts --negative --checkpoints --seeds --strengths --steps --guidance --size --scheduler --stack --base-column"
+    " --like --output --sheet --dry-run --exact --fast --preview --ray",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("verb", OPTIONS)
+def test_every_option_that_scripts_may_rely_on_is_there(verb: str) -> None:
+    said = CliRunner().invoke(app, [verb, "--help"]).output.split()
+    assert {"--json", *OPTIONS[verb].split()} <= {word.rstrip(",") for word in said}
+
+
+def test_the_options_of_the_server_are_there() -> None:
+    assert {"--host", "--port", "--token", "--read-only"} <= set(CliRunner().invoke(app, ["serve", "--help"]).output.split())
