@@ -102,9 +102,8 @@ def test_a_job_that_is_over_says_so_when_it_is_to_be_stopped(tmp_path: Path, ask
 @pytest.mark.parametrize("last", [True, False])
 def test_best_without_a_number_is_the_one_best(tmp_path: Path, best: tuple[str, ...], steps: list[str], last: bool) -> None:
     made = origin_run(tmp_path, (500, 1000, 1500), final=False, logs=False)
-    write_log(
-        tmp_path / "logs" / "train_lora_casual_shoes", [(500, 0.3), (1000, 0.1), (1500, 0.5)], tag="loss/validation", lora_rank=8, lora_alpha=16
-    )
+    losses = [(500, 0.3), (1000, 0.1), (1500, 0.5)]
+    write_log(tmp_path / "logs" / "train_lora_casual_shoes", losses, tag="loss/validation", lora_rank=8, lora_alpha=16)
     place = {"CMP_HOME": str(tmp_path / "home"), "CMP_RUNS": str(made.outputs), "CMP_BASES": str(made.bases)}
     order = ["lora_casual_shoes", "--to", "lora", "--dry-run", "--json"]
     said = CliRunner().invoke(app, ["convert", *([*order, *best] if last else [*best, *order])], env=place)
