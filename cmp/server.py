@@ -163,7 +163,8 @@ def serve_forever(bench: Workbench, host: str = "127.0.0.1") -> None:
     from cmp.ui.page import build_page
 
     page = build_page(bench)
-    bench.jobs.resume_interrupted()
+    if not bench.settings.read_only:
+        bench.jobs.resume_interrupted()
     page.queue(max_size=64, default_concurrency_limit=8)
     query = f"?token={bench.settings.token}" if bench.settings.token else ""
     print(f"cmp serves {', '.join(map(str, bench.roots))}\nOpen http://{host}:{port}/{query}", flush=True)

@@ -242,7 +242,8 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class GridPlan:
-    """What drawing a grid would do: `cells` are `new`, `reused` from earlier, or cannot be drawn, each with its fault.
+    """What drawing a grid would do: `cells` are `new`, `reused` from earlier, or cannot be drawn, each with its fault; the rest are `same`,
+    cells whose picture is that of a new one.
 
     `seconds` and `bytes` are estimates for the new ones by this machine's own record, None where it has none yet.
     """
@@ -253,7 +254,9 @@ class GridPlan:
     faults: tuple[tuple[Cell, Fault], ...] = ()
     seconds: float | None = None
     bytes: int | None = None
+    same: int = 0
 
     def as_json(self) -> dict[str, object]:
         told = [{"checkpoint": cell.checkpoint.id if cell.checkpoint else None, **asdict(fault)} for cell, fault in self.faults]
-        return {"cells": self.cells, "new": self.new, "reused": self.reused, "seconds": self.seconds, "bytes": self.bytes, "faults": told}
+        counts = {"cells": self.cells, "new": self.new, "reused": self.reused, "same": self.same}
+        return {**counts, "seconds": self.seconds, "bytes": self.bytes, "faults": told}

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from cmp.core.grids import LONGEST_PROMPT, Prompt, Sampling, check_seed
-from cmp.errors import BadInput, Unreadable
+from cmp.errors import BadInput, Unreadable, json_place
 
 DEEPEST = 64  # levels of JSON in a picture; ComfyUI's graph has four
 _LORA = re.compile(r"<lora:([^:<>]{1,200}):(-?[0-9]{1,4}(?:\.[0-9]{1,9})?)(?::[^<>]{0,100})?>")
@@ -169,7 +169,7 @@ def read_object(text: str, what: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as fault:
-        raise Unreadable(f"{what} in the picture is no JSON: {str(fault)[:200]}", "It may have been changed by another program.") from fault
+        raise Unreadable(f"{what} in the picture is no JSON{json_place(fault)}", "It may have been changed by another program.") from fault
     if not isinstance(found, dict) or _deeper(found, DEEPEST):
         told = "nested too deeply" if isinstance(found, dict) else "no JSON object"
         raise Unreadable(f"{what} in the picture is {told}", "It may have been changed by another program.")

@@ -69,12 +69,13 @@ class Drawing:
         Previews cost time and space, and are no cells of their own.
         """
         found = [self._prepare(cell, preview=False) for cell in cells]
-        new = [one for one in found if isinstance(one, Prepared)]
+        fresh = [one for one in found if isinstance(one, Prepared)]
+        new = list({one.key: one for one in reversed(fresh)}.values())[::-1]  # twins are one picture
         faults = tuple((one.cell, one.fault) for one in found if isinstance(one, Tile) and one.fault)
         small = [self._prepare(one.cell, preview=True) for one in new] if preview else []
         drawn = [*new, *(one for one in small if isinstance(one, Prepared))]
         seconds, size = expect(self.store, self.studio.device.type, drawn)
-        return GridPlan(len(cells), len(new), len(cells) - len(new) - len(faults), faults, seconds, size)
+        return GridPlan(len(cells), len(new), len(cells) - len(fresh) - len(faults), faults, seconds, size, len(fresh) - len(new))
 
     def draw_pass(self, cells: Sequence[Cell], preview: bool = False) -> Steps:
         """One tile per cell: its preview, or the whole picture. What needs a dear switch (another base, whole components) comes later."""

@@ -60,6 +60,7 @@ class Easel(Watching):
         from cmp.core.grids import Tile
         from cmp.disk.cells import mark_used
 
+        self.require_writing()
         runs = tuple(runs)
         with self._drawer(spec, runs, given, ray) as drawer, closing(drawer.draw(spec.cells(), spec.preview)) as items:
             for item in items:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cmp.core.present import counted
 from cmp.core.progress import Progress, Rest
 from cmp.core.runs import Checkpoint, Run
 from cmp.disk.ledger import Ledger, Order
@@ -86,14 +87,16 @@ class LongWork(Shelf):
         return self.jobs.follow(*self._grid(spec, tuple(runs), given, ray))  # type: ignore[return-value]
 
     def _grid(self, spec: GridSpec, runs: tuple[Run, ...], given: Answers, ray: str | None = None) -> Started:
-        from cmp.core.orders import grid_to_json, run_reference
+        from cmp.core.orders import grid_title, grid_to_json, run_reference
 
+        self.require_writing()
         if ray is not None:
             from cmp.engine.ray_cluster import check_address
 
             check_address(ray)
         order = {"grid": grid_to_json(spec), "runs": list(map(run_reference, runs)), "ray": ray, **answers_json(given)}
-        return "grid", spec.title or f"{spec.size} cells", spec.size, lambda: self.draw_when_free(spec, runs, given, ray), spec, order
+        title = grid_title(spec, [run.id for run in runs])
+        return "grid", title, spec.size, lambda: self.draw_when_free(spec, runs, given, ray), spec, order
 
     def grid_again(self, job_id: str) -> Job | None:
         """The grid of a job that an earlier process has ended, as a new job. None where that would have to draw: looking draws nothing.
@@ -169,6 +172,7 @@ class LongWork(Shelf):
         """Queues conversions, see `convert_all`."""
         from cmp.core.orders import checkpoint_reference
 
+        self.require_writing()
         plans = tuple(plan for plan in plans if not plan.done)
         told = [
             {"checkpoint": checkpoint_reference(p.checkpoint), "form": p.form, "target": str(p.target), "replaces": p.replaces}
@@ -176,7 +180,8 @@ class LongWork(Shelf):
             for p in plans
         ]
         order = {"conversions": told, "asked_at": time.time(), **answers_json(given)}
-        title = f"convert {len(plans)} to {', '.join(dict.fromkeys(plan.form for plan in plans))}"
+        source = ", ".join(dict.fromkeys(plan.run.id for plan in plans))
+        title = f"convert {counted(len(plans), 'checkpoint')} of {source} to {', '.join(dict.fromkeys(plan.form for plan in plans))}"
         return self.jobs.start("convert", title, len(plans), lambda: self.convert_all(plans, given), subject, order)
 
     def _conversions_again(self, order: Order) -> tuple[Work, object]:
@@ -234,6 +239,7 @@ class LongWork(Shelf):
         """Deletes the cells of a plan that were not used since; gives the bytes that came free."""
         from cmp.disk.cells import prune
 
+        self.require_writing()
         return prune(plan)
 
 
