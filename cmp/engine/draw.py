@@ -33,12 +33,15 @@ Steps = Generator[Progress | Tile, None, None]
 
 @dataclass(slots=True)
 class Drawing:
-    """One grid on its way. `gpu` is held only while a batch is drawn."""
+    """One grid on its way. `gpu` is held only while a batch is drawn. Where it is `watched`, the first picture is drawn alone: it is
+    looked at while the others are drawn.
+    """
 
     preparing: Preparing
     studio: Studio
     store: Store
     gpu: threading.Lock
+    watched: bool = False
     keeps_pace: bool = True  # whether the time that it takes says what drawing takes on this machine
     total: int = 0
     done: int = 0
@@ -111,8 +114,8 @@ class Drawing:
             yield from self._draw_waiting(self._waiting.pop(kind))
 
     def _limit(self, one: Prepared) -> int:
-        """How many are drawn together. The first picture is drawn alone: it is looked at while the others are drawn."""
-        if self.preparing.mode == "exact" or not self.begun:
+        """How many are drawn together. On a card the first is alone too: how much room is left shows once the base is loaded."""
+        if self.preparing.mode == "exact" or (not self.begun and (self.watched or self.studio.device.type == "cuda")):
             return 1
         width, height = size_of(one)
         most = most_at_once(self.studio.device, width, height)

@@ -7,21 +7,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import numpy as np
 import torch
-import transformers
-from diffusers import DiffusionPipeline
 from peft.tuners.lora import LoraLayer
 
 from cmp.core.fitting import RECOMPUTED, find_tensor
-from cmp.core.progress import Progress
-from cmp.disk.bases import NEVER_LOADED, read_index
 from cmp.engine.device import choose_dtype, realign, settle, without_memory
+from cmp.engine.loading import load_pipeline, round_as_trained
 from cmp.engine.prompts import Prompts
 from cmp.engine.steps import Report
 from cmp.engine.words import tokens_of
-from cmp.errors import Refused, Unreadable
+from cmp.errors import Refused
 
 ADAPTER = "checkpoint"
 TEXT = "text_encoder"
@@ -253,46 +249,3 @@ def prove_worn(modules: Mapping[str, torch.nn.Module], folded: Mapping[str, np.n
     for name, module in layers.items():
         if module.scaling.get(ADAPTER) != strength or module.disable_adapters or module.merged or module.active_adapters != [ADAPTER]:
             raise Refused(f"{name} is not drawn at strength {strength:g}", "This is a fault of ours; please report it.")
-
-
-def round_as_trained(model: torch.nn.Module, folder: Path, kind: torch.dtype) -> None:
-    """Gives a base's component the values that it was trained on: rounded once, from what lies on the disk, then held as drawn with.
-
-    What was loaded in half precision is rounded already, and rounding it again gives other values.
-    """
-    whole = dict(model.named_parameters())
-    if any(values.dtype != torch.float32 for values in whole.values()):
-        exact: Any = type(model)
-        whole = dict(exact.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=torch.float32).named_parameters())
-    for name, parameter in model.named_parameters():
-        parameter.data = whole[name].data.to(kind).to(parameter.dtype)
-
-
-def load_pipeline(folder: Path, dtype: torch.dtype, report: Report) -> Any:
-    """The pipeline in a folder, from this disk alone; never runs code that lies in the folder. Can be left between its components."""
-    index = read_index(folder)
-    parts: dict[str, Any] = {name: None for name in NEVER_LOADED if name in index}
-    if "requires_safety_checker" in index:
-        parts["requires_safety_checker"] = False
-    quiet: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "dtype": dtype}
-    models = {name: kind for name, told in index.items() if name not in parts and (kind := _model_class(told))}
-    try:
-        for number, (name, kind) in enumerate(models.items()):
-            report(Progress(number, len(models), f"loading {name} of {folder.name}"))
-            parts[name] = kind.from_pretrained(folder, subfolder=name, **quiet)
-        report(Progress(len(models), len(models), f"loading {folder.name}"))
-        pipe = DiffusionPipeline.from_pretrained(folder, trust_remote_code=False, **quiet, **parts)
-    except (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError, ImportError) as fault:
-        if without_memory(fault):
-            raise
-        raise Unreadable(f"cannot load the base model {folder}: {fault}", "Check that the folder is complete.") from fault
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
-def _model_class(told: object) -> Any:
-    """The libraries' class that a pipeline's index names for a component, None for what is no model (a tokenizer, a scheduler)."""
-    if not isinstance(told, list) or len(told) != 2 or told[0] not in ("diffusers", "transformers"):
-        return None
-    kind = getattr(diffusers if told[0] == "diffusers" else transformers, str(told[1]), None)
-    return kind if isinstance(kind, type) and issubclass(kind, torch.nn.Module) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ import torch
 
 from cmp.core.stacking import Folded
 from cmp.engine.device import choose_device, choose_dtype, circumstances
+from cmp.engine.loading import import_classes
 from cmp.engine.paint import silent
 from cmp.engine.pipeline import WornPipeline
 from cmp.engine.steps import Report
@@ -27,6 +29,7 @@ class Studio:
     """At most one base, since two seldom fit, and the adapters read last. Owned by the workbench, used under its lock."""
 
     device_name: str
+    loading: threading.Lock = field(default_factory=threading.Lock, repr=False)  # held by whoever imports parts of the libraries
     _folder: Path | None = None
     _digest: str = ""
     _rounded: Rounded = ()
@@ -44,6 +47,8 @@ class Studio:
         """The pipeline of this base, loaded if it is not the one at hand."""
         if self._worn is None or (self._folder, self._digest, self._rounded) != (folder, digest, rounded):
             self.forget()  # lets the old one go before the new one comes
+            with self.loading:
+                import_classes(folder)
             self._worn = WornPipeline(folder, self.device, rounded, report)
             self._folder, self._digest, self._rounded = folder, digest, rounded
         return self._worn

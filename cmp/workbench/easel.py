@@ -37,11 +37,10 @@ class Easel(Watching):
 
     def studio(self) -> Studio:
         """The models in memory; the first call imports torch."""
-        self.load_engine()
-        from cmp.engine.studio import Studio
-
         with self.loading:
-            self._studio = self._studio or Studio(self.settings.device)
+            from cmp.engine.studio import Studio
+
+            self._studio = self._studio or Studio(self.settings.device, self.loading)
             return self._studio
 
     def ready(self, run: Run, checkpoint: Checkpoint, given: Answers = Answers()) -> Ready:
@@ -49,19 +48,20 @@ class Easel(Watching):
         return ready_checkpoint(run, checkpoint, self.bases, self.store, given, need_base=True)
 
     def draw_grid(
-        self, spec: GridSpec, runs: Iterable[Run], given: Answers = Answers(), ray: str | None = None
+        self, spec: GridSpec, runs: Iterable[Run], given: Answers = Answers(), ray: str | None = None, *, watched: bool = False
     ) -> Iterator[Tile | Progress]:
         """Draws every cell of a grid that has not been drawn before: one Tile per cell, and between them how far it has come.
 
         `runs` are those that the checkpoints and the stacked LoRAs belong to; the base column is drawn with the base of the first. With
-        `spec.preview` a cell's tile may come twice, first as a preview. See `engine.draw.Drawing`. With the address of a Ray cluster its
-        workers draw, see `engine.ray_cluster`; raises BadInput where Ray is not installed.
+        `spec.preview` a cell's tile may come twice, first as a preview; where it is `watched`, the first picture is drawn alone. See
+        `engine.draw.Drawing`. With the address of a Ray cluster its workers draw, see `engine.ray_cluster`; raises BadInput where Ray is
+        not installed.
         """
         from cmp.core.grids import Tile
         from cmp.disk.cells import mark_used
 
         runs = tuple(runs)
-        with self._drawer(spec, runs, given, ray) as drawer, closing(drawer.draw(spec.cells(), spec.preview)) as items:
+        with self._drawer(spec, runs, given, ray, watched) as drawer, closing(drawer.draw(spec.cells(), spec.preview)) as items:
             for item in items:
                 if isinstance(item, Tile):
                     if item.reused and item.path:
@@ -70,21 +70,22 @@ class Easel(Watching):
                 yield item
 
     def _drawer(
-        self, spec: GridSpec, runs: tuple[Run, ...], given: Answers, ray: str | None
+        self, spec: GridSpec, runs: tuple[Run, ...], given: Answers, ray: str | None, watched: bool
     ) -> AbstractContextManager[Drawing | Spreading]:
         if ray is None:
-            return nullcontext(self.drawing(spec, runs, given))
+            return nullcontext(self.drawing(spec, runs, given, watched))
         from cmp.workbench.cluster import Sent, needed_of, spread
 
         needed = needed_of(replace(self.settings, bases=self.bases), spec, given)
         return spread(ray, self.cluster, Sent(self.settings, spec, runs, given, tuple(map(self.answers, runs)), needed))
 
-    def drawing(self, spec: GridSpec, runs: tuple[Run, ...], given: Answers) -> Drawing:
+    def drawing(self, spec: GridSpec, runs: tuple[Run, ...], given: Answers, watched: bool = False) -> Drawing:
         """A grid to be drawn by this process; whoever draws does so through `draw_grid`."""
         studio = self.studio()
-        from cmp.engine.draw import Drawing
+        with self.loading:
+            from cmp.engine.draw import Drawing
 
-        return Drawing(self._preparing(spec, runs, given), studio, self.store, self.gpu)
+        return Drawing(self._preparing(spec, runs, given), studio, self.store, self.gpu, watched)
 
     def plan_grid(self, spec: GridSpec, runs: Iterable[Run], given: Answers = Answers()) -> GridPlan:
         """What drawing a grid would do: cells that are new, that were drawn before, that cannot be drawn; time and size."""

@@ -43,7 +43,9 @@ class LongWork(Shelf):
         self.jobs.make("convert", self._conversions_again)
 
     @abstractmethod
-    def draw_grid(self, spec: GridSpec, runs: Iterable[Run], given: Answers = Answers(), ray: str | None = None) -> Iterator[Any]: ...
+    def draw_grid(
+        self, spec: GridSpec, runs: Iterable[Run], given: Answers = Answers(), ray: str | None = None, *, watched: bool = False
+    ) -> Iterator[Any]: ...
 
     @abstractmethod
     def convert_all(self, plans: Iterable[ConversionPlan], given: Answers = Answers()) -> Iterator[Any]: ...
@@ -64,17 +66,16 @@ class LongWork(Shelf):
     def with_device(self: Self, device: str) -> Self: ...
 
     def load_engine(self) -> None:
-        """Imports what draws and converts, one thread at a time: transformers' modules, which load others when asked, fail for two."""
+        """Imports what converts, one thread at a time: transformers' modules, which load others when asked, fail for two."""
         with self.loading:
             import cmp.engine.convert
-            import cmp.engine.draw
             import cmp.engine.verify  # noqa: F401
 
     # -- grids ---------------------------------------------------------------------------------------------------------
 
     def start_grid(self, spec: GridSpec, runs: Iterable[Run], given: Answers = Answers()) -> Job:
         """Queues a grid, see `draw_grid`; it is taken up again where it was if this process is killed."""
-        return self.jobs.start(*self._grid(spec, tuple(runs), given))
+        return self.jobs.start(*self._grid(spec, tuple(runs), given, watched=True))
 
     def follow_grid(
         self, spec: GridSpec, runs: Iterable[Run], given: Answers = Answers(), ray: str | None = None
@@ -82,7 +83,7 @@ class LongWork(Shelf):
         """The same within the caller's thread: the tiles as they come. Leaving it cancels the job. `ray` is a cluster's address."""
         return self.jobs.follow(*self._grid(spec, tuple(runs), given, ray))  # type: ignore[return-value]
 
-    def _grid(self, spec: GridSpec, runs: tuple[Run, ...], given: Answers, ray: str | None = None) -> Started:
+    def _grid(self, spec: GridSpec, runs: tuple[Run, ...], given: Answers, ray: str | None = None, *, watched: bool = False) -> Started:
         from cmp.core.orders import grid_to_json, run_reference
 
         if ray is not None:
@@ -90,7 +91,8 @@ class LongWork(Shelf):
 
             check_address(ray)
         order = {"grid": grid_to_json(spec), "runs": list(map(run_reference, runs)), "ray": ray, **answers_json(given)}
-        return "grid", spec.title or f"{spec.size} cells", spec.size, lambda: self.draw_when_free(spec, runs, given, ray), spec, order
+        title = spec.title or f"{spec.size} cells"
+        return "grid", title, spec.size, lambda: self.draw_when_free(spec, runs, given, ray, watched=watched), spec, order
 
     def _grid_again(self, order: Order) -> tuple[Work, object]:
         from cmp.core.orders import grid_from_json
@@ -103,10 +105,10 @@ class LongWork(Shelf):
             return checkpoint
 
         spec = grid_from_json(order["grid"], find)
-        return lambda: self.draw_when_free(spec, tuple(runs.values()), read_answers(order), order.get("ray")), spec
+        return lambda: self.draw_when_free(spec, tuple(runs.values()), read_answers(order), order.get("ray"), watched=True), spec
 
     def draw_when_free(
-        self, spec: GridSpec, runs: tuple[Run, ...], given: Answers, ray: str | None = None
+        self, spec: GridSpec, runs: tuple[Run, ...], given: Answers, ray: str | None = None, *, watched: bool = False
     ) -> Iterator[Tile | Progress | Rest]:
         """Draws a grid once no other program uses the graphics card; or with CMP_BUSY=cpu meanwhile without it.
 
@@ -119,7 +121,7 @@ class LongWork(Shelf):
                 bench = self.with_device("cpu")
                 break
             yield Rest(_ASK_AGAIN, f"waiting: {why}")
-        yield from bench.draw_grid(spec, runs, given, ray)
+        yield from bench.draw_grid(spec, runs, given, ray, watched=watched)
 
     def why_busy(self) -> str | None:
         """Why the device should be left alone for now, in words. None where it is free, is no CUDA device, or holds our models already."""
