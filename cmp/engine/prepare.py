@@ -134,6 +134,7 @@ class Preparing:
     _circumstances: dict[Path, dict[str, str]] = field(default_factory=dict)
     _clothes: dict[tuple[Checkpoint | None, tuple[Stacked, ...]], Clothes] = field(default_factory=dict)
     _bases: dict[Path, str] = field(default_factory=dict)
+    _samplers: dict[tuple[Path, str], dict[str, str]] = field(default_factory=dict)
     _vaes: dict[str, tuple[str, Path]] = field(default_factory=dict)
     _stackable: dict[tuple[Checkpoint | None, tuple[Stacked, ...]], bool] = field(default_factory=dict)
 
@@ -147,7 +148,7 @@ class Preparing:
             self._circumstances[clothes.folder] = self.studio.circumstances(clothes.folder)
         vae = self._vae(cell.sampling.vae)
         told = self._circumstances[clothes.folder] | clothes.told() | ({"vae": vae[0]} if vae else {})
-        told |= check_sampler(clothes.folder, cell.sampling.scheduler)
+        told |= self._sampler(clothes.folder, cell.sampling.scheduler)
         if clothes.rounded and told["dtype"] != "float32":
             told["rounding"] = "once"  # it was done twice before
         modes = ("exact",) if self.mode == "exact" else ("exact", "fast")
@@ -182,6 +183,11 @@ class Preparing:
         if ready.base.path not in self._bases:
             self._bases[ready.base.path] = digest_base(ready.base.path, self.store)
         return self._bases[ready.base.path]
+
+    def _sampler(self, base: Path, name: str) -> dict[str, str]:
+        if (base, name) not in self._samplers:
+            self._samplers[base, name] = check_sampler(base, name)
+        return self._samplers[base, name]
 
     def _vae(self, name: str | None) -> tuple[str, Path] | None:
         if name is None:
