@@ -60,8 +60,8 @@ def paint_batch(batch: Sequence[Prepared], preparing: Preparing, studio: Studio,
         raise Refused(f"the base model {clothes.folder.name} changed while it was loaded", "Try again when nothing writes to it.")
     with decoding_with(worn, first, studio, store):
         if not preparing.stackable(first):
-            dress(worn, first, studio)
-            steering = [worn.prompts.steer(worn.pipe, worn.reader, cell.prompt, cell.sampling) for cell in cells]
+            dress(worn, first, studio, report)
+            steering = [_steer_one(worn, one) for one in batch]
             with nullcontext() if preparing.mode == "exact" else in_lanes(worn.denoiser):
                 return paint(worn, cells, steering, report)
         adapters = [one.clothes.adapter(one.cell.strength, studio) for one in batch]
@@ -86,11 +86,17 @@ def _steer(
         else:
             dress(worn, batch[alike[0]], studio)
         for number in alike:
-            drawn = batch[number].drawn
-            found[number] = worn.prompts.steer(worn.pipe, worn.reader, drawn.prompt, drawn.sampling)
+            found[number] = _steer_one(worn, batch[number])
             if name is not None and found[number] is None:
                 raise Refused("this pipeline's prompts cannot be read beforehand", "Draw it with --exact.")
     return [found[number] for number in range(len(batch))]
+
+
+def _steer_one(worn: WornPipeline, one: Prepared) -> Steering | None:
+    steering = worn.prompts.steer(worn.pipe, worn.reader, one.drawn.prompt, one.drawn.sampling, one.words)
+    if one.words and steering is None:
+        raise Refused("this pipeline's prompts cannot be read beforehand", "Draw it with a prompt without learned words.")
+    return steering
 
 
 def _of_denoiser(adapters: Iterable[tuple[Folded, float]]) -> list[Worn]:

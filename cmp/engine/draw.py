@@ -7,7 +7,9 @@ import logging
 import threading
 import time
 from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
+from typing import TypeVar, cast
 
 import torch
 from PIL import Image
@@ -15,7 +17,8 @@ from PIL import Image
 from cmp import __version__
 from cmp.core.grids import Cell, Fault, GridPlan, Tile
 from cmp.core.infotext import to_infotext
-from cmp.core.progress import Progress
+from cmp.core.present import size_text
+from cmp.core.progress import Progress, run_through
 from cmp.disk.replacing import cannot_write
 from cmp.disk.store import Store
 from cmp.engine.batch import group_of, kind_of, most_at_once, paint_batch
@@ -28,6 +31,7 @@ from cmp.errors import CmpError, NoSpace
 from cmp.pictures.files import save_png
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 Steps = Generator[Progress | Tile, None, None]
 
 
@@ -71,10 +75,10 @@ class Drawing:
 
         Previews cost time and space, and are no cells of their own.
         """
-        found = [self._prepare(cell, preview=False) for cell in cells]
+        found = [run_through(self._prepare(cell, preview=False)) for cell in cells]
         new = [one for one in found if isinstance(one, Prepared)]
         faults = tuple((one.cell, one.fault) for one in found if isinstance(one, Tile) and one.fault)
-        small = [self._prepare(one.cell, preview=True) for one in new] if preview else []
+        small = [run_through(self._prepare(one.cell, preview=True)) for one in new] if preview else []
         drawn = [*new, *(one for one in small if isinstance(one, Prepared))]
         seconds, size = expect(self.store, self.studio.device.type, drawn)
         return GridPlan(len(cells), len(new), len(cells) - len(new) - len(faults), faults, seconds, size)
@@ -88,7 +92,7 @@ class Drawing:
         """Draws the cells that need the same base and whole components as the first, and gives the others."""
         group, later = None, []
         for cell in cells:
-            one = self._prepare(cell, preview)
+            one = yield from self._prepare(cell, preview)
             if isinstance(one, Tile):
                 yield self._count(one)
                 continue
@@ -113,23 +117,39 @@ class Drawing:
         if len(batch) >= self._limit(one):
             yield from self._draw_waiting(self._waiting.pop(kind))
 
+    @property
+    def _first_alone(self) -> bool:
+        """Whether the first picture is drawn alone. On a card it always is: how much room there is shows once the base is loaded."""
+        return self.watched or self.studio.device.type == "cuda"
+
     def _limit(self, one: Prepared) -> int:
-        """How many are drawn together. On a card the first is alone too: how much room is left shows once the base is loaded."""
-        if self.preparing.mode == "exact" or (not self.begun and (self.watched or self.studio.device.type == "cuda")):
+        """How many are drawn together."""
+        if self.preparing.mode == "exact" or (self._first_alone and not self.begun):
             return 1
         width, height = size_of(one)
         most = most_at_once(self.studio.device, width, height)
         return min(most, self.studio.most_at_once.get(f"{one.clothes.folder}|{width}x{height}", most))
 
-    def _prepare(self, cell: Cell, preview: bool) -> Prepared | Tile:
+    def _prepare(self, cell: Cell, preview: bool) -> Generator[Progress, None, Prepared | Tile]:
         """The cell ready to be drawn; or its tile, where it is drawn already or what stands against it is known already."""
         try:
-            one = self.preparing.prepare(cell, preview)
+            with closing(self.preparing.preparing(cell, preview)) as work:
+                one = yield from self._told(work, cell.checkpoint.id if cell.checkpoint else "base model")
             if preview and (found := _found(self.preparing.prepare(cell), self.store)):
                 return found
             return _found(one, self.store) or one
         except CmpError as fault:
             return Tile(cell, "", fault=Fault(fault.message, fault.hint, fault.exit_code))
+
+    def _told(self, work: Generator[Progress, None, T], whose: str) -> Generator[Progress, None, T]:
+        """What the work gives; its steps as those of the grid, told in words."""
+        while True:
+            try:
+                step = next(work)
+            except StopIteration as finished:
+                return cast(T, finished.value)
+            far = f"{size_text(step.done_bytes)} of {size_text(step.total_bytes)}" if step.total_bytes else f"{step.done}/{step.total}"
+            yield Progress(self.done, self.total, f"{whose}{': ' if whose else ''}{step.what} {far}", step.done_bytes, step.total_bytes)
 
     def _draw_waiting(self, batch: Sequence[Prepared]) -> Steps:
         """Draws a batch, and answers with it the cells that are the same pictures."""
@@ -146,7 +166,7 @@ class Drawing:
         try:
             images, seconds = yield from self._at_the_gpu(batch)
             kept = [(one, *self._keep(one, image, seconds / len(batch))) for one, image in zip(batch, images, strict=True)]
-            if self.begun and self.keeps_pace:  # the first batch also loads
+            if self.keeps_pace and (self.begun or not self._first_alone):  # a lone picture takes longer, and a card's first one too
                 remember_pace(self.store, self.studio.device.type, batch, seconds, [size for _, _, size in kept])
             self.begun = True
             for _, tile, _ in kept:
@@ -189,11 +209,8 @@ class Drawing:
             started = time.monotonic()
             work = stepping(lambda report: paint_batch(batch, self.preparing, self.studio, self.store, report))
             try:
-                while True:
-                    step = next(work)
-                    yield Progress(self.done, self.total, f"{step.what} {step.done}/{step.total}")
-            except StopIteration as finished:
-                return finished.value, time.monotonic() - started
+                images = yield from self._told(work, "")
+                return images, time.monotonic() - started - self.studio.loading_took
             except CmpError as fault:
                 if batch[0].clothes.folder.name not in self.studio.loaded:  # not tried again for every cell
                     self._unloadable[base] = fault

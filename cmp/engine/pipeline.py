@@ -12,10 +12,12 @@ import torch
 from peft.tuners.lora import LoraLayer
 
 from cmp.core.fitting import RECOMPUTED, find_tensor
+from cmp.core.progress import Progress
 from cmp.engine.device import choose_dtype, realign, settle, without_memory
 from cmp.engine.loading import load_pipeline, round_as_trained
 from cmp.engine.prompts import Prompts
-from cmp.engine.steps import Report
+from cmp.engine.steps import Report, silent
+from cmp.engine.vocabulary import Vocabulary
 from cmp.engine.words import tokens_of
 from cmp.errors import Refused
 
@@ -31,9 +33,7 @@ class WornPipeline:
     names the state of the text encoders, "" while they are the base's own.
     """
 
-    def __init__(
-        self, folder: Path, device: torch.device, rounded: tuple[tuple[str, str], ...] = (), report: Report = lambda step: None
-    ) -> None:
+    def __init__(self, folder: Path, device: torch.device, rounded: tuple[tuple[str, str], ...] = (), report: Report = silent) -> None:
         self.device = device
         self.dtype = choose_dtype(device, folder)
         self.pipe = load_pipeline(folder, self.dtype, report)
@@ -47,7 +47,7 @@ class WornPipeline:
         self.prompts = Prompts()
         self._pairs: dict[str, tuple[int, ...]] = {}
         self._own: dict[str, dict[str, torch.Tensor]] = {}  # the base's own tensors of the components that are replaced now
-        self._words = False
+        self._vocabulary: Vocabulary | None = None  # the base's own, while words are worn
         self.base_scheduler = type(self.pipe.scheduler)
         self.scheduler_config = dict(self.pipe.scheduler.config)
 
@@ -77,20 +77,22 @@ class WornPipeline:
         if len(named) != len(folded):
             raise Refused("one module of the text encoder is named in two ways", "Nobody can say which of them was trained.")
         folded = named
+        layers = lora_layers(self._modules())
         if self.worn != digest:
             self.worn = None
-            self._put_on(folded)
-        for layer in lora_layers(self._modules()).values():
+            layers = self._put_on(folded, layers)
+        for layer in layers.values():
             layer.enable_adapters(True)
             layer.set_scale(ADAPTER, strength)  # times alpha/rank, which is 1 here
-        prove_worn(self._modules(), folded, strength)
+        prove_layers(layers, folded, strength)
         self.worn, self.reader = digest, f"{digest}*{strength}" if any(name.startswith(TEXT) for name in folded) else ""
 
-    def _put_on(self, folded: Mapping[str, np.ndarray]) -> None:
+    def _put_on(self, folded: Mapping[str, np.ndarray], layers: dict[str, Any]) -> dict[str, Any]:
+        """Gives the layers that wear it: those that were there, or where others are needed all anew."""
         shapes = {name: values.shape for name, values in folded.items()}
         if shapes == self._pairs:
-            self._copy_in(folded)
-            return
+            _copy_in(folded, layers)
+            return layers
         if self._pairs:
             self._take_off()
         state = {self._own_name(name): torch.tensor(values, dtype=self.dtype) for name, values in folded.items()}
@@ -106,6 +108,7 @@ class WornPipeline:
             if not self.visiting:
                 component.to(self.device)
             realign(component)
+        return lora_layers(self._modules())
 
     def _own_name(self, name: str) -> str:
         """A plain name as the text encoder at hand has it: transformers 5 kept `text_model.` in the class with a projection."""
@@ -126,16 +129,11 @@ class WornPipeline:
         if left := adapter_tensors(self._modules()):
             raise Refused(f"{min(left)} could not be taken out of the model", "This is a fault of ours; start the program again.")
 
-    @torch.no_grad()
-    def _copy_in(self, folded: Mapping[str, np.ndarray]) -> None:
-        """Checkpoints of one run have the same shapes: their few MB are copied into the adapter that is already there."""
-        for name, parameter in adapter_tensors(self._modules()).items():
-            parameter.copy_(torch.tensor(folded[name]))
-
-    def wear_components(self, digest: str, read: Callable[[], Mapping[str, Mapping[str, torch.Tensor]]]) -> None:
+    def wear_components(self, digest: str, read: Callable[[], Mapping[str, Mapping[str, torch.Tensor]]], report: Report = silent) -> None:
         """Replaces every tensor of the components that `read` gives (component → name → float32 values), unless they are worn already.
 
-        It is strict, so that every tensor is used and none is missing, and each is read back out of the model.
+        It is strict, so that every tensor is used and none is missing, and each is read back out of the model. Can be left at any tensor:
+        what is replaced by then is put back before anything else is worn.
         """
         if self.worn == digest:
             return
@@ -146,10 +144,10 @@ class WornPipeline:
             if model is None:
                 raise Refused(f"the base model has no {component}", "It cannot be drawn with this base; give another with --base.")
             self._own[component] = dict(model.state_dict())
-            self._replace(component, model, state)
+            self._replace(component, model, state, report)
         self.worn, self.reader = digest, digest if any(name.startswith(TEXT) for name in states) else ""
 
-    def _replace(self, component: str, model: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+    def _replace(self, component: str, model: torch.nn.Module, state: Mapping[str, torch.Tensor], report: Report) -> None:
         inside = model.state_dict()
         found = {find_tensor(name, inside) or name: values.to(self.device, self.dtype) for name, values in state.items()}
         named = {name: values for name, values in found.items() if not name.endswith(RECOMPUTED) or name in inside}
@@ -164,7 +162,8 @@ class WornPipeline:
                 f"these weights are not a {component} of this base model: {str(fault)[:300]}", "Give its own base with --base."
             ) from fault
         realign(model)
-        for name, landed in model.state_dict().items():
+        for number, (name, landed) in enumerate(model.state_dict().items()):
+            report(Progress(number, len(named), f"reading {component} back"))
             if not torch.equal(landed, named[name]):
                 raise Refused(f"{component}.{name} did not land in the model", "This is a fault of ours; please report it.")
 
@@ -173,9 +172,9 @@ class WornPipeline:
             self._modules()[component].load_state_dict(own, strict=True, assign=True)
             self.worn = None
         self._own.clear()
-        if self._words:
-            self.pipe.unload_textual_inversion()
-            self._words, self.worn, self.reader = False, None, ""
+        if self._vocabulary:
+            self._vocabulary.put_back(self.pipe)
+            self._vocabulary, self.worn, self.reader = None, None, ""
 
     def wear_words(self, digest: str, words: Mapping[str, torch.Tensor]) -> None:
         """Gives the text encoder learned words (word → rows × width), and reads each row back out of it."""
@@ -184,10 +183,10 @@ class WornPipeline:
         self._undress()
         if "text_encoder_2" in self.pipe.components:
             raise Refused("the base model has two text encoders", "Words of one text encoder fit base models with one.")
+        self._vocabulary = Vocabulary.lent(self.pipe)
         for word, rows in words.items():
             try:
                 self.pipe.load_textual_inversion({word: rows.to(self.dtype)}, token=word)
-                self._words = True
             except (ValueError, RuntimeError, KeyError, TypeError, AttributeError) as fault:
                 raise Refused(f"diffusers cannot take the word {word!r}: {fault}", "It was learned with another text encoder.") from fault
             numbers = self.pipe.tokenizer.convert_tokens_to_ids(tokens_of(word, len(rows)))
@@ -217,6 +216,13 @@ def adapter_tensors(modules: Mapping[str, torch.nn.Module]) -> dict[str, torch.T
     return _tensors_in(lora_layers(modules))
 
 
+@torch.no_grad()
+def _copy_in(folded: Mapping[str, np.ndarray], layers: Mapping[str, Any]) -> None:
+    """Checkpoints of one run have the same shapes: their few MB are copied into the adapter that is already there."""
+    for name, parameter in _tensors_in(layers).items():
+        parameter.copy_(torch.tensor(folded[name]))
+
+
 def _tensors_in(layers: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     found = {}
     for name, module in layers.items():
@@ -235,7 +241,11 @@ def prove_worn(modules: Mapping[str, torch.nn.Module], folded: Mapping[str, np.n
 
     This is rule one: the model is asked, not the loader, because loaders have been seen to load nothing and only log it.
     """
-    layers = lora_layers(modules)
+    prove_layers(lora_layers(modules), folded, strength)
+
+
+def prove_layers(layers: Mapping[str, Any], folded: Mapping[str, np.ndarray], strength: float) -> None:
+    """The same for layers that have been looked up already."""
     inside = _tensors_in(layers)
     if set(inside) != set(folded):
         lost, strange = sorted(set(folded) - set(inside)), sorted(set(inside) - set(folded))

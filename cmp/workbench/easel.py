@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
 from copy import copy
 from dataclasses import replace
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from cmp.core.progress import Progress
 from cmp.core.runs import Checkpoint, Run
-from cmp.disk.ready import Answers, Ready, ready_checkpoint
+from cmp.disk.ready import Answers, Ready, ready_checkpoint, readying
 from cmp.errors import CmpError, NotFound
 from cmp.settings import Settings
 from cmp.workbench.watching import Watching
@@ -96,11 +96,11 @@ class Easel(Watching):
 
         known: dict[tuple[Checkpoint | None, Path | None], Ready | CmpError] = {}
 
-        def make_ready(checkpoint: Checkpoint | None, beside: Ready | None = None) -> Ready:
+        def make_ready(checkpoint: Checkpoint | None, beside: Ready | None = None) -> Generator[Progress, None, Ready]:
             # by the checkpoint itself, not by its id: two runs given as paths may share an id; and by the base that it is to be worn on
             key = (checkpoint, beside.base.path if beside and beside.base else None)
             if key not in known:
-                known[key] = self._try_ready(checkpoint, runs, given, beside)
+                known[key] = yield from self._try_ready(checkpoint, runs, given, beside)
             found = known[key]
             if isinstance(found, CmpError):
                 raise found
@@ -116,17 +116,19 @@ class Easel(Watching):
         if self.answers(run) != given:
             self.answer(run, given)
 
-    def _try_ready(self, checkpoint: Checkpoint | None, runs: tuple[Run, ...], given: Answers, beside: Ready | None) -> Ready | CmpError:
+    def _try_ready(
+        self, checkpoint: Checkpoint | None, runs: tuple[Run, ...], given: Answers, beside: Ready | None
+    ) -> Generator[Progress, None, Ready | CmpError]:
         """Asked once per checkpoint and grid, so that a column that cannot be drawn says so at once in all its cells."""
         try:
             if checkpoint is None:
-                return self._any_ready(runs[0], given)
+                return (yield from self._any_ready(runs[0], given))
             run = self._run_of(checkpoint, runs)
             if beside is None:
-                return self.ready(run, checkpoint, given)
+                return (yield from readying(run, checkpoint, self.bases, self.store, given, need_base=True))
             # a LoRA from elsewhere is worn on the base of the checkpoint that it stands beside
             on = replace(given, base=str(beside.base.path) if beside.base else None)
-            return ready_checkpoint(run, checkpoint, self.bases, self.store, on, need_base=False)
+            return (yield from readying(run, checkpoint, self.bases, self.store, on, need_base=False))
         except CmpError as fault:
             return fault
 
@@ -140,12 +142,12 @@ class Easel(Watching):
             raise NotFound(f"{checkpoint.id} is no longer at {checkpoint.path}", "Choose the checkpoints anew.")
         return run
 
-    def _any_ready(self, run: Run, given: Answers) -> Ready:
+    def _any_ready(self, run: Run, given: Answers) -> Generator[Progress, None, Ready]:
         """The base column needs a run's base, whichever of its checkpoints leads to it."""
         faults: list[CmpError] = []
         for checkpoint in run.checkpoints:
             try:
-                return self.ready(run, checkpoint, given)
+                return (yield from readying(run, checkpoint, self.bases, self.store, given, need_base=True))
             except CmpError as fault:
                 faults.append(fault)
         raise faults[0] if faults else NotFound(f"run {run.id!r} has no checkpoint", "Its base model is known only through them.")
