@@ -9,7 +9,7 @@ import time
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import TypeVar, cast
+from typing import Protocol, TypeVar, cast
 
 import torch
 from PIL import Image
@@ -27,12 +27,22 @@ from cmp.engine.prepare import Prepared, Preparing, size_of
 from cmp.engine.record import expect, remember_pace
 from cmp.engine.steps import stepping
 from cmp.engine.studio import Studio
-from cmp.errors import CmpError, NoSpace
+from cmp.errors import CmpError, NoSpace, Refused
 from cmp.pictures.files import save_png
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 Steps = Generator[Progress | Tile, None, None]
+
+
+class Passing(Protocol):
+    """Whatever draws cells in passes; `total` counts the tiles of all of them."""
+
+    total: int
+
+    def draw_pass(self, cells: Sequence[Cell], preview: bool = False) -> Steps:
+        """One tile per cell: its preview, or the whole picture."""
+        ...
 
 
 @dataclass(slots=True)
@@ -59,16 +69,7 @@ class Drawing:
 
         A cell that fails becomes a tile with its fault, and the rest go on. Closing the iterator stops within one denoising step.
         """
-        self.total = len(cells) * (2 if preview else 1)
-        if preview:
-            whole: set[Cell] = set()
-            for item in self.draw_pass(cells, preview=True):
-                if isinstance(item, Tile) and not item.preview:
-                    whole.add(item.cell)
-                yield item
-            cells = [cell for cell in cells if cell not in whole]
-            self.total -= len(whole)
-        yield from self.draw_pass(cells)
+        yield from in_passes(self, cells, preview)
 
     def plan(self, cells: Sequence[Cell], preview: bool = False) -> GridPlan:
         """What `draw` would do. Nothing is drawn for it; digests and the proof of bases that are not known yet are made.
@@ -127,7 +128,7 @@ class Drawing:
         if self.preparing.mode == "exact" or (self._first_alone and not self.begun):
             return 1
         width, height = size_of(one)
-        most = most_at_once(self.studio.device, width, height)
+        most = most_at_once(self.studio.device, width, height, self.preparing.numbers(one))
         return min(most, self.studio.most_at_once.get(f"{one.clothes.folder}|{width}x{height}", most))
 
     def _prepare(self, cell: Cell, preview: bool) -> Generator[Progress, None, Prepared | Tile]:
@@ -158,7 +159,9 @@ class Drawing:
             yield item
             if isinstance(item, Tile):
                 for twin in self._twins.pop(keys[item.cell], ()):
-                    yield self._count(replace(item, cell=twin.cell, reused=item.fault is None, seconds=None))
+                    base = _base_told(twin) if item.path else None
+                    same = replace(item, cell=twin.cell, preview=twin.preview, base=base, reused=item.fault is None, seconds=None)
+                    yield self._count(same)
 
     def _draw_batch(self, batch: Sequence[Prepared]) -> Steps:
         """Draws a batch; where that fails, its halves, so that what is wrong with one picture costs no other."""
@@ -222,8 +225,11 @@ class Drawing:
 
     def _keep(self, one: Prepared, image: Image.Image, seconds: float) -> tuple[Tile, int]:
         """The tile of a drawn picture, and the bytes of its file."""
-        base = one.clothes.ready.base
+        base, sampling = one.clothes.ready.base, one.drawn.sampling
         assert base is not None
+        if not one.preview and image.size != (asked := (sampling.width or image.width, sampling.height or image.height)):
+            told = f"{asked[0]} × {asked[1]} was asked for, and {base.id} drew {image.width} × {image.height}"
+            raise Refused(told, "Such models draw multiples of 16 or 32 pixels only; ask for one.")
         path = self.store.cell_path(one.key)
         tile = Tile(one.cell, one.key, path, seconds=round(seconds, 3), base=base.as_json(), mode=one.mode, preview=one.preview)
         text = to_infotext(one.drawn, image.size, base.id, one.clothes.weights, __version__)
@@ -239,10 +245,28 @@ class Drawing:
         return tile
 
 
+def in_passes(drawer: Passing, cells: Sequence[Cell], preview: bool) -> Steps:
+    """Has a drawer draw every cell, with `preview` small before. What the first pass finds whole or cannot draw is not asked for again."""
+    drawer.total = len(cells) * (2 if preview else 1)
+    if preview:
+        whole: set[Cell] = set()
+        for item in drawer.draw_pass(cells, preview=True):
+            if isinstance(item, Tile) and not item.preview:
+                whole.add(item.cell)
+            yield item
+        cells = [cell for cell in cells if cell not in whole]
+        drawer.total -= len(whole)
+    yield from drawer.draw_pass(cells)
+
+
 def _found(one: Prepared, store: Store) -> Tile | None:
     """The tile of a cell that was drawn before; what was drawn exactly serves where fast was asked for."""
     for mode, key in one.keys.items():
         if (path := store.cell_path(key)).is_file():
-            base = one.clothes.ready.base
-            return Tile(one.cell, key, path, True, base=base.as_json() if base else None, mode=mode, preview=one.preview)
+            return Tile(one.cell, key, path, True, base=_base_told(one), mode=mode, preview=one.preview)
     return None
+
+
+def _base_told(one: Prepared) -> dict[str, object] | None:
+    base = one.clothes.ready.base
+    return base.as_json() if base else None

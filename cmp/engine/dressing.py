@@ -89,6 +89,8 @@ def _load_vae(file: Path, digest: str, worn: WornPipeline, store: Store) -> Auto
     if vae.config.latent_channels != own.config.latent_channels:
         told = f"the VAE {file.parent} has {vae.config.latent_channels} latent channels, and the base model {own.config.latent_channels}"
         raise Refused(told, "Give one that was made for this kind of model.")
+    if len(vae.config.block_out_channels) != len(own.config.block_out_channels):
+        raise Refused(f"the VAE {file.parent} makes pictures of another size than the base model's", "Give one with as many blocks.")
     if digest_vae(file, store) != digest:
         raise Refused(f"the VAE {file} changed while it was loaded", "Try again when nothing writes to it.")
     vae.to(worn.device, worn.dtype).eval()

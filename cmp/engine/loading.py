@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 import transformers
 from diffusers import DiffusionPipeline
 
+from cmp.core.fitting import RECOMPUTED
 from cmp.core.progress import Progress
 from cmp.disk.bases import NEVER_LOADED, read_index
 from cmp.engine.device import without_memory
@@ -51,7 +53,8 @@ def load_pipeline(folder: Path, dtype: torch.dtype, report: Report) -> Any:
     try:
         for number, (name, kind) in enumerate(models.items()):
             report(Progress(number, len(models), f"loading {name} of {folder.name}"))
-            parts[name] = kind.from_pretrained(folder, subfolder=name, **quiet)
+            parts[name], told = kind.from_pretrained(folder, subfolder=name, output_loading_info=True, **quiet)
+            _require_all(folder, name, told)
         report(Progress(len(models), len(models), f"loading {folder.name}"))
         pipe = DiffusionPipeline.from_pretrained(folder, trust_remote_code=False, **quiet, **parts)
     except (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError, ImportError) as fault:
@@ -60,6 +63,14 @@ def load_pipeline(folder: Path, dtype: torch.dtype, report: Report) -> Any:
         raise Unreadable(f"cannot load the base model {folder}: {fault}", "Check that the folder is complete.") from fault
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def _require_all(folder: Path, name: str, told: Mapping[str, Any]) -> None:
+    """The libraries fill what is missing in a file with random numbers, and only log it."""
+    lost = [str(key) for kind in ("missing_keys", "mismatched_keys") for key in told.get(kind) or ()]
+    if lost := sorted(key for key in lost if not key.endswith(RECOMPUTED)):
+        told_of = f"{len(lost)} tensors of the {name} of {folder} are missing or of another shape, for example {lost[0][:120]}"
+        raise Unreadable(told_of, "Check that the folder is complete.")
 
 
 def _model_class(told: object) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,7 +21,7 @@ from cmp.disk.lora_file import read_folded
 from cmp.disk.ready import Ready, unlike_lora
 from cmp.disk.store import Store
 from cmp.disk.tensors import identify
-from cmp.engine.prompts import reads_beforehand
+from cmp.engine.prompts import check_clip_skip, reads_beforehand
 from cmp.engine.samplers import check_sampler
 from cmp.engine.stacked import can_stack
 from cmp.engine.studio import Rounded, Studio
@@ -28,6 +29,7 @@ from cmp.engine.words import Bundled, bundled_words, check_words, words_in
 from cmp.errors import NotFound, Refused
 
 PREVIEW_STEPS = 6
+_Column = tuple[Checkpoint | None, tuple[Stacked, ...]]
 
 
 class MakeReady(Protocol):
@@ -84,9 +86,23 @@ class Clothes:
     @property
     def tensors(self) -> frozenset[str]:
         """The names of all adapter tensors that are worn, from headers alone."""
-        worn = [self.ready] if self.weights is not None else []
-        modules = (m for ready in (*worn, *(ready for ready, _, _ in self.beside)) for m in ready.opened.weights.adapted)
+        modules = (module for ready in self._adapters for module in ready.opened.weights.adapted)
         return frozenset(name for module in modules for name in module.canonical.values())
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers the adapters of the denoiser hold, from headers alone."""
+        total = 0.0
+        for ready in self._adapters:
+            for module in ready.opened.weights.adapted:
+                if not module.component.startswith("text_encoder"):
+                    shapes = {role: ready.opened.header.tensors[stored].shape for role, stored in module.weight_parts.items()}
+                    total += sum(math.prod(shape) * module.share(role, shape) for role, shape in shapes.items())
+        return round(total)
+
+    @property
+    def _adapters(self) -> tuple[Ready, ...]:
+        return (*([self.ready] if self.weights is not None else []), *(ready for ready, _, _ in self.beside))
 
     def adapter(self, strength: float, studio: Studio) -> tuple[Folded, float]:
         """The adapter to wear and the strength to wear it at; an empty one for the base model."""
@@ -134,11 +150,12 @@ class Preparing:
     store: Store
     mode: str
     _circumstances: dict[Path, dict[str, str]] = field(default_factory=dict)
-    _clothes: dict[tuple[Checkpoint | None, tuple[Stacked, ...]], Clothes] = field(default_factory=dict)
+    _clothes: dict[_Column, Clothes] = field(default_factory=dict)
     _bases: dict[Path, str] = field(default_factory=dict)
     _samplers: dict[tuple[Path, str], dict[str, str]] = field(default_factory=dict)
     _vaes: dict[str, tuple[str, Path]] = field(default_factory=dict)
-    _stackable: dict[tuple[Checkpoint | None, tuple[Stacked, ...]], bool] = field(default_factory=dict)
+    _stackable: dict[_Column, bool] = field(default_factory=dict)
+    _numbers: dict[_Column, int] = field(default_factory=dict)
 
     def prepare(self, cell: Cell, preview: bool = False) -> Prepared:
         """As `preparing`, unwatched."""
@@ -160,6 +177,8 @@ class Preparing:
         told = self._circumstances[clothes.folder] | clothes.told() | ({"vae": vae[0]} if vae else {})
         told |= {"bundled": words.digest} if words else {}
         told |= self._sampler(clothes.folder, cell.sampling.scheduler)
+        if cell.sampling.clip_skip != 1:
+            check_clip_skip(clothes.folder)
         if clothes.rounded and told["dtype"] != "float32":
             told["rounding"] = "once"  # it was done twice before
         modes = ("exact",) if self.mode == "exact" else ("exact", "fast")
@@ -218,6 +237,13 @@ class Preparing:
         if key not in self._stackable:
             self._stackable[key] = _stackable(one.clothes)
         return self._stackable[key]
+
+    def numbers(self, one: Prepared) -> int:
+        """How many numbers of adapters the denoiser holds for this cell alone while a batch is drawn, by the headers."""
+        key = (one.cell.checkpoint, one.cell.stack)
+        if key not in self._numbers:
+            self._numbers[key] = one.clothes.numbers if self.stackable(one) else 0
+        return self._numbers[key]
 
 
 def _stackable(clothes: Clothes) -> bool:

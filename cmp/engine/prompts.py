@@ -6,14 +6,16 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from cmp.core.grids import Prompt, Sampling
+from cmp.disk.bases import read_index
 from cmp.engine.vocabulary import knowing
 from cmp.engine.words import Bundled
-from cmp.errors import BadInput
+from cmp.errors import BadInput, Refused
 
 Steering = Mapping[str, torch.Tensor]  # arguments of a pipeline's call, each 1 × …
 
@@ -32,6 +34,12 @@ _SEVERAL = {"StableDiffusionXLPipeline": ("prompt_2",), "StableDiffusion3Pipelin
 def reads_beforehand(pipeline: str) -> bool:
     """Whether the prompts of a pipeline of this class can be encoded before it is called."""
     return pipeline in _GIVEN
+
+
+def check_clip_skip(base: Path) -> None:
+    """Raises Refused where skipping layers of the text encoder would change no picture and yet be told under it."""
+    if (kind := str(read_index(base).get("_class_name"))) == "FluxPipeline":
+        raise Refused(f"clip skip changes nothing with {base.name}, a {kind}", "Draw it with clip skip 1.")
 
 
 @dataclass(slots=True)

@@ -22,6 +22,7 @@ from cmp.errors import Refused
 from cmp.settings import Settings
 from cmp.workbench import Workbench
 from tests.support import tiles_of
+from tests.test_jobs import until
 
 from .conftest import pixels
 from .making import UNET_FILE, WEIGHTS, adapter, unet_adapter, write_step
@@ -96,7 +97,7 @@ def test_a_job_is_watched_and_a_grid_in_the_callers_thread_is_not(bench: Workben
     with watching(bench, base) as seen:
         if job:
             started = bench.start_grid(spec, runs, given)
-            bench.jobs.wait(started)
+            until(lambda: started.over)
         else:
             list(bench.follow_grid(spec, runs, given))
     assert seen == ([1, 1, 5, 5] if job else [6, 6])

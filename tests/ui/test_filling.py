@@ -100,7 +100,7 @@ def test_a_picture_of_ours_comes_back_as_the_form_that_drew_it(tmp_path: Path) -
 
 
 def test_what_another_program_names_and_is_not_here_is_listed(tmp_path: Path) -> None:
-    fields, lost = fields_like(bench_of(origin_run(tmp_path)), Restored("A1111", "a", vae="/gone", model="dream", loras=(("x", 0.5),)))
+    fields, lost = fields_like(bench_of(origin_run(tmp_path)), Restored(source="A1111", prompt="a", vae="/gone", model="dream", loras=(("x", 0.5),)))
     assert "picked" not in fields and fields["vae"] == fields["stack"] == ""
     assert [what.split("'")[1] for what in lost] == ["/gone", "dream", "x"]
 
