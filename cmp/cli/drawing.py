@@ -63,7 +63,14 @@ def grid(
     like: Annotated[Path | None, typer.Option(help="Take what is not said here from the settings in this picture.")] = None,
     title: Annotated[str, typer.Option(help="What the grid is called.")] = "",
     exact: Annotated[bool | None, typer.Option("--exact/--fast", help="To the bit as diffusers draws, or in batches.")] = None,
-    preview: Annotated[bool, typer.Option("--preview", help="Draw every cell small and with few steps first.")] = False,
+    preview: Annotated[
+        bool | None,
+        typer.Option(
+            "--preview/--no-preview",
+            help="Draw every cell small and with few steps first, and with --sheet write these as soon as all are there. Without being "
+            "asked only on a CPU with a large base and --sheet: nothing else shows a picture before the end.",
+        ),
+    ] = None,
     base: Annotated[str | None, typer.Option(help="Base model: an id or a folder.")] = None,
     alpha: Annotated[str | None, typer.Option(help="The LoRA's alpha, where nothing says it.")] = None,
     output: Annotated[Path | None, typer.Option(help="Copy the pictures into this folder.")] = None,
@@ -84,7 +91,10 @@ def grid(
         prompts=_prompts(prompt, prompts), negatives=tuple(negative or ()), search_replace=tuple(search_replace or ()), seeds=seeds,
         strengths=strengths, steps=steps, guidance=guidance, size=size, scheduler=scheduler, clip_skip=clip_skip, vae=existing_vaes(vae),
     )  # fmt: skip
+    runs, given = [*runs, *(run for run, _, _ in worn)], read_answers(alpha, base)
     mode = USUAL_MODE if exact is None else "exact" if exact else "fast"
+    if preview is None:
+        preview = sheet is not None and ray is None and bench.slow_here(runs[0], given)
     spec = to_spec(
         asked, (*((None,) if base_column else ()), *chosen), combine_stacks([(worn_one, values) for _, worn_one, values in worn]),
         draw=lambda: secrets.randbelow(2**32), like=found, title=title, preview=preview, mode=mode,
@@ -92,22 +102,18 @@ def grid(
     for told in lost:
         in_trouble(f"not restored from {like}: {told}")
     restored = {"not_restored": lost} if like else {}
-    runs, given = [*runs, *(run for run, _, _ in worn)], read_answers(alpha, base)
     if dry_run:
         _tell_plan(spec, bench.plan_grid(spec, runs, given), restored, json)
         return
     _make_room(output, sheet)
     with printing_aside():
-        tiles = _draw(bench, spec, runs, given, ray)
+        tiles = _draw(bench, spec, runs, given, ray, sheet)
     for run in runs:
         bench.remember_prompts(run, dict.fromkeys(prompt.text for prompt in spec.prompts))
     if output:
         _copy(tiles, output)
     if sheet:
-        from cmp.pictures.sheets import write_sheet
-
-        write_sheet(tiles, sheet, spec.title)
-        in_trouble(f"wrote {sheet}")
+        _write_sheet(tiles, sheet, spec.title)
     if json:
         print_json(
             {"tiles": [tile.as_json() for tile in tiles], "sheet": str(sheet.absolute()) if sheet else None, "html": None} | restored
@@ -243,8 +249,8 @@ def _make_room(output: Path | None, sheet: Path | None) -> None:
             raise BadInput(f"nothing can be written to {folder}: {fault.strerror}", "Give a folder that can be written to.") from fault
 
 
-def _draw(bench: Workbench, spec: GridSpec, runs: list[Run], given: Answers, ray: str | None) -> list[Tile]:
-    """The last tile of every cell: a preview is replaced by what comes after it."""
+def _draw(bench: Workbench, spec: GridSpec, runs: list[Run], given: Answers, ray: str | None, sheet: Path | None = None) -> list[Tile]:
+    """The last tile of every cell: a preview is replaced by what comes after it. Once all are there small, `sheet` shows them."""
     tiles: dict[Cell, Tile] = {}
     shown = -math.inf
     for item in bench.follow_grid(spec, runs, given, ray):
@@ -257,7 +263,16 @@ def _draw(bench: Workbench, spec: GridSpec, runs: list[Run], given: Answers, ray
         tiles[item.cell] = item
         count = sum(not tile.preview for tile in tiles.values())
         in_trouble(f"{'preview' if item.preview else f'{count}/{spec.size}'} {tile_line(item)}")
+        if sheet and item.preview and len(tiles) == spec.size:
+            _write_sheet(list(tiles.values()), sheet, f"{spec.title} (previews)".strip())
     return list(tiles.values())
+
+
+def _write_sheet(tiles: list[Tile], sheet: Path, title: str) -> None:
+    from cmp.pictures.sheets import write_sheet
+
+    write_sheet(tiles, sheet, title)
+    in_trouble(f"wrote {sheet}")
 
 
 def _copy(tiles: list[Tile], folder: Path) -> None:

@@ -133,13 +133,14 @@ class LongWork(Shelf):
         training = [run.id for run in self.library(fresh=False).runs if run.state(time.time()) == "training"]
         return who_holds(read_cards(), card_uuid(self.settings.device), os.getpid(), training)
 
-    def slow_here(self, run: Run) -> bool:
+    def slow_here(self, run: Run, given: Answers = Answers()) -> bool:
         """Whether a picture of this run takes so long here that a small one is worth drawing first: on a CPU, with a base of some size."""
         if self.device_name() != "cpu":
             return False
         for checkpoint in run.checkpoints:
             with suppress(CmpError):
-                base = ready_checkpoint(run, checkpoint, self.bases, self.store, self.answers(run), need_base=True).base
+                answers = self.answers(run) if given == Answers() else given
+                base = ready_checkpoint(run, checkpoint, self.bases, self.store, answers, need_base=True).base
                 return base is not None and sum(file.stat().st_size for file in base.path.rglob("*.safetensors")) > _SLOW_ON_CPU
         return False
 

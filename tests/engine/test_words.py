@@ -138,9 +138,7 @@ def test_a_word_is_gone_for_the_next_checkpoint_and_the_base(bench: Workbench, b
     assert all(np.array_equal(pixels(tile.path), own) for tile, own in zip(after, before, strict=True))
 
 
-def test_cells_of_one_batch_that_know_different_words_for_one_name_each_draw_their_own(
-    bench: Workbench, base: Path, tmp_path: Path
-) -> None:
+def test_cells_of_one_batch_with_different_rows_for_one_word_each_draw_their_own(bench: Workbench, base: Path, tmp_path: Path) -> None:
     run = tmp_path / "outputs" / "run"
     write_step(run, 4, unet_adapter(base, 4, 2))  # the same LoRA
     for step, much in ((2, 1.0), (4, 3.0)):
