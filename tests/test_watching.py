@@ -212,7 +212,9 @@ class Busy(Workbench):
     def why_busy(self) -> str | None:
         return self.reasons.pop(0)
 
-    def draw_grid(self, spec: GridSpec, runs: object, given: Answers = Answers(), ray: str | None = None) -> Iterator[Tile]:
+    def draw_grid(
+        self, spec: GridSpec, runs: object, given: Answers = Answers(), ray: str | None = None, *, watched: bool = False
+    ) -> Iterator[Tile]:
         self.reasons.append(self.settings.device)
         return iter(())
 

@@ -6,7 +6,7 @@ import math
 import secrets
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -36,6 +36,7 @@ from cmp.workbench.easel import existing_vaes
 
 USUAL = Sampling()  # told in the help, and not as typer's defaults: what a picture given with --like says goes before it
 NO_PACE = "how long it takes the first pictures will tell"  # nothing was drawn with this base here, and others say nothing of it
+Previews = Callable[[list[Tile]], None]
 QUIET = 5.0  # seconds without a line after which progress within a picture is told
 
 app = typer.Typer(rich_markup_mode=None)
@@ -73,7 +74,14 @@ def grid(
     like: Annotated[Path | None, typer.Option(help="Take what is not said here from the settings in this picture.")] = None,
     title: Annotated[str, typer.Option(help="What the grid is called.")] = "",
     exact: Annotated[bool | None, typer.Option("--exact/--fast", help="To the bit as diffusers draws, or in batches.")] = None,
-    preview: Annotated[bool, typer.Option("--preview", help="Draw every cell small and with few steps first.")] = False,
+    preview: Annotated[
+        bool | None,
+        typer.Option(
+            "--preview/--no-preview",
+            help="Draw every cell small and with few steps first, and with --sheet write these as soon as all are there. Without being "
+            "asked only on a CPU with a large base and --sheet: nothing else shows a picture before the end.",
+        ),
+    ] = None,
     base: Annotated[str | None, typer.Option(help="Base model: an id or a folder.")] = None,
     alpha: Annotated[str | None, typer.Option(help="The LoRA's alpha, where nothing says it.")] = None,
     output: Annotated[Path | None, typer.Option(help="Copy the pictures into this folder.")] = None,
@@ -98,7 +106,10 @@ def grid(
         prompts=_prompts(prompt, prompts), negatives=tuple(negative or ()), search_replace=tuple(search_replace or ()), seeds=seeds,
         strengths=strengths, steps=steps, guidance=guidance, size=size, scheduler=scheduler, clip_skip=clip_skip, vae=existing_vaes(vae),
     )  # fmt: skip
+    runs, given = [*runs, *(run for run, _, _ in worn)], read_answers(alpha, base)
     mode = USUAL_MODE if exact is None else "exact" if exact else "fast"
+    if preview is None:
+        preview = sheet is not None and ray is None and bench.slow_here(runs[0], given)
     spec = to_spec(
         asked, (*((None,) if base_column else ()), *chosen), combine_stacks([(worn_one, values) for _, worn_one, values in worn]),
         draw=lambda: secrets.randbelow(2**32), like=found, usual=bench.usual_sampling(runs), title=title, preview=preview, mode=mode,
@@ -107,7 +118,6 @@ def grid(
         in_trouble(f"not restored from {like}: {told}")
     more: dict[str, object] = {"passed_over": [{"checkpoint": c.id, "why": c.flaw} for c in flawed]}
     more |= {"not_restored": lost} if like else {}
-    runs, given = [*runs, *(run for run, _, _ in worn)], read_answers(alpha, base)
     if dry_run:
         plan = bench.plan_grid(spec, runs, given)
         _tell_plan(spec, plan, more, json)
@@ -117,7 +127,7 @@ def grid(
     wanted.check()
     _make_room(output, *wanted.folders())
     with printing_aside():
-        tiles = _draw(bench, spec, runs, given, ray)
+        tiles = _draw(bench, spec, runs, given, ray, lambda small: wanted.show_previews(bench, spec, small))
     for run in runs:
         bench.remember_prompts(run, dict.fromkeys(prompt.text for prompt in spec.prompts))
     if output:
@@ -230,8 +240,8 @@ def _make_room(*folders: Path | None) -> None:
             raise BadInput(f"nothing can be written to {folder}: {fault.strerror}", "Give a folder that can be written to.") from fault
 
 
-def _draw(bench: Workbench, spec: GridSpec, runs: list[Run], given: Answers, ray: str | None) -> list[Tile]:
-    """The last tile of every cell: a preview is replaced by what comes after it."""
+def _draw(bench: Workbench, spec: GridSpec, runs: list[Run], given: Answers, ray: str | None, show: Previews | None = None) -> list[Tile]:
+    """The last tile of every cell: a preview is replaced by what comes after it. Once all are there small, `show` is given them."""
     tiles: dict[Cell, Tile] = {}
     shown = -math.inf
     for item in bench.follow_grid(spec, runs, given, ray):
@@ -244,6 +254,8 @@ def _draw(bench: Workbench, spec: GridSpec, runs: list[Run], given: Answers, ray
         tiles[item.cell] = item
         count = sum(not tile.preview for tile in tiles.values())
         in_trouble(f"{'preview' if item.preview else f'{count}/{spec.size}'} {tile_line(item)}")
+        if show and item.preview and len(tiles) == spec.size:
+            show(list(tiles.values()))
     return list(tiles.values())
 
 

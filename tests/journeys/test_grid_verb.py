@@ -297,3 +297,49 @@ def test_a_pattern_that_is_no_json_is_told_with_its_place(tmp_path: Path) -> Non
         bench.pattern(str(tmp_path / "p.json"), run)
     with pytest.raises(Unreadable, match=r"none\.json cannot be read: No such file or directory$"):
         bench.pattern(str(tmp_path / "none.json"), run)
+
+
+class _Watched(_Bench):
+    """Tells, at each of its tiles, what the sheet shows by then."""
+
+    def __init__(self, sheet: Path) -> None:
+        self.sheet = sheet
+        self.shown: list[bool] = []
+
+    def follow_grid(self, *order: object) -> Iterator[Tile | Progress]:
+        first, second = (Cell(None, Prompt("a"), seed, 1.0, Sampling()) for seed in (1, 2))
+        for cell, preview in ((first, True), (second, True), (first, False), (second, False)):
+            path = self.sheet.with_name(f"{cell.seed}{preview}.png")
+            Image.new("RGB", (16, 16)).save(path)
+            yield Tile(cell, "k", path, preview=preview)
+            self.shown.append(self.sheet.exists())
+
+
+def test_once_all_previews_are_there_the_sheet_shows_them(tmp_path: Path) -> None:
+    bench = _Watched(tmp_path / "sheet.png")
+    _draw(bench, GridSpec((None,), (Prompt("a"),), (1, 2)), [], Answers(), None, lambda _: bench.sheet.touch())  # type: ignore[arg-type]
+    assert bench.shown == [False, True, True, True]
+
+
+@pytest.mark.parametrize(
+    ("options", "slow", "drawn_before"),
+    [
+        (("--sheet", "s.png"), True, True),
+        (("--sheet", "s.png"), False, False),
+        ((), True, False),
+        (("--sheet", "s.png", "--no-preview"), True, False),
+        (("--preview",), False, True),
+        (("--sheet", "s.png", "--ray", "local"), True, False),
+    ],
+)
+def test_previews_come_unasked_only_where_a_sheet_shows_them_and_drawing_is_slow(
+    demo_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], slow: bool, drawn_before: bool
+) -> None:
+    seen: list[GridSpec] = []
+    monkeypatch.setattr(Workbench, "slow_here", lambda self, run, given: slow)
+    monkeypatch.setattr(Workbench, "follow_grid", lambda self, spec, *order: seen.append(spec) or iter(()))
+    monkeypatch.setattr("cmp.pictures.sheets.write_sheet", lambda *given: None)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CMP_HOME", str(demo_home))
+    CliRunner().invoke(app, ["grid", FULL, "--prompt", "a", *options], catch_exceptions=False)
+    assert [spec.preview for spec in seen] == [drawn_before]
