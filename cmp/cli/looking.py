@@ -115,7 +115,7 @@ def _notes(logged: Curves) -> list[str]:
 
 
 def _write_csv(logged: Curves, weight: float, target: Path) -> None:
-    from cmp.core.curves import smooth
+    from cmp.core.smoothing import smooth
 
     try:
         with open(target, "w", newline="", encoding="utf-8") as file:

@@ -15,7 +15,9 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogFormatter, MaxNLocator
 
-from cmp.core.curves import Floats, Integers, LossCurve, smooth, thin
+from cmp.core.curves import Floats, Integers, LossCurve
+from cmp.core.smoothing import smooth
+from cmp.core.thinning import thin
 from cmp.errors import BadInput, NoSpace, Refused
 
 # Okabe and Ito's colours, which people who see no difference between red and green can tell apart; black stays for text.
