@@ -1,4 +1,4 @@
-"""Two runs that saw the same batches and the same noise: their losses rise and fall together, and only their difference tells them apart."""
+"""Two runs that saw the same batches and noise: their losses rise and fall together, and their difference tells them apart."""
 
 from __future__ import annotations
 

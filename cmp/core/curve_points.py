@@ -55,11 +55,10 @@ def read_view(told: Mapping[str, str]) -> View:
     weight = _number(told, "smooth", DEFAULT)
     if weight is None or not 0 <= weight < 1:
         raise BadInput(f"smoothing is {told.get('smooth')!r}", "Give a number from 0 (none) to below 1, for example 0.9.")
-    flags = (told.get(name) == "1" for name in ("logx", "logy"))
     low, high = _number(told, "low"), _number(told, "high")
     if low is not None and high is not None and not low <= high:
         raise BadInput(f"the window is from {low} to {high}", "Give the lower end first.")
-    return View(axis, weight, way, *flags, low, high, told.get("trend") == "1")
+    return View(axis, weight, way, told.get("logx") == "1", told.get("logy") == "1", low, high, told.get("trend") == "1")
 
 
 def _number(told: Mapping[str, str], name: str, otherwise: float | None = None) -> float | None:
@@ -106,11 +105,11 @@ def points_json(line: Line, view: View, window: tuple[float, float], lines: int)
     low, high = window
     stretches = min(max(_ALL_STRETCHES // max(lines, 1), _STRETCHES[0]), _STRETCHES[1])
     place: Callable[[Floats], Floats] = np.log2 if view.log_x else np.asarray
-    ends = [float(v) for v in place(np.array([low, high]))] if not view.log_x or low > 0 else [float(place(line.x[:1])[0]), math.log2(high)]
-    at = place(line.x)
+    at, floor = place(line.x), float(line.x[0]) if line.x.size else 1.0
+    begin, end = (float(place(np.array(v))) for v in ((low if low > 0 else floor, max(high, floor)) if view.log_x else (low, high)))
 
     def thinned(values: Floats) -> dict[str, object]:
-        keep = thin_within(at, values, *ends, stretches)
+        keep = thin_within(at, values, begin, end, stretches)
         told: dict[str, object] = {"x": _deltas(line.x[keep], view.axis), "y": _short(values[keep])}
         return told if view.axis == "step" else told | {"s": _deltas(line.steps[keep], "step")}
 

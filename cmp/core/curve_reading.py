@@ -51,8 +51,8 @@ def _scatter(values: Floats) -> str:
         return "Its values do not scatter at all: it was averaged before it was logged, or it is constant."
     share = f", {100 * spread / abs(level):.2g} % of its level at the end" if level else ""
     return (
-        f"Single values scatter by {number(spread)} around the trend{share}. Most of that is which images, timesteps and noise a batch drew, "
-        "so one high or low point says nothing."
+        f"Single values scatter by {number(spread)} around the trend{share}. Most of that is which images, timesteps and noise a batch "
+        "drew, so one high or low point says nothing."
     )
 
 

@@ -9,8 +9,8 @@ from cmp.core.runs import Run, plain_text
 
 # Settings files hold whole command lines, access tokens included; what is not named here is never shown.
 _GROUPS = {
-    "network": """rank lora_rank r alpha lora_alpha linear_alpha network_dim network_alpha network_module network_type conv conv_alpha use_rslora
-        rslora use_dora dora lora_dropout dropout lora_bias targets target_modules lora_layers init_lora_weights method peft_type
+    "network": """rank lora_rank r alpha lora_alpha linear_alpha network_dim network_alpha network_module network_type conv conv_alpha
+        use_rslora rslora use_dora dora lora_dropout dropout lora_bias targets target_modules lora_layers init_lora_weights method peft_type
         training_method""",
     "base": """pretrained_model_name_or_path base_model base_model_name_or_path model_name base_model_version variant revision
         prediction_type architecture arch model_type v2""",

@@ -7,10 +7,12 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from cmp.core.curve_pairs import Pair, difference, find_pairs
+from cmp.core.curve_points import View
 from cmp.core.curve_reading import read_curve
 from cmp.core.curves import LossCurve, held_out_tags, is_epoch_axis, loss_tag
 from cmp.core.run_settings import DataSet
@@ -98,6 +100,15 @@ class Charting:
         if kept is None or time.monotonic() - kept[0] > 60:
             kept = self._data[run.id] = (time.monotonic(), read_data_set(run))
         return kept[1]
+
+
+def curve_picture(curves: Sequence[LossCurve], runs: Sequence[Run], view: View, kind: str, names: Mapping[str, str]) -> bytes:
+    """The curves as a "png" or "svg" under the runs' names, with the steps of their checkpoints where there is one run."""
+    from cmp.pictures.figures import curve_picture as draw
+
+    named = [replace(curve, run_id=names.get(curve.run_id, curve.run_id)) for curve in curves]
+    steps = [c.step for c in runs[0].checkpoints if c.step is not None] if len(runs) == 1 else []
+    return draw(named, kind, smoothing=view.weight, way=view.way, log=view.log_y, log_x=view.log_x, markers=steps)
 
 
 def _marks(files: Iterable[Path]) -> tuple[tuple[str, int, int], ...]:
