@@ -156,10 +156,15 @@ class CurveAnswers:
         return {
             "readings": [reading for reading in readings if reading["lines"]],
             "pairs": [
-                {"first": p.first, "second": p.second, "text": pair_text(p, names[p.first], names[p.second]), "compare": p.correlation > 0 and not p.identical}
-                for p in pairs
+                {
+                    "first": pair.first,
+                    "second": pair.second,
+                    "text": pair_text(pair, names[pair.first], names[pair.second]),
+                    "compare": pair.correlation > 0 and not pair.identical,
+                }
+                for pair in pairs
             ],
-        }  # fmt: skip
+        }
 
     def settings(self, runs: Sequence[Run], told: dict[str, str]) -> dict[str, object]:
         """What the runs were trained with."""
