@@ -92,6 +92,26 @@ def file_routes(bench: Workbench) -> list[BaseRoute]:
             return Response(content, media_type=_TYPES["js"], headers={"Cache-Control": FOR_EVER})
         return _or_refusal(lambda: Response(asset(name), media_type=_TYPES[name.rpartition(".")[2]], headers={"Cache-Control": FOR_EVER}))
 
+    def picture(kind: str) -> Callable[[Request], Response]:
+        def answer(request: Request) -> Response:
+            def read() -> Response:
+                content, media_type = bench.picture(kind, request.path_params["name"])
+                return Response(content, media_type=media_type, headers={"Cache-Control": FOR_EVER, "X-Content-Type-Options": "nosniff"})
+
+            return _or_refusal(read)
+
+        return answer
+
+    return [
+        Route("/cmp/static/{name}", static),
+        Route("/cmp/cell/{name}", picture("cell")),
+        Route("/cmp/sample/{name}", picture("sample")),
+        curve_route(bench),
+    ]
+
+
+def curve_route(bench: Workbench) -> BaseRoute:
+    """What the chart of curves asks for; runs are named by their ids."""
     from cmp.ui.curve_answers import CurveAnswers
 
     curves = CurveAnswers(bench)
@@ -107,22 +127,7 @@ def file_routes(bench: Workbench) -> list[BaseRoute]:
 
         return _or_refusal(answer)
 
-    def picture(kind: str) -> Callable[[Request], Response]:
-        def answer(request: Request) -> Response:
-            def read() -> Response:
-                content, media_type = bench.picture(kind, request.path_params["name"])
-                return Response(content, media_type=media_type, headers={"Cache-Control": FOR_EVER, "X-Content-Type-Options": "nosniff"})
-
-            return _or_refusal(read)
-
-        return answer
-
-    return [
-        Route("/cmp/static/{name}", static),
-        Route("/cmp/cell/{name}", picture("cell")),
-        Route("/cmp/sample/{name}", picture("sample")),
-        Route("/cmp/curve/{name}", curve),
-    ]
+    return Route("/cmp/curve/{name}", curve)
 
 
 def _or_refusal(make: Callable[[], Response]) -> Response:

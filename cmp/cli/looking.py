@@ -99,15 +99,29 @@ def curves(
         if picture:
             _draw(logged, smooth, steps, picture, "png" if picture is png else "svg")
     if json:
-        print_json({"run": found.id, "curves": [as_json(c) for c in logged.curves], "checkpoints": steps, "notes": _notes(logged)})
+        told = {"run": found.id, "curves": [as_json(c) for c in logged.curves], "checkpoints": steps, "notes": _notes(logged)}
+        print_json(told | {"reading": _reading(logged, steps)})
         return
     rows = [
         [c.tag, str(len(c.steps)), f"{c.steps[0]}–{c.steps[-1]}", loss_text(float(c.values[-1]))] for c in logged.curves if len(c.steps)
     ]
     if rows:
         print_table(["tag", "points", "steps", "last"], rows, right=frozenset({1}))
+    for line in _reading(logged, steps):
+        say(f"  {line}")
     for note in _notes(logged):
         in_trouble(f"note: {note}")
+
+
+def _reading(logged: Curves, steps: list[int]) -> list[str]:
+    """How to read the training loss, if it is among the curves."""
+    from cmp.core.curve_reading import read_curve
+    from cmp.core.curves import held_out_tags, loss_tag
+
+    known = {curve.tag: curve for curve in logged.curves}
+    loss = loss_tag(known)
+    held = next((known[tag] for tag in held_out_tags(known) if tag != loss), None)
+    return list(read_curve(known[loss], steps, held)) if loss else []
 
 
 def _notes(logged: Curves) -> list[str]:
@@ -115,6 +129,7 @@ def _notes(logged: Curves) -> list[str]:
 
 
 def _write_csv(logged: Curves, weight: float, target: Path) -> None:
+    from cmp.core.curves import table_cell
     from cmp.core.smoothing import smooth
 
     try:
@@ -123,7 +138,7 @@ def _write_csv(logged: Curves, weight: float, target: Path) -> None:
             writer.writerow(["tag", "step", "value", "smoothed"])
             for curve in logged.curves:
                 for step, value, smoothed in zip(curve.steps, curve.values, smooth(curve.values, weight), strict=True):
-                    writer.writerow([curve.tag, int(step), float(value), float(smoothed)])
+                    writer.writerow([table_cell(curve.tag), int(step), float(value), float(smoothed)])
     except OSError as fault:
         raise Unreadable(f"cannot write {target}: {fault.strerror}", "Choose another place.") from fault
     in_trouble(f"wrote {target}")

@@ -101,7 +101,7 @@ def window_of(lines: Sequence[Line], view: View) -> tuple[float, float]:
 
 
 def points_json(line: Line, view: View, window: tuple[float, float], lines: int) -> dict[str, object]:
-    """One line of a chart of so many: `raw`, `smooth`, and what the height of the chart is found from."""
+    """One line of a chart of so many: `raw`, `smooth` with the raw values at its points, and what the height of the chart is found from."""
     low, high = window
     stretches = min(max(_ALL_STRETCHES // max(lines, 1), _STRETCHES[0]), _STRETCHES[1])
     place: Callable[[Floats], Floats] = np.log2 if view.log_x else np.asarray
@@ -111,6 +111,8 @@ def points_json(line: Line, view: View, window: tuple[float, float], lines: int)
     def thinned(values: Floats) -> dict[str, object]:
         keep = thin_within(at, values, begin, end, stretches)
         told: dict[str, object] = {"x": _deltas(line.x[keep], view.axis), "y": _short(values[keep])}
+        if values is not line.values:
+            told["r"] = _short(line.values[keep])
         return told if view.axis == "step" else told | {"s": _deltas(line.steps[keep], "step")}
 
     inside = slice(int(np.searchsorted(line.x, low)), int(np.searchsorted(line.x, high, side="right")))

@@ -229,3 +229,8 @@ def held_out_losses(curves: Iterable[LossCurve], steps: Iterable[int]) -> dict[i
             if found:
                 return found
     return {}
+
+
+def table_cell(text: str) -> str:
+    """Text for a table: what a spreadsheet would take for a formula gets an apostrophe in front."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text

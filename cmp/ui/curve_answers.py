@@ -13,7 +13,7 @@ from typing import Any
 
 from cmp.core.curve_pairs import pair_text
 from cmp.core.curve_points import AXES, Line, View, band_json, line_of, marks_json, points_json, read_view, window_of
-from cmp.core.curves import LossCurve, held_out_losses, loss_tag
+from cmp.core.curves import LossCurve, held_out_losses, loss_tag, table_cell
 from cmp.core.present import loss_text
 from cmp.core.run_settings import lineage, side_by_side
 from cmp.core.runs import Checkpoint, Run
@@ -185,7 +185,7 @@ class CurveAnswers:
             times = curve.wall_times if curve.wall_times is not None else [""] * curve.steps.size
             for step, at, value, mean in zip(curve.steps.tolist(), times, curve.values.tolist(), smooth.tolist(), strict=True):
                 if view.axis != "step" or (view.low or step) <= step <= (view.high or step):
-                    writer.writerow([as_cell(item.run.id), as_cell(curve.tag), step, at, value, mean])
+                    writer.writerow([table_cell(item.run.id), table_cell(curve.tag), step, at, value, mean])
         return out.getvalue().encode("utf-8", "surrogateescape")
 
     def picture(self, runs: Sequence[Run], told: dict[str, str], kind: str) -> bytes:
@@ -195,11 +195,6 @@ class CurveAnswers:
         if not drawn:
             raise BadInput("there are no values to draw", "Choose a run that has logged some.")
         return curve_picture([item.curve for item in drawn], runs, view, kind, self.names())
-
-
-def as_cell(text: str) -> str:
-    """Text for a table: what a spreadsheet would take for a formula gets an apostrophe in front."""
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
 
 
 def _abandoned(curve: LossCurve, view: View) -> list[dict[str, object]]:

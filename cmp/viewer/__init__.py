@@ -28,9 +28,9 @@ or brings them, thinned to what a screen can show (about 1,500 points each):
     log            bool
     picking        str; what choosing a checkpoint's mark does, for a tooltip
     notes          [str] below the chart
-It tells `{"index": step, "value": run, "run", "step"}` of the checkpoint that is to be compared, and as an edit `{"what": "convert"|"star",
-"run", "step", "id", "on": bool}`. On the window it dispatches `cmp:step` with `{"run", "step", "from": "curves"}` for the step below the pointer,
-and shows a line where such an event from elsewhere says.
+It tells `{"index": step, "value": run, "run", "step"}` of the checkpoint that is to be compared, and as an edit
+`{"what": "convert"|"star", "run", "step", "id", "on": bool}`. On the window it dispatches `cmp:step` with
+`{"run", "step", "from": "curves"}` for the step below the pointer, and shows a line where such an event from elsewhere says.
 
 The table's value:
     columns        [str]

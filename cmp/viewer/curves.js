@@ -113,7 +113,7 @@
         const span = data ? entry.window : zoom || entry.window;
         entry.plot.part.tools.replaceChildren(...(chart.pinned ? [el("button", { type: "button", class: "cmp-pin", text: "−", title: "Take this chart away",
           "aria-label": `Unpin ${chart.title}`, click: () => adopt({ ...settings, pins: settings.pins.filter((pin) => pin !== chart.tag) }) })] : []));
-        entry.plot.draw({ lines: entry.lines, window: span, zoomY: entry.zoomY, settings, hidden, theme, compact: value.compact, title: chart.title, zero: chart.zero,
+        entry.plot.draw({ lines: entry.lines, window: span, exact: Boolean(zoom), zoomY: entry.zoomY, settings, hidden, theme, compact: value.compact, title: chart.title, zero: chart.zero,
           none: settings.axis !== "step" ? "No times were logged for this." : "None of the chosen runs logged this.", placeOf, markOf });
       }
       bar.zoomed(Boolean(zoom) || [...plots.values()].some((entry) => entry.zoomY));
@@ -284,8 +284,7 @@
         const points = line.smooth || line.raw;
         const i = nearest(points.x, place.x);
         if (!points.x.length || Math.abs(points.x[i] - place.x) > Math.max(reach, line.raw.x.length < 60 ? Infinity : 0)) return null;
-        const j = nearest(line.raw.x, points.x[i]);
-        const raw = line.smooth && line.raw.x[j] === points.x[i] ? line.raw.y[j] : undefined;
+        const raw = line.smooth ? line.smooth.r?.[i] : undefined;
         const tags = new Set(entry.lines.map((other) => other.tag)).size > 1;
         return { colour: entry.plot.styleOf(line).colour, label: window.cmpCurvePlot.short([line.label, tags ? line.tag : ""].filter(Boolean).join(" · ")), x: points.x[i], y: points.y[i],
           raw, aside: points.s[i] === place.step ? "" : `at ${points.s[i].toLocaleString("en")}` };

@@ -86,7 +86,8 @@
     const runList = el("div", { class: "cmp-list", role: "group", "aria-label": "Runs" });
     const tagList = el("div", { class: "cmp-list", role: "group", "aria-label": "Tags" });
     const runsHead = el("summary", { text: "Runs" });
-    const fold = (head, ...nodes) => el("details", { class: "cmp-fold", open: "" }, head, ...nodes);
+    const narrow = window.matchMedia("(max-width: 860px)").matches; // the chart is what one came for
+    const fold = (head, ...nodes) => el("details", { class: "cmp-fold", ...(narrow ? {} : { open: "" }) }, head, ...nodes);
     const node = el("aside", { class: "cmp-side" }, fold(runsHead, ...runFilter.nodes, runList), fold(el("summary", { text: "Tags" }), ...tagFilter.nodes, tagList));
 
     const shown = () => runs.filter((run) => ticked.has(run.run) && runFilter.passes(`${run.label} ${run.run}`)).map((run) => run.run);

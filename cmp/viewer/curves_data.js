@@ -12,7 +12,7 @@
   const decoded = (points, axis) => {
     if (!points) return null;
     const x = undelta(points.x, axis === "step" ? 1 : 1000);
-    return { x, y: points.y, s: points.s ? undelta(points.s, 1) : x };
+    return { x, y: points.y, r: points.r, s: points.s ? undelta(points.s, 1) : x };
   };
 
   const keyOf = (line) => `${line.run}\u0000${line.tag}`;
@@ -64,7 +64,7 @@
   // The lines of a value that brings its own points.
   const ownLines = (value, log) => (value.series || []).map((series, i, all) => {
     const raw = { x: series.x, y: series.y, s: series.x };
-    const smooth = series.smooth ? { x: series.x, y: series.smooth, s: series.x } : null;
+    const smooth = series.smooth ? { x: series.x, y: series.smooth, r: series.y, s: series.x } : null;
     const first = all.findIndex((other) => other.run === series.run) === i;
     const marks = first ? (value.markers || []).filter((mark) => mark.run === series.run)
       .map((mark) => [mark.step, mark.step, mark.y ?? heightAt(smooth || raw, mark.step)]) : [];

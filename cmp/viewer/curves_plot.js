@@ -21,12 +21,10 @@
     return { colour: theme.dark ? lift(colour, 0.24) : colour, turn: Math.floor(place / COLOURS.length) };
   };
   const veil = (colour, share) => {
-    const [r, g, b] = colour.startsWith("#") ? [1, 3, 5].map((i) => parseInt(colour.slice(i, i + 2), 16)) : colour.match(/\d+/g).map(Number);
+    const [r, g, b] = colour.startsWith("#") ? [1, 3, 5].map((i) => parseInt(colour.slice(i, i + 2), 16)) : colour.match(/[\d.]+/g).map(Number);
     return `rgba(${r}, ${g}, ${b}, ${share})`;
   };
 
-  // Plotly reads <b>, <a href> and entities in every text; names must arrive as they are.
-  const plain = (text) => String(text ?? "").replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;").replace(/\s+/g, " ");
   const short = (text, most = MOST_NAME) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
 
   const zone = (seconds) => new Date(seconds * 1000).getTimezoneOffset() * 60;
@@ -44,13 +42,9 @@
       text: (x) => (axis === "relative" ? `${(x / unit).toFixed(2)} ${name}` : `step ${Math.round(x).toLocaleString("en")}`) };
   };
 
-  const rangeX = (axis, [low, high], log) => {
-    if (log) {
-      const [a, b] = [Math.log10(Math.max(axis.out(low), 1e-9)), Math.log10(Math.max(axis.out(high), 1e-9))];
-      return [a - 0.01 * (b - a || 1), b + 0.01 * (b - a || 1)];
-    }
-    const [a, b] = [axis.out(low), axis.out(high)];
-    const room = 0.012 * (b - a) || 0.5;
+  const rangeX = (axis, [low, high], log, exact) => {
+    const [a, b] = [axis.out(low), axis.out(high)].map((end) => (log ? Math.log10(Math.max(end, 1e-9)) : end));
+    const room = exact ? 0 : 0.012 * (b - a) || 0.5;
     return [a - room, b + room];
   };
 
@@ -106,17 +100,12 @@
       for (const [i, old] of line.abandoned.entries()) {
         traces.push({ ...common, mode: "lines", uid: `old ${i} ${line.key}`, x: flat(old.x), y: old.y, line: { color: veil(view.theme.muted, 0.4), width: 1 } });
       }
-      if (line.band?.length) {
-        const corners = (i) => line.band.flatMap(([a, b, , low, high]) => (i ? [high, high, low, low, high, null] : [...flat([a, b, b, a, a]), null]));
-        traces.push({ ...common, mode: "lines", uid: `band ${line.key}`, x: corners(0), y: corners(1), fill: "toself", fillcolor: veil(colour, 0.2),
-          line: { width: 0.6, color: veil(colour, 0.55) } });
-      }
       if (line.smooth) {
         traces.push({ ...common, mode: "lines", uid: `raw ${line.key}`, x: flat(line.raw.x), y: line.raw.y, opacity: faint, line: { color: colour, width: 1 } });
       }
       const strong = line.smooth || line.raw;
       traces.push({ ...common, mode: few ? "lines+markers" : "lines", uid: `line ${line.key}`, x: flat(strong.x), y: strong.y, marker: { color: colour, size: 5 },
-        line: { color: colour, width: line.smooth || few ? 2 : 1.3, dash } });
+        line: { color: colour, width: few ? 2 : line.smooth ? 1.5 : 1.2, dash } });
       return traces;
     };
 
@@ -124,6 +113,11 @@
       const { colour } = styleOf(line);
       const common = { type: "scatter", hoverinfo: "skip", showlegend: false };
       const traces = [];
+      if (line.band?.length) {
+        const corners = (i) => line.band.flatMap(([a, b, , low, high]) => (i ? [high, high, low, low, high, null] : [...flat([a, b, b, a, a]), null]));
+        traces.push({ ...common, mode: "lines", connectgaps: false, uid: `band ${line.key}`, x: corners(0), y: corners(1), fill: "toself",
+          fillcolor: veil(view.theme.paper, 0.62), line: { width: 1.4, color: colour } });
+      }
       if (line.trend) {
         const ends = [line.trend.low, line.trend.high];
         const inner = view.settings.logX ? Array.from({ length: 32 }, (_, i) => ends[0] * (ends[1] / ends[0]) ** (i / 31)) : ends;
@@ -144,7 +138,7 @@
 
     // A mark outside of the window would be drawn on the chart's edge, since marks may overlap it.
     const marksOf = (line) => {
-      const [low, high] = rangeX(axis, view.window, view.settings.logX);
+      const [low, high] = rangeX(axis, view.window, view.settings.logX, view.exact);
       const [bottom, top] = layoutY();
       const inside = (mark) => {
         const [x, y] = [scaled(axis.out(mark.x), view.settings.logX), scaled(mark.y, view.settings.logY)];
@@ -162,7 +156,7 @@
         width, height, showlegend: false, dragmode: "zoom", hovermode: false, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
         margin: compact ? { l: 44, r: 8, t: 6, b: 24 } : { l: 52, r: 14, t: 8, b: 36 },
         font: { family: theme.font, size: theme.size - (compact ? 2 : 1), color: theme.text },
-        xaxis: { ...line, type: axis.type, range: rangeX(axis, view.window, view.settings.logX), showgrid: false, ticks: "outside", ticklen: 4,
+        xaxis: { ...line, type: axis.type, range: rangeX(axis, view.window, view.settings.logX, view.exact), showgrid: false, ticks: "outside", ticklen: 4,
           title: { text: compact ? "" : `${axis.title}${view.settings.logX ? " (log)" : ""}`, standoff: 6 } },
         yaxis: { ...line, type: view.settings.logY && !view.zero ? "log" : "linear", range: layoutY(), exponentformat: "power", nticks: compact ? 4 : 8,
           zeroline: Boolean(view.zero), zerolinecolor: theme.muted, zerolinewidth: 1.5 },
@@ -287,7 +281,6 @@
       lines: () => (view ? shown() : []), text: (x) => axis?.text(x) ?? "", visibleMarks: () => (view && axis ? shown().flatMap(marksOf) : []),
       hasSize: () => Boolean(part.over.clientWidth) };
   };
-  window.cmpCurvePlot.plain = plain;
   window.cmpCurvePlot.short = short;
   window.cmpCurvePlot.colourOf = colourOf;
 })();
