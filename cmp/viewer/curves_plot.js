@@ -81,6 +81,7 @@
     let axis = null;
     let heard = false;
     let down = null;
+    let clicked = -Infinity;
 
     const shown = () => view.lines.filter((line) => !view.hidden.has(line.key));
     const styleOf = (line) => {
@@ -258,9 +259,13 @@
       window.addEventListener("pointerup", (event) => {
         const still = down && Math.hypot(event.clientX - down.x, event.clientY - down.y) < 5;
         down = null;
-        if (still) hooks.onClick(valueAt(event), event, markNear(event));
+        if (!still || !part.chart.isConnected) return;
+        // Plotly lays a cover over the page while a button is down, so that no double click ever reaches the chart
+        const again = event.timeStamp - clicked < 400;
+        clicked = again ? -Infinity : event.timeStamp;
+        const mark = markNear(event);
+        if (again && !mark) hooks.onReset(); else hooks.onClick(valueAt(event), event, mark);
       });
-      part.chart.addEventListener("dblclick", () => hooks.onReset());
     };
 
     const put = (node, x) => {
