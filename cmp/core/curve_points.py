@@ -178,8 +178,8 @@ def band_json(line: Line, window: tuple[float, float], log_x: bool) -> list[list
     return found
 
 
-def marks_json(line: Line, steps: Sequence[int]) -> list[list[float | None]]:
-    """[step, x, height] of each checkpoint on the line: at its own step, else at the last one before it, if that is not far.
+def marks_json(line: Line, steps: Sequence[int], axis: str = "step") -> list[list[float | None]]:
+    """[step, x, height] of each checkpoint on the line: as high as at its own step, else as at the last one before it, if that is not far.
 
     A run that logs every tenth step ends a little before its last checkpoint.
     """
@@ -194,6 +194,6 @@ def marks_json(line: Line, steps: Sequence[int]) -> list[list[float | None]]:
         near = at if at >= 0 else 0
         if abs(float(ascending[near]) - step) > slack:
             continue
-        x = float(line.x[order[near]]) if line.x is not line.steps and float(ascending[near]) != float(line.x[order[near]]) else float(step)
+        x = float(step) if axis == "step" else float(line.x[order[near]])
         marks.append([step, x, *_short(line.smooth[order[near] : order[near] + 1])])
     return marks

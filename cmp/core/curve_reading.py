@@ -47,7 +47,7 @@ def _range(found: Interval) -> str:
 def _scatter(values: Floats) -> str:
     spread = float(np.std(values - smooth_centred(values, _TREND)))
     level = float(np.mean(values[-max(values.size // _TENTHS, FEWEST) :]))
-    if spread == 0:
+    if spread <= 1e-9 * abs(level):
         return "Its values do not scatter at all: it was averaged before it was logged, or it is constant."
     share = f", {100 * spread / abs(level):.2g} % of its level at the end" if level else ""
     return (

@@ -23,7 +23,7 @@ from cmp.ui.values import names_apart
 from cmp.workbench import Workbench
 from cmp.workbench.charting import Charting, curve_picture
 
-TABLE = {"csv": "text/csv; charset=utf-8", "png": "image/png", "svg": "image/svg+xml"}
+FILES = {"csv": "text/csv; charset=utf-8", "png": "image/png", "svg": "image/svg+xml"}
 _MOST_BROUGHT = 40  # abandoned branches of one line
 
 
@@ -63,10 +63,10 @@ class CurveAnswers:
         if name in makers:
             return Told(json.dumps(makers[name](runs, told), ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode())
         kind = name.removeprefix("curves.")
-        if name.startswith("curves.") and kind in TABLE:
+        if name.startswith("curves.") and kind in FILES:
             file = re.sub(r"[^A-Za-z0-9._-]+", "-", told.get("tag") or "loss").strip("-.") or "curves"
             body = self.table(runs, told) if kind == "csv" else self.picture(runs, told, kind)
-            return Told(body, TABLE[kind], {"Content-Disposition": f'attachment; filename="{file[:80]}.{kind}"'})
+            return Told(body, FILES[kind], {"Content-Disposition": f'attachment; filename="{file[:80]}.{kind}"'})
         raise NotFound(f"there is no answer {name[:40]!r}", f"There are {', '.join(makers)}, curves.csv, curves.png and curves.svg.")
 
     def stamp(self, runs: Sequence[Run], told: dict[str, str]) -> dict[str, object]:
@@ -134,7 +134,7 @@ class CurveAnswers:
             value: dict[str, Any] = {"run": item.run.id, "tag": item.curve.tag, "kind": item.kind}
             value |= points_json(item.line, view, window, len(drawn))
             if item.kind in ("loss", "tag", "difference"):
-                value["marks"] = marks_json(item.line, [c.step for c in item.run.checkpoints if c.step is not None])
+                value["marks"] = marks_json(item.line, [c.step for c in item.run.checkpoints if c.step is not None], view.axis)
             if view.axis == "step" and item.curve.abandoned:
                 value["abandoned"] = _abandoned(item.curve, view)
             lines.append(value)

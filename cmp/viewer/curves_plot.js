@@ -115,9 +115,10 @@
       const common = { type: "scatter", hoverinfo: "skip", showlegend: false };
       const traces = [];
       if (line.band?.length) {
-        const corners = (i) => line.band.flatMap(([a, b, , low, high]) => (i ? [high, high, low, low, high, null] : [...flat([a, b, b, a, a]), null]));
-        traces.push({ ...common, mode: "lines", connectgaps: false, uid: `band ${line.key}`, x: corners(0), y: corners(1), fill: "toself",
-          fillcolor: veil(view.theme.paper, 0.62), line: { width: 1.4, color: colour } });
+        const middle = ([a, b]) => axis.out(view.settings.logX ? Math.sqrt(a * b) : (a + b) / 2);
+        const back = [...line.band].reverse();
+        traces.push({ ...common, mode: "lines", uid: `band ${line.key}`, x: [...line.band, ...back, line.band[0]].map(middle), fill: "toself",
+          y: [...line.band.map((w) => w[4]), ...back.map((w) => w[3]), line.band[0][4]], fillcolor: veil(view.theme.paper, 0.66), line: { width: 1.2, color: colour } });
       }
       if (line.trend) {
         const ends = [line.trend.low, line.trend.high];
