@@ -30,9 +30,10 @@ def opened(page: Watched) -> Any:
 def traces(browser: Any, prefix: str) -> int:
     """How many points the lines of one kind have."""
     return browser.evaluate(
-        "([chart, prefix]) => document.querySelector(chart)._fullData.filter((t) => t.uid.startsWith(prefix)).map((t) => t.x.length).reduce((a, b) => a + b, 0)",
+        """([chart, prefix]) => document.querySelector(chart)._fullData.filter((t) => t.uid.startsWith(prefix))
+            .map((t) => t.x.length).reduce((a, b) => a + b, 0)""",
         [CHART, prefix],
-    )  # fmt: skip
+    )
 
 
 def range_of(browser: Any, axis: str = "xaxis") -> list[float]:
@@ -43,7 +44,8 @@ def at(browser: Any, share_x: float, share_y: float) -> tuple[float, float]:
     """A place within the plotted area."""
     return tuple(
         browser.evaluate(
-            """([chart, x, y]) => { const node = document.querySelector(chart), box = node.getBoundingClientRect(), s = node._fullLayout._size;
+            """([chart, x, y]) => {
+                const node = document.querySelector(chart), box = node.getBoundingClientRect(), s = node._fullLayout._size;
                 return [box.left + s.l + x * s.w, box.top + s.t + y * s.h]; }""",
             [CHART, share_x, share_y],
         )
@@ -60,9 +62,10 @@ def drag(browser: Any, start: tuple[float, float], end: tuple[float, float]) -> 
 def mark_place(browser: Any, step: int) -> tuple[float, float]:
     return tuple(
         browser.evaluate(
-            """([chart, step]) => { const node = document.querySelector(chart), box = node.getBoundingClientRect(), full = node._fullLayout;
+            """([chart, step]) => {
+                const node = document.querySelector(chart), box = node.getBoundingClientRect(), { xaxis, yaxis } = node._fullLayout;
                 const marks = node._fullData.find((t) => t.uid.startsWith("marks")), i = [...marks.x].indexOf(step);
-                return [box.left + full.xaxis._offset + full.xaxis.d2p(step), box.top + full.yaxis._offset + full.yaxis.d2p(marks.y[i])]; }""",
+                return [box.left + xaxis._offset + xaxis.d2p(step), box.top + yaxis._offset + yaxis.d2p(marks.y[i])]; }""",
             [CHART, step],
         )
     )
