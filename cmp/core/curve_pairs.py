@@ -8,7 +8,7 @@ from itertools import combinations
 
 import numpy as np
 
-from cmp.core.curves import Floats, LossCurve
+from cmp.core.curves import Floats, Integers, LossCurve
 from cmp.core.smoothing import smooth_centred
 from cmp.core.uncertainty import Interval, mean_interval
 
@@ -16,6 +16,7 @@ FEWEST = 50  # equal steps; fewer may agree by chance
 _AT_LEAST = 0.5
 _TREND = 0.9  # the weight of the smoothing that is taken off, so that two losses that merely both fall do not count
 _BY_CHANCE = 6.0  # standard errors of a correlation of nothing
+_GLANCE = 4000  # points that tell at once that two runs have nothing in common
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +39,20 @@ class Pair:
 
 def difference(first: LossCurve, second: LossCurve) -> LossCurve:
     """`second` minus `first` at the steps that both logged, as a curve of the second run."""
-    steps, i, j = np.intersect1d(first.steps, second.steps, assume_unique=True, return_indices=True)
+    steps, i, j = _common(first, second)
     times = None if second.wall_times is None else second.wall_times[j]
     with np.errstate(invalid="ignore"):  # inf minus inf is no number, and stays one that is shown as a gap
         values = second.values[j] - first.values[i]
     return replace(second, steps=steps, values=values, wall_times=times, notes=(), abandoned=())
+
+
+def _common(first: LossCurve, second: LossCurve) -> tuple[Integers, Integers, Integers]:
+    """The steps of both, and where they stand in either."""
+    if first.steps.size == second.steps.size and bool((first.steps == second.steps).all()):
+        every = np.arange(first.steps.size)
+        return first.steps, every, every
+    steps, i, j = np.intersect1d(first.steps, second.steps, assume_unique=True, return_indices=True)
+    return steps, i, j
 
 
 def find_pair(first: LossCurve, second: LossCurve) -> Pair | None:
@@ -50,7 +60,7 @@ def find_pair(first: LossCurve, second: LossCurve) -> Pair | None:
 
     What they share from the beginning on to the bit, as a run does with the one it was resumed from, is no evidence for the rest.
     """
-    steps, i, j = np.intersect1d(first.steps, second.steps, assume_unique=True, return_indices=True)
+    steps, i, j = _common(first, second)
     one, two = first.values[i], second.values[j]
     finite = np.isfinite(one) & np.isfinite(two)
     steps, one, two = steps[finite], one[finite], two[finite]
@@ -71,6 +81,10 @@ def find_pair(first: LossCurve, second: LossCurve) -> Pair | None:
 
 def _same_noise(one: Floats, two: Floats) -> tuple[float, float] | None:
     """Correlation of what scatters, and how many times less the difference does; None where chance would do."""
+    jumps = [np.diff(values[-_GLANCE:]) for values in (one, two)]
+    size = float(np.sqrt((jumps[0] @ jumps[0]) * (jumps[1] @ jumps[1])))
+    if size == 0 or float(jumps[0] @ jumps[1]) / size < _AT_LEAST / 2:
+        return None
     a, b, c = (values - smooth_centred(values, _TREND) for values in (one, two, two - one))
     spread = np.sqrt(float(a @ a) * float(b @ b))
     correlation = float(a @ b) / spread if spread > 0 else 0.0

@@ -10,13 +10,13 @@ import numpy as np
 
 from cmp.core.curves import Floats, Integers, LossCurve
 from cmp.core.smoothing import DEFAULT, WAYS, smoothed
-from cmp.core.thinning import thin_within
+from cmp.core.thinning import ends_within, thin_within
 from cmp.core.uncertainty import mean_interval
 from cmp.errors import BadInput
 
 AXES = ("step", "relative", "wall")
 _STRETCHES = (80, 400)  # of one line: fewest and most
-_ALL_STRETCHES = 1600  # of all lines of one chart
+_ALL_STRETCHES = 2400  # of all lines of one chart
 _WINDOWS = 24  # of the band
 _MOST_BROKEN = 200
 
@@ -101,18 +101,25 @@ def window_of(lines: Sequence[Line], view: View) -> tuple[float, float]:
 
 
 def points_json(line: Line, view: View, window: tuple[float, float], lines: int) -> dict[str, object]:
-    """One line of a chart of so many: `raw`, `smooth` with the raw values at its points, and what the height of the chart is found from."""
+    """One line of a chart of so many: `raw`, `smooth` with the raw values `r` at its points, and what its height is found from.
+
+    `e` are the places of those points that may be compared with other lines, as deltas; without it all may.
+    """
     low, high = window
     stretches = min(max(_ALL_STRETCHES // max(lines, 1), _STRETCHES[0]), _STRETCHES[1])
     place: Callable[[Floats], Floats] = np.log2 if view.log_x else np.asarray
     at, floor = place(line.x), float(line.x[0]) if line.x.size else 1.0
     begin, end = (float(place(np.array(v))) for v in ((low if low > 0 else floor, max(high, floor)) if view.log_x else (low, high)))
 
+    ends = ends_within(at, begin, end, stretches)
+
     def thinned(values: Floats) -> dict[str, object]:
         keep = thin_within(at, values, begin, end, stretches)
         told: dict[str, object] = {"x": _deltas(line.x[keep], view.axis), "y": _short(values[keep])}
         if values is not line.values:
             told["r"] = _short(line.values[keep])
+        if ends is not None:
+            told["e"] = np.diff(np.searchsorted(keep, ends), prepend=0).tolist()
         return told if view.axis == "step" else told | {"s": _deltas(line.steps[keep], "step")}
 
     inside = slice(int(np.searchsorted(line.x, low)), int(np.searchsorted(line.x, high, side="right")))

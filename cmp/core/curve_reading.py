@@ -29,9 +29,10 @@ def read_curve(curve: LossCurve, checkpoints: Sequence[int] = (), held: LossCurv
     return (*parts, *_held_out(held), *_broken(curve), _ENDING)
 
 
-def number(value: float) -> str:
-    """Three digits, as a figure in a sentence has them."""
-    return f"{value:.3g}"
+def number(value: float, width: float = 0.0) -> str:
+    """Three digits, as a figure in a sentence has them; more where they are needed to tell apart what lies `width` apart."""
+    more = math.floor(math.log10(abs(value))) - math.floor(math.log10(width)) + 2 if value and width > 0 else 3
+    return f"{value:.{min(max(more, 3), 8)}g}"
 
 
 def about(value: float) -> str:
@@ -41,7 +42,8 @@ def about(value: float) -> str:
 
 
 def _range(found: Interval) -> str:
-    return f"{number(found.low)} to {number(found.high)}, 95 %"
+    width = found.high - found.low
+    return f"{number(found.value, width)} ({number(found.low, width)} to {number(found.high, width)}, 95 %)"
 
 
 def _scatter(values: Floats) -> str:
@@ -61,7 +63,7 @@ def _level(steps: np.ndarray, values: Floats) -> str:
     found = mean_interval(last)
     assert found is not None, "there are enough"
     hang = "" if found.effective > 0.8 * found.n else f" Its {found.n:,} values hang together and count as about {about(found.effective)}."
-    return f"Over the last steps, {steps[-last.size]:,} to {steps[-1]:,}, the mean is {number(found.value)} ({_range(found)}).{hang}"
+    return f"Over the last steps, {steps[-last.size]:,} to {steps[-1]:,}, the mean is {_range(found)}.{hang}"
 
 
 def _settled(steps: np.ndarray, values: Floats) -> str:

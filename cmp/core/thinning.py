@@ -34,14 +34,36 @@ def thin_within(x: Floats, values: Floats, low: float, high: float, stretches: i
     wide as a power of two and begin at its multiples: two curves with the same `x` keep their last points at the same places, and a
     curve that grows keeps what it had until the width doubles. `x` must ascend.
     """
-    first, end = int(np.searchsorted(x, low)), int(np.searchsorted(x, high, side="right"))
+    first, end = _inside(x, low, high)
     beside = np.arange(max(first - 1, 0), min(end + 1, int(x.size)))
     if end - first <= 2 * max(stretches, 1):
         return beside
-    width = _power_of_two((high - low) / max(stretches, 1))
-    place = np.floor(x[first:end] / width).astype(np.int64)
-    ends = np.append(np.flatnonzero(np.diff(place)), place.size - 1)
-    return np.unique(np.concatenate([beside[[0, -1]], first + np.concatenate([ends, *_picks(place, values[first:end])])]))
+    place = _places(x[first:end], low, high, stretches)
+    return np.unique(np.concatenate([beside[[0, -1]], first + np.concatenate([_ends(place), *_picks(place, values[first:end])])]))
+
+
+def ends_within(x: Floats, low: float, high: float, stretches: int) -> Integers | None:
+    """Of the points that `thin_within` gives, the last of each stretch; None where it gives all.
+
+    Only these may be compared between curves: which others stay was chosen by how high or low they are.
+    """
+    first, end = _inside(x, low, high)
+    if end - first <= 2 * max(stretches, 1):
+        return None
+    return first + _ends(_places(x[first:end], low, high, stretches))
+
+
+def _inside(x: Floats, low: float, high: float) -> tuple[int, int]:
+    return int(np.searchsorted(x, low)), int(np.searchsorted(x, high, side="right"))
+
+
+def _places(x: Floats, low: float, high: float, stretches: int) -> Integers:
+    """The number of the stretch that each point lies in."""
+    return np.floor(x / _power_of_two((high - low) / max(stretches, 1))).astype(np.int64)
+
+
+def _ends(place: Integers) -> Integers:
+    return np.append(np.flatnonzero(np.diff(place)), place.size - 1)
 
 
 def _power_of_two(least: float) -> float:

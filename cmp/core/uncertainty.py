@@ -12,7 +12,7 @@ from cmp.core.curves import Floats
 LEVEL = 0.95
 FEWEST = 20  # points; fewer say too little about how they hang together
 _DRAWS = 1000
-_MOST_BLOCKS = 500  # a draw; sums of more are scaled from these, since they are as good as normal
+_MOST_BLOCKS = 150  # a draw; sums of more are scaled from these, since they are as good as normal
 _TOLD_APART = 1.96 + 0.84  # standard errors: a difference so large is found at 95 % in four of five windows
 
 

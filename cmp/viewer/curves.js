@@ -4,6 +4,7 @@
   "use strict";
 
   const { el, setText, place, remember, recall } = window.cmpDom;
+  const MOST_BANDS = 5; // of more runs nobody could tell them apart
   const LIVE = 2000; // ms between two looks at a run that is being trained
 
   // Plotly reads neither CSS variables nor the newer colour functions. What the style sheet made of them is painted on one pixel and read back.
@@ -148,7 +149,7 @@
         setText(part.fault, "");
         draw();
         root.dispatchEvent(new CustomEvent("cmp:curves-drawn"));
-        if (settings.band && !value.compact) await bands(mine, list, zoomed);
+        if (settings.band && !value.compact && runs.length <= MOST_BANDS) await bands(mine, list, zoomed);
       } catch (fault) {
         if (mine === turn) setText(part.fault, `The curves could not be read: ${fault.message}`);
       }
@@ -270,7 +271,7 @@
       const far = (other) => (log ? Math.abs(Math.log(other / x)) : Math.abs(other - x));
       let best = null;
       for (const line of entry.plot.lines()) {
-        const points = line.smooth || line.raw;
+        const points = line.hover;
         if (!points.x.length) continue;
         const i = nearest(points.x, x);
         if (!best || far(points.x[i]) < far(best.x)) best = { x: points.x[i], step: points.s[i], run: line.run };
@@ -281,10 +282,10 @@
     const rowsAt = (entry, place) => {
       const reach = 0.02 * (entry.window[1] - entry.window[0]);
       const rows = entry.plot.lines().map((line) => {
-        const points = line.smooth || line.raw;
+        const points = line.hover;
         const i = nearest(points.x, place.x);
         if (!points.x.length || Math.abs(points.x[i] - place.x) > Math.max(reach, line.raw.x.length < 60 ? Infinity : 0)) return null;
-        const raw = line.smooth ? line.smooth.r?.[i] : undefined;
+        const raw = line.smooth ? points.r?.[i] : undefined;
         const tags = new Set(entry.lines.map((other) => other.tag)).size > 1;
         return { colour: entry.plot.styleOf(line).colour, label: window.cmpCurvePlot.short([line.label, tags ? line.tag : ""].filter(Boolean).join(" · ")), x: points.x[i], y: points.y[i],
           raw, aside: points.s[i] === place.step ? "" : `at ${points.s[i].toLocaleString("en")}` };

@@ -11,7 +11,7 @@
   const SWITCHES = [
     ["logY", "Log y", "Logarithmic axis of values"], ["logX", "Log x", "Logarithmic axis of steps or times"],
     ["outliers", "Ignore outliers", "The height of the chart is that of nearly all values; single ones may lie outside"],
-    ["band", "95 % band", "Where the mean of each of 24 windows lies at 95 %, by a moving block bootstrap"],
+    ["band", "95 % band", "Where the mean of each of 24 windows lies at 95 %, by a moving block bootstrap; of at most five runs"],
     ["trend", "Trend", "A straight line through all points of the window"],
   ];
 

@@ -12,13 +12,21 @@
   const decoded = (points, axis) => {
     if (!points) return null;
     const x = undelta(points.x, axis === "step" ? 1 : 1000);
-    return { x, y: points.y, r: points.r, s: points.s ? undelta(points.s, 1) : x };
+    return { x, y: points.y, e: points.e ? undelta(points.e, 1) : null, r: points.r, s: points.s ? undelta(points.s, 1) : x };
   };
 
   const keyOf = (line) => `${line.run}\u0000${line.tag}`;
 
-  const decodeLine = (line, axis) => ({ ...line, key: keyOf(line), raw: decoded(line.raw, axis), smooth: decoded(line.smooth, axis),
+  // The points of a line that may be compared with another line's: the rest of a thinned one was chosen by how high or low it is.
+  const compared = (points) => {
+    const taken = (values) => (values && points.e ? points.e.map((i) => values[i]) : values);
+    return { x: taken(points.x), y: taken(points.y), r: taken(points.r), s: taken(points.s) };
+  };
+
+  const decodeLine = (line, axis) => withHover({ ...line, key: keyOf(line), raw: decoded(line.raw, axis), smooth: decoded(line.smooth, axis),
     abandoned: (line.abandoned || []).map((points) => decoded(points, "step")) });
+
+  const withHover = (line) => ({ ...line, hover: compared(line.smooth || line.raw) });
 
   // The place of the last x that is not above `x`, -1 before the first.
   const lastAt = (xs, x) => {
@@ -68,7 +76,7 @@
     const first = all.findIndex((other) => other.run === series.run) === i;
     const marks = first ? (value.markers || []).filter((mark) => mark.run === series.run)
       .map((mark) => [mark.step, mark.step, mark.y ?? heightAt(smooth || raw, mark.step)]) : [];
-    return { ...series, key: keyOf(series), kind: first ? "loss" : "tag", raw, smooth, marks, ...heights(series.y, series.smooth, log), abandoned: [] };
+    return withHover({ ...series, key: keyOf(series), kind: first ? "loss" : "tag", raw, smooth, marks, ...heights(series.y, series.smooth, log), abandoned: [] });
   });
 
   const query = (runs, more) => {

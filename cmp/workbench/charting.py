@@ -9,9 +9,10 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
-from cmp.core.curve_pairs import Pair, difference, find_pairs
+from cmp.core.curve_pairs import Pair, difference, find_pair
 from cmp.core.curve_points import View
 from cmp.core.curve_reading import read_curve
 from cmp.core.curves import LossCurve, held_out_tags, is_epoch_axis, loss_tag
@@ -23,6 +24,7 @@ from cmp.workbench.shelf import Curves, Shelf
 
 MOST_RUNS = 60
 _MOST_KEPT = 64
+_MOST_PAIRS = 4000
 
 
 class Charting:
@@ -32,6 +34,8 @@ class Charting:
         self.bench = bench
         self._lock = threading.Lock()
         self._kept: OrderedDict[str, tuple[str, Curves]] = OrderedDict()
+        self._said: dict[str, tuple[str, tuple[str, ...]]] = {}
+        self._paired: OrderedDict[str, Pair | None] = OrderedDict()
         self._data: dict[str, tuple[float, DataSet | None]] = {}
 
     def runs(self, ids: Sequence[str]) -> tuple[Run, ...]:
@@ -85,14 +89,28 @@ class Charting:
 
     def reading(self, run: Run) -> tuple[str, ...]:
         """How to read the run's loss."""
-        drawn = self.drawn(run, "")
-        loss = next((curve for kind, curve in drawn if kind == "loss"), None)
-        held = next((curve for kind, curve in drawn if kind == "held"), None)
-        return read_curve(loss, [c.step for c in run.checkpoints if c.step is not None], held) if loss else ()
+        steps = [c.step for c in run.checkpoints if c.step is not None]
+        key = repr((_marks(run.logs), steps))
+        kept = self._said.get(run.id)
+        if kept is None or kept[0] != key:
+            drawn = self.drawn(run, "")
+            loss = next((curve for kind, curve in drawn if kind == "loss"), None)
+            held = next((curve for kind, curve in drawn if kind == "held"), None)
+            kept = self._said[run.id] = (key, read_curve(loss, steps, held) if loss else ())
+        return kept[1]
 
     def pairs(self, runs: Sequence[Run]) -> tuple[Pair, ...]:
         """Which of the runs saw the same noise."""
-        return find_pairs([loss for run in runs if (loss := self.loss(run))])
+        known = [(run, repr((run.id, _marks(run.logs))), loss) for run in runs if (loss := self.loss(run))]
+        found = (self._pair(f"{one[1]} {two[1]}", one[2], two[2]) for one, two in combinations(known, 2))
+        return tuple(pair for pair in found if pair)
+
+    def _pair(self, key: str, first: LossCurve, second: LossCurve) -> Pair | None:
+        if key not in self._paired:
+            self._paired[key] = find_pair(first, second)
+            while len(self._paired) > _MOST_PAIRS:
+                self._paired.popitem(last=False)
+        return self._paired.get(key)
 
     def data_set(self, run: Run) -> DataSet | None:
         """The run's images, looked at again after a minute."""

@@ -101,3 +101,15 @@ def test_what_is_not_finite_is_null_and_marked() -> None:
 def test_fields_that_cannot_be_used_are_refused(asked: dict[str, str]) -> None:
     with pytest.raises(BadInput):
         read_view(asked)
+
+
+def test_points_that_may_be_compared_between_runs_were_not_chosen_by_their_height() -> None:
+    values = [curve(seed=seed) for seed in range(4)]
+    told = [sent(View(), found)["smooth"] for found in values]
+    ends = [list(accumulate(line["e"])) for line in told]
+    steps = [[list(accumulate(line["x"]))[i] for i in places] for line, places in zip(told, ends, strict=True)]
+    assert steps[0] == steps[1] == steps[2] == steps[3] and len(steps[0]) > 150
+    late = [y for line, places in zip(told, ends, strict=True) for y in (line["y"][i] for i in places[len(places) // 2 :])]
+    every = [y for line in told for y in line["y"][len(line["y"]) // 2 :]]
+    assert np.std(every) > 1.5 * np.std(late), "the others are the lowest and highest ones"
+    assert "e" not in sent(View(low=500, high=600), values[0])["smooth"]
