@@ -59,6 +59,7 @@
     let known = { runs: [], notes: [], stamp: "", training: false };
     let pairs = [];
     let turn = 0;
+    let round = 0;
     let waiting = 0;
     let seenTheme = "";
     let at = null; // the step that was last told of
@@ -193,7 +194,8 @@
       setText(part.empty, "");
       const late = (fault) => setText(part.fault, `The curves could not be read: ${fault.message}`);
       catalogue().catch(late);
-      load().then(words).catch(late);
+      const mine = ++round;
+      load().then(() => (mine === round ? words() : null)).catch(late); // of runs ticked one after another only the last choice is read
     };
     const nothing = () => {
       turn += 1;
