@@ -55,7 +55,7 @@ from cmp.errors import NotFound
 ASSETS = (
     "matrix.css", "curves.css", "table.css", "details.css",
     "dom.js", "fullview.js", "cell.js", "matrix.js", "marks.js", "curves_data.js", "curves_plot.js", "curves_hover.js", "curves_bar.js",
-    "curves_facts.js", "curves.js", "table.js", "details.js", "drop.js",
+    "curves_facts.js", "curves_theme.js", "curves_pointer.js", "curves.js", "table.js", "details.js", "drop.js",
 )  # fmt: skip
 
 MATRIX_TEMPLATE = '<div class="cmp-mount"></div>'

@@ -7,31 +7,6 @@
   const MOST_BANDS = 5; // of more runs nobody could tell them apart
   const LIVE = 2000; // ms between two looks at a run that is being trained
 
-  // Plotly reads neither CSS variables nor the newer colour functions. What the style sheet made of them is painted on one pixel and read back.
-  const makeTheme = (root) => {
-    const pen = Object.assign(document.createElement("canvas"), { width: 1, height: 1 }).getContext("2d", { willReadFrequently: true });
-    const rgb = (colour) => {
-      pen.clearRect(0, 0, 1, 1);
-      pen.fillStyle = colour;
-      pen.fillRect(0, 0, 1, 1);
-      const [r, g, b, a] = pen.getImageData(0, 0, 1, 1).data;
-      return `rgba(${r}, ${g}, ${b}, ${a / 255})`;
-    };
-    return () => {
-      const style = getComputedStyle(root);
-      const text = rgb(style.color);
-      const [r, g, b] = text.match(/[\d.]+/g).map(Number);
-      return { text, dark: 0.3 * r + 0.6 * g + 0.1 * b > 128, paper: rgb(style.backgroundColor), line: rgb(style.borderTopColor), muted: rgb(style.outlineColor),
-        font: style.fontFamily, size: parseFloat(style.fontSize) || 13 };
-    };
-  };
-
-  const onTheme = (root, redraw) => {
-    const watch = new MutationObserver(() => (root.isConnected ? redraw() : watch.disconnect()));
-    for (const node of [document.documentElement, document.body]) watch.observe(node, { attributes: true, attributeFilter: ["class", "style"] });
-    window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
-  };
-
   // A run keeps the colour that it was first shown in, whatever else comes and goes.
   const makePlaces = () => {
     const order = new Map();
@@ -46,9 +21,9 @@
   };
 
   window.cmpCurves = (root, { onPick, onEdit } = {}) => {
-    const { makeData, ownLines, viewOf, nearest } = window.cmpCurveData;
+    const { makeData, ownLines, viewOf } = window.cmpCurveData;
     const placeOf = makePlaces();
-    const themeNow = makeTheme(root);
+    const themeNow = window.cmpCurveTheme.makeTheme(root);
     const plots = new Map(); // key of a chart -> {plot, lines, window, zoomY}
     const hidden = new Set();
     let value = {};
@@ -62,7 +37,6 @@
     let round = 0;
     let waiting = 0;
     let seenTheme = "";
-    let at = null; // the step that was last told of
 
     const bar = window.cmpCurveBar({ onChange: (next, later) => adopt(next, later), onReset: () => reset(), exportOf: (kind) => data?.address(`curves.${kind}`, runs, { ...viewOf(settings, zoom), tag: settings.tag }) ?? "" });
     const side = window.cmpCurveSide({ onRuns: (ids) => choose(ids), onTag: (tag) => adopt({ ...settings, tag }),
@@ -75,7 +49,8 @@
     root.replaceChildren(side.node, el("div", { class: "cmp-main" }, bar.node, part.fault, part.panels, part.marks, facts.node, part.notes), part.empty);
     const tip = window.cmpCurveTip(root);
     const menu = window.cmpCurveMenu(root);
-    const marks = window.cmpMarks(part.marks, { onPick: (mark, node) => act(mark, node), onLook: (mark) => look(mark), onLeave: () => leave() });
+    const pointer = window.cmpCurvePointer({ root, tip, plots, settings: () => settings, main: () => plots.get(`tag ${settings.tag}`) });
+    const marks = window.cmpMarks(part.marks, { onPick: (mark, node) => act(mark, node), onLook: pointer.look, onLeave: pointer.leave });
 
     const markOf = (run, step) => (known.runs.find((one) => one.run === run)?.checkpoints || []).find((mark) => mark.step === step) || {};
     const labelOf = (run) => (value.runs || []).find((one) => one.run === run)?.label ?? run;
@@ -97,7 +72,7 @@
           onZoom: (x, y) => { entry.zoomY = y || entry.zoomY; if (x) zoom = x; if (x && data) load(); else soon(); },
           onReset: () => reset(), onToggle: (key) => { if (!hidden.delete(key)) hidden.add(key); soon(); },
           onBeyond: () => adopt({ ...settings, outliers: false }),
-          onHover: (x, event, mark) => hover(entry, x, event, mark), onLeave: () => leave(),
+          onHover: (x, event, mark) => pointer.hover(entry, x, event, mark), onLeave: pointer.leave,
           onClick: (x, event, mark) => click(entry, x, event, mark) });
         plots.set(chart.key, entry);
       }
@@ -120,7 +95,7 @@
       }
       bar.zoomed(Boolean(zoom) || [...plots.values()].some((entry) => entry.zoomY));
       drawMarks(theme);
-      tell(at);
+      pointer.again();
     };
 
     // Many reasons to draw may come in one frame (value, size, theme): one drawing answers them all.
@@ -262,81 +237,7 @@
 
     const click = (entry, x, event, mark) => {
       if (mark) return act({ ...mark, at: { x: event.clientX, y: event.clientY } });
-      if (x !== null && entry.lines.length) spread(snapped(entry, x));
-    };
-
-    // -- the pointer ----------------------------------------------------------------------------------------------------------
-
-    // The logged place nearest to the pointer, and every run's value there or at its own nearest one.
-    const snapped = (entry, x) => {
-      const log = settings.logX;
-      const far = (other) => (log ? Math.abs(Math.log(other / x)) : Math.abs(other - x));
-      let best = null;
-      for (const line of entry.plot.lines()) {
-        const points = line.hover;
-        if (!points.x.length) continue;
-        const i = nearest(points.x, x);
-        if (!best || far(points.x[i]) < far(best.x)) best = { x: points.x[i], step: points.s[i], run: line.run };
-      }
-      return best;
-    };
-
-    const rowsAt = (entry, place) => {
-      const reach = 0.02 * (entry.window[1] - entry.window[0]);
-      const rows = entry.plot.lines().map((line) => {
-        const points = line.hover;
-        const i = nearest(points.x, place.x);
-        if (!points.x.length || Math.abs(points.x[i] - place.x) > Math.max(reach, line.raw.x.length < 60 ? Infinity : 0)) return null;
-        const raw = line.smooth ? points.r?.[i] : undefined;
-        const tags = new Set(entry.lines.map((other) => other.tag)).size > 1;
-        return { colour: entry.plot.styleOf(line).colour, label: window.cmpCurvePlot.short([line.label, tags ? line.tag : ""].filter(Boolean).join(" · ")), x: points.x[i], y: points.y[i],
-          raw, aside: points.s[i] === place.step ? "" : `at ${points.s[i].toLocaleString("en")}` };
-      }).filter(Boolean);
-      const sign = { low: 1, high: -1, listed: 0 }[settings.order];
-      return rows.sort((a, b) => sign * ((a.y ?? Infinity) - (b.y ?? Infinity)));
-    };
-
-    const hover = (entry, x, event, mark) => {
-      const place = mark || snapped(entry, x);
-      if (!place) return;
-      const rows = rowsAt(entry, place);
-      const head = settings.axis === "step" ? `step ${place.step.toLocaleString("en")}` : `${entry.plot.text(place.x)} · step ${place.step.toLocaleString("en")}`;
-      const note = mark ? [`◆ checkpoint ${mark.step}`, mark.note, mark.score, mark.state === "flawed" ? "cannot be used" : "click for what can be done"].filter(Boolean).join(" · ") : "";
-      tip.show(head, rows, note, event);
-      for (const other of plots.values()) {
-        other.plot.cross(place.x);
-        other.plot.dots(other === entry ? rows : []);
-      }
-      spread(place);
-    };
-    const leave = () => {
-      tip.hide();
-      for (const entry of plots.values()) { entry.plot.cross(null); entry.plot.dots([]); }
-    };
-
-    let spreadAt = null;
-    const spread = (place) => {
-      if (!place || (spreadAt && spreadAt.run === place.run && spreadAt.step === place.step)) return;
-      spreadAt = { run: place.run, step: place.step };
-      window.dispatchEvent(new CustomEvent("cmp:step", { detail: { run: place.run, step: place.step, from: "curves" } }));
-    };
-    // A step that another view tells of: a line where it lies, told to nobody.
-    const tell = (step) => {
-      at = step;
-      for (const entry of plots.values()) {
-        const line = entry.plot.lines().find((one) => one.raw.x.length);
-        entry.plot.told(step === null || !line ? null : settings.axis === "step" ? step : line.raw.x[nearest(line.raw.s, step)]);
-      }
-    };
-    window.addEventListener("cmp:step", ({ detail }) => {
-      if (root.isConnected && detail && detail.from !== "curves") tell(Number.isFinite(detail.step) ? detail.step : null);
-    });
-    const look = (mark) => {
-      const entry = plots.get(`tag ${settings.tag}`);
-      const own = entry?.plot.visibleMarks().find((other) => other.run === mark.run && other.step === mark.step);
-      if (!own) return;
-      const frame = entry.plot.part.chart.getBoundingClientRect();
-      hover(entry, own.x, { clientX: frame.left + frame.width / 2, clientY: frame.top + 40 }, own);
+      if (x !== null && entry.lines.length) pointer.touch(entry, x);
     };
 
     // -- the value ------------------------------------------------------------------------------------------------------------
@@ -381,7 +282,7 @@
     };
 
     new ResizeObserver(soon).observe(root);
-    onTheme(root, () => { if (JSON.stringify(themeNow()) !== seenTheme) soon(); });
+    window.cmpCurveTheme.onTheme(root, () => { if (JSON.stringify(themeNow()) !== seenTheme) soon(); });
     update(null);
     return { update };
   };
