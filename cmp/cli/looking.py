@@ -103,6 +103,7 @@ def curves(
     if json:
         told = {"run": found.id, "curves": [as_json(c) for c in logged.curves], "checkpoints": steps, "notes": _notes(logged)}
         told["logs"] = [{"path": path_text(file), "why": why} for file, why in logged.logs]
+        told["reading"] = _reading(logged, steps)
         print_json(told | ({"abandoned": [one for c in logged.curves for one in abandoned_json(c)]} if abandoned else {}))
         return
     rows = [
@@ -115,8 +116,21 @@ def curves(
     for why, files in groupby(logged.logs, key=lambda log: log[1]):
         paths = [file for file, _ in files]
         in_trouble(f"logs: {path_text(paths[0])}{f' and {len(paths) - 1} more' if len(paths) > 1 else ''}: {why}")
+    for line in _reading(logged, steps):
+        say(f"  {line}")
     for note in _notes(logged):
         in_trouble(f"note: {note}")
+
+
+def _reading(logged: Curves, steps: list[int]) -> list[str]:
+    """How to read the training loss, if it is among the curves."""
+    from cmp.core.curve_reading import read_curve
+    from cmp.core.curves import held_out_tags, loss_tag
+
+    known = {curve.tag: curve for curve in logged.curves}
+    loss = loss_tag(known)
+    held = next((known[tag] for tag in held_out_tags(known) if tag != loss), None)
+    return list(read_curve(known[loss], steps, held)) if loss else []
 
 
 def _notes(logged: Curves) -> list[str]:
@@ -124,7 +138,8 @@ def _notes(logged: Curves) -> list[str]:
 
 
 def _write_csv(logged: Curves, weight: float, target: Path) -> None:
-    from cmp.core.curves import smooth
+    from cmp.core.curves import table_cell
+    from cmp.core.smoothing import smooth
 
     try:
         with open(target, "w", newline="", encoding="utf-8") as file:
@@ -132,7 +147,7 @@ def _write_csv(logged: Curves, weight: float, target: Path) -> None:
             writer.writerow(["tag", "step", "value", "smoothed"])
             for curve in logged.curves:
                 for step, value, smoothed in zip(curve.steps, curve.values, smooth(curve.values, weight), strict=True):
-                    writer.writerow([curve.tag, int(step), float(value), float(smoothed)])
+                    writer.writerow([table_cell(curve.tag), int(step), float(value), float(smoothed)])
     except OSError as fault:
         raise Unreadable(f"cannot write {target}: {fault.strerror}", "Choose another place.") from fault
     in_trouble(f"wrote {target}")
