@@ -49,7 +49,7 @@ def demo(demo_home: Path, tmp_path: Path) -> Workbench:
 def test_the_first_proof_of_a_base_is_told_and_left_between_two_tensors(demo: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
     blocks = RawReader.blocks
-    monkeypatch.setattr(RawReader, "blocks", lambda self, name: read.append(name) or blocks(self, name))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(RawReader, "blocks", lambda self, name, *kind: read.append(name) or blocks(self, name, *kind))  # type: ignore[func-returns-value]
     run, checkpoint = demo.find(f"{FULL}@500")
     spec = GridSpec((checkpoint,), (Prompt(PROMPT),), samplings=(SMALL,))
     work = demo.draw_grid(spec, [run])
