@@ -30,11 +30,12 @@ class Value:
     label: str
     sub: str = ""
     details: tuple[tuple[str, str], ...] = ()
+    step: int | None = None
     told: str = ""  # in tables and settings, where the label is too friendly; the key if empty
 
     def as_json(self) -> dict[str, Any]:
         plain = {"key": self.key, "label": self.label, "sub": self.sub, "details": [list(pair) for pair in self.details]}
-        return plain | ({"told": self.told} if self.told else {})
+        return plain | ({"told": self.told} if self.told else {}) | ({} if self.step is None else {"step": self.step})
 
 
 @dataclass(slots=True)
@@ -98,7 +99,7 @@ def _checkpoint_value(cell: Cell, label: Label, several: bool) -> Value:
     if cell.checkpoint is None:
         return Value("base model", name, sub, (("checkpoint", "base model"),))
     key = cell.checkpoint.key if several else cell.checkpoint.id
-    return Value(key, name, "" if several else sub, told=key)  # what another run drew is not shown here
+    return Value(key, name, "" if several else sub, step=cell.checkpoint.step, told=key)  # what another run drew is not shown here
 
 
 def _prompt_value(cell: Cell, negatives: bool) -> Value:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
@@ -9,6 +10,7 @@ import gradio as gr
 from cmp.core.grids import SCHEDULERS
 from cmp.ui.cell_store import build_cell_store
 from cmp.ui.choices import BASE, picks_at, told_picks, usable
+from cmp.ui.curves_tab import build_strip
 from cmp.ui.dropping import connect_dropping
 from cmp.ui.faults import told
 from cmp.ui.grid_drawing import connect_drawing
@@ -27,14 +29,15 @@ def build_compare_tab(bench: Workbench, page: gr.Blocks, tab: gr.Tab, tabs: gr.T
             form = lay_out(bench.usual_sampling().guidance)
             build_cell_store(bench)
         with gr.Column(scale=4, min_width=480, elem_id="grid-column"):
+            strip = build_strip(bench, form.runs)
             form.grid.render()
-    _choosing(bench, form, tab, tabs, runs_tab, curves)
+    _choosing(bench, form, tab, tabs, runs_tab, (curves, strip))
     connect_drawing(bench, form, page, tab, tabs)
     connect_plan(bench, form, connect_dropping(bench, form))
     connect_watching(bench, form)
 
 
-def _choosing(bench: Workbench, form: Form, tab: gr.Tab, tabs: gr.Tabs, runs_tab: RunsTab, curves: gr.HTML) -> None:
+def _choosing(bench: Workbench, form: Form, tab: gr.Tab, tabs: gr.Tabs, runs_tab: RunsTab, charts: Sequence[gr.HTML]) -> None:
     """What is chosen, and how it came here."""
     offered, came_with = form.offered, form.came_with
 
@@ -60,10 +63,10 @@ def _choosing(bench: Workbench, form: Form, tab: gr.Tab, tabs: gr.Tabs, runs_tab
     form.fill_picks.click(tick_all, [form.runs, form.fields["picked"]], form.fields["picked"], queue=False, show_progress="hidden")
     everyone = ", ".join(SCHEDULERS)
     form.fill_samplers.click(lambda: everyone, None, form.fields["scheduler"], queue=False, show_progress="hidden")
-    _from_elsewhere(bench, [form.fields["prompts"], offered, runs_tab.chosen], [tabs, *chosen, came_with], runs_tab, curves)
+    _from_elsewhere(bench, [form.fields["prompts"], offered, runs_tab.chosen], [tabs, *chosen, came_with], runs_tab, charts)
 
 
-def _from_elsewhere(bench: Workbench, known: list[Any], shown: list[Any], runs_tab: RunsTab, curves: gr.HTML) -> None:
+def _from_elsewhere(bench: Workbench, known: list[Any], shown: list[Any], runs_tab: RunsTab, charts: Sequence[gr.HTML]) -> None:
     """The ways into this tab with something chosen: ticked checkpoints of the Runs tab, and a mark on a curve."""
 
     def compare_selected(text: str, before: str, run_id: str, ticks: str) -> Any:
@@ -82,4 +85,5 @@ def _from_elsewhere(bench: Workbench, known: list[Any], shown: list[Any], runs_t
 
     # in the queue, since a message reaches the page only from there
     runs_tab.compare.click(compare_selected, [*known, runs_tab.ticked], shown, show_progress="hidden")
-    curves.select(compare_mark, known, shown, queue=False, show_progress="hidden")
+    for chart in charts:
+        chart.select(compare_mark, known, shown, queue=False, show_progress="hidden")

@@ -10,7 +10,8 @@ The matrix's value:
                    with one value. Keys are short: a link to a view holds them
     place          {axis key: "x" | "X" | "y" | "Y" | ""}: across, in groups across, down, in groups down, or one value at a time; until
                    the user decides otherwise
-    step_axis      the key of the axis that is the training step, "" for none
+    step_axis      the key of the axis that is the training step, "" for none; its values may have "step", the number that a curve knows
+    run            them by. The run that all cells are of, where no axis "run" tells it
     cells          [{"at", "key", "state"}] and, where there is any, "seconds", "reused", "fault", "badge", "mark", "caption", "details",
                    "thumb", "full"; `at` is an index into each axis' values, None for what belongs to all of them: the base model has no
                    strength. state is "waiting", "drawing", "done" or "fault"; no cell is waiting. A picture with a `mark` in its corner,
@@ -76,13 +77,13 @@ from cmp.errors import NotFound
 ASSETS = (
     "matrix.css", "curves.css", "table.css", "details.css",
     "dom.js", "arrange.js", "heads.js", "cell.js", "fullview.js", "size.js", "zoom.js", "look.js", "selectors.js", "arrange_panel.js",
-    "export.js", "view_link.js", "matrix.js", "marks.js", "curves_data.js", "curves_plot.js", "curves_hover.js", "curves_bar.js",
-    "curves_facts.js", "curves_theme.js", "curves_pointer.js", "curves.js", "table.js", "details.js", "drop.js", "page_link.js",
+    "export.js", "linking.js", "view_link.js", "matrix.js", "marks.js",
+    "curves_data.js", "curves_plot.js", "curves_hover.js", "curves_bar.js", "curves_facts.js", "curves_theme.js", "curves_pointer.js", "curves.js", "table.js", "details.js", "drop.js", "page_link.js",
 )  # fmt: skip
 
 _MATRIX_NEEDS = (
     "cmpDom", "cmpArrange", "cmpHeads", "cmpCell", "cmpFullView", "cmpSize", "cmpZoom", "cmpLook", "cmpSelectors", "cmpArrangePanel",
-    "cmpExport", "cmpViewLink",
+    "cmpExport", "cmpLinking", "cmpViewLink",
 )  # fmt: skip
 
 MATRIX_TEMPLATE = '<div class="cmp-mount"></div>'
