@@ -77,9 +77,9 @@ from cmp.errors import NotFound
 ASSETS = (
     "matrix.css", "curves.css", "table.css", "details.css",
     "dom.js", "arrange.js", "heads.js", "cell.js", "fullview.js", "size.js", "zoom.js", "look.js", "selectors.js", "arrange_panel.js",
-    "export.js", "linking.js", "view_link.js", "matrix.js", "marks.js",
-    "curves_data.js", "curves_plot.js", "curves_hover.js", "curves_bar.js", "curves_facts.js", "curves_theme.js", "curves_pointer.js", "curves.js",
-    "table.js", "details.js", "drop.js", "page_link.js",
+    "export.js", "linking.js", "view_link.js", "matrix.js", "marks.js", "curves_data.js", "curves_plot.js", "curves_hover.js",
+    "curves_bar.js", "curves_facts.js", "curves_theme.js", "curves_pointer.js", "curves.js", "table.js", "details.js", "drop.js",
+    "page_link.js",
 )  # fmt: skip
 
 _MATRIX_NEEDS = (
