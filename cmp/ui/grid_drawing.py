@@ -11,7 +11,8 @@ import gradio as gr
 from cmp.core.grids import GridSpec, Tile
 from cmp.core.prompts import parse_prompts
 from cmp.core.rerolling import common_seeds, rows_of, with_new_seed
-from cmp.core.runs import Run, Sample
+from cmp.core.runs import Run
+from cmp.core.samples import Sample
 from cmp.errors import NotFound
 from cmp.jobs import Job
 from cmp.ui.choices import BASE

@@ -8,7 +8,8 @@ from typing import Any
 from cmp.core.grids import Cell, GridSpec, Tile
 from cmp.core.labels import CHECKPOINT, PROMPT, STRENGTH, Axis, number_text, stack_text, varying
 from cmp.core.rerolling import row_of
-from cmp.core.runs import Checkpoint, Run, Sample, validation_prompts
+from cmp.core.runs import Checkpoint, Run, validation_prompts
+from cmp.core.samples import Sample
 from cmp.errors import sentences
 from cmp.ui.values import Names
 

@@ -10,7 +10,8 @@ from typing import Any
 import gradio as gr
 
 from cmp import viewer
-from cmp.core.runs import Library, Sample
+from cmp.core.runs import Library
+from cmp.core.samples import Sample
 from cmp.errors import BadInput
 from cmp.ui.converting import build_conversion
 from cmp.ui.details import build_details

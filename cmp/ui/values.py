@@ -13,7 +13,8 @@ import numpy as np
 from cmp.core.curves import LossCurve, smooth, thin
 from cmp.core.describing import kind_text
 from cmp.core.present import alias_text, loss_text, size_text, steps_text
-from cmp.core.runs import Checkpoint, Library, Run, Sample
+from cmp.core.runs import Checkpoint, Library, Run
+from cmp.core.samples import Sample
 
 Names = Callable[[Run | Checkpoint], str]
 PICKING = "Compare it with the base model"

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cmp.core.curves import LossCurve
-from cmp.core.runs import Checkpoint, Library, Run, Sample, display_name
+from cmp.core.runs import Checkpoint, Library, Run, display_name
+from cmp.core.samples import Sample
 from cmp.core.stages import UNREAD
 from cmp.disk.demo import Demo, open_demo
 from cmp.disk.locate import locate, locate_in_hub
