@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,9 @@ AFTER_LOG = 3600  # seconds behind the last logged value in which a picture may 
 FINAL_VARIANT = "final"  # drawn with the weights that the run ended with
 # what trainers are told of how many batches an epoch has, and how many of them make a step
 _BATCHES, _ACCUMULATION = "num_batches_per_epoch", "gradient_accumulation_steps"
+_COUNTS_EPOCHS = ("validation", "test")  # what diffusers' scripts call their pictures, and number by the epoch
+_NUMBERED_TAG = re.compile(r"sample(?P<prompt>[0-9]{1,9}) - (?P<text>.*)", re.ASCII | re.DOTALL)  # OneTrainer's
+_MOST_ACROSS = 8  # pictures that torch's writer puts side by side before it begins a new line
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,3 +143,49 @@ def value_at(curve: LossCurve | None, step: int) -> float | None:
         return None
     value = float(curve.values[at])
     return value if math.isfinite(value) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """A picture of a log: `step` as the log has it, `reached` the step of the last number logged before it, None for none."""
+
+    tag: str
+    step: int
+    reached: int | None
+    wall_time: float
+    width: int
+    height: int
+    within: Within
+
+
+def from_log(path: Path, pictures: Iterable[Logged], settings: Mapping[str, Setting]) -> tuple[Sample, ...]:
+    """The pictures of one log. What diffusers' scripts number by the epoch stands at the step that was logged last before it."""
+    several = _count(settings, "num_validation_images")
+    tags: dict[str, int] = {}
+    earlier: dict[tuple[str, float], int] = {}
+    out: list[Sample] = []
+    for told in pictures:
+        plain = told.tag in _COUNTS_EPOCHS
+        numbered = _NUMBERED_TAG.fullmatch(told.tag)
+        prompt = 0 if plain else int(numbered["prompt"]) if numbered else tags.setdefault(told.tag, len(tags))
+        text = None if plain else numbered["text"] if numbered else told.tag
+        by_epoch = plain and told.reached is not None and told.step < told.reached
+        step = told.reached if by_epoch else told.step
+        source = f"the last step logged before it; the log numbers it by its epoch, {told.step}" if by_epoch else "the log"
+        variant = FINAL_VARIANT if told.tag == "test" else ""
+        # ControlNet's script puts the picture that guides in front of each prompt's
+        for tile in _tiles(told, several if plain or not several else several + 1):
+            image = earlier.get((told.tag, told.wall_time), 0)
+            earlier[(told.tag, told.wall_time)] = image + 1
+            within = replace(told.within, tile=tile)
+            out.append(Sample(path, step, prompt, image, told.step if by_epoch else None, source, text, variant, within))
+    return tuple(out)
+
+
+def _tiles(told: Logged, count: int) -> list[tuple[int, int, int] | None]:
+    """Which parts of it are pictures of their own, as torch's writer joins them; [None] for one that is whole."""
+    if not 1 < count <= 256:
+        return [None]
+    across, down = min(count, _MOST_ACROSS), math.ceil(count / _MOST_ACROSS)
+    whole = not (told.width and told.height) or told.width % across or told.height % down
+    return [None] if whole else [(i, across, down) for i in range(count)]

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from cmp.core.prompts import parse_prompt_line
 from cmp.disk.folders import Folder, list_folder
 from cmp.disk.tensors import without_waiting
 from cmp.disk.trainers.found import parse_json, read_json, tables
@@ -49,6 +48,8 @@ def _numbered(text: str, is_json: bool) -> dict[int, str]:
 
 
 def _prompt_of(line: str) -> str:
+    from cmp.core.prompts import parse_prompt_line  # which brings the grids along, and a list of runs is told without them
+
     try:
         return parse_prompt_line(line).text or line
     except BadInput:

@@ -12,16 +12,16 @@ from cmp.core.grids import GridSpec, Tile
 from cmp.core.prompts import parse_prompts
 from cmp.core.rerolling import common_seeds, rows_of, with_new_seed
 from cmp.core.runs import Run
-from cmp.core.samples import Sample
 from cmp.errors import NotFound
 from cmp.jobs import Job
 from cmp.ui.choices import BASE
 from cmp.ui.faults import cancelling, told
 from cmp.ui.filling import Filled, fields_locked, line_of, read_grid, runs_of
+from cmp.ui.flat_values import flat
 from cmp.ui.grid_form import DRAWN, SAMPLES, Form
 from cmp.ui.grid_jobs import EMPTY, Earlier, controls_of, grid_status, grid_value, last_job, spec_of, stamp_of
-from cmp.ui.grid_values import samples_matrix
 from cmp.ui.offering import offer
+from cmp.ui.samples_view import runs_with, value_of
 from cmp.workbench import Workbench
 
 # so that a reload finds this grid again, and not the newest one of somebody else
@@ -183,13 +183,8 @@ def grid_runs(bench: Workbench, spec: GridSpec) -> Sequence[Run]:
 
 
 def trainer_grid(bench: Workbench, picked: list[str]) -> dict[str, Any]:
-    """The pictures that the trainer of the first picked run left."""
+    """The pictures that the trainers of the picked runs left."""
     library = bench.library(fresh=False)
-    run = next((r for r in library.runs if r.id in picked and r.samples), None) or next((r for r in library.runs if r.id in picked), None)
-    if run is None:
+    if not runs_with(library, picked):
         raise NotFound("no run is chosen", "Choose one above.")
-
-    def url(sample: Sample, whole: bool) -> str:
-        return f"cmp/sample/{bench.sample_name(sample)}.{'png' if whole else '256.webp'}"
-
-    return samples_matrix(run, bench.name_of, url)
+    return flat(value_of(bench, library, picked))

@@ -8,10 +8,8 @@ from typing import Any
 from cmp.core.grids import Cell, GridSpec, Tile
 from cmp.core.labels import CHECKPOINT, PROMPT, STRENGTH, Axis, number_text, stack_text, varying
 from cmp.core.rerolling import row_of
-from cmp.core.runs import Checkpoint, Run, validation_prompts
-from cmp.core.samples import Sample
+from cmp.core.runs import Checkpoint
 from cmp.errors import sentences
-from cmp.ui.values import Names
 
 Label = Callable[[Checkpoint | None], tuple[str, str]]
 LORAS = "LoRAs"
@@ -102,32 +100,3 @@ def _details(tile: Tile) -> list[list[str]]:
     ]
     told += [["mode", tile.mode]] if not tile.fault else []
     return told + ([["base", f"{tile.base['id']} (proof: {tile.base['proof']}; {tile.base['source']})"]] if tile.base else [])
-
-
-def samples_matrix(run: Run, name_of: Names, url: Callable[[Sample, bool], str]) -> dict[str, Any]:
-    """The trainer's own pictures as a grid: a column per step, a row per prompt and picture. Nothing is drawn."""
-    steps = sorted({s.step for s in run.samples})
-    lines = sorted({(s.prompt, s.image) for s in run.samples})
-    texts = dict(enumerate(validation_prompts(run)))
-    cells = [
-        {
-            "r": lines.index((s.prompt, s.image)),
-            "c": steps.index(s.step),
-            "key": url(s, False),
-            "state": "done",
-            "thumb": url(s, False),
-            "full": url(s, True),
-            "caption": "",
-            "details": [["drawn by", "the trainer, while training"], ["step", str(s.step)], ["file", s.path.name]],
-            "reused": False,
-            "seconds": None,
-            "fault": None,
-            "badge": "",
-        }
-        for s in run.samples
-    ]
-    rows = [{"key": f"{p}-{i}", "label": texts.get(p, f"prompt {p}"), "sub": f"picture {i}"} for p, i in lines]
-    note = "" if cells else "The trainer left no pictures in this run's folder."
-    columns = [{"key": str(step), "label": f"step {step}", "sub": ""} for step in steps]
-    title = f"{name_of(run)}: drawn by the trainer" if cells else ""
-    return {"title": title, "columns": columns, "rows": rows, "cells": cells, "done": 0, "total": 0, "note": note}

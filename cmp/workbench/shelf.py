@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Iterable
@@ -13,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from cmp.core.curves import LossCurve
 from cmp.core.runs import Checkpoint, Library, Run, display_name
-from cmp.core.samples import Sample
 from cmp.core.stages import UNREAD
 from cmp.disk.demo import Demo, open_demo
 from cmp.disk.locate import locate, locate_in_hub
@@ -23,6 +21,7 @@ from cmp.disk.ready import Answers, remember_answers, remembered_answers
 from cmp.disk.store import Store, subject_of
 from cmp.errors import BadInput, NotFound, Refused
 from cmp.settings import Settings
+from cmp.workbench.gallery import Gallery
 from cmp.workbench.lookout import Lookout
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ class Shelf:
         self.store = Store(settings.home)
         self._lookout = Lookout(self.store)
         self.serves = False  # scripts rely on being told of the given folders alone
-        self._samples: dict[str, Sample] = {}
+        self.gallery = Gallery(lambda run: self.curves(run).curves)
 
     # -- runs ----------------------------------------------------------------------------------------------------------
 
@@ -180,12 +179,6 @@ class Shelf:
 
     # -- pictures ------------------------------------------------------------------------------------------------------
 
-    def sample_name(self, sample: Sample) -> str:
-        """The name under which a trainer's picture is served: a digest, so that no path ever comes from a caller."""
-        name = hashlib.sha256(f"{sample.path}|{sample.path.stat().st_mtime_ns}".encode("utf-8", "surrogateescape")).hexdigest()
-        self._samples[name] = sample
-        return name
-
     def picture(self, kind: str, name: str) -> tuple[bytes, str]:
         """Bytes and media type of a drawn cell or of a trainer's sample, as `DIGEST.png` or `DIGEST.256.webp`; raises NotFound."""
         from cmp.pictures.files import thumbnail, whole
@@ -194,9 +187,10 @@ class Shelf:
         if not found:
             raise NotFound(f"there is no picture {name[:100]!r}", "Pictures are named by their digest.")
         digest, side = found[1], found[2]
-        sample = self._samples.get(digest)
-        path = self.store.cell_path(digest) if kind == "cell" else (sample.path if sample else None)
-        if path is None or not path.is_file():
+        if kind == "sample":
+            return self.gallery.picture(digest, int(side) if side else None)
+        path = self.store.cell_path(digest)
+        if not path.is_file():
             raise NotFound(f"the picture {digest[:12]}… is not here", "Draw it again, or reload the page.")
         return (thumbnail(path, int(side)), "image/webp") if side else whole(path)
 

@@ -1,0 +1,82 @@
+"""The trainers' own pictures of one or several runs, in the matrix, kept up to date while a training goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from cmp import viewer
+from cmp.core.runs import Library, Run
+from cmp.ui.flat_values import flat
+from cmp.ui.sample_values import samples_value
+from cmp.ui.values import names_apart
+from cmp.workbench import Workbench
+
+LOOK_EVERY = 3  # seconds
+
+
+@dataclass(slots=True)
+class SamplesView:
+    """The widgets that the tab speaks to. `stamp` tells which pictures are shown."""
+
+    matrix: gr.HTML
+    beside: gr.Dropdown
+    stamp: gr.Textbox
+
+
+def build_samples_view(bench: Workbench, chosen: gr.Textbox) -> SamplesView:
+    """Lays out the matrix of the run whose id is in `chosen`, and the choice of runs to be shown beside it."""
+    beside = gr.Dropdown([], multiselect=True, label="Beside the pictures of", visible=False, elem_id="samples-beside")
+    empty, template, mount = flat(value_of(bench, Library(), [])), viewer.MATRIX_TEMPLATE, viewer.matrix_on_load()
+    matrix = gr.HTML(empty, apply_default_css=False, html_template=template, js_on_load=mount, elem_id="samples")
+    stamp = gr.Textbox(visible=False)
+
+    def show(run_id: str, others: list[str]) -> Any:
+        library = bench.library(fresh=False)
+        rest = choices_beside(bench, library, run_id)
+        kept = [other for other in others or [] if other in {name for _, name in rest}]
+        ids = [run_id, *kept]
+        return flat(value_of(bench, library, ids)), gr.update(choices=rest, value=kept, visible=bool(rest)), stamp_of(bench, library, ids)
+
+    def look(run_id: str, others: list[str], before: str) -> Any:
+        library = bench.library(fresh=False)
+        ids = [run_id, *(others or [])]
+        now = stamp_of(bench, library, ids)
+        return (gr.skip(), gr.skip()) if now == before else (flat(value_of(bench, library, ids)), now)
+
+    shown = [matrix, beside, stamp]
+    gr.on([chosen.change, beside.input], show, [chosen, beside], shown, queue=False, show_progress="hidden", trigger_mode="always_last")
+    gr.Timer(LOOK_EVERY).tick(look, [chosen, beside, stamp], [matrix, stamp], queue=False, show_progress="hidden")
+    return SamplesView(matrix, beside, stamp)
+
+
+def runs_with(library: Library, ids: Sequence[str]) -> list[Run]:
+    """The runs of these ids in this order, without those that have gone."""
+    known = {run.id: run for run in library.runs}
+    return [known[name] for name in dict.fromkeys(ids) if name in known]
+
+
+def value_of(bench: Workbench, library: Library, ids: Sequence[str]) -> dict[str, Any]:
+    """The pictures of these runs; of several only those that have any."""
+    shown = [(run, bench.gallery.samples(run)) for run in runs_with(library, ids)]
+    shown = [(run, its) for run, its in shown if its] or shown[:1]
+    names = names_apart(library, bench.name_of) if len(shown) > 1 else {}
+    losses = {run.id: bench.gallery.loss(run) for run, its in shown if its}
+    return samples_value(shown, lambda item: names.get(item.id) or bench.name_of(item), bench.gallery.name, losses)
+
+
+def stamp_of(bench: Workbench, library: Library, ids: Sequence[str]) -> str:
+    """Equal while the pictures of these runs are, and what their columns say of the checkpoints."""
+    runs = runs_with(library, ids)
+    made = [[(c.key, c.flaw, [form for form, _ in c.converted]) for c in run.checkpoints] for run in runs]
+    return "|".join([*(f"{run.id}|{bench.name_of(run)}|{bench.gallery.stamp(run)}" for run in runs), str(made)])
+
+
+def choices_beside(bench: Workbench, library: Library, run_id: str) -> list[tuple[str, str]]:
+    """The other runs that have pictures, if the chosen one has any."""
+    names = names_apart(library, bench.name_of)
+    has = {run.id for run in library.runs if run.samples or (run.id == run_id and bench.gallery.samples(run))}
+    return [(names[name], name) for name in names if name in has and name != run_id] if run_id in has else []
