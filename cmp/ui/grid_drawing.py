@@ -17,9 +17,9 @@ from cmp.jobs import Job
 from cmp.ui.choices import BASE
 from cmp.ui.faults import cancelling, told
 from cmp.ui.filling import Filled, fields_locked, line_of, read_grid, runs_of
-from cmp.ui.flat_values import flat
+from cmp.ui.grid_axes import row_at
 from cmp.ui.grid_form import DRAWN, SAMPLES, Form
-from cmp.ui.grid_jobs import EMPTY, Earlier, controls_of, grid_status, grid_value, last_job, spec_of, stamp_of
+from cmp.ui.grid_jobs import EMPTY, Earlier, controls_of, grid_status, grid_value, labels_of, last_job, spec_of, stamp_of
 from cmp.ui.offering import offer
 from cmp.ui.samples_view import runs_with, value_of
 from cmp.workbench import Workbench
@@ -163,7 +163,10 @@ def _rerolling(bench: Workbench, form: Form, earlier: Earlier) -> None:
         before = spec_of(job)
         if before is None:
             raise NotFound("there is no grid to draw again", "Press Draw first.")
-        spec = with_new_seed(before, str(event._data["row"]), secrets.randbelow(2**32), beside=event._data.get("what") == "cell")
+        row = row_at(before.cells(), labels_of(bench, before, job), dict(event._data.get("at") or {}))
+        if row is None:
+            raise NotFound("this row is not in the grid any more", "Another grid has been drawn since; choose the row there.")
+        spec = with_new_seed(before, row.key, secrets.randbelow(2**32), beside=event._data.get("what") == "cell")
         if not job.over and job.kind == "grid":  # its pictures so far are kept, and what is missing is drawn with the rest
             bench.jobs.cancel(job.id)
         fields = fields_locked(filled, rows_of(spec))
@@ -187,4 +190,4 @@ def trainer_grid(bench: Workbench, picked: list[str]) -> dict[str, Any]:
     library = bench.library(fresh=False)
     if not runs_with(library, picked):
         raise NotFound("no run is chosen", "Choose one above.")
-    return flat(value_of(bench, library, picked))
+    return value_of(bench, library, picked)

@@ -12,6 +12,7 @@ from cmp.core.present import size_text
 from cmp.core.runs import Checkpoint
 from cmp.errors import sentences
 from cmp.jobs import Job
+from cmp.ui.grid_axes import Label
 from cmp.ui.grid_values import matrix, upcoming_cell
 from cmp.ui.values import names_apart
 from cmp.workbench import Workbench
@@ -78,6 +79,14 @@ def grid_value(bench: Workbench, job: Job, earlier: Sequence[Tile] = ()) -> dict
     spec = spec_of(job)
     if spec is None:
         return EMPTY | {"note": "" if job.over else f"{job.title}: no picture yet."}
+    label = labels_of(bench, spec, job)
+    working = job.kind == "grid" and job.state in ("running", "waiting")
+    tiles = [replace(tile, fault=GONE) if job.over and _is_gone(tile) else tile for tile in tiles_of(job).values()]
+    return matrix(spec, tiles, label, working, earlier)
+
+
+def labels_of(bench: Workbench, spec: GridSpec, job: Job) -> Label:
+    """What a column is called, and below it of which run it is where there are several."""
     several = len({c.run_id for c in spec.checkpoints if c}) > 1
     names = names_apart(bench.library(fresh=False), bench.name_of) if several else {}
 
@@ -87,9 +96,7 @@ def grid_value(bench: Workbench, job: Job, earlier: Sequence[Tile] = ()) -> dict
     def label(checkpoint: Checkpoint | None) -> tuple[str, str]:
         return column_name(bench, checkpoint), names.get(checkpoint.run_id, "") if checkpoint else base
 
-    working = job.kind == "grid" and job.state in ("running", "waiting")
-    tiles = [replace(tile, fault=GONE) if job.over and _is_gone(tile) else tile for tile in tiles_of(job).values()]
-    return matrix(spec, tiles, label, working, earlier)
+    return label
 
 
 def _is_gone(tile: Tile) -> bool:

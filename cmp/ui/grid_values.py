@@ -6,45 +6,48 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from cmp.core.grids import Cell, GridSpec, Tile
-from cmp.core.labels import CHECKPOINT, PROMPT, STRENGTH, Axis, number_text, stack_text, varying
-from cmp.core.rerolling import row_of
-from cmp.core.runs import Checkpoint
 from cmp.errors import sentences
+from cmp.ui.grid_axes import ACROSS, RUN, STEP, Label, MatrixAxis, axes_of, common_details, places
 
-Label = Callable[[Checkpoint | None], tuple[str, str]]
-LORAS = "LoRAs"
 PREVIEW = "preview"
+URLS = {"thumb": "cmp/cell/{key}.256.webp", "full": "cmp/cell/{key}.png", "settings": "cmp/cell/{key}.txt"}
 
 
-def matrix(spec: GridSpec, tiles: Sequence[Tile], column_label: Label, working: bool, earlier: Sequence[Tile] = ()) -> dict[str, Any]:
-    """The grid: a column per checkpoint, strength and stacked LoRAs, a row per prompt, seed and sampling.
+def matrix(
+    spec: GridSpec,
+    tiles: Sequence[Tile],
+    label: Label,
+    working: bool,
+    earlier: Sequence[Tile] = (),
+    known: Callable[[str], dict[str, Any]] = lambda checkpoint: {},
+) -> dict[str, Any]:
+    """The grid: checkpoints, strengths and stacked LoRAs across, prompts, seeds and sampling down, until the user arranges it otherwise.
 
     Of a cell's tiles the last one counts: a preview is replaced by what comes after it. What `earlier` grids showed in the same places
-    stands there until then.
+    stands there until then. `known` tells of a checkpoint's id what its head shows.
     """
     all_cells = spec.cells()
-    axes = varying(all_cells)
-    columns = _unique((_column_key(cell), *_column_words(cell, axes, column_label)) for cell in all_cells)
-    ordered = _unique((row_of(cell).key, *_row_words(cell, axes)) for cell in all_cells)
-    across = {key: i for i, (key, _, _) in enumerate(columns)}
-    down = {key: i for i, (key, _, _) in enumerate(ordered)}
+    axes = axes_of(all_cells, label)
     last = {tile.cell: tile for tile in tiles}
-    places = {(down[row_of(tile.cell).key], across[_column_key(tile.cell)]): tile for tile in last.values()}
-    before = {(down.get(row_of(tile.cell).key), across.get(_column_key(tile.cell))): tile for tile in earlier if not tile.fault}
-    shown = {(r, c): tile for (r, c), tile in (before | places).items() if r is not None and c is not None}
-    cells = [_cell(tile, r, c) for (r, c), tile in shown.items()]
-    waiting = [place for cell in all_cells if (place := (down[row_of(cell).key], across[_column_key(cell)])) not in shown]
-    if working and waiting:
-        cells.append({"r": waiting[0][0], "c": waiting[0][1], "key": "next", "state": "drawing"})
+    shown = {place: tile for tile in earlier if not tile.fault and (place := _place(tile.cell, axes)) is not None}
+    shown |= {place: tile for tile in last.values() if (place := _place(tile.cell, axes)) is not None}
+    modes = {tile.mode for tile in shown.values() if not tile.fault}
+    cells = [_cell(tile, place, modes) for place, tile in shown.items()]
+    waiting = [place for cell in all_cells if (place := _place(cell, axes)) is not None and place not in shown]
+    cells += [{"at": list(place), "key": "", "state": "drawing" if working and not i else "waiting"} for i, place in enumerate(waiting)]
     return {
         "title": spec.title,
-        "columns": [{"key": repr(key), "label": label, "sub": sub} for key, label, sub in columns],
-        "rows": [{"key": key, "label": label, "sub": sub} for key, label, sub in ordered],
+        "axes": [axis.as_json() for axis in axes],
+        "place": places(axes),
+        "step_axis": STEP,
         "cells": cells,
+        "urls": URLS,
+        "marks": list(_marks(axes, all_cells, last, known)),
+        "common": common_details(all_cells, axes) + ([["mode", modes.pop()]] if len(modes) == 1 else []),
         "done": sum(not tile.preview for tile in last.values()),
         "total": len(all_cells),
         "note": "",
-        "rerolls": True,
+        "rerolls": [axis.key for axis in axes if axis.key not in ACROSS],
     }
 
 
@@ -54,49 +57,35 @@ def upcoming_cell(cells: Iterable[Cell], last: dict[Cell, Tile]) -> Cell | None:
     return next((cell for cell in missing if cell not in last), missing[0] if missing else None)
 
 
-def _column_key(cell: Cell) -> tuple[object, ...]:
-    stack = tuple((one.checkpoint.id, one.strength) for one in cell.stack)
-    return (cell.checkpoint.id, cell.strength, stack) if cell.checkpoint else (None, stack)
+def _place(cell: Cell, axes: Sequence[MatrixAxis]) -> tuple[int | None, ...] | None:
+    """The cell's place in the grid; None for a cell of another one."""
+    try:
+        return tuple(axis.at(cell) for axis in axes)
+    except KeyError:
+        return None
 
 
-def _column_words(cell: Cell, axes: Sequence[Axis], label: Label) -> tuple[str, str]:
-    name, sub = label(cell.checkpoint)
-    strength = STRENGTH.label(cell) if STRENGTH in axes and cell.checkpoint else ""
-    stack = f"with {stack_text(cell.stack)}" if any(axis.name == LORAS for axis in axes) and cell.stack else ""
-    return name, " · ".join(part for part in (sub, strength, stack) if part)
-
-
-def _row_words(cell: Cell, axes: Sequence[Axis]) -> tuple[str, str]:
-    rest = [axis for axis in axes if axis not in (CHECKPOINT, STRENGTH, PROMPT) and axis.name not in (LORAS, "Seed")]
-    return cell.prompt.name or cell.prompt.text, " · ".join([f"seed {cell.seed}", *(axis.label(cell) for axis in rest)])
-
-
-def _unique(entries: Iterable[tuple[Any, str, str]]) -> list[tuple[Any, str, str]]:
-    return list({key: (key, label, sub) for key, label, sub in entries}.values())
-
-
-def _cell(tile: Tile, row: int, column: int) -> dict[str, Any]:
-    shown: dict[str, Any] = {"r": row, "c": column, "details": _details(tile), "reused": tile.reused, "seconds": tile.seconds}
+def _cell(tile: Tile, place: tuple[int | None, ...], modes: set[str]) -> dict[str, Any]:
+    shown: dict[str, Any] = {"at": list(place)}
+    shown |= {"seconds": round(tile.seconds, 2)} if tile.seconds is not None else {}
+    shown |= {"reused": True} if tile.reused else {}
     if tile.fault:
-        reason = sentences(tile.fault.error, tile.fault.hint)
-        return shown | {"key": "fault", "state": "fault", "fault": reason}
-    pictures = {"thumb": f"cmp/cell/{tile.key}.256.webp", "full": f"cmp/cell/{tile.key}.png"}
-    # the row's label says what a caption would
-    return shown | pictures | {"key": tile.key, "state": "done", "fault": None, "caption": "", "mark": PREVIEW if tile.preview else ""}
+        return shown | {"key": "fault", "state": "fault", "fault": sentences(tile.fault.error, tile.fault.hint)}
+    details = [["preview", "small and with few steps, until the picture itself is drawn"]] if tile.preview else []
+    details += [["mode", tile.mode]] if len(modes) > 1 else []
+    shown |= {"details": details} if details else {}
+    return shown | {"key": tile.key, "state": "done"} | ({"mark": PREVIEW} if tile.preview else {})
 
 
-def _details(tile: Tile) -> list[list[str]]:
-    cell = tile.cell
-    told = [["preview", "small and with few steps, until the picture itself is drawn"]] if tile.preview else []
-    told += [["prompt", cell.prompt.text], ["negative", cell.prompt.negative or "–"], ["seed", str(cell.seed)]]
-    told += [["checkpoint", cell.checkpoint.id if cell.checkpoint else "base model"]]
-    told += [["strength", number_text(cell.strength)]] if cell.checkpoint else []
-    told += [["LoRAs beside", stack_text(cell.stack)]] if cell.stack else []
-    usual = {"clip_skip": 1, "vae": None}
-    told += [
-        [name.replace("_", " "), "default" if value is None else str(value)]
-        for name, value in cell.sampling.as_json().items()
-        if name not in usual or value != usual[name]
-    ]
-    told += [["mode", tile.mode]] if not tile.fault else []
-    return told + ([["base", f"{tile.base['id']} (proof: {tile.base['proof']}; {tile.base['source']})"]] if tile.base else [])
+def _marks(
+    axes: Sequence[MatrixAxis], cells: Sequence[Cell], last: dict[Cell, Tile], known: Callable[[str], dict[str, Any]]
+) -> Iterable[dict[str, Any]]:
+    """What is known of each checkpoint."""
+    bases = {cell.checkpoint: tile.base for cell, tile in last.items() if tile.base}
+    for checkpoint in dict.fromkeys(cell.checkpoint for cell in cells):
+        cell = next(cell for cell in cells if cell.checkpoint == checkpoint)
+        at = {axis.key: axis.at(cell) for axis in axes if axis.key in (RUN, STEP) and axis.at(cell) is not None}
+        base = bases.get(checkpoint)
+        details = [["checkpoint", checkpoint.id]] if checkpoint else []
+        details += [["base", f"{base['id']} (proof: {base['proof']}; {base['source']})"]] if base else []
+        yield {"at": at, "details": details} | (known(checkpoint.id) if checkpoint else {})

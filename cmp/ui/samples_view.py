@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gradio as gr
 
 from cmp import viewer
+from cmp.core.curves import smooth
 from cmp.core.runs import Library, Run
-from cmp.ui.flat_values import flat
-from cmp.ui.sample_values import samples_value
+from cmp.ui.sample_values import samples_value, step_marks
 from cmp.ui.values import names_apart
 from cmp.workbench import Workbench
 
 LOOK_EVERY = 3  # seconds
+WEIGHT = 0.9  # of the smoothing: single steps of a training jump
 
 
 @dataclass(slots=True)
@@ -30,7 +31,7 @@ class SamplesView:
 def build_samples_view(bench: Workbench, chosen: gr.Textbox) -> SamplesView:
     """Lays out the matrix of the run whose id is in `chosen`, and the choice of runs to be shown beside it."""
     beside = gr.Dropdown([], multiselect=True, label="Beside the pictures of", visible=False, elem_id="samples-beside")
-    empty, template, mount = flat(value_of(bench, Library(), [])), viewer.MATRIX_TEMPLATE, viewer.matrix_on_load()
+    empty, template, mount = value_of(bench, Library(), []), viewer.MATRIX_TEMPLATE, viewer.matrix_on_load()
     matrix = gr.HTML(empty, apply_default_css=False, html_template=template, js_on_load=mount, elem_id="samples")
     stamp = gr.Textbox(visible=False)
 
@@ -39,13 +40,13 @@ def build_samples_view(bench: Workbench, chosen: gr.Textbox) -> SamplesView:
         rest = choices_beside(bench, library, run_id)
         kept = [other for other in others or [] if other in {name for _, name in rest}]
         ids = [run_id, *kept]
-        return flat(value_of(bench, library, ids)), gr.update(choices=rest, value=kept, visible=bool(rest)), stamp_of(bench, library, ids)
+        return value_of(bench, library, ids), gr.update(choices=rest, value=kept, visible=bool(rest)), stamp_of(bench, library, ids)
 
     def look(run_id: str, others: list[str], before: str) -> Any:
         library = bench.library(fresh=False)
         ids = [run_id, *(others or [])]
         now = stamp_of(bench, library, ids)
-        return (gr.skip(), gr.skip()) if now == before else (flat(value_of(bench, library, ids)), now)
+        return (gr.skip(), gr.skip()) if now == before else (value_of(bench, library, ids), now)
 
     shown = [matrix, beside, stamp]
     gr.on([chosen.change, beside.input], show, [chosen, beside], shown, queue=False, show_progress="hidden", trigger_mode="always_last")
@@ -64,8 +65,10 @@ def value_of(bench: Workbench, library: Library, ids: Sequence[str]) -> dict[str
     shown = [(run, bench.gallery.samples(run)) for run in runs_with(library, ids)]
     shown = [(run, its) for run, its in shown if its] or shown[:1]
     names = names_apart(library, bench.name_of) if len(shown) > 1 else {}
-    losses = {run.id: bench.gallery.loss(run) for run, its in shown if its}
-    return samples_value(shown, lambda item: names.get(item.id) or bench.name_of(item), bench.gallery.name, losses)
+    losses = {run.id: curve for run, its in shown if its and (curve := bench.gallery.loss(run))}
+    losses = {name: replace(curve, values=smooth(curve.values, WEIGHT)) for name, curve in losses.items()}
+    value = samples_value(shown, lambda item: names.get(item.id) or bench.name_of(item), bench.gallery.name)
+    return value | {"marks": step_marks(value, shown, losses)}
 
 
 def stamp_of(bench: Workbench, library: Library, ids: Sequence[str]) -> str:

@@ -6,14 +6,31 @@ one gives its body the class `cmp-alone`, and they follow the system's light or 
 
 The matrix's value:
     title, note    str; `note` alone explains an empty matrix
-    columns, rows  [{"key", "label", "sub"}]; the first column is the reference that "hold B" shows
-    cells          [{"r", "c", "key", "state", "thumb", "full", "caption", "details": [[name, value]], "reused", "seconds",
-                   "fault", "badge", "mark"}]; state is "waiting", "drawing", "done" or "fault"; a missing cell is waiting.
-                   A picture with a `mark` in its corner, such as "preview", stays until the one that replaces it has arrived
+    axes           [{"key", "label", "values": [{"key", "label", "sub", "details": [[name, value]]}]}]: every axis of the grid, also those
+                   with one value. Keys are short: a link to a view holds them
+    place          {axis key: "x" | "X" | "y" | "Y" | ""}: across, in groups across, down, in groups down, or one value at a time; until
+                   the user decides otherwise
+    step_axis      the key of the axis that is the training step, "" for none
+    cells          [{"at", "key", "state"}] and, where there is any, "seconds", "reused", "fault", "badge", "mark", "caption", "details",
+                   "thumb", "full"; `at` is an index into each axis' values, None for what belongs to all of them: the base model has no
+                   strength. state is "waiting", "drawing", "done" or "fault"; no cell is waiting. A picture with a `mark` in its corner,
+                   such as "preview", stays until the one that replaces it has arrived
+    urls           {"thumb", "full", "settings"}: addresses in which {key} stands for the cell's key
+    marks          [{"at": {axis key: index}}] and what is known of what that names: "loss", "score", "window", "converted", "star", "note",
+                   "flaw", "details"; it stands at the heads that say all of these values
+    common         [[name, value]]: details of all cells
     done, total    int; no progress is shown when total is 0
-    rerolls        bool; whether rows can be drawn again with another seed
-It tells `{"index": [r, c], "value", "r", "c", "key", "row", "column"}` of the cell that was opened, and as an edit
-`{"what": "row"|"cell", "row", "column"}` of the row to draw with another seed, or of the cell to draw so below it.
+    rerolls        [axis key]: what a row must say alone to be drawn again with another seed; empty where nothing can be
+It tells `{"index": [r, c], "value", "key", "at": {axis key: value key | None}}` of the cell that was opened, and as an edit
+`{"what": "row"|"cell", "at"}` of the row to draw with another seed, or of the cell to draw so below it.
+
+What the user has arranged, the view, is one JSON value, too: {"place", "order": {axis key: [value key]}, "hidden": {axis key: [value
+key]}, "pick": {axis key: value key}}. `core/arranging` gives it the same meaning as `arrange.js`:
+1. An axis shows the values that `order` names, then the others in their own order, without those in `hidden`.
+2. Of an axis in place "" only the picked value counts, else its first one (of the step axis: its last).
+3. Columns are the combinations that cells have on the axes in "X", then those in "x"; rows the same with "Y" and "y". A combination with a
+   None stands only where no other agrees with it. They are sorted by the order of the values, None first.
+4. A cell stands where its values agree with both heads, None agreeing with everything; of several the one with the fewest.
 
 The chart's value:
     series         [{"run", "label", "tag", "x": [..], "y": [number|null], "smooth": [number|null]|null}], thinned to what a
@@ -46,8 +63,11 @@ from cmp.errors import NotFound
 # In the order in which a page must load them.
 ASSETS = (
     "matrix.css", "curves.css", "table.css", "details.css",
-    "dom.js", "fullview.js", "cell.js", "matrix.js", "marks.js", "curves.js", "table.js", "details.js", "drop.js",
+    "dom.js", "arrange.js", "heads.js", "cell.js", "fullview.js", "size.js", "selectors.js", "arrange_panel.js", "matrix.js",
+    "marks.js", "curves.js", "table.js", "details.js", "drop.js",
 )  # fmt: skip
+
+_MATRIX_NEEDS = ("cmpDom", "cmpArrange", "cmpHeads", "cmpCell", "cmpFullView", "cmpSize", "cmpSelectors", "cmpArrangePanel")
 
 MATRIX_TEMPLATE = '<div class="cmp-mount"></div>'
 TABLE_TEMPLATE = '<div class="cmp-mount"></div>'
@@ -111,7 +131,7 @@ def _mount(make: str, *needs: str) -> str:
 
 def matrix_on_load() -> str:
     """`js_on_load` of a `gr.HTML` that holds the matrix; its `select` event tells which cell was opened."""
-    return _mount("cmpMatrix", "cmpDom", "cmpFullView", "cmpCell")
+    return _mount("cmpMatrix", *_MATRIX_NEEDS)
 
 
 def curves_on_load() -> str:

@@ -1,5 +1,6 @@
-// One cell of the matrix: `cmpCell(dom, sizeNow)` -> {node, record, set(record, column, row), sharpen()}. A record that did not change is
-// not touched, and a preview stays to be looked at until the picture itself is there.
+// One cell of the matrix: `cmpCell(dom, grid)` -> {node, frame, record, set(record, column, row), sharpen()}. A record that did not change
+// is not touched, and a preview stays to be looked at until the picture itself is there. A picture in `grid.ready`, which maps addresses
+// to decoded images, is shown at once: the step slider must not flicker.
 (() => {
   "use strict";
 
@@ -10,17 +11,23 @@
     return [`${column}, ${row}`, state, record.mark, record.badge, record.caption].filter(Boolean).join("; ");
   };
 
-  window.cmpCell = (dom, sizeNow) => {
+  window.cmpCell = (dom, grid) => {
     const frame = dom.el("div", { class: "cmp-frame" });
-    const fault = dom.el("span", { class: "cmp-fault", hidden: "" });
-    const badge = dom.el("span", { class: "cmp-badge", hidden: "" });
-    const mark = dom.el("span", { class: "cmp-mark-corner", hidden: "" });
-    const caption = dom.el("div", { class: "cmp-caption", hidden: "" });
-    const node = dom.el("td", { class: "cmp-cell", role: "gridcell", tabindex: "-1" }, frame, caption);
-    frame.append(fault, badge, mark);
-    const cell = { node, record: null, img: null, said: "", url: "" };
+    const node = dom.el("td", { class: "cmp-cell", role: "gridcell", tabindex: "-1" }, frame);
+    const cell = { node, frame, record: null, img: null, said: "", url: "" };
+    const words = new Map();
 
-    cell.sharpen = () => { if (cell.img?.naturalWidth) dom.sharpen(cell.img, sizeNow(), sizeNow()); };
+    // Most cells have none of these texts, and there may be thousands of cells.
+    const tell = (name, text, place = frame) => {
+      if (!words.has(name)) {
+        if (!text) return;
+        words.set(name, dom.el("span", { class: name }));
+        place.append(words.get(name));
+      }
+      dom.setText(words.get(name), text);
+    };
+
+    cell.sharpen = () => { if (cell.img?.naturalWidth) dom.sharpen(cell.img, grid.pixels(), grid.pixels()); };
 
     // The address is forgotten too, so that the next change of the record tries it again.
     const lose = () => {
@@ -28,7 +35,7 @@
       cell.img = null;
       cell.url = "";
       node.dataset.state = "fault";
-      dom.setText(fault, "This image could not be loaded.");
+      tell("cmp-fault", "This image could not be loaded.");
     };
 
     // `soft` keeps the old picture until the new one has arrived: it is the same cell, drawn better. Otherwise the old one would stand
@@ -39,14 +46,23 @@
       const old = [...frame.querySelectorAll("img")];
       const clear = () => { for (const img of old) img.remove(); };
       cell.img = null;
-      if (!soft || !url) clear();
+      const ready = grid.ready?.get(url);
+      if (!soft || !url || ready) clear();
       if (!url) return;
+      if (ready && !ready.isConnected) return void show(ready);
       const img = dom.el("img", { loading: "lazy", decoding: "async", draggable: "false" });
       img.addEventListener("load", () => { if (cell.img === img) cell.sharpen(); img.classList.add("is-loaded"); clear(); });
       img.addEventListener("error", () => { clear(); if (cell.img === img) lose(); });
       img.src = url;
       cell.img = img;
       frame.prepend(img);
+    };
+
+    const show = (img) => {
+      img.className = "is-loaded";
+      cell.img = img;
+      frame.prepend(img);
+      cell.sharpen();
     };
 
     cell.set = (record, column, row) => {
@@ -59,11 +75,11 @@
       node.dataset.state = STATES[record.state] === undefined ? "waiting" : record.state;
       node.setAttribute("aria-label", aria);
       node.title = record.state === "fault" ? record.fault || "" : [record.caption, record.reused ? "reused" : ""].filter(Boolean).join("\n");
-      dom.setText(fault, record.state === "fault" ? record.fault || "Failed without a reason." : "");
-      dom.setText(badge, record.badge);
-      dom.setText(mark, record.mark);
-      dom.setText(caption, record.caption);
-      setImage(record.state === "done" ? record.thumb || record.full || "" : "", soft);
+      tell("cmp-fault", record.state === "fault" ? record.fault || "Failed without a reason." : "");
+      tell("cmp-badge", record.badge);
+      tell("cmp-mark-corner", record.mark);
+      tell("cmp-caption", record.caption, node);
+      setImage(record.state === "done" ? grid.url(record, "thumb") || grid.url(record, "full") : "", soft);
       if (cell.img) cell.img.alt = aria;
     };
     return cell;

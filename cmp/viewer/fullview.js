@@ -37,15 +37,15 @@
   };
 
   // Always a fresh <img>: a reused one keeps showing the previous picture under the new name until the new one has arrived.
-  const picture = (dom, stage, record, name, role) => {
+  const picture = (dom, stage, url, record, name, role) => {
     const img = dom.el("img", { class: `cmp-full-image ${role}`, alt: name, draggable: "false" });
     img.addEventListener("load", () => { fit(dom, stage, img); img.classList.add("is-loaded"); });
     img.addEventListener("error", () => img.replaceWith(dom.el("p", { class: "cmp-full-wait", text: "This image could not be loaded." })));
-    img.src = record.full || record.thumb;
+    img.src = url(record, "full") || url(record, "thumb");
     return img;
   };
 
-  const hasPicture = (record) => Boolean(record && record.state === "done" && (record.full || record.thumb));
+  const hasPicture = (record) => Boolean(record && record.state === "done");
 
   const instead = (dom, record) => {
     const state = record?.state === "fault" || record?.state === "drawing" ? record.state : "waiting";
@@ -55,15 +55,15 @@
 
   const seconds = (value) => (value < 10 ? value.toFixed(1) : Math.round(value)) + " s";
 
-  const facts = (record) => {
-    const rows = [...(record.details || [])];
+  const facts = (record, details) => {
+    const rows = [...details];
     if (record.badge) rows.push(["badge", record.badge]);
     if (record.state === "done" && record.reused) rows.push(["drawn", "earlier, reused"]);
     else if (typeof record.seconds === "number") rows.push([record.state === "fault" ? "failed after" : "drawn in", seconds(record.seconds)]);
     return rows;
   };
 
-  window.cmpFullView = (root, { cellAt, headAt, size, cursor, move, reroll, onClose }) => {
+  window.cmpFullView = (root, { cellAt, headAt, size, url, details, cursor, move, reroll, onClose }) => {
     const dom = window.cmpDom;
     const part = build(dom);
     root.append(part.dialog);
@@ -83,9 +83,9 @@
       const record = cellAt(r, c);
       const base = c > 0 ? cellAt(r, 0) : null;
       const nodes = [];
-      if (hasPicture(record)) nodes.push(picture(dom, part.stage, record, name(r, c), "is-own"));
+      if (hasPicture(record)) nodes.push(picture(dom, part.stage, url, record, name(r, c), "is-own"));
       else nodes.push(instead(dom, record));
-      if (hasPicture(base)) nodes.push(picture(dom, part.stage, base, name(r, 0), "is-base"));
+      if (hasPicture(base)) nodes.push(picture(dom, part.stage, url, base, name(r, 0), "is-base"));
       const old = [...part.stage.children];
       const clear = () => { for (const node of old) node.remove(); };
       if (soft && hasPicture(record)) { part.stage.append(...nodes); nodes[0].addEventListener("load", clear); nodes[0].addEventListener("error", clear); }
@@ -98,9 +98,9 @@
       part.blink.title = !canBlink ? `No other picture of ${label} to compare with` : `Shows ${label} while held`;
     };
 
-    const drawFacts = (record) => {
+    const drawFacts = (record, r, c) => {
       dom.setText(part.caption, record?.caption);
-      part.details.replaceChildren(...facts(record || {}).flatMap(([key, value]) => [
+      part.details.replaceChildren(...facts(record || {}, details(r, c)).flatMap(([key, value]) => [
         dom.el("dt", { text: key }), dom.el("dd", { text: value === null || value === undefined ? "–" : String(value) })]));
     };
 
@@ -108,7 +108,7 @@
     const preload = (r, c) => {
       for (const [dr, dc] of Object.values(STEPS)) {
         const next = cellAt(r + dr, c + dc);
-        if (hasPicture(next)) new Image().src = next.full || next.thumb;
+        if (hasPicture(next)) new Image().src = url(next, "full") || url(next, "thumb");
       }
     };
 
@@ -127,7 +127,7 @@
       part.again.hidden = part.hint.hidden = !reroll?.();
       blink(false);
       dom.setText(part.place, `column ${c + 1} of ${columns}, row ${r + 1} of ${rows}`);
-      drawFacts(cellAt(r, c));
+      drawFacts(cellAt(r, c), r, c);
       preload(r, c);
     };
 

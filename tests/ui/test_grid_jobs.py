@@ -6,10 +6,13 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from cmp.core.grids import Cell, Fault, GridPlan, GridSpec, Prompt, Sampling, Tile
 from cmp.core.progress import Progress
+from cmp.core.rerolling import row_of
 from cmp.jobs import Job
+from cmp.ui.grid_axes import row_at
 from cmp.ui.grid_jobs import Earlier, controls_of, grid_status, grid_value, plan_text, spec_of, stamp_of
 from cmp.ui.grid_values import matrix
 from tests.support import bench_of, origin_run
@@ -34,11 +37,31 @@ def test_a_preview_is_marked_and_counts_only_once_it_is_replaced(tmp_path: Path)
     job.items += [tile(first, preview=True), tile(second, preview=True)]
     job.progress = Progress(2, 12, "denoising 5/6")
     value = grid_value(bench, job)
-    assert value["done"] == 0 and [cell.get("mark") for cell in value["cells"]] == ["preview", "preview", None]
+    assert value["done"] == 0 and [cell.get("mark") for cell in value["cells"]] == ["preview"] * 2 + [None] * 4
     assert grid_status(bench, job)[0] == "0 of 6 · preview of step 500: denoising 5/6"
     job.items.append(tile(first))
     value = grid_value(bench, job)
-    assert value["done"] == 1 and [cell.get("mark") for cell in value["cells"]] == ["", "preview", None]
+    assert value["done"] == 1 and [cell.get("mark") for cell in value["cells"] if cell["state"] == "done"] == [None, "preview"]
+
+
+def labels(value: dict[str, Any], key: str) -> list[str]:
+    return [one["label"] for axis in value["axes"] if axis["key"] == key for one in axis["values"]]
+
+
+def test_what_another_run_drew_at_the_same_step_is_not_shown(tmp_path: Path) -> None:
+    bench, spec, job = prepared(tmp_path)
+    strange = [replace(cell, checkpoint=cell.checkpoint and replace(cell.checkpoint, run_id="other")) for cell in spec.cells()]
+    value = grid_value(bench, job, [tile(cell) for cell in strange])
+    assert [cell["at"][0] for cell in value["cells"] if cell["state"] == "done"] == [0, 0]  # the base model's alone
+
+
+def test_a_row_is_found_by_what_the_matrix_tells_of_it(tmp_path: Path) -> None:
+    _, spec, _ = prepared(tmp_path)
+    name = lambda c: (c.key if c else "base model", "")  # noqa: E731
+    value = matrix(spec, [], name, working=False)
+    cell = value["cells"][-1]
+    at = {axis["key"]: None if i is None else axis["values"][i]["key"] for axis, i in zip(value["axes"], cell["at"], strict=True)}
+    assert row_at(spec.cells(), name, at) == row_of(spec.cells()[-1]) and row_at(spec.cells(), name, at | {"seed": "99"}) is None
 
 
 def test_progress_tells_what_is_left_and_the_end_how_it_went(tmp_path: Path) -> None:
@@ -76,14 +99,15 @@ def test_what_an_earlier_grid_showed_stays_in_sight_until_this_one_is_over(tmp_p
     new.items.append(Tile(spec.cells()[0], "", fault=Fault("gone")))
     assert [c["state"] for c in grid_value(bench, new, earlier.of(new))["cells"]].count("fault") == 1
     new.state = "cancelled"
-    assert earlier.of(new) == () and len(grid_value(bench, new, earlier.of(new))["cells"]) == 1
+    states = [cell["state"] for cell in grid_value(bench, new, earlier.of(new))["cells"]]
+    assert earlier.of(new) == () and states == ["fault"] + ["waiting"] * 5
 
 
 def test_a_picture_that_was_deleted_to_make_room_is_told_as_such(tmp_path: Path) -> None:
     bench, spec, job = prepared(tmp_path)
     job.items += [tile(cell) for cell in spec.cells()[:5]] + [replace(tile(spec.cells()[5]), path=tmp_path / "gone.png")]
     job.state = "done"
-    told = [cell["fault"] for cell in grid_value(bench, job)["cells"]]
+    told = [cell.get("fault") for cell in grid_value(bench, job)["cells"]]
     assert told[:5] == [None] * 5 and "deleted to make room" in told[5]
 
 
@@ -102,7 +126,7 @@ def test_a_watched_run_shows_the_columns_that_it_has_drawn(tmp_path: Path) -> No
     assert spec_of(job) is None and "no picture yet" in grid_value(bench, job)["note"]
     before = stamp_of(job)
     job.items += [tile(cell) for cell in spec.cells() if cell.checkpoint]
-    assert [column["label"] for column in grid_value(bench, job)["columns"]] == ["step 500", "step 1000"] and stamp_of(job) != before
+    assert labels(grid_value(bench, job), "checkpoint") == ["step 500", "step 1000"] and stamp_of(job) != before
 
 
 def test_labels_name_what_varies_as_a1111_does(tmp_path: Path) -> None:
@@ -110,8 +134,15 @@ def test_labels_name_what_varies_as_a1111_does(tmp_path: Path) -> None:
     samplings = (Sampling(20, 7.0, scheduler="DDIM"), Sampling(20, 8.5, scheduler="Euler"))
     several = GridSpec(spec.checkpoints, (Prompt("a", name="short"),), (1,), (0.5, 1.0), samplings)
     value = matrix(several, [], lambda c: (c.key if c else "base model", ""), working=False)
-    assert [row["sub"] for row in value["rows"]] == ["seed 1 · CFG Scale: 7.0 · Sampler: DDIM", "seed 1 · CFG Scale: 8.5 · Sampler: Euler"]
-    assert value["rows"][0]["label"] == "short" and [c["sub"] for c in value["columns"]][:3] == ["", "Strength: 0.5", "Strength: 1"]
+    assert labels(value, "prompt") == ["short"] and labels(value, "seed") == ["seed 1"]
+    assert labels(value, "CFG Scale") == ["CFG Scale: 7.0", "CFG Scale: 8.5"]
+    assert labels(value, "Sampler") == [
+        "Sampler: DDIM",
+        "Sampler: Euler",
+    ]
+    assert labels(value, "Strength") == ["Strength: 0.5", "Strength: 1"]
+    strength = [axis["key"] for axis in value["axes"]].index("Strength")
+    assert [cell["at"][strength] for cell in value["cells"]][:3] == [None, None, 0]  # the base model has none
 
 
 def test_a_grid_behind_others_tells_its_place_in_the_queue(tmp_path: Path) -> None:
@@ -144,7 +175,10 @@ def test_of_several_runs_the_base_column_says_whose_base_it_is(tmp_path: Path) -
         for cell in job.subject.cells()
         if cell.checkpoint is None
     ]
-    told = {column["label"]: column["sub"] for column in grid_value(bench, job)["columns"]}
-    assert told["base model"] == "flux-tiny"
-    (alone, *_) = grid_value(bench, Job("grid-2", "t", "grid", spec.size, spec, state="running", items=list(job.items)))["columns"]
+    value = grid_value(bench, job)
+    run, checkpoints = value["axes"][:2]
+    assert run["key"] == "run" and [cell["at"][0] for cell in value["cells"] if cell["state"] == "done"] == [None, None]
+    assert {one["label"]: one["sub"] for one in checkpoints["values"]}["base model"] == "flux-tiny"
+    of_one = grid_value(bench, Job("grid-2", "t", "grid", spec.size, spec, state="running", items=list(job.items)))
+    (alone, *_) = of_one["axes"][0]["values"]
     assert (alone["label"], alone["sub"]) == ("base model", "")

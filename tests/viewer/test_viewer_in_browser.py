@@ -16,15 +16,17 @@ COLOURS = ("red", "lime", "blue", "teal", "navy", "olive")
 def cell(r: int, c: int, state: str = "done", size: int = 64, **more: object) -> dict[str, object]:
     url = f"/img/{COLOURS[c]}/{size}/{r}-{c}" if state == "done" else ""
     fields = {"caption": "", "details": [["seed", 7]], "reused": False, "seconds": 1.5, "fault": None, "badge": ""}
-    return {"r": r, "c": c, "key": f"k{r}{c}", "state": state, "thumb": url, "full": url, **fields, **more}
+    return {"at": [c, r], "key": f"k{r}{c}", "state": state, "thumb": url, "full": url, **fields, **more}
 
 
 def grid(columns: int = 4, rows: int = 3, **more: object) -> dict[str, object]:
     heads = [{"key": f"c{c}", "label": f"step {c}", "sub": ""} for c in range(columns)]
     sides = [{"key": f"r{r}", "label": f"prompt {r}", "sub": ""} for r in range(rows)]
+    axes = [{"key": "step", "label": "Step", "values": heads}, {"key": "prompt", "label": "Prompt", "values": sides}]
     cells = [cell(r, c) for r in range(rows) for c in range(columns)]
     total = rows * columns
-    return {"title": "grid", "columns": heads, "rows": sides, "cells": cells, "done": total, "total": total, "note": "", **more}
+    fixed = {"title": "grid", "axes": axes, "place": {"step": "x", "prompt": "y"}, "step_axis": "step", "note": ""}
+    return {**fixed, "cells": cells, "done": total, "total": total, **more}
 
 
 def show(page: Any, value: object) -> None:
@@ -50,7 +52,7 @@ def title(page: Any) -> str:
 
 def test_a_hostile_label_is_shown_as_text(page: Any) -> None:
     value = grid(1, 1, title=HOSTILE, note=HOSTILE)
-    for head in (*value["columns"], *value["rows"]):  # type: ignore[misc]
+    for head in (one for axis in value["axes"] for one in axis["values"]):  # type: ignore[attr-defined]
         head.update(key=HOSTILE, label=HOSTILE, sub=HOSTILE)
     value["cells"] = [cell(0, 0, caption=HOSTILE, badge=HOSTILE, details=[[HOSTILE, HOSTILE]])]
     show(page, value)
@@ -66,7 +68,7 @@ def test_a_hostile_label_is_shown_as_text(page: Any) -> None:
         ".cmp-details dt",
     ):
         assert page.locator(place).first.text_content() == HOSTILE
-    assert title(page) == f"{HOSTILE} - {HOSTILE}"
+    assert title(page) == f"{HOSTILE}, {HOSTILE} - {HOSTILE}, {HOSTILE}"
     assert page.locator("img[src=x], .cmp-matrix b").count() == 0
 
 
@@ -91,9 +93,9 @@ def test_a_column_added_in_front_moves_the_cells_and_the_cursor_along(page: Any)
     page.keyboard.press("ArrowRight")
     page.evaluate("window.before = document.activeElement")
     value = grid(3, 1)
-    value["columns"] = [{"key": "new", "label": "new", "sub": ""}, *value["columns"][:2]]  # type: ignore[index]
-    value["cells"] = [cell(0, 2), {**cell(0, 0), "c": 1}, {**cell(0, 1), "c": 2}]
-    value["cells"][0]["c"] = 0  # type: ignore[index]
+    steps = value["axes"][0]["values"]  # type: ignore[index]
+    value["axes"][0]["values"] = [{"key": "new", "label": "new", "sub": ""}, *steps[:2]]  # type: ignore[index]
+    value["cells"] = [{**cell(0, 2), "at": [0, 0]}, {**cell(0, 0), "at": [1, 0]}, {**cell(0, 1), "at": [2, 0]}]
     show(page, value)
     loaded(page, 3)
     assert page.evaluate("before.isConnected && before.tabIndex === 0 && before.cellIndex === 3")
@@ -139,12 +141,13 @@ def test_a_preview_is_marked_and_stays_until_the_picture_is_there(page: Any) -> 
 
 def test_rows_and_cells_ask_for_a_new_seed_only_where_they_can(page: Any) -> None:
     page.evaluate("""window.edits = [];
-        window.M = cmpMatrix(document.querySelector("#matrix"), {onEdit: (what) => edits.push([what.what, what.row, what.column])});""")
+        const onEdit = ({what, at}) => edits.push([what, at.prompt, at.step]);
+        window.M = cmpMatrix(document.querySelector("#matrix"), {onEdit});""")
     show(page, grid(2, 2))
     page.locator("td.cmp-cell").nth(1).focus()
     page.keyboard.press("r")
     assert page.locator(".cmp-again:visible").count() == 0 and page.evaluate("edits") == []
-    show(page, grid(2, 2, rerolls=True))
+    show(page, grid(2, 2, rerolls=["prompt"]))
     page.keyboard.press("r")
     page.keyboard.press("Shift+R")
     page.get_by_role("button", name="New seed for prompt 1").click()
@@ -153,7 +156,7 @@ def test_rows_and_cells_ask_for_a_new_seed_only_where_they_can(page: Any) -> Non
     page.keyboard.press("r")
     page.keyboard.press("Escape")
     assert page.evaluate("edits") == [
-        ["cell", "r0", "c1"], ["row", "r0", "c1"], ["row", "r1", "c1"], ["cell", "r1", "c0"], ["cell", "r1", "c0"],
+        ["cell", "r0", "c1"], ["row", "r0", "c1"], ["row", "r1", "c0"], ["cell", "r1", "c0"], ["cell", "r1", "c0"],
     ]  # fmt: skip
 
 
@@ -198,7 +201,9 @@ def test_the_full_view_moves_in_two_dimensions_and_takes_the_cursor_along(page: 
         assert title(page) == where
     page.keyboard.press("Escape")
     regains_focus(page, "step 0, prompt 1")
-    assert [(what["r"], what["c"], what["key"], what["column"]) for what in page.evaluate("picked")] == [(0, 0, "k00", "c0")]
+    assert [(what["index"], what["key"], what["at"]) for what in page.evaluate("picked")] == [
+        ([0, 0], "k00", {"step": "c0", "prompt": "r0"})
+    ]
 
 
 def test_the_keys_keep_working_where_there_is_nothing_to_blink_to(page: Any) -> None:
@@ -285,7 +290,7 @@ def test_the_headers_stay_in_view_and_never_cover_the_cursor(page: Any) -> None:
 
 
 def test_the_grid_can_be_read_without_seeing_it(page: Any) -> None:
-    show(page, grid(2, 1, cells=[cell(0, 0, badge="0.31")], done=1))
+    show(page, grid(2, 1, cells=[cell(0, 0, badge="0.31"), cell(0, 1, "waiting")], done=1))
     loaded(page, 1)
     assert page.get_by_role("grid", name="grid").count() == 1
     assert page.get_by_role("columnheader").count() == 2 and page.get_by_role("rowheader").count() == 1

@@ -14,13 +14,14 @@ PIXEL = "data:image/gif;base64,R0lGODlhAQABAIAAAP///wAAACwAAAAAAQABAAACAkQBADs="
 
 
 def grid(done: int) -> dict[str, object]:
-    cells = [{"r": 0, "c": c, "key": f"k{c}", "state": "done", "thumb": PIXEL, "full": PIXEL, "caption": HOSTILE} for c in range(done)]
+    cells = [{"at": [c, 0], "key": f"k{c}", "state": "done", "thumb": PIXEL, "full": PIXEL, "caption": HOSTILE} for c in range(done)]
+    waiting = [{"at": [c, 0], "key": "", "state": "waiting"} for c in range(done, 4)]
     columns = [{"key": f"c{c}", "label": f"{c} {HOSTILE}", "sub": ""} for c in range(4)]
     return {
         "title": HOSTILE,
-        "columns": columns,
-        "rows": [{"key": "r", "label": "row", "sub": ""}],
-        "cells": cells,
+        "axes": [{"key": "c", "values": columns}, {"key": "r", "values": [{"key": "r", "label": "row", "sub": ""}]}],
+        "place": {"c": "x", "r": "y"},
+        "cells": cells + waiting,
         "done": done,
         "total": 4,
     }
