@@ -18,7 +18,8 @@ from cmp.workbench import Workbench
 MOST = 6  # pictures
 POINTS = 60  # of the line
 WEIGHT = 0.9  # of the smoothing: the course is to be seen, not each step
-BUDGET = 0.25  # seconds of reading logs for one look at the list; what is left comes with the next
+LEAST = 4
+BUDGET = 0.5  # seconds of reading logs for one look at the list; what is left comes with the next
 
 
 def glances(bench: Workbench, library: Library) -> dict[str, Glance]:
@@ -84,13 +85,13 @@ def _tile_picture(tile: Tile) -> dict[str, str]:
 
 
 def line_of(curve: LossCurve | None) -> tuple[tuple[float, float], ...]:
-    """The course of a loss as points from 0 to 1, the lowest value at 0; empty without two that are numbers."""
-    if curve is None or curve.steps.size < 2:
+    """The course of a loss as points from 0 to 1, the lowest value at 0; empty where so few were logged that a line would say nothing."""
+    if curve is None or curve.steps.size < LEAST:
         return ()
     values = smooth(curve.values, WEIGHT)
     shown = thin(curve.steps, values, POINTS)
     points = [(int(curve.steps[i]), float(values[i])) for i in shown.tolist() if math.isfinite(values[i])]
-    if len(points) < 2:
+    if len(points) < LEAST:
         return ()
     low, high = min(y for _, y in points), max(y for _, y in points)
     start, span = points[0][0], points[-1][0] - points[0][0]

@@ -18,7 +18,7 @@ from cmp.ui.details import build_details
 from cmp.ui.faults import told
 from cmp.ui.glance import glances
 from cmp.ui.samples_view import build_samples_view
-from cmp.ui.values import checkpoints_table, runs_table
+from cmp.ui.values import Glances, checkpoints_table, runs_table
 from cmp.workbench import Workbench
 
 
@@ -80,7 +80,8 @@ def _table(name: str) -> gr.HTML:
 
 def tables(bench: Workbench, library: Library, run_id: str, ticks: str) -> tuple[dict[str, Any], dict[str, Any], str]:
     """Both tables and the id of the chosen run; while none is chosen, the first one that has pictures."""
-    run = next((r for r in library.runs if r.id == run_id), first_run(library))
+    seen = glances(bench, library)
+    run = next((r for r in library.runs if r.id == run_id), first_run(library, seen))
     ticked = ticks.split("\n") if ticks else []
 
     def thumb(sample: Sample) -> str | None:
@@ -88,15 +89,15 @@ def tables(bench: Workbench, library: Library, run_id: str, ticks: str) -> tuple
         return f"cmp/sample/{name}.256.webp" if name else None
 
     return (
-        runs_table(library, bench.name_of, run.id if run else None, glances(bench, library)),
+        runs_table(library, bench.name_of, run.id if run else None, seen),
         checkpoints_table(run, bench.name_of, ticked, thumb),
         run.id if run else "",
     )
 
 
-def first_run(library: Library) -> Run | None:
-    """The run that a new page shows: pictures are what most people look for."""
-    return next((run for run in library.runs if run.samples), next(iter(library.runs), None))
+def first_run(library: Library, seen: Glances) -> Run | None:
+    """The run that a new page shows: the first one whose trainer left pictures, else one that was drawn with, else the first."""
+    return min(library.runs, key=lambda run: (not seen[run.id].strip, seen[run.id].drawn), default=None)
 
 
 def problem_text(library: Library) -> Any:

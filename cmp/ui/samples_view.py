@@ -10,7 +10,11 @@ import gradio as gr
 
 from cmp import viewer
 from cmp.core.curves import smooth
+from cmp.core.grids import Tile
 from cmp.core.runs import Library, Run
+from cmp.jobs import Job
+from cmp.ui.grid_jobs import KINDS, grid_value
+from cmp.ui.grid_jobs import stamp_of as job_stamp
 from cmp.ui.sample_values import samples_value, step_marks
 from cmp.ui.values import names_apart
 from cmp.workbench import Workbench
@@ -40,13 +44,17 @@ def build_samples_view(bench: Workbench, chosen: gr.Textbox) -> SamplesView:
         rest = choices_beside(bench, library, run_id)
         kept = [other for other in others or [] if other in {name for _, name in rest}]
         ids = [run_id, *kept]
-        return value_of(bench, library, ids), gr.update(choices=rest, value=kept, visible=bool(rest)), stamp_of(bench, library, ids)
+        return (
+            value_of(bench, library, ids, wait=False),
+            gr.update(choices=rest, value=kept, visible=bool(rest)),
+            stamp_of(bench, library, ids),
+        )
 
     def look(run_id: str, others: list[str], before: str) -> Any:
         library = bench.library(fresh=False)
         ids = [run_id, *(others or [])]
         now = stamp_of(bench, library, ids)
-        return (gr.skip(), gr.skip()) if now == before else (value_of(bench, library, ids), now)
+        return (gr.skip(), gr.skip()) if now == before else (value_of(bench, library, ids, wait=False), now)
 
     shown = [matrix, beside, stamp]
     gr.on([chosen.change, beside.input], show, [chosen, beside], shown, queue=False, show_progress="hidden", trigger_mode="always_last")
@@ -60,22 +68,41 @@ def runs_with(library: Library, ids: Sequence[str]) -> list[Run]:
     return [known[name] for name in dict.fromkeys(ids) if name in known]
 
 
-def value_of(bench: Workbench, library: Library, ids: Sequence[str]) -> dict[str, Any]:
-    """The pictures of these runs; of several only those that have any."""
+def value_of(bench: Workbench, library: Library, ids: Sequence[str], *, wait: bool = True) -> dict[str, Any]:
+    """The pictures of these runs, of several only those that have any; of one that has none what was drawn of it last.
+
+    Without `wait` a loss that was not read yet is left out for now.
+    """
     shown = [(run, bench.gallery.samples(run)) for run in runs_with(library, ids)]
     shown = [(run, its) for run, its in shown if its] or shown[:1]
+    if len(ids) == 1 and shown and not shown[0][1] and (job := drawn_of(bench, shown[0][0])):
+        drawn = grid_value(bench, job)
+        return drawn | {"title": f"{bench.name_of(shown[0][0])}: drawn here", "rerolls": []}
     names = names_apart(library, bench.name_of) if len(shown) > 1 else {}
-    losses = {run.id: curve for run, its in shown if its and (curve := bench.gallery.loss(run))}
+    losses = {run.id: curve for run, its in shown if its and (wait or bench.gallery.knows_loss(run)) and (curve := bench.gallery.loss(run))}
     losses = {name: replace(curve, values=smooth(curve.values, WEIGHT)) for name, curve in losses.items()}
     value = samples_value(shown, lambda item: names.get(item.id) or bench.name_of(item), bench.gallery.name)
     return value | {"marks": step_marks(value, shown, losses)}
 
 
+def drawn_of(bench: Workbench, run: Run) -> Job | None:
+    """The newest grid in which something of this run was drawn."""
+    for job in reversed(bench.jobs.all()):
+        cells = (item.cell for item in tuple(job.items) if isinstance(item, Tile) and not item.fault)
+        if job.kind in KINDS and any(cell.checkpoint and cell.checkpoint.run_id == run.id for cell in cells):
+            return job
+    return None
+
+
 def stamp_of(bench: Workbench, library: Library, ids: Sequence[str]) -> str:
-    """Equal while the pictures of these runs are, and what their columns say of the checkpoints."""
-    runs = runs_with(library, ids)
-    made = [[(c.key, c.flaw, [form for form, _ in c.converted]) for c in run.checkpoints] for run in runs]
-    return "|".join([*(f"{run.id}|{bench.name_of(run)}|{bench.gallery.stamp(run)}" for run in runs), str(made)])
+    """Equal while what is shown of these runs is: pictures, and what the columns say of checkpoints and loss."""
+    parts = []
+    for run in runs_with(library, ids):
+        made = [(c.key, c.flaw, [form for form, _ in c.converted]) for c in run.checkpoints]
+        drawn = drawn_of(bench, run) if len(ids) == 1 and not bench.gallery.samples(run) else None
+        told = (run.id, bench.name_of(run), bench.gallery.stamp(run), bench.gallery.knows_loss(run), made)
+        parts.append(f"{told}{job_stamp(drawn) if drawn else ''}")
+    return "|".join(parts)
 
 
 def choices_beside(bench: Workbench, library: Library, run_id: str) -> list[tuple[str, str]]:

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from types import MappingProxyType
 from typing import Any
 
@@ -56,7 +57,8 @@ def runs_table(
     rows = []
     for run in library.runs:
         glance = glances.get(run.id, Glance(line=()))
-        about = " · ".join(dict.fromkeys(str(part) for part in (run.trainer, run.base_model, run.id) if part))
+        own = run.id if run.id not in names[run.id] else ""
+        about = " · ".join(part for part in (run.trainer, _base_name(run.base_model), own) if part)
         state = run.state(now)
         rows.append(
             {
@@ -75,6 +77,11 @@ def runs_table(
         )
     note = "" if rows else "No training run was found. Add the folder that holds yours under Folders below."
     return {"columns": list(RUN_COLUMNS), "rows": rows, "ticked": [chosen] if chosen else [], "many": False, "note": note}
+
+
+def _base_name(base: str | None) -> str:
+    """An id as it is; of a path what its folder is called."""
+    return PurePath(base).name if base and PurePath(base).is_absolute() else base or ""
 
 
 def _strip_cell(glance: Glance) -> dict[str, Any]:
