@@ -44,11 +44,8 @@ def build_samples_view(bench: Workbench, chosen: gr.Textbox) -> SamplesView:
         rest = choices_beside(bench, library, run_id)
         kept = [other for other in others or [] if other in {name for _, name in rest}]
         ids = [run_id, *kept]
-        return (
-            value_of(bench, library, ids, wait=False),
-            gr.update(choices=rest, value=kept, visible=bool(rest)),
-            stamp_of(bench, library, ids),
-        )
+        now = stamp_of(bench, library, ids)  # before the pictures: what comes meanwhile is found by the next look
+        return value_of(bench, library, ids, wait=False), gr.update(choices=rest, value=kept, visible=bool(rest)), now
 
     def look(run_id: str, others: list[str], before: str) -> Any:
         library = bench.library(fresh=False)

@@ -54,6 +54,7 @@
     let value = { columns: [], rows: [], ticked: [], many: true };
     let ticked = new Set();
     let order = null; // {column, down}
+    let shownRow = null; // the chosen row as it was told last
     let looked = null; // the row whose details are shown; only where many can be ticked, else it is the chosen one
 
     const head = el("tr");
@@ -151,13 +152,23 @@
       body.replaceChildren(...rows.flatMap((row) => drawRows(row, withThumbs)));
     };
 
+    // The chosen row may lie far down in a long list; the page itself is not moved.
+    const reveal = () => {
+      const box = table.parentElement;
+      const row = body.querySelector("tr.is-ticked");
+      if (row && row.offsetTop + row.offsetHeight > box.scrollTop + box.clientHeight) box.scrollTop = row.offsetTop - 2 * row.offsetHeight;
+    };
+
     const update = (next) => {
       if (!next) return;
       value = next;
       const keys = new Set(value.rows.map((row) => row.key));
       ticked = new Set((value.ticked || []).filter((key) => keys.has(key)));
       if (!keys.has(looked)) looked = null;
+      const before = shownRow;
       draw();
+      shownRow = value.many ? null : [...ticked][0] ?? null;
+      if (shownRow !== before) reveal();
       setText(note, value.note);
     };
     return { update };
