@@ -31,7 +31,7 @@ def samples_value(shown: Shown, name_of: Names, key_of: Callable[[Sample], str |
     heads = _heads(shown, [(run, sample) for run, sample, _ in told], name_of)
     places = {axis: {key: i for i, key in enumerate(its)} for axis, its in heads.items()}
     cells = [_cell(run, sample, key, places) for run, sample, key in told]
-    one_at_a_time = len(heads[PROMPT]) * len(heads[PICTURE]) > MOST_ROWS
+    one_at_a_time = len(heads[PICTURE]) == 1 or len(heads[PROMPT]) * len(heads[PICTURE]) > MOST_ROWS
     title = ", ".join(name_of(run) for run, _ in shown)
     return {
         "title": f"{title}: drawn by the trainer" if cells else "",

@@ -56,7 +56,15 @@ def log(folder: Path, *events: Any) -> Path:
 
 
 def test_pictures_are_found_with_the_step_logged_before_them_and_read_back_to_the_byte(tmp_path: Path) -> None:
-    file = log(tmp_path, scalar(1), scalar(4), picture(0, PNG, PNG[:200]), scalar(5), picture(1, PNG), scalar(6, "a tag longer than a picture " * 9))
+    file = log(
+        tmp_path,
+        scalar(1),
+        scalar(4),
+        picture(0, PNG, PNG[:200]),
+        scalar(5),
+        picture(1, PNG),
+        scalar(6, "a tag longer than a picture " * 9),
+    )
     told = read_pictures(file)
     assert [(p.tag, p.step, p.reached, p.width, p.height) for p in told.pictures] == [
         ("validation", 0, 4, 128, 64), ("validation", 0, 4, 128, 64), ("validation", 1, 5, 128, 64),

@@ -47,7 +47,14 @@ def test_each_trainers_names_tell_step_prompt_and_picture(tmp_path: Path) -> Non
 
 
 def test_a_name_of_nobodys_counts_if_it_tells_a_step_or_an_epoch(tmp_path: Path) -> None:
-    put(tmp_path, "validation/img_3-step=1500.PNG", "validation/epoch 4.webp", "validation/cat.png", "validation/step_9.txt", "validation/.step_9.png")
+    put(
+        tmp_path,
+        "validation/img_3-step=1500.PNG",
+        "validation/epoch 4.webp",
+        "validation/cat.png",
+        "validation/step_9.txt",
+        "validation/.step_9.png",
+    )
     told = {s.path.name: (s.step, s.epoch, s.image) for s in found(tmp_path)}
     assert told == {"img_3-step=1500.PNG": (1500, None, 3), "epoch 4.webp": (None, 4, 0), "cat.png": (None, None, 0)}
 
@@ -73,13 +80,24 @@ def test_kohyas_prompts_are_counted_as_its_script_counts_them(tmp_path: Path) ->
 
 def test_onetrainers_prompts_are_whole_where_a_backup_has_them_and_those_without_average_stand_apart(tmp_path: Path) -> None:
     file = "2026-11-23_12-04-00-training-sample-4-1-0.jpg"
-    put(tmp_path, f"samples/0 - a cat on/{file}", f"samples/0 - a cat on - no-ema/{file}", f"samples/1 - gone/{file}", f"samples/custom/{file}")
+    put(
+        tmp_path,
+        f"samples/0 - a cat on/{file}",
+        f"samples/0 - a cat on - no-ema/{file}",
+        f"samples/1 - gone/{file}",
+        f"samples/custom/{file}",
+    )
     put(tmp_path, "samples/not ours/x.png", f"samples/{file}")
     config = tmp_path / "backup" / "2026-11-23_12-04-00-backup-4-1-0" / "onetrainer_config"
     config.mkdir(parents=True)
     (config / "samples.json").write_text(json.dumps([{"prompt": "a cat: on, the roof?"}, {"prompt": "another"}]))
     told = [(s.prompt, s.text, s.variant) for s in found(tmp_path) if s.path.parent.name != "samples"]
-    assert told == [(0, "a cat: on, the roof?", ""), (0, "a cat: on, the roof?", "without EMA"), (1, "gone", ""), (2, "asked for by hand", "")]
+    assert told == [
+        (0, "a cat: on, the roof?", ""),
+        (0, "a cat: on, the roof?", "without EMA"),
+        (1, "gone", ""),
+        (2, "asked for by hand", ""),
+    ]
 
 
 def test_links_lead_nowhere(tmp_path: Path) -> None:

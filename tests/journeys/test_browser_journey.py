@@ -41,6 +41,7 @@ def _runs_are_listed_with_their_checkpoints(page: Watched) -> None:
 def _two_checkpoints_are_converted(page: Watched, server: Server) -> None:
     for step in (500, 1500):
         page.row("checkpoints-table", f"{FULL}@{step}").locator("input").click()
+    page.page.locator("#convert > button").click()
     page.status("convert-plan", "2 to convert")
     assert " free · " in page.status("convert-plan", "scale 2")
     page.page.click("#convert-selected")
@@ -98,7 +99,7 @@ def _a_cell_opens_large_and_moves_with_the_arrow_keys(page: Watched) -> None:
 
 def _the_trainers_own_pictures_are_shown_without_drawing(page: Watched) -> None:
     page.page.get_by_label("drawn by the trainer").click()
-    page.page.wait_for_function("document.querySelectorAll('#grid td img').length === 96")
+    page.page.wait_for_function("document.querySelectorAll('#grid td[data-state=done]').length === 24")
     page.picture("trainer")
 
 
@@ -223,6 +224,8 @@ def test_a_checkpoint_is_told_in_detail_and_the_plan_follows_the_form(page: Watc
         "✓ pipeline",
     ):
         assert words in told
+    page.page.locator("#convert > button").click()
+    page.page.locator("#convert-form").wait_for()
     assert page.page.locator("#convert-strength").count() == 0, "a LoRA file has no strength of its own"
     page.page.locator("#convert-form label").nth(2).click()
     page.page.locator("#convert-strength input").wait_for()
