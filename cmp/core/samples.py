@@ -133,18 +133,6 @@ def dated(samples: Iterable[Sample]) -> tuple[Sample, ...]:
     return tuple(sample for sample in samples if sample.step is not None or sample.epoch is not None)
 
 
-def value_at(curve: LossCurve | None, step: int) -> float | None:
-    """What was logged at a step, or last before it within a twentieth of the curve; None if nothing was, or no number."""
-    if curve is None or not curve.steps.size:
-        return None
-    at = int(np.searchsorted(curve.steps, step, side="right")) - 1
-    slack = max(1.0, 0.05 * float(curve.steps[-1] - curve.steps[0]))
-    if at < 0 or step - int(curve.steps[at]) > slack:
-        return None
-    value = float(curve.values[at])
-    return value if math.isfinite(value) else None
-
-
 @dataclass(frozen=True, slots=True)
 class Logged:
     """A picture of a log: `step` as the log has it, `reached` the step of the last number logged before it, None for none."""

@@ -50,6 +50,14 @@ def read_settings(source: Path | bytes) -> Restored:
     raise NotFound(f"{name} carries no settings", "Editors, messengers and screenshots leave them out; take the file as it was drawn.")
 
 
+def infotext_in(source: Path) -> str:
+    """The settings in a picture as A1111 tells them, to be pasted there; raises NotFound where it has none, Unreadable."""
+    text = _texts(source, source.name).get("parameters")
+    if not text:
+        raise NotFound(f"{source.name} carries no settings", "Only pictures that were drawn here or by A1111 do.")
+    return text
+
+
 def _texts(source: Path | bytes, name: str) -> dict[str, str]:
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=("PNG", "JPEG", "WEBP")) as image:

@@ -32,6 +32,7 @@ FORGET = """() => {
   if (!window.cmpRecalled) return;
   const at = new URL(location);
   at.searchParams.delete('grid');
+  at.searchParams.delete('view');
   history.replaceState(null, '', at);
 }"""
 # on a narrow page the grid is far below the button
@@ -117,6 +118,8 @@ def _finding(bench: Workbench, form: Form, page: gr.Blocks, tabs: gr.Tabs) -> No
 
     def find_again(wanted: str) -> Any:
         job = last_job(bench, wanted)
+        if wanted and (job is None or job.id != wanted) and (again := bench.grid_again(wanted)):
+            job, wanted = again, again.id
         if job is None:
             return [gr.skip()] * len(shown)
         watched = next((other.id for other in bench.jobs.all() if other.kind == "watch" and not other.over), "")

@@ -82,7 +82,9 @@ def grid_value(bench: Workbench, job: Job, earlier: Sequence[Tile] = ()) -> dict
     label = labels_of(bench, spec, job)
     working = job.kind == "grid" and job.state in ("running", "waiting")
     tiles = [replace(tile, fault=GONE) if job.over and _is_gone(tile) else tile for tile in tiles_of(job).values()]
-    return matrix(spec, tiles, label, working, earlier)
+    marks = bench.marks(c.id for c in spec.checkpoints if c)
+    value = matrix(spec, tiles, label, working, earlier, lambda checkpoint: marks.get(checkpoint, {}))
+    return value | {"link": "view", "source": job.id}
 
 
 def labels_of(bench: Workbench, spec: GridSpec, job: Job) -> Label:

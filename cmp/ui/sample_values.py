@@ -6,13 +6,12 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from cmp.core.curves import LossCurve
 from cmp.core.runs import Run, validation_prompts
-from cmp.core.samples import FINAL_VARIANT, Sample, value_at
+from cmp.core.samples import FINAL_VARIANT, Sample
 from cmp.ui.values import Names
 
 Shown = Sequence[tuple[Run, tuple[Sample, ...]]]
-Losses = Mapping[str, LossCurve]  # smoothed, by the run's id
+Losses = Mapping[str, Mapping[int, float]]  # by the run's id and the step
 MOST_ROWS = 6  # of prompts and pictures together; of more, one picture of each prompt is shown at a time
 NONE = "The trainer left no pictures in this run. Tick checkpoints and press Compare: the same prompt is drawn with each of them."
 NO_RUN = "Choose a run above to see the pictures that its trainer left."
@@ -58,14 +57,14 @@ def step_marks(value: Mapping[str, Any], shown: Shown, losses: Losses) -> list[d
         for run, its in shown
         if its
         for i, head in enumerate(axes.get(STEP, ()))
-        if head["step"] is not None and (known := _known_at(run, head["step"], losses.get(run.id)))
+        if head["step"] is not None and (known := _known_at(run, head["step"], losses.get(run.id, {})))
     ]
 
 
-def _known_at(run: Run, step: int, loss: LossCurve | None) -> dict[str, Any]:
+def _known_at(run: Run, step: int, loss: Mapping[int, float]) -> dict[str, Any]:
     known: dict[str, Any] = {}
-    if (value := value_at(loss, step)) is not None:
-        known["loss"] = value
+    if step in loss:
+        known["loss"] = loss[step]
     if checkpoint := next((c for c in run.checkpoints if c.step == step), None):
         known["details"] = [["checkpoint", checkpoint.id]]
         if checkpoint.converted:

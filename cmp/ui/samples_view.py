@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
 from cmp import viewer
-from cmp.core.curves import smooth
+from cmp.core.curves import LossCurve
 from cmp.core.grids import Tile
+from cmp.core.losses import losses_at
 from cmp.core.runs import Library, Run
 from cmp.jobs import Job
 from cmp.ui.grid_jobs import KINDS, grid_value
@@ -20,7 +21,6 @@ from cmp.ui.values import names_apart
 from cmp.workbench import Workbench
 
 LOOK_EVERY = 3  # seconds
-WEIGHT = 0.9  # of the smoothing: single steps of a training jump
 
 
 @dataclass(slots=True)
@@ -74,12 +74,16 @@ def value_of(bench: Workbench, library: Library, ids: Sequence[str], *, wait: bo
     shown = [(run, its) for run, its in shown if its] or shown[:1]
     if len(ids) == 1 and shown and not shown[0][1] and (job := drawn_of(bench, shown[0][0])):
         drawn = grid_value(bench, job)
-        return drawn | {"title": f"{bench.name_of(shown[0][0])}: drawn here", "rerolls": []}
+        return drawn | {"title": f"{bench.name_of(shown[0][0])}: drawn here", "rerolls": [], "link": ""}
     names = names_apart(library, bench.name_of) if len(shown) > 1 else {}
-    losses = {run.id: curve for run, its in shown if its and (wait or bench.gallery.knows_loss(run)) and (curve := bench.gallery.loss(run))}
-    losses = {name: replace(curve, values=smooth(curve.values, WEIGHT)) for name, curve in losses.items()}
+    known = [(run, its) for run, its in shown if its and (wait or bench.gallery.knows_loss(run))]
+    losses = {run.id: losses_at(_some(bench.gallery.loss(run)), {s.step for s in its if s.step is not None}) for run, its in known}
     value = samples_value(shown, lambda item: names.get(item.id) or bench.name_of(item), bench.gallery.name)
     return value | {"marks": step_marks(value, shown, losses)}
+
+
+def _some(curve: LossCurve | None) -> list[LossCurve]:
+    return [curve] if curve else []
 
 
 def drawn_of(bench: Workbench, run: Run) -> Job | None:

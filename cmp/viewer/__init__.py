@@ -18,7 +18,10 @@ The matrix's value:
     urls           {"thumb", "full", "settings"}: addresses in which {key} stands for the cell's key
     marks          [{"at": {axis key: index}}] and what is known of what that names: "loss", "score", "window", "converted", "star", "note",
                    "flaw", "details"; it stands at the heads that say all of these values
+    scores         [{"key", "label", "better": "high" | "low" | "", "of": {cell key: number | [number, low, high]}}]: what cells can be
+                   tinted by
     common         [[name, value]]: details of all cells
+    link, source   str; the name of the page's parameter that holds the view, and what the view belongs to; without them there is no link
     done, total    int; no progress is shown when total is 0
     rerolls        [axis key]: what a row must say alone to be drawn again with another seed; empty where nothing can be
 It tells `{"index": [r, c], "value", "key", "at": {axis key: value key | None}}` of the cell that was opened, and as an edit
@@ -26,7 +29,7 @@ It tells `{"index": [r, c], "value", "key", "at": {axis key: value key | None}}`
 
 What the user has arranged, the view, is one JSON value, too: {"place", "order": {axis key: [value key]}, "hidden": {axis key: [value
 key]}, "pick": {axis key: value key}}. `core/arranging` gives it the same meaning as `arrange.js`:
-1. An axis shows the values that `order` names, then the others in their own order, without those in `hidden`.
+1. An axis shows the values that `order` names, then the others in their own order, without those in `hidden` unless that is all of them.
 2. Of an axis in place "" only the picked value counts, else its first one (of the step axis: its last).
 3. Columns are the combinations that cells have on the axes in "X", then those in "x"; rows the same with "Y" and "y". A combination with a
    None stands only where no other agrees with it. They are sorted by the order of the values, None first.
@@ -63,11 +66,14 @@ from cmp.errors import NotFound
 # In the order in which a page must load them.
 ASSETS = (
     "matrix.css", "curves.css", "table.css", "details.css",
-    "dom.js", "arrange.js", "heads.js", "cell.js", "fullview.js", "size.js", "selectors.js", "arrange_panel.js", "matrix.js",
-    "marks.js", "curves.js", "table.js", "details.js", "drop.js",
+    "dom.js", "arrange.js", "heads.js", "cell.js", "fullview.js", "size.js", "zoom.js", "look.js", "selectors.js", "arrange_panel.js",
+    "view_link.js", "matrix.js", "marks.js", "curves.js", "table.js", "details.js", "drop.js", "page_link.js",
 )  # fmt: skip
 
-_MATRIX_NEEDS = ("cmpDom", "cmpArrange", "cmpHeads", "cmpCell", "cmpFullView", "cmpSize", "cmpSelectors", "cmpArrangePanel")
+_MATRIX_NEEDS = (
+    "cmpDom", "cmpArrange", "cmpHeads", "cmpCell", "cmpFullView", "cmpSize", "cmpZoom", "cmpLook", "cmpSelectors", "cmpArrangePanel",
+    "cmpViewLink",
+)  # fmt: skip
 
 MATRIX_TEMPLATE = '<div class="cmp-mount"></div>'
 TABLE_TEMPLATE = '<div class="cmp-mount"></div>'

@@ -3,6 +3,7 @@
 (() => {
   "use strict";
 
+  const PLACES = ["x", "X", "y", "Y", ""];
   const ACROSS = ["X", "x"];
   const DOWN = ["Y", "y"];
 
@@ -14,8 +15,9 @@
     const wanted = list(view.order?.[axis.key]).map((key) => keys.indexOf(key)).filter((at) => at >= 0);
     const hidden = new Set(list(view.hidden?.[axis.key]));
     const order = [...new Set([...wanted, ...keys.keys()])];
-    const shown = order.filter((at) => !hidden.has(keys[at]));
-    const place = view.place?.[axis.key] ?? value.place?.[axis.key] ?? "";
+    const left = order.filter((at) => !hidden.has(keys[at]));
+    const shown = left.length ? left : order; // a link may hide everything
+    const place = [view.place?.[axis.key], value.place?.[axis.key]].find((one) => PLACES.includes(one)) ?? "";
     const last = axis.key === value.step_axis ? shown.length - 1 : 0;
     const chosen = keys.indexOf(view.pick?.[axis.key]);
     return { i, key: axis.key, label: axis.label || axis.key, values: axis.values, keys, order, shown, place,

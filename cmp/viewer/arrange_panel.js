@@ -24,7 +24,7 @@
     const setShown = (axis, at, on) => {
       const hidden = axis.keys.filter((_, i) => (i === at ? !on : !axis.rank.has(i)));
       if (hidden.length < axis.keys.length) grid.setView({ hidden: { ...grid.view().hidden, [axis.key]: hidden } });
-      else draw(); // the last one stays: an empty grid would leave nothing to click
+      else { delete panel.dataset.said; draw(); } // the last one stays: an empty grid would leave nothing to click
     };
 
     const move = (axis, at, by) => {

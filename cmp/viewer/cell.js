@@ -12,9 +12,10 @@
   };
 
   window.cmpCell = (dom, grid) => {
-    const frame = dom.el("div", { class: "cmp-frame" });
+    const pan = dom.el("div", { class: "cmp-pan" });
+    const frame = dom.el("div", { class: "cmp-frame" }, pan);
     const node = dom.el("td", { class: "cmp-cell", role: "gridcell", tabindex: "-1" }, frame);
-    const cell = { node, frame, record: null, img: null, said: "", url: "" };
+    const cell = { node, frame, pan, record: null, img: null, said: "", url: "", whole: "" };
     const words = new Map();
 
     // Most cells have none of these texts, and there may be thousands of cells.
@@ -43,7 +44,8 @@
     const setImage = (url, soft) => {
       if (url === cell.url) return;
       cell.url = url;
-      const old = [...frame.querySelectorAll("img")];
+      cell.whole = "";
+      const old = [...pan.querySelectorAll("img")];
       const clear = () => { for (const img of old) img.remove(); };
       cell.img = null;
       const ready = grid.ready?.get(url);
@@ -55,13 +57,27 @@
       img.addEventListener("error", () => { clear(); if (cell.img === img) lose(); });
       img.src = url;
       cell.img = img;
-      frame.prepend(img);
+      pan.prepend(img);
+    };
+
+    // All pixels in the place of the small picture, once they are there: for a cell that is zoomed in.
+    cell.sharpenFully = async () => {
+      const { record, url } = cell;
+      const whole = record?.state === "done" ? grid.url(record, "full") : "";
+      if (!whole || whole === url || cell.whole === whole) return;
+      cell.whole = whole;
+      const img = dom.el("img", { draggable: "false", alt: cell.img?.alt ?? "" });
+      img.src = whole;
+      try { await img.decode(); } catch { return; }
+      if (cell.url !== url || cell.whole !== whole) return;
+      pan.replaceChildren();
+      show(img);
     };
 
     const show = (img) => {
       img.className = "is-loaded";
       cell.img = img;
-      frame.prepend(img);
+      pan.prepend(img);
       cell.sharpen();
     };
 

@@ -5,7 +5,7 @@
 (() => {
   "use strict";
 
-  const PARTS = ["cmpSize", "cmpSelectors", "cmpArrangePanel"];
+  const PARTS = ["cmpSize", "cmpZoom", "cmpLook", "cmpSelectors", "cmpArrangePanel", "cmpViewLink"];
   const WAITING = { state: "waiting" };
 
   const clamp = (value, low, high) => Math.max(low, Math.min(high, value));
@@ -47,6 +47,7 @@
     const groups = new Map();
     const cellOf = new WeakMap();
     const listeners = [];
+    const movers = [];
     let value = {};
     let view = {};
     let arranged = window.cmpArrange({}, {});
@@ -63,6 +64,9 @@
     grid.url = (record, which) => record?.[which] || fillIn(value.urls?.[which], record?.key);
     // calls `told` after every change of what is shown or of how it is arranged
     grid.onChange = (told) => listeners.push(told);
+    // the same after the cursor has moved, or the zoom
+    grid.onMove = (told) => movers.push(told);
+    grid.moved = () => { for (const told of movers) told(); };
     grid.edit = (what, more = {}) => onEdit?.({ what, ...more });
 
     const words = (head) => [head?.group, head?.label, head?.sub].filter(Boolean).join(", ");
@@ -93,6 +97,7 @@
       chosen = node;
       node.tabIndex = 0;
       node.setAttribute("aria-selected", "true");
+      grid.moved();
       if (!focus) return;
       // Without the padding a cell that was scrolled to would lie under the sticky headers.
       part.box.style.scrollPadding = `${part.table.tHead.offsetHeight}px 0 0 ${part.corner.offsetWidth}px`;
@@ -149,7 +154,7 @@
       const place = placeOf(event.target.closest("td.cmp-cell"));
       if (!place) return;
       grid.select(...place);
-      grid.open();
+      if (!grid.isZooming()) grid.open();
     };
     const firstFull = (again) => {
       const r = order.rows.findIndex((key) => rows.get(key).node.contains(again));
@@ -168,6 +173,7 @@
       const grouped = arranged.columns.some((head) => head.group);
       part.groups.replaceChildren(...(grouped ? [part.apart, ...heads.groupsAcross(dom, arranged.columns)] : []));
       part.groups.hidden = !grouped;
+      part.head.classList.toggle("is-bare", grouped && arranged.columns.every((head) => !head.label));
       part.table.style.setProperty("--cmp-group", grouped ? `${part.groups.offsetHeight || 28}px` : "0px");
       order.columns = keys;
     };

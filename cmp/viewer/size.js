@@ -23,6 +23,7 @@
     let pixels = 0;
     let room = { width: 0, columns: 0 };
     grid.pixels = () => pixels;
+    grid.setPixels = (size) => choose(clamp(size, SIZE.min, SIZE.max));
 
     // A scroll bar that comes and goes with the size of the cells must not make them flip for ever: small changes of width do not count.
     const roomNow = () => {

@@ -22,7 +22,7 @@ from cmp.workbench.shelf import Shelf
 
 if TYPE_CHECKING:
     from cmp.core.conversion import ConversionPlan, Writing
-    from cmp.core.grids import GridSpec, Tile
+    from cmp.core.grids import GridPlan, GridSpec, Tile
     from cmp.disk.cells import PrunePlan
 
 _SLOW_ON_CPU = 500_000_000  # bytes of a base model; Stable Diffusion 1.5 has 2 GB in half precision
@@ -44,6 +44,9 @@ class LongWork(Shelf):
 
     @abstractmethod
     def draw_grid(self, spec: GridSpec, runs: Iterable[Run], given: Answers = Answers(), ray: str | None = None) -> Iterator[Any]: ...
+
+    @abstractmethod
+    def plan_grid(self, spec: GridSpec, runs: Iterable[Run], given: Answers = Answers()) -> GridPlan: ...
 
     @abstractmethod
     def convert_all(self, plans: Iterable[ConversionPlan], given: Answers = Answers()) -> Iterator[Any]: ...
@@ -92,7 +95,26 @@ class LongWork(Shelf):
         order = {"grid": grid_to_json(spec), "runs": list(map(run_reference, runs)), "ray": ray, **answers_json(given)}
         return "grid", spec.title or f"{spec.size} cells", spec.size, lambda: self.draw_when_free(spec, runs, given, ray), spec, order
 
+    def grid_again(self, job_id: str) -> Job | None:
+        """The grid of a job that an earlier process has ended, as a new job. None where that would have to draw: looking draws nothing.
+
+        None as well where it was not kept how the job was made.
+        """
+        try:
+            order = self.jobs.order(job_id)
+            if order is None or "grid" not in order:
+                return None
+            spec, runs = self._grid_in(order)
+            plan = self.plan_grid(spec, runs, read_answers(order))
+        except CmpError:  # a checkpoint or a base model has gone since
+            return None
+        return None if plan.new or plan.faults else self.start_grid(spec, runs, read_answers(order))
+
     def _grid_again(self, order: Order) -> tuple[Work, object]:
+        spec, runs = self._grid_in(order)
+        return lambda: self.draw_when_free(spec, runs, read_answers(order), order.get("ray")), spec
+
+    def _grid_in(self, order: Order) -> tuple[GridSpec, tuple[Run, ...]]:
         from cmp.core.orders import grid_from_json
 
         runs = {run.place: run for run in map(self.run_again, order["runs"])}
@@ -103,7 +125,7 @@ class LongWork(Shelf):
             return checkpoint
 
         spec = grid_from_json(order["grid"], find)
-        return lambda: self.draw_when_free(spec, tuple(runs.values()), read_answers(order), order.get("ray")), spec
+        return spec, tuple(runs.values())
 
     def draw_when_free(
         self, spec: GridSpec, runs: tuple[Run, ...], given: Answers, ray: str | None = None

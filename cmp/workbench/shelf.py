@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cmp.core.curves import LossCurve
 from cmp.core.runs import Checkpoint, Library, Run, display_name
@@ -23,11 +23,12 @@ from cmp.errors import BadInput, NotFound, Refused
 from cmp.settings import Settings
 from cmp.workbench.gallery import Gallery
 from cmp.workbench.lookout import Lookout
+from cmp.workbench.marks import Marks
 
 if TYPE_CHECKING:
     from cmp.core.restored import Restored
 
-_PICTURE = re.compile(r"([0-9a-f]{64})(?:\.(256|512)\.webp|\.png)\Z", re.ASCII)
+_PICTURE = re.compile(r"([0-9a-f]{64})(?:\.(256|512)\.webp|\.png|\.txt)\Z", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ class Shelf:
         self._lookout = Lookout(self.store)
         self.serves = False  # scripts rely on being told of the given folders alone
         self.gallery = Gallery(lambda run: self.curves(run).curves)
+        self._marks = Marks(lambda run: self.curves(run).curves)
 
     # -- runs ----------------------------------------------------------------------------------------------------------
 
@@ -160,6 +162,10 @@ class Shelf:
             notes = (*notes, "no scalars yet: no event file of this run holds a value")
         return Curves(tuple(known[tag] for tag in wanted), notes)
 
+    def marks(self, wanted: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """What is known of these checkpoints beside their names, by id: loss, converted forms, flaw."""
+        return self._marks.by_id(self.library(fresh=False), wanted)
+
     def answers(self, run: Run) -> Answers:
         return remembered_answers(run, self.store)
 
@@ -180,7 +186,9 @@ class Shelf:
     # -- pictures ------------------------------------------------------------------------------------------------------
 
     def picture(self, kind: str, name: str) -> tuple[bytes, str]:
-        """Bytes and media type of a drawn cell or of a trainer's sample, as `DIGEST.png` or `DIGEST.256.webp`; raises NotFound."""
+        """Bytes and media type of a drawn cell or of a trainer's sample, as `DIGEST.png` or `DIGEST.256.webp`, or as `DIGEST.txt` of the
+        settings in it; raises NotFound.
+        """
         from cmp.pictures.files import thumbnail, whole
 
         found = _PICTURE.match(name)
@@ -192,6 +200,10 @@ class Shelf:
         path = self.store.cell_path(digest)
         if not path.is_file():
             raise NotFound(f"the picture {digest[:12]}… is not here", "Draw it again, or reload the page.")
+        if name.endswith(".txt"):
+            from cmp.pictures.settings import infotext_in
+
+            return infotext_in(path).encode(), "text/plain; charset=utf-8"
         return (thumbnail(path, int(side)), "image/webp") if side else whole(path)
 
     def settings_in(self, picture: bytes) -> Restored:

@@ -9,7 +9,7 @@ import numpy as np
 
 from cmp.core.curves import LossCurve
 from cmp.core.runs import Checkpoint, Setting
-from cmp.core.samples import Logged, Sample, Within, apart, from_log, placed, placed_by_time, value_at
+from cmp.core.samples import Logged, Sample, Within, apart, from_log, placed, placed_by_time
 
 FILE = Path("/run/sample/x.png")
 LOG = Path("/run/events.out.tfevents.1.vm")
@@ -88,8 +88,3 @@ def test_pictures_that_were_put_side_by_side_are_taken_apart_only_where_they_fit
 def test_onetrainers_tag_tells_number_and_prompt() -> None:
     (told,) = from_log(LOG, [Logged("sample3 - a cat", 9, 9, 5.0, 8, 8, Within(0, 9))], {})
     assert (told.prompt, told.text, told.step) == (3, "a cat", 9)
-
-
-def test_the_loss_at_a_step_is_one_that_was_logged_near_it_and_a_number() -> None:
-    assert [value_at(LOSS, step) for step in (9, 10, 11, 20, 30, 99)] == [None, 1.0, 1.0, 0.5, None, None]
-    assert value_at(None, 10) is None
