@@ -12,7 +12,7 @@ from cmp.core.curves import LossCurve, smooth, thin
 from cmp.core.grids import Tile
 from cmp.core.runs import Library, Run
 from cmp.core.samples import Sample
-from cmp.ui.values import Glance
+from cmp.ui.values import Glance, Glances
 from cmp.workbench import Workbench
 
 MOST = 6  # pictures
@@ -27,6 +27,11 @@ def glances(bench: Workbench, library: Library) -> dict[str, Glance]:
     until = time.monotonic() + BUDGET
     drawn = tiles_by_run(bench)
     return {run.id: _glance(bench, run, drawn.get(run.id, ()), until) for run in library.runs}
+
+
+def first_run(library: Library, seen: Glances) -> Run | None:
+    """The run that a new page shows: the first one whose trainer left pictures, else one that was drawn with, else the first."""
+    return min(library.runs, key=lambda run: (not seen[run.id].strip, seen[run.id].drawn), default=None)
 
 
 def _glance(bench: Workbench, run: Run, drawn: Sequence[Tile], until: float) -> Glance:

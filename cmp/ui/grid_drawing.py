@@ -17,6 +17,7 @@ from cmp.jobs import Job
 from cmp.ui.choices import BASE
 from cmp.ui.faults import cancelling, told
 from cmp.ui.filling import Filled, fields_locked, line_of, read_grid, runs_of
+from cmp.ui.glance import first_run, glances
 from cmp.ui.grid_axes import row_at
 from cmp.ui.grid_form import DRAWN, SAMPLES, Form
 from cmp.ui.grid_jobs import EMPTY, Earlier, controls_of, grid_status, grid_value, labels_of, last_job, spec_of, stamp_of
@@ -136,7 +137,8 @@ def form_of(bench: Workbench, spec: GridSpec) -> list[Any]:
     """What was chosen for a grid: runs, checkpoints, prompts and seeds."""
     library = bench.library(fresh=False)
     ticked = [c.id if c else BASE for c in spec.checkpoints]
-    first = library.runs[0].id if library.runs else ""  # which the Runs tab has chosen on a new page
+    chosen = first_run(library, glances(bench, library))  # by the Runs tab on a new page
+    first = chosen.id if chosen else ""
     runs = list(dict.fromkeys(c.run_id for c in spec.checkpoints if c)) or [first]
     shared = common_seeds(rows_of(spec))
     offers = offer(bench, library, runs, ticked, "\n".join(dict.fromkeys(map(line_of, spec.prompts))), "")

@@ -10,15 +10,15 @@ from typing import Any
 import gradio as gr
 
 from cmp import viewer
-from cmp.core.runs import Library, Run
+from cmp.core.runs import Library
 from cmp.core.samples import Sample
 from cmp.errors import BadInput
 from cmp.ui.converting import build_conversion
 from cmp.ui.details import build_details
 from cmp.ui.faults import told
-from cmp.ui.glance import glances
+from cmp.ui.glance import first_run, glances
 from cmp.ui.samples_view import build_samples_view
-from cmp.ui.values import Glances, checkpoints_table, runs_table
+from cmp.ui.values import checkpoints_table, runs_table
 from cmp.workbench import Workbench
 
 
@@ -93,11 +93,6 @@ def tables(bench: Workbench, library: Library, run_id: str, ticks: str) -> tuple
         checkpoints_table(run, bench.name_of, ticked, thumb),
         run.id if run else "",
     )
-
-
-def first_run(library: Library, seen: Glances) -> Run | None:
-    """The run that a new page shows: the first one whose trainer left pictures, else one that was drawn with, else the first."""
-    return min(library.runs, key=lambda run: (not seen[run.id].strip, seen[run.id].drawn), default=None)
 
 
 def problem_text(library: Library) -> Any:

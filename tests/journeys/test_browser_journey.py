@@ -98,7 +98,7 @@ def _a_cell_opens_large_and_moves_with_the_arrow_keys(page: Watched) -> None:
 
 
 def _the_trainers_own_pictures_are_shown_without_drawing(page: Watched) -> None:
-    page.page.get_by_label("drawn by the trainer").click()
+    page.page.get_by_role("radio", name="drawn by the trainer").click()
     page.page.wait_for_function("document.querySelectorAll('#grid td[data-state=done]').length === 24")
     page.picture("trainer")
 

@@ -20,6 +20,9 @@ def test_a_link_outlives_the_server_and_back_goes_to_the_tab_before(browser: Any
     context.set_default_timeout(60_000)
     watched = Watched(context.new_page(), server)
     page = watched.page
+    watched.row("runs-table", "casual_shoes_lr_5e-4").click()
+    page.locator("#runs-table tr.is-ticked[data-key='casual_shoes_lr_5e-4']").wait_for()
+    page.locator("#checkpoints-table tr[data-key^='casual_shoes_lr_5e-4']").first.wait_for()
     watched.tab("Compare")
     page.locator("#compare-checkpoints input:checked").first.wait_for()
     page.locator("#compare-seeds :is(textarea, input)").first.fill("1, 2")
