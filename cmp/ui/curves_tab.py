@@ -10,6 +10,7 @@ from cmp import viewer
 from cmp.core.curves import LossCurve, is_epoch_axis, loss_tag
 from cmp.core.runs import Library, Run
 from cmp.errors import CmpError
+from cmp.ui.glance import first_ids
 from cmp.ui.values import chart, names_apart, run_choices
 from cmp.workbench import Workbench
 
@@ -31,7 +32,7 @@ def build_curves_tab(bench: Workbench, tab: gr.Tab, chosen: gr.Textbox) -> gr.HT
         known = [run.id for run in library.runs]
         if run_id != earlier and run_id in known:  # another run was chosen since
             picked = [run_id]
-        picked = [name for name in picked if name in known] or known[:1]
+        picked = [name for name in picked if name in known] or first_ids(bench, library)
         choices = run_choices(library, bench.name_of)
         tags = [LOSS, *known_tags(bench, library, picked)]
         wanted = wanted if wanted in tags else LOSS

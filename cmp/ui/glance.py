@@ -12,7 +12,7 @@ from cmp.core.curves import LossCurve, smooth, thin
 from cmp.core.grids import Tile
 from cmp.core.runs import Library, Run
 from cmp.core.samples import Sample
-from cmp.ui.values import Glance, Glances
+from cmp.ui.values import Glance
 from cmp.workbench import Workbench
 
 MOST = 6  # pictures
@@ -29,9 +29,15 @@ def glances(bench: Workbench, library: Library) -> dict[str, Glance]:
     return {run.id: _glance(bench, run, drawn.get(run.id, ()), until) for run in library.runs}
 
 
-def first_run(library: Library, seen: Glances) -> Run | None:
-    """The run that a new page shows: the first one whose trainer left pictures, else one that was drawn with, else the first."""
-    return min(library.runs, key=lambda run: (not seen[run.id].strip, seen[run.id].drawn), default=None)
+def first_run(bench: Workbench, library: Library) -> Run | None:
+    """The run that a new page shows: the first one whose trainer left pictures, as far as that is known without reading any log."""
+    return min(library.runs, key=lambda run: not (run.samples or bench.gallery.has_found(run)), default=None)
+
+
+def first_ids(bench: Workbench, library: Library) -> list[str]:
+    """The id of that run, if there is any."""
+    run = first_run(bench, library)
+    return [run.id] if run else []
 
 
 def _glance(bench: Workbench, run: Run, drawn: Sequence[Tile], until: float) -> Glance:

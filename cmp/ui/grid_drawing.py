@@ -17,7 +17,7 @@ from cmp.jobs import Job
 from cmp.ui.choices import BASE
 from cmp.ui.faults import cancelling, told
 from cmp.ui.filling import Filled, fields_locked, line_of, read_grid, runs_of
-from cmp.ui.glance import first_run, glances
+from cmp.ui.glance import first_ids
 from cmp.ui.grid_axes import row_at
 from cmp.ui.grid_form import DRAWN, SAMPLES, Form
 from cmp.ui.grid_jobs import EMPTY, Earlier, controls_of, grid_status, grid_value, labels_of, last_job, spec_of, stamp_of
@@ -133,12 +133,17 @@ def _finding(bench: Workbench, form: Form, page: gr.Blocks, tabs: gr.Tabs) -> No
     page.load(find_again, form.job_id, shown, js=_RECALL, queue=False, show_progress="hidden")
 
 
+def is_recalled(bench: Workbench, wanted: str) -> bool:
+    """Whether a page of this address fills its form from the grid that is named in it."""
+    job = known_job(bench, wanted) if wanted else None
+    return job is not None and spec_of(job) is not None
+
+
 def form_of(bench: Workbench, spec: GridSpec) -> list[Any]:
     """What was chosen for a grid: runs, checkpoints, prompts and seeds."""
     library = bench.library(fresh=False)
     ticked = [c.id if c else BASE for c in spec.checkpoints]
-    chosen = first_run(library, glances(bench, library))  # by the Runs tab on a new page
-    first = chosen.id if chosen else ""
+    first = next(iter(first_ids(bench, library)), "")  # which the Runs tab has chosen on a new page
     runs = list(dict.fromkeys(c.run_id for c in spec.checkpoints if c)) or [first]
     shared = common_seeds(rows_of(spec))
     offers = offer(bench, library, runs, ticked, "\n".join(dict.fromkeys(map(line_of, spec.prompts))), "")

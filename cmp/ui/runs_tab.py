@@ -81,7 +81,7 @@ def _table(name: str) -> gr.HTML:
 def tables(bench: Workbench, library: Library, run_id: str, ticks: str) -> tuple[dict[str, Any], dict[str, Any], str]:
     """Both tables and the id of the chosen run; while none is chosen, the first one that has pictures."""
     seen = glances(bench, library)
-    run = next((r for r in library.runs if r.id == run_id), first_run(library, seen))
+    run = next((r for r in library.runs if r.id == run_id), first_run(bench, library))
     ticked = ticks.split("\n") if ticks else []
 
     def thumb(sample: Sample) -> str | None:

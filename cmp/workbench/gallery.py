@@ -98,6 +98,10 @@ class Gallery:
         """Whether asking for the loss costs no reading."""
         return not run.logs or run.place in self._losses
 
+    def has_found(self, run: Run) -> bool:
+        """Whether pictures of the run were found when it was asked for them last."""
+        return bool(self._found.get(run.place, ("", ()))[1])
+
     def name(self, sample: Sample) -> str | None:
         """The name under which a picture is served: a digest, so that no path ever comes from a caller. None if it has gone."""
         name = samples.digest_of(sample)
