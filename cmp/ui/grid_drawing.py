@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 
+from cmp.core.grid_axes import row_at
 from cmp.core.grids import GridSpec, Tile
 from cmp.core.prompts import parse_prompts
 from cmp.core.rerolling import common_seeds, rows_of, with_new_seed
@@ -18,7 +19,6 @@ from cmp.ui.choices import BASE
 from cmp.ui.faults import cancelling, told
 from cmp.ui.filling import Filled, fields_locked, line_of, read_grid, runs_of
 from cmp.ui.glance import first_ids
-from cmp.ui.grid_axes import row_at
 from cmp.ui.grid_form import DRAWN, SAMPLES, Form
 from cmp.ui.grid_jobs import EMPTY, Earlier, controls_of, grid_status, grid_value, labels_of, last_job, spec_of, stamp_of
 from cmp.ui.offering import offer

@@ -42,7 +42,7 @@ def build_runs_tab(bench: Workbench, page: gr.Blocks) -> RunsTab:
             checkpoints = _table("checkpoints-table")
             compare = gr.Button("Compare the ticked ones", variant="primary", elem_id="compare-selected")
             build_details(bench, looked, changed)
-            with gr.Accordion("Convert", open=False, elem_id="convert"):
+            with gr.Accordion("Convert", open=False, elem_id="convert") as convert:
                 build_conversion(bench, chosen, ticked, seen, changed)
             _names(bench, chosen, ticked, seen)
             _folders(bench, seen)
@@ -66,6 +66,8 @@ def build_runs_tab(bench: Workbench, page: gr.Blocks) -> RunsTab:
     page.load(refresh, [chosen, ticked, seen], shown, show_progress="hidden")
     gr.Timer(3).tick(refresh, [chosen, ticked, seen], shown, queue=False, show_progress="hidden")
     runs.select(choose, None, [runs, checkpoints, chosen, ticked, looked], queue=False, show_progress="hidden")
+    # what is ticked, here or on a curve, is to be compared or converted
+    ticked.change(lambda ticks: gr.Accordion(open=True) if ticks else gr.skip(), ticked, convert, queue=False, show_progress="hidden")
     checkpoints.select(pick, None, [ticked, looked], queue=False, show_progress="hidden")
     return RunsTab(chosen, ticked, compare)
 

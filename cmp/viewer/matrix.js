@@ -5,7 +5,7 @@
 (() => {
   "use strict";
 
-  const PARTS = ["cmpSize", "cmpZoom", "cmpLook", "cmpSelectors", "cmpArrangePanel", "cmpViewLink"];
+  const PARTS = ["cmpSize", "cmpZoom", "cmpLook", "cmpSelectors", "cmpArrangePanel", "cmpExport", "cmpViewLink"];
   const WAITING = { state: "waiting" };
 
   const clamp = (value, low, high) => Math.max(low, Math.min(high, value));

@@ -14,8 +14,7 @@ from cmp.core.runs import Run
 from cmp.core.samples import Sample, apart, dated, from_log, placed_by_time
 from cmp.disk import samples
 from cmp.disk.logs.event_pictures import EventPictures, read_pictures
-from cmp.disk.logs.loss_db import is_loss_db
-from cmp.disk.logs.tfevents import oldest_first
+from cmp.disk.logs.tfevents import oldest_first, read_name
 from cmp.errors import CmpError, NotFound
 
 _REST = 20  # times as long as reading a log took, it is not read again while it grows
@@ -66,7 +65,7 @@ class Gallery:
         return apart([s for path in self._event_files(run) for s in from_log(path, self._log(path).pictures, run.settings)])
 
     def _event_files(self, run: Run) -> tuple[Path, ...]:
-        return oldest_first(path for path in run.logs if not is_loss_db(path))
+        return oldest_first(path for path in run.logs if read_name(path))
 
     def _log(self, path: Path) -> EventPictures:
         try:
@@ -108,6 +107,11 @@ class Gallery:
         if name is not None:
             self._named[name] = sample
         return name
+
+    def file_of(self, name: str) -> Path | None:
+        """The file that is a named picture, None for one that lies within a log."""
+        sample = self._named.get(name)
+        return sample.path if sample and sample.within is None else None
 
     def picture(self, name: str, side: int | None) -> tuple[bytes, str]:
         """Bytes and media type of a named picture; raises NotFound, Unreadable."""

@@ -1,23 +1,24 @@
-"""What the matrix is fed with: plain values made from a grid's tiles, or from the trainer's pictures. No widget is known here."""
+"""What the matrix is fed with: the plain value that is made from a grid's tiles. Page, command line and exports share it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from cmp.core.grid_axes import ACROSS, RUN, STEP, Label, MatrixAxis, axes_of, common_details, places
 from cmp.core.grids import Cell, GridSpec, Tile
+from cmp.core.labels import STRENGTH
 from cmp.errors import sentences
-from cmp.ui.grid_axes import ACROSS, RUN, STEP, Label, MatrixAxis, axes_of, common_details, places
 
 PREVIEW = "preview"
 URLS = {"thumb": "cmp/cell/{key}.256.webp", "full": "cmp/cell/{key}.png", "settings": "cmp/cell/{key}.txt"}
 
 
-def matrix(
+def grid_matrix(
     spec: GridSpec,
     tiles: Sequence[Tile],
     label: Label,
-    working: bool,
+    working: bool = False,
     earlier: Sequence[Tile] = (),
     known: Callable[[str], dict[str, Any]] = lambda checkpoint: {},
 ) -> dict[str, Any]:
@@ -70,7 +71,7 @@ def _cell(tile: Tile, place: tuple[int | None, ...], modes: set[str]) -> dict[st
     shown |= {"seconds": round(tile.seconds, 2)} if tile.seconds is not None else {}
     shown |= {"reused": True} if tile.reused else {}
     if tile.fault:
-        return shown | {"key": "fault", "state": "fault", "fault": sentences(tile.fault.error, tile.fault.hint)}
+        return shown | {"key": tile.key, "state": "fault", "fault": sentences(tile.fault.error, tile.fault.hint)}
     details = [["preview", "small and with few steps, until the picture itself is drawn"]] if tile.preview else []
     details += [["mode", tile.mode]] if len(modes) > 1 else []
     shown |= {"details": details} if details else {}
@@ -87,5 +88,7 @@ def _marks(
         at = {axis.key: axis.at(cell) for axis in axes if axis.key in (RUN, STEP) and axis.at(cell) is not None}
         base = bases.get(checkpoint)
         details = [["checkpoint", checkpoint.id]] if checkpoint else []
-        details += [["base", f"{base['id']} (proof: {base['proof']}; {base['source']})"]] if base else []
+        details += [["strength", "1"]] if checkpoint and STRENGTH.name not in {axis.key for axis in axes} else []
+        sources = "; ".join(str(base[name]) for name in ("proof", "source") if base.get(name)) if base else ""
+        details += [["base", f"{base['id']} (proof: {sources})"]] if base else []
         yield {"at": at, "details": details} | (known(checkpoint.id) if checkpoint else {})
