@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from cmp.core.curves import LossCurve, smooth, thin
+from cmp.core.curves import LossCurve
 from cmp.core.grids import Tile
 from cmp.core.runs import Library, Run
 from cmp.core.samples import Sample
+from cmp.core.smoothing import smooth
+from cmp.core.thinning import thin
 from cmp.ui.values import Glance
 from cmp.workbench import Workbench
 
