@@ -13,7 +13,8 @@ from cmp.ui.choices import BASE, picks_at, told_picks, usable
 from cmp.ui.curves_tab import build_strip
 from cmp.ui.dropping import connect_dropping
 from cmp.ui.faults import told
-from cmp.ui.grid_drawing import connect_drawing
+from cmp.ui.glance import first_ids
+from cmp.ui.grid_drawing import connect_drawing, is_recalled
 from cmp.ui.grid_form import Form, lay_out
 from cmp.ui.grid_plan import connect_plan
 from cmp.ui.offering import offer
@@ -41,12 +42,14 @@ def _choosing(bench: Workbench, form: Form, tab: gr.Tab, tabs: gr.Tabs, runs_tab
     """What is chosen, and how it came here."""
     offered, came_with = form.offered, form.came_with
 
-    def enter(picked: list[str], ticked: list[str], text: str, before: str, run_id: str, earlier: str) -> Any:
+    def enter(picked: list[str], ticked: list[str], text: str, before: str, run_id: str, earlier: str, request: gr.Request) -> Any:
+        if not earlier and is_recalled(bench, request.query_params.get("grid", "")):  # on a new page, which is being filled from it
+            return [gr.skip()] * len([*chosen, came_with])
         library = bench.library(fresh=False)
         known = [run.id for run in library.runs]
         if run_id != earlier and run_id in known:  # another run was chosen since
             picked = [run_id]
-        picked = [name for name in picked if name in known] or known[:1]
+        picked = [name for name in picked if name in known] or first_ids(bench, library)
         return *offer(bench, library, picked, ticked, text, before), run_id
 
     def change_runs(picked: list[str], ticked: list[str], text: str, before: str) -> Any:

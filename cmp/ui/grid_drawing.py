@@ -12,16 +12,17 @@ from cmp.core.grid_axes import row_at
 from cmp.core.grids import GridSpec, Tile
 from cmp.core.prompts import parse_prompts
 from cmp.core.rerolling import common_seeds, rows_of, with_new_seed
-from cmp.core.runs import Run, Sample
+from cmp.core.runs import Run
 from cmp.errors import NotFound
 from cmp.jobs import Job
 from cmp.ui.choices import BASE
 from cmp.ui.faults import cancelling, told
 from cmp.ui.filling import Filled, fields_locked, line_of, read_grid, runs_of
+from cmp.ui.glance import first_ids
 from cmp.ui.grid_form import DRAWN, SAMPLES, Form
 from cmp.ui.grid_jobs import EMPTY, Earlier, controls_of, grid_status, grid_value, labels_of, last_job, spec_of, stamp_of
-from cmp.ui.grid_values import samples_matrix
 from cmp.ui.offering import offer
+from cmp.ui.samples_view import runs_with, value_of
 from cmp.workbench import Workbench
 
 # so that a reload finds this grid again, and not the newest one of somebody else
@@ -132,11 +133,17 @@ def _finding(bench: Workbench, form: Form, page: gr.Blocks, tabs: gr.Tabs) -> No
     page.load(find_again, form.job_id, shown, js=_RECALL, queue=False, show_progress="hidden")
 
 
+def is_recalled(bench: Workbench, wanted: str) -> bool:
+    """Whether a page of this address fills its form from the grid that is named in it."""
+    job = known_job(bench, wanted) if wanted else None
+    return job is not None and spec_of(job) is not None
+
+
 def form_of(bench: Workbench, spec: GridSpec) -> list[Any]:
     """What was chosen for a grid: runs, checkpoints, prompts and seeds."""
     library = bench.library(fresh=False)
     ticked = [c.id if c else BASE for c in spec.checkpoints]
-    first = library.runs[0].id if library.runs else ""  # which the Runs tab has chosen on a new page
+    first = next(iter(first_ids(bench, library)), "")  # which the Runs tab has chosen on a new page
     runs = list(dict.fromkeys(c.run_id for c in spec.checkpoints if c)) or [first]
     shared = common_seeds(rows_of(spec))
     offers = offer(bench, library, runs, ticked, "\n".join(dict.fromkeys(map(line_of, spec.prompts))), "")
@@ -189,13 +196,8 @@ def grid_runs(bench: Workbench, spec: GridSpec) -> Sequence[Run]:
 
 
 def trainer_grid(bench: Workbench, picked: list[str]) -> dict[str, Any]:
-    """The pictures that the trainer of the first picked run left."""
+    """The pictures that the trainers of the picked runs left."""
     library = bench.library(fresh=False)
-    run = next((r for r in library.runs if r.id in picked and r.samples), None) or next((r for r in library.runs if r.id in picked), None)
-    if run is None:
+    if not runs_with(library, picked):
         raise NotFound("no run is chosen", "Choose one above.")
-
-    def url(sample: Sample, whole: bool) -> str:
-        return f"cmp/sample/{bench.sample_name(sample)}.{'png' if whole else '256.webp'}"
-
-    return samples_matrix(run, bench.name_of, url)
+    return value_of(bench, library, picked)

@@ -57,6 +57,8 @@ It tells `{"index": step, "value": run, "run", "step"}` of the checkpoint that i
 The table's value:
     columns        [str]
     rows           [{"key", "usable": bool, "cells": [str | {"text", "sort"}], "thumb": url|null, "flaw": str|null}]
+                   a cell may also have "sub", a second line; "strip" [{"url", "label"}], pictures by their steps; "line" [[x, y]] from 0
+                   to 1, the course of a value ("pending" while it is being read); the first one "live", a run that is being trained
     ticked, many   [key]; bool, False lets one row at a time be chosen
 It tells `{"ticked": [key]}` after every change, and where many can be ticked `{"looked": key}` of a row that was clicked beside its box.
 
