@@ -105,7 +105,7 @@ def _checkpoint_value(cell: Cell, label: Label, several: bool) -> Value:
 def _prompt_value(cell: Cell, negatives: bool) -> Value:
     text, negative, name = cell.prompt.text, cell.prompt.negative, cell.prompt.name
     told = (("prompt", text), *([] if negatives else [("negative", negative or "–")]))
-    return Value(short(text, name, "" if negatives else negative), name or text, "", tuple(told), text)
+    return Value(short(text, name, "" if negatives else negative), name or text, "", tuple(told), told=text)
 
 
 def _seed_value(cell: Cell) -> Value:
@@ -114,13 +114,13 @@ def _seed_value(cell: Cell) -> Value:
 
 def _stack_value(cell: Cell) -> Value:
     told = stack_text(cell.stack)
-    return Value(short(told), f"with {told}" if cell.stack else "alone", "", (("LoRAs beside", told),), told)
+    return Value(short(told), f"with {told}" if cell.stack else "alone", "", (("LoRAs beside", told),), told=told)
 
 
 def _plain(axis: Axis) -> Callable[[Cell], Value | None]:
     def of(cell: Cell) -> Value | None:
         told = axis.of(cell)
-        return None if told is None else Value(short(told), axis.label(cell), "", ((axis.name.lower(), told or "–"),), told)
+        return None if told is None else Value(short(told), axis.label(cell), "", ((axis.name.lower(), told or "–"),), told=told)
 
     return of
 
