@@ -65,13 +65,15 @@ from cmp.errors import NotFound
 
 # In the order in which a page must load them.
 ASSETS = (
-    "matrix.css", "curves.css", "table.css", "details.css",
-    "dom.js", "arrange.js", "heads.js", "cell.js", "fullview.js", "size.js", "zoom.js", "look.js", "selectors.js", "arrange_panel.js",
-    "view_link.js", "matrix.js", "marks.js", "curves.js", "table.js", "details.js", "drop.js",
+    "matrix.css", "fullview.css", "curves.css", "table.css", "details.css",
+    "dom.js", "arrange.js", "heads.js", "cell.js", "others.js", "oklab.js", "pictures.js", "full_zoom.js", "compare.js", "difference.js",
+    "full_panel.js", "full_history.js", "fullview.js", "size.js", "zoom.js", "look.js", "selectors.js", "arrange_panel.js", "view_link.js",
+    "chosen.js", "blink.js", "change_curves.js", "changes.js", "help.js", "matrix.js", "marks.js", "curves.js", "table.js", "details.js", "drop.js",
 )  # fmt: skip
 
 _MATRIX_NEEDS = (
-    "cmpDom", "cmpArrange", "cmpHeads", "cmpCell", "cmpFullView", "cmpSize", "cmpZoom", "cmpLook", "cmpSelectors", "cmpArrangePanel",
+    "cmpDom", "cmpArrange", "cmpHeads", "cmpCell", "cmpOthers", "cmpOklab", "cmpPictures", "cmpFullZoom", "cmpCompare", "cmpDifference",
+    "cmpFullPanel", "cmpFullHistory", "cmpFullView", "cmpChosen", "cmpBlink", "cmpChangeCurves", "cmpChanges", "cmpHelp", "cmpSize", "cmpZoom", "cmpLook", "cmpSelectors", "cmpArrangePanel",
     "cmpViewLink",
 )  # fmt: skip
 

@@ -182,7 +182,7 @@ def test_escape_closes_the_full_view(page: Any) -> None:
     page.locator("td.cmp-cell").nth(5).focus()
     page.keyboard.press("Enter")
     assert title(page) == "step 1 - prompt 1"
-    assert page.locator(".cmp-full-place").inner_text() == "column 2 of 4, row 2 of 3"
+    assert page.locator(".cmp-full-place").inner_text() == "column 2 / 4, row 2 / 3"
     page.keyboard.press("Escape")
     assert not page.locator(".cmp-full").is_visible()
     regains_focus(page, "step 1, prompt 1")
@@ -195,7 +195,8 @@ def test_the_full_view_moves_in_two_dimensions_and_takes_the_cursor_along(page: 
         ("ArrowRight", "step 1 - prompt 0"),
         ("ArrowDown", "step 1 - prompt 1"),
         ("ArrowLeft", "step 0 - prompt 1"),
-        ("ArrowLeft", "step 0 - prompt 1"),
+        ("ArrowLeft", "step 3 - prompt 1"),
+        ("ArrowRight", "step 0 - prompt 1"),
     ):
         page.keyboard.press(key)
         assert title(page) == where
