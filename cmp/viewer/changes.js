@@ -121,11 +121,12 @@
     grid.moreScores = () => (available() ? [grid.changeScore()] : []);
 
     const tellNote = () => {
+      if (!on || !available()) return void dom.setText(note, "");
       const known = [...before.keys()].filter((record) => changeOf(record) !== null).length;
       const going = known < before.size && [...before.keys()].some((record) => !found.has(pairOf(record)));
       const text = !window.cmpOklab.readsTrue() ? "This browser falsifies the pixels that a page reads, so no change is told."
         : `Change since the step before: mean OKLab ΔE of the small pictures, curves from 0 to ${figure(top)}${going ? ` · ${known} of ${before.size}` : ""}`;
-      dom.setText(note, on && available() ? text : "");
+      dom.setText(note, text);
     };
 
     const draw = () => {

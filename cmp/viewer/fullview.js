@@ -89,7 +89,8 @@
 
     compare = window.cmpCompare(dom, part.stage, { pictures, told: tellTitle, swipe: (dr, dc) => step(dr, dc),
       zoomed: () => { dom.setText(part.zoom, compare?.zoom.says() ?? "Fit"); part.zoom.setAttribute("aria-label", `Zoom, now ${part.zoom.textContent}`); },
-      sized: (text) => dom.setText(part.note, text), grab: (on) => hold(on ? "is-base" : ""),
+      sized: (text) => dom.setText(part.note, text || (now.mode !== "one" && now.items.length < 2 ? "There is nothing to compare this picture with: it is the first." : "")),
+      grab: (on) => hold(on ? "is-base" : ""),
       played: (on) => {
         dom.setText(part.play, on ? "Pause" : "Play");
         part.title.setAttribute("aria-live", on ? "off" : "polite"); // a name every second would drown all else
@@ -143,7 +144,7 @@
       const mode = modeNow();
       if (mode !== "difference") difference.end();
       compare.show(now.items, mode, mode === "difference" ? difference.panes : null);
-      if (now.mode !== "one" && now.items.length < 2) dom.setText(part.note, "There is nothing to compare this picture with: it is the first.");
+      compare.refit(); // a longer name may have taken room from the stage
     };
 
     // The next presses of an arrow key should find their pictures decoded: comparing lives from the missing pause.
@@ -172,8 +173,8 @@
       if (shown !== now.shown || !part.dialog.open) return;
       const same = looks === now.before?.looks;
       Object.assign(now, { items, before: { place, looks } });
-      if (!same) { now.held = ""; say(""); drawStage(); }
       drawTools();
+      if (!same) { now.held = ""; say(""); drawStage(); }
       panel.draw(now.mode === "one" ? items.slice(0, 1) : items);
       prepare();
     };
@@ -194,6 +195,7 @@
     const goTo = ({ r, c }) => { grid.select(r, c, { focus: false }); refresh(); };
 
     const setMode = (mode) => {
+      if (mode === "blink" && can.blinks()) return void play();
       now.mode = mode;
       if (mode !== "one") now.last = mode;
       refresh();
@@ -244,6 +246,7 @@
     };
 
     const onClose = () => {
+      if (part.dialog.open) return; // the browser tells of it a moment later, and by then it may be open again
       const back = now.from;
       Object.assign(now, { shown: "", before: null, chosen: null, items: [], held: "", from: null });
       compare.clear();

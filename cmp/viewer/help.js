@@ -7,7 +7,7 @@
     ["The matrix", [
       ["← → ↑ ↓", "go to the next cell"],
       ["Home End", "first and last column"],
-      ["Page ↑ Page ↓", "first and last row"],
+      ["PgUp PgDn", "first and last row"],
       ["Enter", "open the cell large"],
       ["B", "while held: the first column in place of the cell under the mouse or at the keyboard"],
       ["V", "while held: the step before in its place"],
@@ -35,7 +35,7 @@
         ["↑ ↓", "row above and below, round at the ends", () => !can.chosen()],
         ["← → ↑ ↓", "move all chosen cells together", can.chosen],
         ["Home End", "first and last column", () => !can.chosen()],
-        ["Page ↑ Page ↓", "first and last row", () => !can.chosen()],
+        ["PgUp PgDn", "first and last row", () => !can.chosen()],
         ["Swipe", "the same by touch"],
       ]],
       ["Comparing", [
