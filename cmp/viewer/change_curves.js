@@ -34,7 +34,7 @@
       if (!lines.has(others)) lines.set(others, []);
       lines.get(others).push(value === null ? null : { c, value, name: [head.group, head.label].filter(Boolean).join(" ") });
     });
-    return [...lines.values()];
+    return [...lines.values()].filter((line) => line.some(Boolean));
   };
 
   const below = (grid, r, told) => {

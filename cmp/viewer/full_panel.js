@@ -57,8 +57,8 @@
     const { el } = dom;
     const part = {
       blocks: el("div", { class: "cmp-full-blocks" }),
-      differs: el("dl", { class: "cmp-details is-differs" }),
-      details: el("dl", { class: "cmp-details" }),
+      differs: el("dl", { class: "cmp-full-facts is-differs" }),
+      details: el("dl", { class: "cmp-full-facts" }),
     };
     const [differsHead, commonHead] = [el("h3", { class: "cmp-full-sub", text: "What differs" }), el("h3", { class: "cmp-full-sub", text: "In common" })];
     const node = el("aside", { class: "cmp-full-side", "aria-label": "Details" }, part.blocks, differsHead, part.differs, commonHead, part.details);

@@ -77,7 +77,7 @@
     grid.tell = (items) => {
       const parts = items.map(({ record, r, c }) => partsOf(record, r, c).flat());
       const said = parts.map((own) => new Map(own));
-      const keys = [...new Set(parts.flat().map(([key]) => key))];
+      const keys = [...ACROSS, ...DOWN, ""].flatMap((place) => axes().filter((axis) => axis.place === place)).map(({ key }) => key);
       const differs = keys.filter((key) => new Set(said.map((own) => own.get(key))).size > 1);
       const words = (own, some) => some.map((key) => own.get(key)).filter(Boolean).join(" · ");
       return { own: said.map((own, n) => words(own, differs) || grid.nameOf(items[n].record, items[n].r, items[n].c)),

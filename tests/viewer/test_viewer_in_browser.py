@@ -65,7 +65,7 @@ def test_a_hostile_label_is_shown_as_text(page: Any) -> None:
         "tbody .cmp-sub",
         ".cmp-badge",
         ".cmp-caption",
-        ".cmp-details dt",
+        ".cmp-full-facts dt",
     ):
         assert page.locator(place).first.text_content() == HOSTILE
     assert title(page) == f"{HOSTILE}, {HOSTILE} - {HOSTILE}, {HOSTILE}"
