@@ -14,8 +14,10 @@ The matrix's value:
     cells          [{"at", "key", "state"}] and, where there is any, "seconds", "reused", "fault", "badge", "mark", "caption", "details",
                    "thumb", "full"; `at` is an index into each axis' values, None for what belongs to all of them: the base model has no
                    strength. state is "waiting", "drawing", "done" or "fault"; no cell is waiting. A picture with a `mark` in its corner,
-                   such as "preview", stays until the one that replaces it has arrived
+                   such as "preview", stays until the one that replaces it has arrived. "settings" is the text to be copied where there is
+                   no address for it
     urls           {"thumb", "full", "settings"}: addresses in which {key} stands for the cell's key
+    stars          bool; whether a checkpoint can be starred here, which is a value of the step axis other than "base"
     marks          [{"at": {axis key: index}}] and what is known of what that names: "loss", "score", "window", "converted", "star", "note",
                    "flaw", "details"; it stands at the heads that say all of these values
     scores         [{"key", "label", "better": "high" | "low" | "", "of": {cell key: number | [number, low, high]}}]: what cells can be
@@ -25,7 +27,8 @@ The matrix's value:
     done, total    int; no progress is shown when total is 0
     rerolls        [axis key]: what a row must say alone to be drawn again with another seed; empty where nothing can be
 It tells `{"index": [r, c], "value", "key", "at": {axis key: value key | None}}` of the cell that was opened, and as an edit
-`{"what": "row"|"cell", "at"}` of the row to draw with another seed, or of the cell to draw so below it.
+`{"what": "row"|"cell", "at"}` of the row to draw with another seed, or of the cell to draw so below it; and
+`{"what": "star", "at", "on", "note"}` of the checkpoint to star, which the marks of the next value are to show.
 
 What the user has arranged, the view, is one JSON value, too: {"place", "order": {axis key: [value key]}, "hidden": {axis key: [value
 key]}, "pick": {axis key: value key}}. `core/arranging` gives it the same meaning as `arrange.js`:
@@ -67,13 +70,13 @@ from cmp.errors import NotFound
 ASSETS = (
     "matrix.css", "fullview.css", "curves.css", "table.css", "details.css",
     "dom.js", "arrange.js", "heads.js", "cell.js", "others.js", "oklab.js", "pictures.js", "full_zoom.js", "compare.js", "difference.js",
-    "full_panel.js", "full_history.js", "fullview.js", "size.js", "zoom.js", "look.js", "selectors.js", "arrange_panel.js", "view_link.js",
+    "full_panel.js", "full_history.js", "full_layout.js", "fullview.js", "size.js", "zoom.js", "look.js", "selectors.js", "arrange_panel.js", "view_link.js",
     "chosen.js", "blink.js", "change_curves.js", "changes.js", "help.js", "matrix.js", "marks.js", "curves.js", "table.js", "details.js", "drop.js",
 )  # fmt: skip
 
 _MATRIX_NEEDS = (
     "cmpDom", "cmpArrange", "cmpHeads", "cmpCell", "cmpOthers", "cmpOklab", "cmpPictures", "cmpFullZoom", "cmpCompare", "cmpDifference",
-    "cmpFullPanel", "cmpFullHistory", "cmpFullView", "cmpChosen", "cmpBlink", "cmpChangeCurves", "cmpChanges", "cmpHelp", "cmpSize", "cmpZoom", "cmpLook", "cmpSelectors", "cmpArrangePanel",
+    "cmpFullPanel", "cmpFullHistory", "cmpFullLayout", "cmpFullView", "cmpChosen", "cmpBlink", "cmpChangeCurves", "cmpChanges", "cmpHelp", "cmpSize", "cmpZoom", "cmpLook", "cmpSelectors", "cmpArrangePanel",
     "cmpViewLink",
 )  # fmt: skip
 

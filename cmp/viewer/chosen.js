@@ -43,9 +43,10 @@
       else if (record?.state !== "done" || !id) tell("Only a drawn picture can be compared.");
       else if (chosen.length === MOST) tell(`${MOST} at most: take one away first.`);
       else { chosen.push(id); draw(); }
+      return said.textContent || "None chosen";
     };
     const tell = (text) => { draw(text); bar.hidden = false; };
-    grid.choose = toggle;
+    grid.choose = toggle; // tells what the bar says then
 
     const clear = () => {
       chosen = [];

@@ -71,12 +71,12 @@
       kind: el("select", { class: "cmp-select", "aria-label": "How the difference is measured" },
         ...Object.entries(MEASURES).map(([value, { label }]) => el("option", { value, text: label }))),
       gain: el("select", { class: "cmp-select", "aria-label": "Gain" }, ...GAINS.map((value) => el("option", { value, text: `gain ${value}×` }))),
-      low: el("span", { text: "0" }), half: el("span"), high: el("span"),
+      hint: el("span", { class: "cmp-difference-hint" }), low: el("span", { text: "0" }), half: el("span"), high: el("span"),
       words: el("p", { class: "cmp-difference-words", role: "status" }),
     };
     const legend = el("span", { class: "cmp-scale-box" }, el("i", { class: "cmp-heat-scale", "aria-hidden": "true" }),
       el("span", { class: "cmp-scale-ends" }, part.low, part.half, part.high));
-    part.node = el("div", { class: "cmp-difference", hidden: "" }, el("div", { class: "cmp-difference-set" }, part.kind, part.gain, legend), part.words);
+    part.node = el("div", { class: "cmp-difference", hidden: "" }, el("div", { class: "cmp-difference-set" }, part.kind, part.gain, legend, part.hint), part.words);
     part.kind.value = dom.recall("cmp.full.measure", OKLAB) in MEASURES ? dom.recall("cmp.full.measure", OKLAB) : OKLAB;
     part.gain.value = GAINS.includes(Number(dom.recall("cmp.full.gain", 4))) ? dom.recall("cmp.full.gain", 4) : "4";
     return part;
@@ -94,7 +94,7 @@
       const top = kind.most / Number(part.gain.value);
       dom.setText(part.half, figure(top / 2, kind));
       dom.setText(part.high, `${top < kind.most ? "≥ " : ""}${figure(top, kind)}`);
-      part.node.title = kind.hint;
+      dom.setText(part.hint, kind.hint);
       for (const { canvas, found } of pairs) if (found) paint(canvas, found, top);
     };
 

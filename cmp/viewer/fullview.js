@@ -5,46 +5,8 @@
   "use strict";
 
   const STEPS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
-  const MODES = [["one", "One"], ["slider", "Slider"], ["hover", "Hover"], ["side", "Side by side"], ["blink", "Blink"], ["difference", "Difference"]];
   const HOLDS = { b: "is-base", v: "is-before" };
   const NARROW = "(max-width: 700px)";
-
-  const build = (dom, panel, difference) => {
-    const { el } = dom;
-    const button = (text, more = {}) => el("button", { type: "button", class: "cmp-button", text, ...more });
-    const part = {
-      title: el("h2", { class: "cmp-full-title", "aria-live": "polite" }),
-      place: el("span", { class: "cmp-full-place" }),
-      moves: el("div", { class: "cmp-full-moves", role: "group", "aria-label": "Other pictures" },
-        ...[["‹", "Column before", 0, -1], ["›", "Column after", 0, 1], ["↑", "Row above", -1, 0], ["↓", "Row below", 1, 0]]
-          .map(([text, label, dr, dc]) => button(text, { "aria-label": label, title: label, "data-move": `${dr} ${dc}` }))),
-      again: button("New seed", { title: "Draws a row with a new seed below this one (R)" }),
-      close: button("Close", { "aria-label": "Close the full view", title: "Esc" }),
-      stage: el("div", { class: "cmp-stage" }),
-      note: el("p", { class: "cmp-full-note", hidden: "" }),
-      status: el("p", { class: "cmp-full-status", role: "status" }),
-      modes: el("div", { class: "cmp-segments", role: "group", "aria-label": "How to compare (M)" }, ...MODES.map(([key, text]) => button(text, { "data-mode": key }))),
-      against: el("select", { class: "cmp-select", "aria-label": "Compared with" }),
-      swap: button("Swap", { title: "Changes the order of the pictures (C)" }),
-      play: button("Pause", { title: "Space" }),
-      blink: button("Hold B", { "aria-pressed": "false" }),
-      before: button("Hold V", { "aria-pressed": "false" }),
-      leave: button("Only this one", { title: "Leaves the comparison of chosen cells" }),
-      less: button("−", { "aria-label": "Zoom out" }),
-      zoom: button("Fit", { title: "Fit, 1:1, 2×, 4×, 8× (Z); also wheel, drag, double click, two fingers" }),
-      more: button("+", { "aria-label": "Zoom in" }),
-      info: button("Info", { title: "Details of the picture (I)", "aria-expanded": "false" }),
-      keys: button("?", { "aria-label": "Keyboard help", title: "All keys (?)" }),
-    };
-    const group = (...nodes) => el("div", { class: "cmp-full-group" }, ...nodes);
-    const tools = el("div", { class: "cmp-full-tools", role: "toolbar", "aria-label": "Full view" },
-      group(part.modes, part.against, part.swap, part.play, part.blink, part.before, part.leave),
-      group(part.less, part.zoom, part.more), group(part.info, part.keys));
-    part.dialog = el("dialog", { class: "cmp-full", "aria-label": "Full view", tabindex: "-1" },
-      el("header", { class: "cmp-full-head" }, part.title, part.place, part.moves, part.again, part.close),
-      part.stage, el("div", { class: "cmp-full-under" }, difference.node, part.note, part.status, tools), panel.node);
-    return part;
-  };
 
   window.cmpFullView = (grid) => {
     const { dom } = grid;
@@ -53,7 +15,7 @@
     const difference = window.cmpDifference(dom, { refit: () => compare.refit() });
     const say = (text) => dom.setText(part.status, text);
     const panel = window.cmpFullPanel(grid, say);
-    const part = build(dom, panel, difference);
+    const part = window.cmpFullLayout(dom, panel, difference);
     const now = { mode: "one", against: "is-base", swapped: false, chosen: null, items: [], held: "", shown: "", before: null, from: null, last: "" };
     grid.root.append(part.dialog);
     // Open until `close` was heard: before that the browser gives the focus back to the cell it came from, which is not a move.
@@ -131,6 +93,8 @@
       part.swap.hidden = !several;
       part.play.hidden = now.mode !== "blink" || !several;
       part.leave.hidden = !now.chosen;
+      part.mark.hidden = now.mode !== "one" || Boolean(now.chosen) || now.items[0]?.record?.state !== "done";
+      part.mark.setAttribute("aria-pressed", String(grid.chosen().includes(now.items[0]?.id)));
       part.again.hidden = !grid.value().rerolls || Boolean(now.chosen);
     };
 
@@ -201,7 +165,7 @@
       refresh();
     };
     const nextMode = (by) => {
-      const keys = MODES.map(([key]) => key).filter((key) => !(now.chosen && key === "one"));
+      const keys = window.cmpFullLayout.modes.filter((key) => !(now.chosen && key === "one"));
       setMode(keys[(keys.indexOf(now.mode) + by + keys.length) % keys.length]);
     };
     const swap = () => {
@@ -211,6 +175,12 @@
       refresh();
     };
     const leave = () => { now.chosen = null; now.mode = "one"; refresh(); part.dialog.focus(); };
+    const mark = () => {
+      if (now.mode !== "one" || now.chosen) return;
+      const { r, c } = grid.cursor();
+      say(grid.choose(r, c));
+      drawTools();
+    };
     const play = () => compare.play(!compare.isPlaying());
 
     const showPanel = (on, remembered = true) => {
@@ -222,10 +192,11 @@
 
     const { zoom } = compare;
     const can = {
+      alone: () => now.mode === "one" && !now.chosen,
       several: () => now.mode !== "one" && now.items.length > 1, stacked: () => ["hover", "blink"].includes(modeNow()), slides: () => modeNow() === "slider",
       blinks: () => modeNow() === "blink", holds: (role) => now.mode === "one" && now.items.some((item) => item.role === role), chosen: () => Boolean(now.chosen),
     };
-    const keys = { m: () => nextMode(1), M: () => nextMode(-1), c: swap, z: () => zoom.next(), i: togglePanel, "+": () => zoom.by(1.4), "=": () => zoom.by(1.4), "-": () => zoom.by(1 / 1.4),
+    const keys = { m: () => nextMode(1), M: () => nextMode(-1), c: swap, x: mark, z: () => zoom.next(), i: togglePanel, "+": () => zoom.by(1.4), "=": () => zoom.by(1.4), "-": () => zoom.by(1 / 1.4),
       0: zoom.fit, "?": () => grid.help("full"), " ": () => can.blinks() && play(), ",": () => compare.nudge(-0.02), ".": () => compare.nudge(0.02),
       Home: () => edge("c", 0), End: () => edge("c", grid.size().columns - 1), PageUp: () => edge("r", 0), PageDown: () => edge("r", grid.size().rows - 1),
       r: () => (grid.value().rerolls && !now.chosen ? grid.reroll("cell") : null) };
@@ -268,7 +239,7 @@
       part.moves.addEventListener("click", (event) => { const at = event.target.dataset.move; if (at) step(...at.split(" ").map(Number)); });
       part.modes.addEventListener("click", (event) => { const { mode } = event.target.dataset; if (mode) setMode(mode); });
       part.against.addEventListener("change", () => { now.against = part.against.value; refresh(); });
-      for (const [name, told] of Object.entries({ again: () => grid.reroll("cell"), close: () => part.dialog.close(), swap, play, leave, less: keys["-"], more: keys["+"],
+      for (const [name, told] of Object.entries({ again: () => grid.reroll("cell"), close: () => part.dialog.close(), swap, play, mark, leave, less: keys["-"], more: keys["+"],
         zoom: keys.z, info: togglePanel, keys: keys["?"] })) part[name].addEventListener("click", () => told());
       for (const [button, role] of [[part.blink, "is-base"], [part.before, "is-before"]]) {
         button.addEventListener("pointerdown", () => hold(role));

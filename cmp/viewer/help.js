@@ -41,6 +41,7 @@
       ["Comparing", [
         ["M", "next way: slider, hover, side by side, blink, difference (Shift M: the one before)"],
         ["C", "swap the pictures", can.several],
+        ["X", "choose this cell to be compared with others, four at most", can.alone],
         ["B", "while held: the first column in its place; also holding the mouse on the picture", () => can.holds("is-base")],
         ["V", "while held: the step before in its place", () => can.holds("is-before")],
         [", .", "move the divider; or Tab to it, then ← →", can.slides],

@@ -258,3 +258,18 @@ def test_the_order_in_which_steps_are_looked_at_does_not_change_what_they_change
     page.evaluate("M.grid.changeScore().of")
     page.wait_for_function("Object.keys(M.grid.changeScore().of).length === 10")
     assert page.evaluate("M.grid.changeScore().of['0-1-0']") == pytest.approx(FIRST, abs=1e-4)
+
+
+def test_cells_are_chosen_in_the_full_view_too(page: Any) -> None:
+    show(page, two_runs())
+    cell(page, "run a, step 500, prompt shoe").click()
+    page.get_by_role("button", name="Choose").click()
+    assert (
+        page.get_by_text("1 chosen").filter(visible=True).count()
+        and page.get_by_role("button", name="Choose").get_attribute("aria-pressed") == "true"
+    )
+    page.keyboard.press("ArrowDown")
+    assert page.get_by_role("button", name="Choose").get_attribute("aria-pressed") == "false"
+    page.keyboard.press("x")
+    page.keyboard.press("Escape")
+    assert numbers(page) == {"run a, step 500, prompt shoe": "1", "run a, step 500, prompt star": "2"}
