@@ -46,7 +46,8 @@ LAYERS = {
     # a page and a command name what a verb takes and gives: Answers, Job
     "ui": Layer("version errors core disk.ready jobs workbench viewer ui", "gradio plotly pandas matplotlib numpy"),
     "rest": Layer("errors core workbench viewer rest", "fastapi pydantic starlette"),
-    "server": Layer("errors settings core workbench viewer", "fastapi starlette gradio", inside="rest ui"),
+    "exports": Layer("errors core workbench", "starlette", inside="ui"),
+    "server": Layer("errors settings core workbench viewer", "fastapi starlette gradio", inside="rest ui exports"),
     "cli": Layer("errors settings core disk.ready disk.converted workbench cli", "typer", inside="server pictures viewer"),
     "__main__": Layer("cli"),
     "app": Layer("errors settings server workbench"),

@@ -68,14 +68,19 @@ def _quoted(value: str) -> str:
 
 
 def script_pairs(cells: Sequence[Cell], title: str = "") -> str:
-    """What A1111's X/Y/Z plot adds to the settings of a sheet: each axis with its values; seeds as what they were fixed to, too."""
+    """What A1111's X/Y/Z plot adds to the settings of a sheet: each axis on which the cells differ, with its values."""
+    return plot_pairs([(axis.name, values_of(axis, cells)) for axis in varying(cells)], title)
+
+
+def plot_pairs(axes: Iterable[tuple[str, Sequence[str]]], title: str = "", more: Iterable[tuple[str, object]] = ()) -> str:
+    """The same of axes by their names; seeds are said as what they were fixed to, too. `more` comes behind them."""
     pairs: list[tuple[str, object]] = [("Script", "X/Y/Z plot"), ("Title", title)]
-    for i, axis in enumerate(varying(cells)):
+    for i, (name, told) in enumerate(axes):
         letter = "XYZ"[i] if i < 3 else f"Axis {i + 1}"
-        values = ", ".join(_csv(value) for value in values_of(axis, cells))
-        pairs += [(f"{letter} Type", axis.name), (f"{letter} Values", values)]
-        pairs += [(f"Fixed {letter} Values", values)] if axis is SEED else []
-    return write_pairs(pairs)
+        values = ", ".join(_csv(value) for value in told)
+        pairs += [(f"{letter} Type", name), (f"{letter} Values", values)]
+        pairs += [(f"Fixed {letter} Values", values)] if name == SEED.name else []
+    return write_pairs((*pairs, *more))
 
 
 def _csv(value: str) -> str:

@@ -14,7 +14,7 @@ from cmp.core.reading import read_weights
 from cmp.core.runs import Checkpoint, Stage
 from cmp.core.weights import Weights
 from cmp.disk.folders import Folder, is_file, list_folder, size_and_time, size_below
-from cmp.disk.shards import open_header
+from cmp.disk.shards import COMPACT, open_header
 from cmp.disk.tensors import Header, join_headers, read_tensors
 from cmp.errors import CmpError, Unreadable
 
@@ -23,7 +23,7 @@ _SMALL = ("pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin")
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 _COMPONENT = (
     "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.safetensors.index.json", "diffusion_pytorch_model.bin",
-    "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",
+    "model.safetensors", "model.compact.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",
 )  # fmt: skip
 _OTHERS = ("pytorch_model_fsdp.bin", "lora.safetensors", "lora/lora.safetensors")
 _REFUSED = {
@@ -33,7 +33,7 @@ _REFUSED = {
     ".metadata": "it is a sharded torch checkpoint: `python -m torch.distributed.checkpoint.format_utils dcp_to_torch` makes it readable",
 }
 # Accelerate calls the second and further models model_1, model_2 …
-_FURTHER_MODEL = re.compile(r"(?:model|pytorch_model)_([0-9]{1,3})(?:\.safetensors|\.bin)(?:\.index\.json)?\Z", re.ASCII)
+_FURTHER_MODEL = re.compile(r"(?:model|pytorch_model)_([0-9]{1,3})(?:(?:\.compact)?\.safetensors|\.bin)(?:\.index\.json)?\Z", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,9 +176,9 @@ def _dumped(listing: Folder) -> list[Path]:
 
 
 def _without_doubles(files: list[Path]) -> list[Path]:
-    """Of `model_1.safetensors` and `model_1.bin` the first."""
+    """Of `model_1.safetensors`, `model_1.compact.safetensors` and `model_1.bin` the first."""
     first: dict[str, Path] = {}
-    for file in sorted(files, key=lambda f: f.suffix, reverse=True):
+    for file in sorted(files, key=lambda f: (f.suffix, not f.name.endswith(COMPACT)), reverse=True):
         first.setdefault(file.name.partition(".")[0].removeprefix("pytorch_"), file)
     return sorted(first.values(), key=lambda f: int(f.name.partition(".")[0].rpartition("_")[2]))
 

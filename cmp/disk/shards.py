@@ -10,7 +10,13 @@ from cmp.disk.tensors import Header, Identity, identify, join_headers, read_head
 from cmp.errors import Unreadable
 
 INDEX = ".index.json"
+COMPACT = ".compact.safetensors"  # what is left of a dump whose frozen tensors are held elsewhere, see disk.compact
 _LARGEST_INDEX = 20_000_000  # bytes
+
+
+def is_compact(file: Path | None) -> bool:
+    """Whether a weights file is what is left of a dump that was compacted."""
+    return file is not None and file.name.endswith(COMPACT)
 
 
 def open_header(file: Path, *, links: bool = False) -> Header:
@@ -18,6 +24,10 @@ def open_header(file: Path, *, links: bool = False) -> Header:
 
     Shards may be `links` in a base model, as the Hugging Face cache has them, and not in a run, which must not lead out of its folder.
     """
+    if is_compact(file):
+        from cmp.disk.compact import open_compacted  # most runs hold none
+
+        return open_compacted(file)
     if file.name.endswith(INDEX):
         return join_headers(("", _header(shard, identify(shard))) for shard in _shards(file, links))
     return _header(file, identify(file))

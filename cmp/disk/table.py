@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
 from cmp.disk.numbers import WIDTHS
@@ -20,14 +21,32 @@ _MOST_AXES = 64  # numpy's own limit
 
 
 @dataclass(frozen=True, slots=True)
+class Seal:
+    """Where the bytes of a tensor of a compacted file are, and what they must be: at `start` in `path`, stored as `dtype`.
+
+    `sha256` is that of the bytes in the entry's own type. `missing` says why they cannot be had, None if they are there.
+    """
+
+    sha256: str
+    path: Path
+    dtype: str = ""
+    start: int = 0
+    missing: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
-    """Where one tensor lies: `start` and `end` count bytes from the beginning of the file, `file` says which of the header's files."""
+    """Where one tensor lies: `start` and `end` count bytes from the beginning of the file, `file` says which of the header's files.
+
+    With a `seal` they count in the file that was compacted, and the seal says where the bytes are now.
+    """
 
     dtype: str
     shape: tuple[int, ...]
     start: int
     end: int
     file: int = 0
+    seal: Seal | None = None
 
 
 def read_table(raw: bytes, origin: int, size: int) -> tuple[Mapping[str, Entry], Mapping[str, str]]:

@@ -49,13 +49,17 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The table of contents of one weights file, or of several that together make a checkpoint: `others` are those beside `path`."""
+    """The table of contents of one weights file, or of several that together make a checkpoint: `others` are those beside `path`.
+
+    `references` are what a compacted file cannot be read without: its manifest, and the files that hold its frozen tensors.
+    """
 
     path: Path
     tensors: Mapping[str, Entry]
     metadata: Mapping[str, str]
     identity: Identity
     others: tuple[tuple[Path, Identity], ...] = ()
+    references: tuple[tuple[Path, Identity | None], ...] = ()
 
     @property
     def files(self) -> tuple[tuple[Path, Identity], ...]:
@@ -64,7 +68,7 @@ class Header:
     @property
     def subject(self) -> str:
         """What facts about these very files are remembered under."""
-        return "|".join(f"{path}|{identity}" for path, identity in self.files)
+        return "|".join(f"{path}|{identity}" for path, identity in (*self.files, *self.references))
 
     @property
     def bytes(self) -> int:
@@ -126,6 +130,7 @@ def _check_length(path: Path, length: int, size: int) -> None:
 def join_headers(parts: Iterable[tuple[str, Header]]) -> Header:
     """One table of contents over several files. Each comes with what to put in front of its tensors' names ("" or `text_encoder.`)."""
     files: list[tuple[Path, Identity]] = []
+    references: dict[tuple[Path, Identity | None], None] = {}
     tensors: dict[str, Entry] = {}
     metadata: dict[str, str] = {}
     for prefix, header in parts:
@@ -134,8 +139,9 @@ def join_headers(parts: Iterable[tuple[str, Header]]) -> Header:
                 raise Unreadable(f"{prefix}{name} is in two files, the second is {header.path}", "Nobody can say which was trained.")
             tensors[f"{prefix}{name}"] = replace(entry, file=len(files) + entry.file)
         files.extend(header.files)
+        references |= dict.fromkeys(header.references)
         metadata = {**header.metadata, **metadata}
-    return Header(files[0][0], tensors, metadata, files[0][1], tuple(files[1:]))
+    return Header(files[0][0], tensors, metadata, files[0][1], tuple(files[1:]), tuple(references))
 
 
 def read_tensors(header: Header, names: Iterable[str]) -> Iterator[tuple[str, np.ndarray]]:
@@ -143,10 +149,17 @@ def read_tensors(header: Header, names: Iterable[str]) -> Iterator[tuple[str, np
 
     Raises Unreadable if a file has been replaced or has changed since its header was read.
     """
+    from cmp.disk.raw import RawReader  # it is built on this module
+
     opened: dict[int, FileIO] = {}
+    sealed: RawReader | None = None
     with ExitStack() as closing:
         for name in names:
             entry = header.tensors[name]
+            if entry.seal:
+                sealed = sealed or closing.enter_context(RawReader(header))
+                yield name, sealed.array(name)
+                continue
             path, identity = header.files[entry.file]
             try:
                 if entry.file not in opened:

@@ -66,7 +66,7 @@ def _write(target: Path, save: Callable[[IO[bytes]], None]) -> None:
         draft.unlink(missing_ok=True)
 
 
-def thumbnail(source: Path, side: int) -> bytes:
+def thumbnail(source: Path, side: int, quality: int = 80) -> bytes:
     """A WebP of at most `side` × `side` pixels; smaller pictures keep their size. Raises Unreadable."""
     try:
         with Image.open(source) as image:
@@ -77,8 +77,26 @@ def thumbnail(source: Path, side: int) -> bytes:
         raise Unreadable(f"{source} is no picture that can be read: {fault}", "Draw or copy it again.") from fault
     out = io.BytesIO()
     # drawings of few pixels are kept exact: they are looked at enlarged
-    small.save(out, "WEBP", lossless=max(small.size) <= 128, quality=80, method=2)
+    small.save(out, "WEBP", lossless=max(small.size) <= 128, quality=quality, method=2)
     return out.getvalue()
+
+
+def longest_side(source: Path) -> int:
+    """In pixels; 0 for what is no picture."""
+    try:
+        with Image.open(source) as image:
+            return max(image.size)
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
+        return 0
+
+
+def media_type_of(source: Path) -> str:
+    """A picture's media type told from its content, not from its name; "" for what is none."""
+    try:
+        with Image.open(source) as image:
+            return Image.MIME.get(image.format or "", "")
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
+        return ""
 
 
 def whole(source: Path) -> tuple[bytes, str]:

@@ -1,199 +1,153 @@
-"""One labelled picture of a whole grid: checkpoints and strengths across; down a band per prompt, and in it a row for each other value."""
+"""One labelled picture of a matrix as it is arranged: heads and groups around the cells; inside, the settings as A1111's plot has them."""
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
+from PIL import Image, ImageDraw, UnidentifiedImageError
 
-from cmp.core.grids import Cell, Tile
-from cmp.core.infotext import script_pairs
-from cmp.core.labels import AXES, BASE_MODEL, CHECKPOINT, NEGATIVE, PROMPT, STRENGTH, Axis, values_of, varying
-from cmp.errors import NotFound
+from cmp.core.arranging import Arranged, Cell, Seen
+from cmp.core.infotext import plot_pairs
+from cmp.errors import NotFound, Unreadable
 from cmp.pictures.files import format_of, save_picture
-from cmp.pictures.settings import LARGEST_PICTURE, LONGEST_EXIF
+from cmp.pictures.layouts import EDGE, GAP, Layout, Limits, Size, Subject, lay_out
+from cmp.pictures.lettering import FAINT, INK, PALE, PAPER, RED, RULE, Line, clean, wrapped, write
+from cmp.pictures.settings import LONGEST_EXIF, check_size
 
-LARGEST_SIDE = 16_000  # pixels; a larger grid is scaled down rather than refused
-_GAP, _LABEL, _EDGE = 6, 150, 8  # pixels between cells; width of the row labels; around all
-_LINE, _MOST_LINES = 16, 4  # pixels from line to line; of one text
-_INK, _FAINT, _PAPER, _RULE, _RED = (24, 28, 36), (110, 116, 128), (255, 255, 255), (205, 208, 214), (180, 35, 24)
-_USUAL = ("LoRAs: none", "VAE: the base model's", "Size: the base model's", "Clip skip: 1")  # not worth a line
-
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
-
-
-@dataclass(frozen=True, slots=True)
-class _Line:
-    text: str
-    size: int
-    colour: tuple[int, int, int]
+LIMITS = Limits(16_000, 40_000_000)  # a side that WebP holds, and pixels that a computer of some years holds several times
+_STATES = {"waiting": "not drawn", "drawing": "being drawn"}
+_TINT = (253, 241, 239)
+_FAULTS = (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, Unreadable)  # of pictures that cannot be read
 
 
-@dataclass(frozen=True, slots=True)
-class _Band:
-    """One prompt: what stands over its rows, and the cells of each row."""
+def write_sheet(subject: Subject, target: Path, place: Callable[[int], Path]) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    """Writes the sheet as PNG, JPEG or WebP by the ending of `target`, in parts where one picture cannot hold it.
 
-    head: tuple[_Line, ...]
-    rows: tuple[tuple[tuple[_Line, ...], tuple[Tile, ...]], ...]
-
-
-def write_sheet(tiles: Sequence[Tile], target: Path, title: str = "") -> None:
-    """Writes the sheet as PNG, JPEG or WebP by the file's ending; raises NotFound if nothing was drawn, BadInput for another ending.
-
-    It carries the settings of its first picture, as A1111's X/Y/Z plot does, and the values of its axes.
+    `place` gives the path for part 1, 2, …; a sheet in one part is part 0. Gives the paths, and in words what became of its size.
+    The first picture's settings are in it, then the values of its axes. Raises NotFound if nothing was drawn.
     """
     kind = format_of(target)
-    drawn = next((tile for tile in tiles if tile.path), None)
-    if drawn is None:
-        raise NotFound("no cell was drawn, so there is no sheet", "See what stands against the cells.")
-    with Image.open(str(drawn.path)) as first:
-        own, settings = first.size, str(first.info.get("parameters", ""))
-    cells = [tile.cell for tile in tiles]
-    text = ", ".join(part for part in (settings, script_pairs(cells, title)) if part)
-    if kind != "PNG" and 2 * len(text) >= LONGEST_EXIF - 8:
-        text = settings  # the values of the axes are on the sheet; JPEG and WebP hold no more text
-    save_picture(draw_sheet(tiles, own, title), target, text)
+    drawn = drawn_cells(subject)
+    if not drawn:
+        raise NotFound("no cell that is shown was drawn, so there is no sheet", "See what stands against the cells.")
+    own, settings = largest(path for _, path in drawn), settings_of(drawn[0][1])
+    sheets = lay_out(subject, own, LIMITS)
+    count = len(sheets.parts)
+    scaled = f"scaled to {sheets.scale:.0%}" if sheets.scale < 1 else ""
+    paths = [place(number if count > 1 else 0) for number in range(1, count + 1)]
+    for number, (path, layout) in enumerate(zip(paths, sheets.parts, strict=True), start=1):
+        part = f"part {number} of {count}" if count > 1 else ""
+        more = [("Sheet", ", ".join(filter(None, (scaled, part))))]
+        text = ", ".join(filter(None, (settings, plot_pairs(axes_told(subject.arranged), subject.title, more))))
+        if kind != "PNG" and 2 * len(text) >= LONGEST_EXIF - 8:
+            text = ", ".join(filter(None, (settings, plot_pairs([], "", more))))  # the sheet itself says the rest
+        save_picture(draw(subject, layout), path, text)
+    notes = [f"its cells are {scaled}, since one picture holds no more"] if scaled else []
+    notes += [f"it is in {count} parts, since one picture holds no more"] if count > 1 else []
+    return tuple(paths), tuple(notes)
 
 
-def draw_sheet(tiles: Sequence[Tile], own: tuple[int, int], title: str = "") -> Image.Image:
-    """The sheet as a picture; `own` is the size of one cell."""
-    cells = [tile.cell for tile in tiles]
-    columns = list(dict.fromkeys(map(_column, cells)))
-    rest = [axis for axis in varying(cells) if axis not in (CHECKPOINT, STRENGTH, PROMPT, NEGATIVE)]
-    rows = len({(cell.prompt, *(axis.of(cell) for axis in rest)) for cell in cells})
-    label = _LABEL if rest else 0
-    side = _cell_size(own, len(columns), rows, label)
-    width = max(2 * _EDGE + label + len(columns) * (side[0] + _GAP), 320)
-    head = _wrapped(_head(cells, title), width - 2 * _EDGE)
-    names = [_wrapped(_column_label(name, cells), side[0]) for name in columns]
-    bands = [_band(prompt, tiles, rest, width - 2 * _EDGE, label) for prompt in dict.fromkeys(cell.prompt for cell in cells)]
-    tall = [[max(side[1], len(lines) * _LINE) + _GAP for lines, _ in band.rows] for band in bands]
-    top = 2 * _EDGE + len(head) * _LINE + max(map(len, names)) * _LINE
-    height = top + sum(len(band.head) * _LINE + _EDGE + sum(each) for band, each in zip(bands, tall, strict=True)) + _EDGE
-    sheet = Image.new("RGB", (width, height), _PAPER)
+def drawn_cells(subject: Subject) -> list[tuple[Cell, Path]]:
+    """The cells that are shown and have a picture, in the order in which they are read."""
+    cells = (subject.arranged.placed[place] for place in sorted(subject.arranged.placed))
+    return [(cell, path) for cell in cells if cell.record.get("state") == "done" and (path := subject.path_of(cell))]
+
+
+def largest(paths: Iterable[Path]) -> Size:
+    """A size that holds every one of these pictures; those that cannot be read do not count."""
+    sizes = [(64, 64)]
+    for path in dict.fromkeys(paths):
+        try:
+            with Image.open(path) as image:
+                check_size(image, path)
+                sizes.append(image.size)
+        except _FAULTS:
+            continue
+    known = sizes[1:] or sizes
+    return max(width for width, _ in known), max(height for _, height in known)
+
+
+def settings_of(path: Path) -> str:
+    """A1111's text in a picture, "" for none."""
+    try:
+        with Image.open(path) as image:
+            return str(image.info.get("parameters", ""))
+    except _FAULTS:
+        return ""
+
+
+def axes_told(arranged: Arranged) -> list[tuple[str, list[str]]]:
+    """The axes on which the cells that are shown differ, each with their values: first those that lie across."""
+    ordered: Sequence[Seen] = [one for place in ("x", "X", "y", "Y") for one in arranged.axes if one.place == place]
+    told = []
+    for one in ordered:
+        there = {cell.at[one.number] for cell in arranged.placed.values()}
+        told.append((one.axis.label, [one.axis.told(at) for at in one.shown if at in there]))
+    return [(name, values) for name, values in told if len(values) > 1]
+
+
+# -- drawing ---------------------------------------------------------------------------------------------------------------
+
+
+def draw(subject: Subject, layout: Layout) -> Image.Image:
+    """One part of the sheet."""
+    sheet = Image.new("RGB", layout.size, PAPER)
     pen = ImageDraw.Draw(sheet)
-    _write(pen, head, _EDGE, _EDGE)
-    across = {name: _EDGE + label + i * (side[0] + _GAP) for i, name in enumerate(columns)}
-    for name, told in zip(columns, names, strict=True):
-        _write(pen, told, across[name], top - _EDGE - len(told) * _LINE)
-    y = top
-    for band, each in zip(bands, tall, strict=True):
-        _write(pen, band.head, _EDGE, y)
-        y += len(band.head) * _LINE + _EDGE // 2
-        for (lines, found), step in zip(band.rows, each, strict=True):
-            _write(pen, lines, _EDGE, y)
-            for tile in found:
-                _place(sheet, pen, tile, (across[_column(tile.cell)], y), side)
-            y += step
-        y += _EDGE // 2
+    write(pen, layout.top, EDGE, EDGE)
+    for first, count, words in layout.groups:
+        x, end = layout.x_of(first), layout.x_of(first + count) - GAP
+        write(pen, words, x, layout.over_groups)
+        pen.line([x, layout.over_heads - 3, end - 1, layout.over_heads - 3], RULE)
+    for place, column in enumerate(layout.columns):
+        write(pen, column.head, layout.x_of(place), layout.over_heads)
+    y = layout.over_rows
+    for row in layout.rows:
+        if row.above:
+            pen.line([EDGE, y + 2, layout.size[0] - EDGE, y + 2], RULE)
+            write(pen, row.above, EDGE, y + EDGE // 2)
+            y += row.whole - row.height - GAP
+        write(pen, row.head, EDGE, y)
+        for place, column in enumerate(layout.columns):
+            cell = subject.arranged.cell_at(row.number, column.number)
+            _place(sheet, pen, (cell, subject.path_of(cell) if cell else None), (layout.x_of(place), y), layout.side)
+        y += row.height + GAP
     return sheet
 
 
-def _column(cell: Cell) -> tuple[str, str]:
-    return CHECKPOINT.of(cell) or "", STRENGTH.of(cell) or ""
+def _place(sheet: Image.Image, pen: ImageDraw.ImageDraw, shown: tuple[Cell | None, Path | None], corner: Size, side: Size) -> None:
+    cell, path = shown
+    record = cell.record if cell else {}
+    state = str(record.get("state") or "waiting")
+    left, top = corner
+    box = [left - 1, top - 1, left + side[0], top + side[1]]
+    picture = _picture(path, side) if state == "done" and path else None
+    if picture:
+        sheet.paste(picture, (left + (side[0] - picture.width) // 2, top + (side[1] - picture.height) // 2))
+        if mark := str(record.get("mark") or ""):
+            (told,) = wrapped([Line(mark, 11, RED)], side[0] - 8, 1)[:1]
+            pen.text((left + 4, top + 4), told.text, RED, stroke_width=2, stroke_fill=PAPER)
+        pen.rectangle(box, outline=RULE)  # a white picture on white paper needs an edge
+        return
+    failed = state == "fault"
+    words = "failed" if failed else _STATES.get(state, "the picture is gone" if path is None else "unreadable")
+    pen.rectangle(box, fill=_TINT if failed else PALE, outline=RED if failed else RULE)
+    lines = wrapped([Line(words, 12, RED if failed or state == "done" else FAINT)], side[0] - 8, 2)
+    if failed:
+        lines += wrapped([Line(clean(str(record.get("fault") or "")), 11, INK)], side[0] - 8, max(1, (side[1] - 24) // 15))
+    while lines and sum(line.height for line in lines) > max(side[1] - 6, 16):
+        lines.pop()
+    write(pen, lines, left + 4, top + 4)
 
 
-def _column_label(column: tuple[str, str], cells: Sequence[Cell]) -> list[_Line]:
-    """The run only where there are several, the strength only where it is not always the same."""
-    run, at, key = column[0].rpartition("@")
-    runs = {cell.checkpoint.run_id for cell in cells if cell.checkpoint}
-    lines = [_Line(run, 11, _FAINT)] if at and len(runs) > 1 else []
-    lines.append(_Line(key if at else BASE_MODEL, 13, _INK))
-    if column[1] and len(values_of(STRENGTH, cells)) > 1:
-        lines.append(_Line(f"{STRENGTH.name}: {column[1]}", 11, _FAINT))
-    return lines
-
-
-def _head(cells: Sequence[Cell], title: str) -> list[_Line]:
-    """The title, and the settings that all cells share."""
-    differing = varying(cells)
-    shared = [axis.label(cells[0]) for axis in AXES if axis not in (PROMPT, NEGATIVE, *differing) and axis.of(cells[0]) is not None]
-    shared = [label for label in shared if label not in _USUAL]
-    base_first = next((cell for cell in cells if cell.checkpoint), cells[0])
-    if STRENGTH not in differing and cells[0].checkpoint is None and base_first.checkpoint:
-        shared.insert(0, STRENGTH.label(base_first))
-    return [*([_Line(title, 15, _INK)] if title else []), _Line(" · ".join(shared), 11, _FAINT)]
-
-
-def _band(prompt: object, tiles: Sequence[Tile], rest: Sequence[Axis], width: int, label: int) -> _Band:
-    mine = [tile for tile in tiles if tile.cell.prompt == prompt]
-    first = mine[0].cell.prompt
-    head = [_Line(first.name, 14, _INK)] if first.name else []
-    head.append(_Line(first.text or "(no prompt)", 11 if first.name else 13, _FAINT if first.name else _INK))
-    head += [_Line(f"Negative prompt: {first.negative}", 11, _FAINT)] if first.negative else []
-    rows: dict[tuple[str | None, ...], list[Tile]] = {}
-    for tile in mine:
-        rows.setdefault(tuple(axis.of(tile.cell) for axis in rest), []).append(tile)
-    told = [
-        (tuple(_wrapped([_Line(axis.label(found[0].cell), 12, _INK) for axis in rest], label - _EDGE)), tuple(found))
-        for found in rows.values()
-    ]
-    return _Band(tuple(_wrapped(head, width)), tuple(told))
-
-
-def _cell_size(own: tuple[int, int], columns: int, rows: int, label: int) -> tuple[int, int]:
-    """Small drawings are enlarged by whole numbers so that labels fit beside them; huge sheets are scaled down."""
-    factor: float = max(1, 128 // max(own))
-    area = (LARGEST_PICTURE / 2 / (columns * rows * own[0] * own[1])) ** 0.5
-    room = LARGEST_SIDE - label - 2 * _EDGE
-    factor = min(factor, area, (room / columns - _GAP) / own[0], (room / rows - _GAP) / own[1])
-    return max(1, int(own[0] * factor)), max(1, int(own[1] * factor))
-
-
-def _wrapped(lines: Sequence[_Line], width: int) -> list[_Line]:
-    """The lines broken so that none is wider; of one text at most a few, the last of which then ends in …"""
-    out: list[_Line] = []
-    for line in lines:
-        font = ImageFont.load_default(line.size)
-        broken = _broken(line.text, font, max(width, 24))
-        if len(broken) > _MOST_LINES:
-            broken = [*broken[: _MOST_LINES - 1], f"{broken[_MOST_LINES - 1]} …"]
-        out += [_Line(text, line.size, line.colour) for text in broken]
-    return out
-
-
-def _broken(text: str, font: Font, width: int) -> list[str]:
-    """The words in lines no wider than that, and words that are wider broken; a line more than is shown is enough."""
-    lines = [""]
-    for word in text[: (_MOST_LINES + 2) * width].split():  # no letter is narrower than a pixel
-        longer = f"{lines[-1]} {word}".strip()
-        if font.getlength(longer) <= width:
-            lines[-1] = longer
-            continue
-        lines += [""] if lines[-1] else []
-        while word and len(lines) <= _MOST_LINES + 1:
-            fits = _fitting(word, font, width)
-            lines[-1], word = word[:fits], word[fits:]
-            lines += [""] if word else []
-        if len(lines) > _MOST_LINES + 1:
-            break
-    return lines
-
-
-def _fitting(word: str, font: Font, width: int) -> int:
-    """How many letters of a word are no wider than that; at least one."""
-    counts = range(1, min(len(word), width) + 1)
-    return max(1, bisect_left(counts, True, key=lambda count: font.getlength(word[:count]) > width))
-
-
-def _write(pen: ImageDraw.ImageDraw, lines: Sequence[_Line], x: int, y: int) -> None:
-    for i, line in enumerate(lines):
-        pen.text((x, y + i * _LINE), line.text, line.colour, ImageFont.load_default(line.size))
-
-
-def _place(sheet: Image.Image, pen: ImageDraw.ImageDraw, tile: Tile, corner: tuple[int, int], side: tuple[int, int]) -> None:
-    said = "not drawn" if tile.path is None else "preview" if tile.preview else ""
-    if tile.path is not None:
-        try:
-            with Image.open(tile.path) as image:
-                way = Image.Resampling.NEAREST if side[0] >= image.width else Image.Resampling.LANCZOS
-                sheet.paste(image.convert("RGB").resize(side, way), corner)
-        except (OSError, UnidentifiedImageError):
-            said = "unreadable"
-    if said:
-        pen.text((corner[0] + 4, corner[1] + 4), said, _RED, ImageFont.load_default(11))
-    # a white picture on white paper needs an edge
-    pen.rectangle([corner[0] - 1, corner[1] - 1, corner[0] + side[0], corner[1] + side[1]], outline=_RULE)
+def _picture(path: Path, side: Size) -> Image.Image | None:
+    """The picture in that room, None if it cannot be read."""
+    try:
+        with Image.open(path) as image:
+            check_size(image, path)
+            factor = min(side[0] / image.width, side[1] / image.height)
+            size = max(1, round(image.width * factor)), max(1, round(image.height * factor))
+            way = Image.Resampling.NEAREST if factor >= 1 else Image.Resampling.LANCZOS
+            return image.convert("RGB").resize(size, way)
+    except _FAULTS:
+        return None

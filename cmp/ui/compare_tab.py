@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from cmp.core.grids import SCHEDULERS, Sampling
+from cmp.core.grids import SCHEDULERS
 from cmp.ui.cell_store import build_cell_store
 from cmp.ui.choices import BASE, picks_at, told_picks, usable
 from cmp.ui.dropping import connect_dropping
@@ -19,14 +19,12 @@ from cmp.ui.runs_tab import RunsTab
 from cmp.ui.watching_run import connect_watching
 from cmp.workbench import Workbench
 
-DEMO_GUIDANCE = 4.0  # the tiny model was made to be drawn with this; 7.5, which Stable Diffusion is used to, burns its colours
-
 
 def build_compare_tab(bench: Workbench, page: gr.Blocks, tab: gr.Tab, tabs: gr.Tabs, runs_tab: RunsTab, curves: gr.HTML) -> None:
     """Lays out the tab and connects its events."""
     with gr.Row(elem_classes="cmp-drop-zone"):
         with gr.Column(scale=1, min_width=320):
-            form = lay_out(DEMO_GUIDANCE if bench.shows_demo else Sampling().guidance)
+            form = lay_out(bench.usual_sampling().guidance)
             build_cell_store(bench)
         with gr.Column(scale=4, min_width=480, elem_id="grid-column"):
             form.grid.render()

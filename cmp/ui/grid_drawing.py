@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 
+from cmp.core.grid_axes import row_at
 from cmp.core.grids import GridSpec, Tile
 from cmp.core.prompts import parse_prompts
 from cmp.core.rerolling import common_seeds, rows_of, with_new_seed
@@ -17,7 +18,6 @@ from cmp.jobs import Job
 from cmp.ui.choices import BASE
 from cmp.ui.faults import cancelling, told
 from cmp.ui.filling import Filled, fields_locked, line_of, read_grid, runs_of
-from cmp.ui.grid_axes import row_at
 from cmp.ui.grid_form import DRAWN, SAMPLES, Form
 from cmp.ui.grid_jobs import EMPTY, Earlier, controls_of, grid_status, grid_value, labels_of, last_job, spec_of, stamp_of
 from cmp.ui.grid_values import samples_matrix
@@ -32,6 +32,7 @@ FORGET = """() => {
   if (!window.cmpRecalled) return;
   const at = new URL(location);
   at.searchParams.delete('grid');
+  at.searchParams.delete('view');
   history.replaceState(null, '', at);
 }"""
 # on a narrow page the grid is far below the button
@@ -117,6 +118,8 @@ def _finding(bench: Workbench, form: Form, page: gr.Blocks, tabs: gr.Tabs) -> No
 
     def find_again(wanted: str) -> Any:
         job = last_job(bench, wanted)
+        if wanted and (job is None or job.id != wanted) and (again := bench.grid_again(wanted)):
+            job, wanted = again, again.id
         if job is None:
             return [gr.skip()] * len(shown)
         watched = next((other.id for other in bench.jobs.all() if other.kind == "watch" and not other.over), "")

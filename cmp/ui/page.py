@@ -5,7 +5,7 @@ from __future__ import annotations
 import gradio as gr
 
 from cmp.ui.compare_tab import build_compare_tab
-from cmp.ui.curves_tab import build_curves_tab
+from cmp.ui.curves_tab import build_curves_tab, connect_marks
 from cmp.ui.grid_drawing import FORGET
 from cmp.ui.runs_tab import build_runs_tab
 from cmp.workbench import Workbench
@@ -25,6 +25,8 @@ footer { display: none !important; }
 .dark #problems textarea { color: #f97066; }
 /* the grid stays in view beside the long form; sticking needs ancestors that do not scroll, hence the clip above */
 #grid-column { position: sticky; top: 8px; align-self: flex-start; }
+/* on a narrow page pictures come before the form */
+@media (max-width: 900px) { #grid-column { order: -1; position: static; } }
 """
 DEMO = "This is the bundled demo. Start with `--runs DIR`, or add a folder under *Folders* below, to see your own runs."
 
@@ -33,7 +35,7 @@ def build_page(bench: Workbench) -> gr.Blocks:
     """The whole dashboard; `server.launch_options` says how to launch it."""
     with gr.Blocks(title="Checkpoint comparison", analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as page:
         gr.Markdown("## Checkpoint comparison")
-        with gr.Tabs() as tabs:
+        with gr.Tabs(elem_classes="cmp-tabs") as tabs:
             with gr.Tab("Runs", id="runs") as runs_page:
                 if bench.shows_demo:
                     gr.Markdown(DEMO)
@@ -42,5 +44,6 @@ def build_page(bench: Workbench) -> gr.Blocks:
                 curves = build_curves_tab(bench, curves_tab, runs.chosen)
             with gr.Tab("Compare", id="compare") as compare_tab:
                 build_compare_tab(bench, page, compare_tab, tabs, runs, curves)
+        connect_marks(bench, curves, tabs, runs.chosen, runs.ticked)
         gr.on([runs_page.select, curves_tab.select], None, js=FORGET)
     return page

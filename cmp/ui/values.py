@@ -5,19 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
-from cmp.core.curves import LossCurve, smooth, thin
 from cmp.core.describing import kind_text
 from cmp.core.present import alias_text, loss_text, size_text, steps_text
 from cmp.core.runs import Checkpoint, Library, Run, Sample
 
 Names = Callable[[Run | Checkpoint], str]
-PICKING = "Compare it with the base model"
-MOST_POINTS = 1500  # per line: more than a screen has pixels
 
 
 def names_apart(library: Library, name_of: Names) -> dict[str, str]:
@@ -85,38 +80,6 @@ def checkpoints_table(run: Run | None, name_of: Names, ticked: Sequence[str], th
     columns = ["step", "what it is", "size", "converted", ""]
     note = "" if rows else ("Only logs were found here, and no checkpoint of a layout that is read." if run else "Choose a run above.")
     return {"columns": columns, "rows": rows, "ticked": list(ticked), "many": True, "note": note, "thumbs": "sample"}
-
-
-def chart(curves: Sequence[tuple[Run, str, LossCurve]], weight: float, log: bool, notes: Iterable[str]) -> dict[str, Any]:
-    """The chart of loss curves; `curves` are (run, label, curve). Smoothing sees every point, the page only what it can show."""
-    series, markers = [], []
-    for run, label, curve in curves:
-        smoothed = smooth(curve.values, weight)
-        shown = thin(curve.steps, curve.values, MOST_POINTS)
-        series.append(
-            {
-                "run": run.id,
-                "label": label,
-                "tag": curve.tag,
-                "x": curve.steps[shown].tolist(),
-                "y": [_number(v) for v in curve.values[shown].tolist()],
-                "smooth": [_number(v) for v in smoothed[shown].tolist()] if weight else None,
-            }
-        )
-        markers += _markers(run, label, curve, smoothed)
-    empty = "" if series else "Choose a run to see its loss."
-    return {"series": series, "markers": markers, "log": log, "picking": PICKING, "notes": list(notes), "empty": empty}
-
-
-def _markers(run: Run, label: str, curve: LossCurve, smoothed: Any) -> list[dict[str, Any]]:
-    """A mark at each checkpoint's step, on the smoothed line where the step was logged."""
-    marks = []
-    for c in run.checkpoints:
-        if c.step is not None:
-            at = int(np.searchsorted(curve.steps, c.step))
-            logged = at < len(curve.steps) and curve.steps[at] == c.step
-            marks.append({"run": run.id, "label": label, "step": c.step, "y": _number(float(smoothed[at])) if logged else None})
-    return marks
 
 
 def _number(value: float | None) -> float | None:

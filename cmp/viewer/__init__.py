@@ -24,6 +24,7 @@ The matrix's value:
                    tinted by
     common         [[name, value]]: details of all cells
     link, source   str; the name of the page's parameter that holds the view, and what the view belongs to; without them there is no link
+    export         str; the address below which files are made of the grid, "" or none for nothing
     done, total    int; no progress is shown when total is 0
     rerolls        [axis key]: what a row must say alone to be drawn again with another seed; empty where nothing can be
 It tells `{"index": [r, c], "value", "key", "at": {axis key: value key | None}}` of the cell that was opened, and as an edit
@@ -38,14 +39,22 @@ key]}, "pick": {axis key: value key}}. `core/arranging` gives it the same meanin
    None stands only where no other agrees with it. They are sorted by the order of the values, None first.
 4. A cell stands where its values agree with both heads, None agreeing with everything; of several the one with the fewest.
 
-The chart's value:
-    series         [{"run", "label", "tag", "x": [..], "y": [number|null], "smooth": [number|null]|null}], thinned to what a
-                   screen can show (about 1,500 points each)
+The chart's value names where its points are asked for:
+    source         str; the address below which they are, "" for a value that brings its own
+    runs           [{"run", "label", "training": bool}]; all that can be shown
+    chosen         [run]; those to show now, empty to leave the user's choice
+    actions        ["compare" | "convert" | "star"]; what a checkpoint's mark offers; a single one is done at once
+    compact        bool; a strip of about 160 pixels without lists and words
+    empty          str in place of an empty chart
+or brings them, thinned to what a screen can show (about 1,500 points each):
+    series         [{"run", "label", "tag", "x": [..], "y": [number|null], "smooth": [number|null]|null}]
     markers        [{"run", "label", "step", "y": number|null}]; null puts it on the run's first line
     log            bool
     picking        str; what choosing a checkpoint's mark does, for a tooltip
-    notes, empty   [str] below the chart; str in place of an empty one
-It tells `{"index": step, "value": run, "run", "step"}` of the checkpoint mark that was clicked.
+    notes          [str] below the chart
+It tells `{"index": step, "value": run, "run", "step"}` of the checkpoint that is to be compared, and as an edit
+`{"what": "convert"|"star", "run", "step", "id", "on": bool}`. On the window it dispatches `cmp:step` with
+`{"run", "step", "from": "curves"}` for the step below the pointer, and shows a line where such an event from elsewhere says.
 
 The table's value:
     columns        [str]
@@ -70,14 +79,16 @@ from cmp.errors import NotFound
 ASSETS = (
     "matrix.css", "fullview.css", "curves.css", "table.css", "details.css",
     "dom.js", "arrange.js", "heads.js", "cell.js", "others.js", "oklab.js", "pictures.js", "full_zoom.js", "compare.js", "difference.js",
-    "full_panel.js", "full_history.js", "full_layout.js", "fullview.js", "size.js", "zoom.js", "look.js", "selectors.js", "arrange_panel.js", "view_link.js",
-    "chosen.js", "blink.js", "change_curves.js", "changes.js", "help.js", "matrix.js", "marks.js", "curves.js", "table.js", "details.js", "drop.js",
+    "full_panel.js", "full_history.js", "full_layout.js", "fullview.js", "size.js", "zoom.js", "look.js", "selectors.js", "arrange_panel.js",
+    "export.js", "view_link.js", "chosen.js", "blink.js", "change_curves.js", "changes.js", "help.js", "matrix.js", "marks.js",
+    "curves_data.js", "curves_plot.js", "curves_hover.js", "curves_bar.js", "curves_facts.js", "curves_theme.js", "curves_pointer.js",
+    "curves.js", "table.js", "details.js", "drop.js", "page_link.js",
 )  # fmt: skip
 
 _MATRIX_NEEDS = (
     "cmpDom", "cmpArrange", "cmpHeads", "cmpCell", "cmpOthers", "cmpOklab", "cmpPictures", "cmpFullZoom", "cmpCompare", "cmpDifference",
-    "cmpFullPanel", "cmpFullHistory", "cmpFullLayout", "cmpFullView", "cmpChosen", "cmpBlink", "cmpChangeCurves", "cmpChanges", "cmpHelp", "cmpSize", "cmpZoom", "cmpLook", "cmpSelectors", "cmpArrangePanel",
-    "cmpViewLink",
+    "cmpFullPanel", "cmpFullHistory", "cmpFullLayout", "cmpFullView", "cmpSize", "cmpZoom", "cmpLook", "cmpSelectors", "cmpArrangePanel",
+    "cmpExport", "cmpViewLink", "cmpChosen", "cmpBlink", "cmpChangeCurves", "cmpChanges", "cmpHelp",
 )  # fmt: skip
 
 MATRIX_TEMPLATE = '<div class="cmp-mount"></div>'
@@ -147,7 +158,9 @@ def matrix_on_load() -> str:
 
 def curves_on_load() -> str:
     """`js_on_load` of a `gr.HTML` that holds the chart; its `select` event tells which checkpoint was clicked."""
-    return _mount("cmpCurves", "cmpDom", "cmpMarks", "Plotly")
+    return _mount(
+        "cmpCurves", "cmpDom", "cmpMarks", "cmpCurveData", "cmpCurvePlot", "cmpCurveTip", "cmpCurveBar", "cmpCurveFacts", "Plotly"
+    )
 
 
 def table_on_load() -> str:

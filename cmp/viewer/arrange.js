@@ -30,6 +30,8 @@
   });
 
   const nulls = (tuple) => tuple.filter((at) => at === null).length;
+  // all that `tuple` says, and maybe more
+  const says = (other, tuple) => tuple.every((at, n) => at === null || at === other[n]);
   // null agrees with everything
   const fits = (a, b) => a.every((at, n) => at === null || b[n] === null || at === b[n]);
 
@@ -42,7 +44,7 @@
     }
     const all = [...found.values()];
     const open = all.filter((tuple) => tuple.includes(null));
-    const beaten = new Set(open.filter((tuple) => all.some((other) => nulls(other) < nulls(tuple) && fits(tuple, other))));
+    const beaten = new Set(open.filter((tuple) => all.some((other) => nulls(other) < nulls(tuple) && says(other, tuple))));
     const rank = (tuple, n) => (tuple[n] === null ? -1 : axes[n].rank.get(tuple[n]));
     return all.filter((tuple) => !beaten.has(tuple)).sort((a, b) => {
       const n = axes.findIndex((axis, k) => rank(a, k) !== rank(b, k));

@@ -5,7 +5,7 @@
 (() => {
   "use strict";
 
-  const PARTS = ["cmpSize", "cmpZoom", "cmpLook", "cmpSelectors", "cmpArrangePanel", "cmpViewLink", "cmpChosen", "cmpBlink", "cmpChanges", "cmpHelp"];
+  const PARTS = ["cmpSize", "cmpZoom", "cmpLook", "cmpSelectors", "cmpArrangePanel", "cmpExport", "cmpViewLink", "cmpChosen", "cmpBlink", "cmpChanges", "cmpHelp"];
   const WAITING = { state: "waiting" };
 
   const clamp = (value, low, high) => Math.max(low, Math.min(high, value));
@@ -159,6 +159,7 @@
       const grouped = arranged.columns.some((head) => head.group);
       part.groups.replaceChildren(...(grouped ? [part.apart, ...heads.groupsAcross(dom, arranged.columns)] : []));
       part.groups.hidden = !grouped;
+      part.head.classList.toggle("is-bare", grouped && arranged.columns.every((head) => !head.label));
       part.table.style.setProperty("--cmp-group", grouped ? `${part.groups.offsetHeight || 28}px` : "0px");
       order.columns = keys;
     };

@@ -59,7 +59,7 @@ def _the_loss_is_drawn_with_a_mark_per_checkpoint(page: Watched) -> None:
     page.page.wait_for_selector("#curves .main-svg .scatterlayer .trace")
     assert page.page.locator("#curves .scatterlayer .points path").count() >= 6
     before = page.page.locator("#curves .scatterlayer").inner_html()
-    page.page.locator("#curve-log input").click()
+    page.page.locator("#curves [data-set=logY]").click()
     page.page.wait_for_function("before => document.querySelector('#curves .scatterlayer').innerHTML !== before", arg=before)
     page.picture("curves")
 
@@ -187,8 +187,11 @@ def test_a_mark_on_the_curve_leads_by_keyboard_to_its_checkpoint_beside_the_base
     page.row("runs-table", FULL).click()
     page.row("checkpoints-table", f"{FULL}@500").wait_for()
     page.tab("Curves")
+    page.page.locator("#curves .cmp-card").first.wait_for()
     page.page.locator("#curves .cmp-mark").first.focus()
     page.page.keyboard.press("ArrowRight")
+    page.page.keyboard.press("Enter")
+    page.page.locator("#curves .cmp-menu [data-action=compare]:focus").wait_for()
     page.page.keyboard.press("Enter")
     page.page.locator("#compare-checkpoints input").first.wait_for()
     assert ticked(page) == ["base model", "1000"]

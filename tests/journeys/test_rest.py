@@ -95,6 +95,9 @@ def test_pictures_are_named_by_digest_and_by_nothing_else(server: Server) -> Non
     assert server.get("/cmp/cell/" + "0" * 64 + ".png")[0] == 404
     assert server.get("/cmp/static/__init__.py")[0] == 404
     assert server.get("/cmp/static/matrix.js")[0] == 200
+    for path in ("grid-nobody/sheet.png", "samples/nobody/cells.zip", "..%2f..%2fstate.db/grid.html"):
+        status, told, kind = server.get(f"/cmp/export/{path}")
+        assert status == 404 and kind.startswith("application/json") and told["detail"]["hint"]
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +106,7 @@ def guarded(demo_home: Path) -> Iterator[Server]:
 
 
 def test_with_a_token_nobody_comes_in_without_it(guarded: Server) -> None:
-    for path in ("/", "/health", "/api/models", "/config", "/cmp/static/matrix.js"):
+    for path in ("/", "/health", "/api/models", "/config", "/cmp/static/matrix.js", "/cmp/export/grid-1/sheet.png"):
         assert guarded.get(path)[0] == 401, path
     assert guarded.post("/api/generate", {})[0] == 401
     assert guarded.get("/health", Authorization="Bearer open sesame")[0] == 200

@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from cmp.core.grid_axes import row_at
 from cmp.core.grids import Cell, Fault, GridPlan, GridSpec, Prompt, Sampling, Tile
+from cmp.core.matrices import grid_matrix
 from cmp.core.progress import Progress
 from cmp.core.rerolling import row_of
 from cmp.jobs import Job
-from cmp.ui.grid_axes import row_at
 from cmp.ui.grid_jobs import Earlier, controls_of, grid_status, grid_value, plan_text, spec_of, stamp_of
-from cmp.ui.grid_values import matrix
 from tests.support import bench_of, origin_run
 
 RUN = "lora_casual_shoes"
@@ -58,7 +58,7 @@ def test_what_another_run_drew_at_the_same_step_is_not_shown(tmp_path: Path) -> 
 def test_a_row_is_found_by_what_the_matrix_tells_of_it(tmp_path: Path) -> None:
     _, spec, _ = prepared(tmp_path)
     name = lambda c: (c.key if c else "base model", "")  # noqa: E731
-    value = matrix(spec, [], name, working=False)
+    value = grid_matrix(spec, [], name, working=False)
     cell = value["cells"][-1]
     at = {axis["key"]: None if i is None else axis["values"][i]["key"] for axis, i in zip(value["axes"], cell["at"], strict=True)}
     assert row_at(spec.cells(), name, at) == row_of(spec.cells()[-1]) and row_at(spec.cells(), name, at | {"seed": "99"}) is None
@@ -133,7 +133,7 @@ def test_labels_name_what_varies_as_a1111_does(tmp_path: Path) -> None:
     _, spec, _ = prepared(tmp_path)
     samplings = (Sampling(20, 7.0, scheduler="DDIM"), Sampling(20, 8.5, scheduler="Euler"))
     several = GridSpec(spec.checkpoints, (Prompt("a", name="short"),), (1,), (0.5, 1.0), samplings)
-    value = matrix(several, [], lambda c: (c.key if c else "base model", ""), working=False)
+    value = grid_matrix(several, [], lambda c: (c.key if c else "base model", ""), working=False)
     assert labels(value, "prompt") == ["short"] and labels(value, "seed") == ["seed 1"]
     assert labels(value, "CFG Scale") == ["CFG Scale: 7.0", "CFG Scale: 8.5"]
     assert labels(value, "Sampler") == [

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cmp.core.grids import Cell
-from cmp.core.labels import CHECKPOINT, NEGATIVE, PROMPT, SEED, STRENGTH, Axis, number_text, stack_text, varying
+from cmp.core.labels import CHECKPOINT, NEGATIVE, PROMPT, SEED, STRENGTH, Axis, stack_text, varying
 from cmp.core.rerolling import Row, row_of
 from cmp.core.runs import Checkpoint
 
@@ -30,9 +30,11 @@ class Value:
     label: str
     sub: str = ""
     details: tuple[tuple[str, str], ...] = ()
+    told: str = ""  # in tables and settings, where the label is too friendly; the key if empty
 
     def as_json(self) -> dict[str, Any]:
-        return {"key": self.key, "label": self.label, "sub": self.sub, "details": [list(pair) for pair in self.details]}
+        plain = {"key": self.key, "label": self.label, "sub": self.sub, "details": [list(pair) for pair in self.details]}
+        return plain | ({"told": self.told} if self.told else {})
 
 
 @dataclass(slots=True)
@@ -63,7 +65,7 @@ class MatrixAxis:
 
 def _step_of(key: str) -> tuple[int, int, str]:
     key = key.rpartition("@")[2]
-    return (0, 0, "") if key == "base" else (1, int(key), "") if key.isdecimal() else (2, 0, key)
+    return (0, 0, "") if key == "base model" else (1, int(key), "") if key.isdecimal() else (2, 0, key)
 
 
 def short(*parts: object) -> str:
@@ -76,8 +78,9 @@ def axes_of(cells: Sequence[Cell], label: Label) -> list[MatrixAxis]:
     differ = varying(cells)
     several = len({cell.checkpoint.run_id for cell in cells if cell.checkpoint}) > 1
     runs = [MatrixAxis(RUN, "Run", lambda cell: _run_value(cell, label))] if several else []
-    across = [MatrixAxis(STEP, "Checkpoint", lambda cell: _checkpoint_value(cell, label, several))]
-    across += [MatrixAxis(axis.name, axis.name, _plain(axis)) for axis in differ if axis is STRENGTH]
+    across = [MatrixAxis(STEP, CHECKPOINT.name, lambda cell: _checkpoint_value(cell, label, several))]
+    strengths = {cell.strength for cell in cells if cell.checkpoint}
+    across += [MatrixAxis(STRENGTH.name, STRENGTH.name, _plain(STRENGTH))] if strengths - {1.0} else []
     across += [MatrixAxis(LORAS, LORAS, _stack_value)] if any(axis.name == LORAS for axis in differ) else []
     negatives = NEGATIVE in differ
     down = [MatrixAxis("prompt", "Prompt", lambda cell: _prompt_value(cell, negatives)), MatrixAxis("seed", "Seed", _seed_value)]
@@ -87,20 +90,21 @@ def axes_of(cells: Sequence[Cell], label: Label) -> list[MatrixAxis]:
 
 
 def _run_value(cell: Cell, label: Label) -> Value | None:
-    return Value(cell.checkpoint.run_id, label(cell.checkpoint)[1]) if cell.checkpoint else None
+    return Value(cell.checkpoint.run_id, label(cell.checkpoint)[1] or cell.checkpoint.run_id) if cell.checkpoint else None
 
 
 def _checkpoint_value(cell: Cell, label: Label, several: bool) -> Value:
     name, sub = label(cell.checkpoint)
     if cell.checkpoint is None:
-        return Value("base", name, sub, (("checkpoint", "base model"),))
-    return Value(cell.checkpoint.key, name) if several else Value(cell.checkpoint.id, name, sub)  # what another run drew is not shown here
+        return Value("base model", name, sub, (("checkpoint", "base model"),))
+    key = cell.checkpoint.key if several else cell.checkpoint.id
+    return Value(key, name, "" if several else sub, told=key)  # what another run drew is not shown here
 
 
 def _prompt_value(cell: Cell, negatives: bool) -> Value:
     text, negative, name = cell.prompt.text, cell.prompt.negative, cell.prompt.name
     told = (("prompt", text), *([] if negatives else [("negative", negative or "–")]))
-    return Value(short(text, name, "" if negatives else negative), name or text, "", tuple(told))
+    return Value(short(text, name, "" if negatives else negative), name or text, "", tuple(told), text)
 
 
 def _seed_value(cell: Cell) -> Value:
@@ -109,13 +113,13 @@ def _seed_value(cell: Cell) -> Value:
 
 def _stack_value(cell: Cell) -> Value:
     told = stack_text(cell.stack)
-    return Value(short(told), f"with {told}" if cell.stack else "alone", "", (("LoRAs beside", told),))
+    return Value(short(told), f"with {told}" if cell.stack else "alone", "", (("LoRAs beside", told),), told)
 
 
 def _plain(axis: Axis) -> Callable[[Cell], Value | None]:
     def of(cell: Cell) -> Value | None:
         told = axis.of(cell)
-        return None if told is None else Value(short(told), axis.label(cell), "", ((axis.name.lower(), told or "–"),))
+        return None if told is None else Value(short(told), axis.label(cell), "", ((axis.name.lower(), told or "–"),), told)
 
     return of
 
@@ -124,8 +128,7 @@ def common_details(cells: Sequence[Cell], axes: Sequence[MatrixAxis]) -> list[li
     """What all cells have in common and no axis tells."""
     keys = {axis.key for axis in axes}
     first = cells[0]
-    told = [["strength", number_text(first.strength)]] if STRENGTH.name not in keys and any(cell.checkpoint for cell in cells) else []
-    told += [["LoRAs beside", stack_text(first.stack)]] if LORAS not in keys and first.stack else []
+    told = [["LoRAs beside", stack_text(first.stack)]] if LORAS not in keys and first.stack else []
     unusual = {"clip_skip": 1, "vae": None}
     return told + [
         [name.replace("_", " "), "default" if value is None else str(value)]

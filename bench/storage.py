@@ -1,0 +1,134 @@
+"""What compacting a full-size SD 1.5 checkpoint frees and costs, its proof included, and what restoring it costs.
+
+The checkpoints are those of bench/convert.py. The peers: hashing the file once with hashlib, and copying it with cp and sync. `--small`
+tries the script on a tiny UNet, where names and starts outweigh numbers, and writes no results.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import convert
+from report import Figure, child, interleaved, spread, write
+from safetensors.numpy import load_file, save_file
+
+ROUNDS = 3
+DUMPS = 3  # of a run without a base
+
+# each in a process of its own: prints seconds, the peak of memory above what the imports took, and bytes
+COMPACT = """
+import json, sys, time
+from pathlib import Path
+from cmp.core.storage import Item, Rules
+from cmp.settings import Settings
+from cmp.workbench import Workbench
+from cmp.workbench.storing import Asked, NotDone
+import cmp.disk.compact_restoring, cmp.disk.trash_overview
+home, runs, bases = sys.argv[1:]
+def peak():
+    return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
+bench = Workbench(Settings(Path(home), (Path(runs),), (Path(bases),)))
+before, started = peak(), time.perf_counter()
+plan = bench.plan_cleanup(bench.library().runs, Rules(min_age=0), Asked(compact=True))
+done = [step for step in bench.clean_up(plan) if isinstance(step, (Item, NotDone))]
+faults = [str(step.error) for step in done if isinstance(step, NotDone)]
+assert done and not faults, faults
+print(json.dumps({"seconds": time.perf_counter() - started, "memory": peak() - before, "freed": sum(item.bytes for item in done)}))
+"""
+RESTORE = """
+import json, sys, time
+from pathlib import Path
+from cmp.settings import Settings
+from cmp.workbench import Workbench
+import cmp.disk.compact_restoring, cmp.disk.trash_overview
+home, runs, bases, target = sys.argv[1:]
+def peak():
+    return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
+bench = Workbench(Settings(Path(home), (Path(runs),), (Path(bases),)))
+bench.library()
+before, started = peak(), time.perf_counter()
+list(bench.restore(target))
+print(json.dumps({"seconds": time.perf_counter() - started, "memory": peak() - before}))
+"""
+
+
+def main(small: bool) -> None:
+    if small:
+        convert.UNET |= {"block_out_channels": [32, 64, 64, 64], "cross_attention_dim": 32}
+        convert.VAE |= {"block_out_channels": [32, 32, 32, 32]}
+        convert.TEXT |= {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_hidden_layers": 2}
+    with tempfile.TemporaryDirectory(prefix="bench-storage-") as folder:
+        place = Path(folder)
+        base, run = convert.make_base(place / "bases" / "sd15"), place / "outputs" / "style"
+        dump = convert.make_dump(base, run)
+        figures = [*measure(place, base, dump), *without_base(place, dump)]
+    if not small:
+        write("Giving the disk back", figures)
+        return
+    for figure in figures:
+        print(f"{figure.verdict}  {figure.what}: {figure.value:.3g} {figure.unit} (limit {figure.bound}; peer {figure.peer})")
+
+
+def measure(place: Path, base: Path, dump: Path) -> Iterator[Figure]:
+    size, digest = dump.stat().st_size, sha256(dump)
+    frozen = size - sum(values.nbytes for name, values in load_file(dump).items() if "lora_" in name)
+    copy = place / "copy"
+    said, restored, hashing, copying = [], [], [], []
+    for turn in range(ROUNDS):
+        home = place / f"home{turn}"  # nothing is remembered: the comparison with the base is part of it
+        for file in (base / "unet" / "diffusion_pytorch_model.safetensors", dump):
+            subprocess.run(["cat", file], stdout=subprocess.DEVNULL, check=True)  # into the page cache
+        hashing += interleaved(1, lambda: sha256(dump))[0]
+        said.append(child(COMPACT, home, place / "outputs", base.parent))
+        restored.append(child(RESTORE, home, place / "outputs", base.parent, "style@500"))
+        copying += interleaved(1, lambda: copied(dump, copy))[0]
+        copy.unlink()
+    assert sha256(dump) == digest, "it did not come back as it was"
+    left = 100 * (frozen - said[-1]["freed"]) / frozen
+    yield Figure("frozen bytes that stay, with the base at hand", left, 0.3, "%", f"{(size - said[-1]['freed']) / 1e6:.1f} MB are left")
+    limit = 4 * statistics.median(hashing)
+    seconds = statistics.median(one["seconds"] for one in said)
+    yield Figure("compacting one checkpoint, proof included", seconds, round(limit, 2), "s", f"hashlib.sha256 {spread(hashing)}")
+    limit = 2 * statistics.median(copying)
+    seconds = statistics.median(one["seconds"] for one in restored)
+    yield Figure("restoring it", seconds, round(limit, 2), "s", f"cp and sync {spread(copying)}")
+    yield Figure("memory above what the imports take", max(one["memory"] for one in (*said, *restored)) / 1e6, 500, "MB")
+
+
+def without_base(place: Path, dump: Path) -> Iterator[Figure]:
+    """Several dumps of one run and no base: the newest stays whole."""
+    shutil.rmtree(place / "bases")
+    tensors = load_file(dump)
+    for step in range(1, DUMPS):
+        other = dump.parent.with_name(f"checkpoint-{500 + step}") / dump.name
+        other.parent.mkdir()
+        save_file({name: values + step if "lora_" in name else values for name, values in tensors.items()}, other, {"format": "pt"})
+    frozen = DUMPS * sum(values.nbytes for name, values in tensors.items() if "lora_" not in name)
+    del tensors
+    said = child(COMPACT, place / "other", place / "outputs", place / "bases")
+    left = 100 * (frozen - said["freed"]) / frozen
+    yield Figure(f"frozen bytes that stay of {DUMPS} dumps without a base", left, round(100 / DUMPS + 0.3, 2), "%")
+
+
+def sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with open(file, "rb") as opened:
+        while block := opened.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def copied(dump: Path, copy: Path) -> None:
+    subprocess.run(["cp", dump, copy], check=True)
+    subprocess.run(["sync", "-f", copy], check=True)
+
+
+if __name__ == "__main__":
+    main("--small" in sys.argv[1:])

@@ -1,0 +1,147 @@
+"""The verbs that give the disk back: storage, restore."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from cmp.cli.output import Json, in_trouble, print_json, print_table, say
+from cmp.core.present import size_text
+from cmp.core.progress import Progress
+from cmp.core.runs import Run
+from cmp.core.storage import DROPPED, CleanupPlan, Item, Rules, parse_age, parse_rules
+from cmp.errors import BadInput
+from cmp.workbench import Workbench
+from cmp.workbench.storing import Asked, NotDone, Restored
+
+app = typer.Typer(rich_markup_mode=None)
+
+_DONE = {"compact": "compacted", "trash": "to the trash", "delete": "deleted", "share": "shared", "keep": "stays"}
+
+
+@app.command()
+def storage(
+    context: typer.Context,
+    targets: Annotated[list[str] | None, typer.Argument(help="Runs; without one all of them.")] = None,
+    keep: Annotated[str | None, typer.Option(help="What stays: best, last, last:3, starred, every:1000; several with commas.")] = None,
+    max_count: Annotated[int | None, typer.Option(help="At most so many checkpoints of a run; the oldest go.")] = None,
+    max_size: Annotated[str | None, typer.Option(help="At most so much of a run's checkpoints: 20GB.")] = None,
+    min_age: Annotated[
+        str | None, typer.Option(help="Touch nothing younger (1h), nor with --empty-trash what has lain there for less.")
+    ] = None,
+    compact: Annotated[bool, typer.Option("--compact", help="Store frozen weights once, losslessly; `restore` gives them back.")] = False,
+    drop: Annotated[str | None, typer.Option(help="converted (what can be made again), optimizer (no resuming then).")] = None,
+    share: Annotated[
+        str | None,
+        typer.Option(help="Let equal files of pipelines share their blocks (reflink) or be one file (hardlink)."),
+    ] = None,
+    empty_trash: Annotated[bool, typer.Option("--empty-trash", help="Delete for good what is in the trash.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan; the same as without --yes.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without it the plan is shown.")] = False,
+    json: Json = False,
+) -> None:
+    """What runs occupy, what could be freed, and what would go by given rules. Nothing is changed without --yes."""
+    bench: Workbench = context.obj
+    if dry_run and yes:
+        raise BadInput("--dry-run and --yes were both given", "Use one of them.")
+    rules = parse_rules(keep, max_count, max_size, min_age)
+    if share not in (None, "reflink", "hardlink"):
+        raise BadInput(f"--share is {share!r}", "Use reflink or hardlink.")
+    asked = Asked(compact, _dropped(drop), empty_trash, parse_age(min_age, "--min-age") if min_age and empty_trash else None, share)
+    plan = bench.plan_cleanup(_runs(bench, targets), rules, asked)
+    became: list[Item] = []
+    failed: list[NotDone] = []
+    if yes:
+        _carry_out(bench, plan, became, failed)
+        after = bench.plan_cleanup(_runs(bench, targets), Rules())
+        items = (*became, *(item for item in plan.items if item.action == "keep"))
+        told = CleanupPlan(items, plan.before, plan.trash_before, plan.homes, (), after.runs, after.cells).as_json(done=True)
+        told |= {"after_bytes": after.before, "trash_bytes": after.trash_before}
+        told["failed"] = [{"path": str(one.item.path), **one.error.as_json()} for one in failed]
+    else:
+        told = plan.as_json(done=False)
+    if json:
+        print_json(told)
+    else:
+        _tell(told, plan.changes, yes)
+    if failed:
+        raise typer.Exit(failed[0].error.exit_code if len(plan.changes) == 1 else 1)
+
+
+def _dropped(text: str | None) -> frozenset[str]:
+    named = frozenset(part.strip() for part in (text or "").split(",") if part.strip())
+    if unknown := sorted(named - set(DROPPED)):
+        raise BadInput(f"--drop has {unknown[0]!r}", f"Use one of: {', '.join(DROPPED)}.")
+    return named
+
+
+def _runs(bench: Workbench, targets: list[str] | None) -> list[Run]:
+    if not targets:
+        return list(bench.library().runs)
+    found = {}
+    for target in targets:
+        run, checkpoint = bench.find(target)
+        if checkpoint is not None:
+            raise BadInput(f"{target!r} is a checkpoint, and room is made in runs", f"Name the run: {run.id}.")
+        found[run.place] = run
+    return list(found.values())
+
+
+def _carry_out(bench: Workbench, plan: CleanupPlan, became: list[Item], failed: list[NotDone]) -> None:
+    before = ""
+    for step in bench.clean_up(plan):
+        if isinstance(step, Progress):
+            if step.what != before:
+                in_trouble(step.what)
+            before = step.what
+        elif isinstance(step, NotDone):
+            failed.append(step)
+            in_trouble(f"not done: {step.item.path}: {step.error.told}")
+        else:
+            became.append(step)
+            in_trouble(f"{_DONE[step.action]}: {step.path} ({size_text(step.bytes)}){f'; undo: {step.undo}' if step.undo else ''}")
+
+
+def _tell(told: Mapping[str, Any], changes: tuple[Item, ...], done: bool) -> None:
+    for run in told["runs"]:
+        say(f"{run['run']}   {size_text(run['bytes'])}, {run['state']}")
+        for kind, size in run["could_be_freed"].items():
+            if size:
+                say(f"  could be freed, {kind}: {size_text(size)}")
+        if coming := run["forecast"]:
+            told_free = f"{size_text(coming['free_bytes'])} are free{'' if coming['fits'] else ': that is NOT enough'}"
+            say(f"  still to come: {coming['checkpoints']} checkpoints, {size_text(coming['needed_bytes'])}; {told_free}")
+    for line in told["begun"]:
+        in_trouble(f"not ended: {line}; --yes ends it")
+    rows = [[item["action"], size_text(item["bytes"]), item["path"], item["why"]] for item in told["items"]]
+    if rows:
+        print_table(["", "bytes", "what", "why"], rows, right=frozenset({1}))
+    now, in_trash = "now" if done else "then", size_text(told["trash_bytes"])
+    say(f"{size_text(told['before_bytes'])} before, {size_text(told['after_bytes'])} {now}; {in_trash} of that in the trash")
+    if changes and not done:
+        say("Nothing was changed: --yes does it. What goes to the trash is freed by --empty-trash, and until then `restore ID` undoes it.")
+
+
+@app.command()
+def restore(
+    context: typer.Context,
+    target: Annotated[str, typer.Argument(help="A compacted run or checkpoint, or the id of a thing in the trash.")],
+    json: Json = False,
+) -> None:
+    """Bring back a compacted checkpoint to the last byte, or what was moved to the trash."""
+    bench: Workbench = context.obj
+    restored: list[Restored] = []
+    before = ""
+    for step in bench.restore(target):
+        if isinstance(step, Restored):
+            restored.append(step)
+            in_trouble(f"restored {step.path}")
+        elif step.what != before:
+            in_trouble(step.what)
+            before = step.what
+    if json:
+        print_json({"restored": [one.as_json() for one in restored]})
+    else:
+        say(f"restored {len(restored)}")

@@ -1,0 +1,63 @@
+"""What a run occupies, part by part, and what of it could be made free."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+
+from cmp.core.present import iso_time
+from cmp.core.runs import Run, path_text, plain_text
+from cmp.core.storage import Rules, forecast
+from cmp.disk.store import Store
+from cmp.disk.trash import Trashed, list_trash
+from cmp.disk.trash_planning import Subject, compactions, optimizer_files, retention, units_of
+from cmp.disk.usage import freed_by, occupied
+
+
+def occupancy(run: Run, homes: Collection[Path], bases: tuple[Path, ...], store: Store, now: float) -> dict[str, object]:
+    """A run's parts with their bytes, what could be made free of it as far as headers tell, and what its training will still need.
+
+    `homes` are the folders whose trash is the run's.
+    """
+    subject = Subject(run, (), now, Rules(min_age=0))
+    units = units_of(subject)
+    optimizers = {unit.path: optimizer_files(unit.path) for unit in units}
+    made = [(c.id, form, target) for c in run.checkpoints for form, target in c.converted]
+    saved = (item.bytes for item, _ in compactions(subject, retention(subject, units, ()), bases, store) if item.action == "compact")
+    trash = [each for home in homes for each in list_trash(home)]
+    free = shutil.disk_usage(run.folder).free
+    coming = forecast(run, free) if subject.training else None
+    checkpoints = [
+        {
+            "checkpoint": plain_text(unit.ids[0]),
+            "path": path_text(unit.path),
+            "bytes": occupied([unit.path]),
+            "optimizer_bytes": occupied(optimizers[unit.path]),
+        }
+        for unit in units
+    ]
+    return {
+        "run": plain_text(run.id),
+        "folder": path_text(run.folder),
+        "state": run.state(now),
+        "bytes": occupied([*homes, *(unit.path for unit in units)]),
+        "checkpoints": checkpoints,
+        "converted": [{"checkpoint": c, "form": form, "path": path_text(p), "bytes": occupied([p])} for c, form, p in made],
+        "trash": [trash_json(each) for each in trash],
+        "could_be_freed": {
+            "converted": freed_by(target for _, _, target in made),
+            "trash": freed_by(each.place for each in trash),
+            "compact": sum(saved),
+            "optimizer": freed_by(file for files in optimizers.values() for file in files),
+        },
+        "free_bytes": free,
+        "forecast": coming.as_json() if coming else None,
+    }
+
+
+def trash_json(trashed: Trashed) -> dict[str, object]:
+    """What lies in a trash, for JSON."""
+    path = path_text(trashed.path) if trashed.path else None
+    moved = iso_time(trashed.moved_at)
+    return {"trash_id": plain_text(trashed.id), "path": path, "bytes": trashed.bytes, "moved_at": moved, "why": plain_text(trashed.why)}

@@ -1,0 +1,162 @@
+"""A matrix of the page as a file to keep: made once, in a thread, for everyone who asks for the same thing at the same time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import threading
+import time
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from cmp.core.packing import file_name
+from cmp.core.views import LARGEST_VIEW, read_view
+from cmp.errors import BadInput, CmpError, NotFound
+from cmp.workbench import Workbench
+
+SAMPLES = "samples/"
+FILES = {  # the name in the address: what is written, and what that is called
+    "sheet.png": ("sheet", "image/png"),
+    "sheet.webp": ("sheet", "image/webp"),
+    "cells.zip": ("zip", "application/zip"),
+    "grid.html": ("html", "text/html; charset=utf-8"),
+    "steps.gif": ("animation", "image/gif"),
+    "steps.webp": ("animation", "image/webp"),
+}
+_AT_ONCE = 2  # exports that are made at the same time
+_KEPT = 900.0  # seconds for which a file that was made is handed out again
+
+
+class Exports:
+    """The files that were made in the last minutes. Safe to use from several threads: who asks for what is being made waits for it."""
+
+    def __init__(self, bench: Workbench) -> None:
+        self._bench = bench
+        self._folder = bench.settings.home / "exports"
+        self._guard, self._room = threading.Lock(), threading.BoundedSemaphore(_AT_ONCE)
+        self._making: dict[str, tuple[threading.Lock, int]] = {}
+
+    def get(self, value: Mapping[str, Any], view: object, name: str, options: Mapping[str, Any]) -> tuple[Path, tuple[str, ...]]:
+        """The file of that name, made if need be, and in words what it does not show as it is; raises what stands against it."""
+        asked = json.dumps([value, view, name, options], sort_keys=True, default=str)
+        digest = hashlib.sha256(asked.encode("utf-8", "surrogatepass")).hexdigest()
+        folder = self._folder / digest
+        with self._alone(digest):
+            self._sweep(digest)
+            if not (folder / "done.json").is_file():
+                with self._room:
+                    self._make(folder, value, view, name, options)
+            os.utime(folder)
+            told = json.loads((folder / "done.json").read_text(encoding="utf-8"))
+        return folder / told["file"], tuple(told["notes"])
+
+    @contextmanager
+    def _alone(self, digest: str) -> Iterator[None]:
+        with self._guard:
+            lock, count = self._making.get(digest, (threading.Lock(), 0))
+            self._making[digest] = lock, count + 1
+        try:
+            with lock:
+                yield
+        finally:
+            with self._guard:
+                lock, count = self._making.pop(digest)
+                if count > 1:
+                    self._making[digest] = lock, count - 1
+
+    def _make(self, folder: Path, value: Mapping[str, Any], view: object, name: str, options: Mapping[str, Any]) -> None:
+        from cmp.workbench.exporting import Matrix, write_export
+
+        shutil.rmtree(folder, ignore_errors=True)  # what a killed process has begun
+        matrix = Matrix(self._bench, value, read_view(view), as_drawn=bool(options.get("as_drawn")))
+        made = write_export(FILES[name][0], matrix, folder / name, milliseconds=options.get("milliseconds"))
+        file = made.files[0]
+        if len(made.files) > 1:  # one answer is one file
+            file = folder / "parts.zip"
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+                for part in made.files:
+                    archive.write(part, part.name)
+                    part.unlink()
+        (folder / "done.json").write_text(json.dumps({"file": file.name, "notes": made.notes}), encoding="utf-8")
+
+    def _sweep(self, wanted: str) -> None:
+        """Deletes what was made some time ago, but for what is being asked for or made now."""
+        with self._guard:
+            busy = set(self._making)
+        with suppress(OSError):
+            for folder in self._folder.iterdir():
+                with suppress(OSError):
+                    if time.time() - folder.stat().st_mtime > _KEPT and (folder.name == wanted or folder.name not in busy):
+                        shutil.rmtree(folder, ignore_errors=True)
+
+
+def export_routes(bench: Workbench) -> list[BaseRoute]:
+    """`GET cmp/export/SOURCE/FILE?view=JSON`. SOURCE is a grid's job or `samples/RUN`; no path comes from a caller."""
+    exports = Exports(bench)
+
+    def answer(request: Request) -> Response:
+        try:
+            name = request.path_params["name"]
+            if name not in FILES:
+                raise NotFound(f"there is no export {name[:60]!r}", f"There are {', '.join(FILES)}.")
+            value = value_of(bench, request.path_params["source"])
+            path, notes = exports.get(value, _view_in(request), name, _options_in(request))
+            return _file(path, str(value.get("title") or ""), name, notes)
+        except CmpError as fault:
+            return JSONResponse({"detail": fault.as_json()}, fault.http_status)
+
+    return [Route("/cmp/export/{source:path}/{name}", answer)]
+
+
+def value_of(bench: Workbench, source: str) -> Mapping[str, Any]:
+    """The matrix of a source, as the page shows it; raises NotFound."""
+    if source.startswith(SAMPLES):
+        from cmp.ui.grid_drawing import trainer_grid
+
+        run, _ = bench.find(source.removeprefix(SAMPLES), only_ids=True)
+        return trainer_grid(bench, [run.id])
+    from cmp.ui.grid_jobs import grid_value
+
+    return grid_value(bench, bench.jobs.find(source))
+
+
+def _view_in(request: Request) -> object:
+    text = request.query_params.get("view", "")
+    if len(text.encode("utf-8", "surrogatepass")) > LARGEST_VIEW:
+        raise BadInput(f"the view has {len(text)} characters", f"At most {LARGEST_VIEW} bytes are read.")
+    try:
+        return json.loads(text) if text else None
+    except (ValueError, RecursionError) as fault:
+        raise BadInput(f"the view {text[:60]!r} is no JSON", "It is what the page's link carries.") from fault
+
+
+def _options_in(request: Request) -> dict[str, Any]:
+    """`ms`, how long a step is shown; `pictures=png` for a page with pictures as they were drawn."""
+    asked = request.query_params.get("ms", "")
+    if asked and not (asked.isascii() and asked.isdigit() and len(asked) < 7):
+        raise BadInput(f"ms is {asked[:20]!r}", "Use milliseconds, in digits.")
+    return {"milliseconds": int(asked) if asked else None, "as_drawn": request.query_params.get("pictures") == "png"}
+
+
+def _file(path: Path, title: str, name: str, notes: tuple[str, ...]) -> Response:
+    stem, _, ending = name.partition(".")
+    called = file_name(f"{title} {stem}" if stem != "grid" and title else title, stem)
+    ending, kind = ("zip", "application/zip") if path.name == "parts.zip" else (ending, FILES[name][1])
+    headers = {
+        "Cache-Control": "private, no-store",
+        "X-Content-Type-Options": "nosniff",
+        "Content-Security-Policy": "sandbox",  # a page that is looked at instead of kept must not act in this server's name
+    }
+    if notes:
+        headers["X-Cmp-Notes"] = quote("; ".join(notes), safe=" ,;%")
+    return FileResponse(path, media_type=kind, filename=f"{called}.{ending}", headers=headers)

@@ -1,0 +1,169 @@
+"""Exports over HTTP: the page's own matrix, made once however many ask, under a name that every system takes, behind the guard."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+import zipfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from PIL import Image
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.testclient import TestClient
+
+from cmp.core.runs import Library, Run, Sample
+from cmp.errors import BadInput
+from cmp.exports import FILES, _view_in, export_routes, value_of
+from cmp.pictures import sheets
+from cmp.pictures.layouts import Limits
+from cmp.server import Guard
+from cmp.workbench import Workbench, exporting
+from tests.exporting import STEPS, shown
+
+
+def serving(bench: Workbench, token: str | None = None) -> TestClient:
+    return TestClient(Starlette(routes=export_routes(bench), middleware=[Middleware(Guard, token=token)]))
+
+
+def drawn_job(bench: Workbench, spec: Any, tiles: list[Any]) -> str:
+    job = bench.jobs.start("grid", "a grid", len(tiles), lambda: iter(tiles), spec)
+    over = threading.Event()
+    while not job.over:
+        over.wait(0.01)
+    return job.id
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workbench, str]:
+    grid = shown(tmp_path_factory.mktemp("grid"))
+    return grid.bench, drawn_job(grid.bench, replace(grid.spec, title='Ünï/c:o"d\n<e>'), grid.tiles)
+
+
+@pytest.fixture
+def client(made: tuple[Workbench, str]) -> Iterator[TestClient]:
+    with serving(made[0]) as client:
+        yield client
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_export_is_a_file_to_keep_with_a_safe_name(client: TestClient, made: tuple[Workbench, str], name: str) -> None:
+    answer = client.get(f"/cmp/export/{made[1]}/{name}")
+    assert answer.status_code == 200 and answer.headers["content-type"] == FILES[name][1]
+    told = answer.headers["content-disposition"]
+    assert told.startswith("attachment;") and quote("Ünï c o d e") in told and told.endswith(name.partition(".")[2])
+    assert not set(told.partition("''")[2]) & set('/\\:<>"\n') and answer.headers["x-content-type-options"] == "nosniff"
+    assert len(answer.content) > 1000
+
+
+def test_the_view_arranges_what_is_exported_by_the_keys_of_the_page(client: TestClient, made: tuple[Workbench, str]) -> None:
+    value = value_of(*made)
+    seeds = next(axis for axis in value["axes"] if axis["key"] == "seed")["values"]
+    view = {"hidden": {"seed": [seeds[0]["key"]]}, "place": {"checkpoint": "y"}, "size": 64, "nobody": 3}
+    answer = client.get(f"/cmp/export/{made[1]}/cells.zip", params={"view": json.dumps(view)})
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        assert len(archive.namelist()) == 9
+
+
+def test_a_sheet_that_no_picture_holds_comes_as_an_archive_of_its_parts_and_says_so(
+    client: TestClient, made: tuple[Workbench, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sheets, "LIMITS", Limits(400, 160_000))
+    answer = client.get(f"/cmp/export/{made[1]}/sheet.webp", params={"view": json.dumps({"place": {"seed": "x"}})})
+    assert answer.headers["content-type"] == "application/zip" and answer.headers["content-disposition"].endswith(".zip")
+    assert "parts" in answer.headers["x-cmp-notes"]
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        assert archive.namelist() == [f"sheet-{i}.webp" for i in range(1, len(archive.namelist()) + 1)]
+        for name in archive.namelist():
+            with Image.open(io.BytesIO(archive.read(name))) as part:
+                assert max(part.size) <= 400
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("grid-nobody/sheet.png", 404), ("samples/nobody/sheet.png", 404), ("{job}/sheet.exe", 404), ("{job}/state.db", 404),
+        ("..%2f..%2fetc/cells.zip", 404), ("samples/..%2f..%2f..%2fetc/grid.html", 404), ("samples//etc/sheet.png", 404),
+        ("{job}/sheet.png?view=[]", 422), ("{job}/sheet.png?view={{", 422), ("{job}/sheet.png?view=" + "[" * 5000, 422),
+        ("{job}/steps.gif?ms=1", 422), ("{job}/steps.gif?ms=-5", 422),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_exported_is_refused_in_words(client: TestClient, made: tuple[Workbench, str], path: str, status: int) -> None:
+    answer = client.get(f"/cmp/export/{path.format(job=made[1])}")
+    assert answer.status_code == status, answer.text
+    if "detail" in answer.text:
+        assert answer.json()["detail"]["error"] and answer.json()["detail"]["hint"] and len(answer.text) < 2000
+
+
+def test_a_view_that_is_too_large_is_not_even_read() -> None:
+    scope = {"type": "http", "query_string": b'view="' + b"x" * 100_001 + b'"', "headers": []}
+    with pytest.raises(BadInput, match="100003 characters"):
+        _view_in(Request(scope))
+
+
+def test_who_asks_for_what_is_being_made_waits_for_it_and_it_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    grid = shown(tmp_path)
+    job = drawn_job(grid.bench, grid.spec, grid.tiles)
+    begun, go_on, calls = threading.Event(), threading.Event(), []
+    really = exporting.write_export
+
+    def slow(*given: Any, **more: Any) -> Any:
+        calls.append(given[0])
+        begun.set()
+        assert go_on.wait(30)
+        return really(*given, **more)
+
+    monkeypatch.setattr(exporting, "write_export", slow)
+    with serving(grid.bench) as client, ThreadPoolExecutor(3) as pool:
+        asked = [pool.submit(client.get, f"/cmp/export/{job}/sheet.png") for _ in range(3)]
+        assert begun.wait(30)
+        go_on.set()
+        answers = [one.result(60) for one in asked]
+        later = client.get(f"/cmp/export/{job}/sheet.png")
+    assert {answer.status_code for answer in (*answers, later)} == {200} and len({answer.content for answer in (*answers, later)}) == 1
+    assert calls == ["sheet"]
+
+
+def test_a_failed_export_leaves_nothing_and_can_be_asked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    grid = shown(tmp_path)
+    job = drawn_job(grid.bench, grid.spec, grid.tiles)
+
+    def full(*given: object, **more: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with serving(grid.bench) as client, monkeypatch.context() as patched:
+        patched.setattr(sheets, "save_picture", full)
+        answer = client.get(f"/cmp/export/{job}/sheet.png")
+        assert answer.status_code == 507 and answer.json()["detail"]["code"] == 6
+    with serving(grid.bench) as client:
+        assert client.get(f"/cmp/export/{job}/sheet.png").status_code == 200
+
+
+def test_the_guard_stands_before_it(made: tuple[Workbench, str]) -> None:
+    with serving(made[0], "open sesame") as client:
+        assert client.get(f"/cmp/export/{made[1]}/sheet.png").status_code == 401
+        assert client.get(f"/cmp/export/{made[1]}/sheet.png", headers={"X-CMP-Token": "open sesame"}).status_code == 200
+
+
+def test_the_trainers_own_pictures_are_exported_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = shown(tmp_path).bench
+    samples = []
+    for step in (500, 1000):
+        Image.new("RGB", (32, 32), (step // 5, 9, 9)).save(tmp_path / f"{step}.jpg")
+        samples.append(Sample(tmp_path / f"{step}.jpg", step))
+    run = Run("a/run", tmp_path, tmp_path, "kohya", checkpoints=STEPS, samples=tuple(samples))
+    monkeypatch.setattr(bench, "library", lambda **more: Library((run,)))
+    with serving(bench) as client:
+        answer = client.get("/cmp/export/samples/a/run/cells.zip")
+        assert answer.status_code == 200, answer.text
+        with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+            assert archive.namelist() == ["001-step-500/picture.jpg", "002-step-1000/picture.jpg", "cells.csv"]
+        assert client.get("/cmp/export/samples/a/run/steps.gif").status_code == 200
