@@ -79,8 +79,8 @@ from cmp.errors import NotFound
 ASSETS = (
     "matrix.css", "fullview.css", "curves.css", "table.css", "details.css",
     "dom.js", "arrange.js", "heads.js", "cell.js", "others.js", "oklab.js", "pictures.js", "full_zoom.js", "compare.js", "difference.js",
-    "full_panel.js", "full_history.js", "full_layout.js", "fullview.js", "size.js", "zoom.js", "look.js", "selectors.js", "arrange_panel.js",
-    "export.js", "view_link.js", "chosen.js", "blink.js", "change_curves.js", "changes.js", "help.js", "matrix.js", "marks.js",
+    "full_panel.js", "full_history.js", "full_layout.js", "fullview.js", "size.js", "zoom.js", "look.js", "selectors.js",
+    "arrange_panel.js", "export.js", "view_link.js", "chosen.js", "blink.js", "change_curves.js", "changes.js", "help.js", "matrix.js", "marks.js",
     "curves_data.js", "curves_plot.js", "curves_hover.js", "curves_bar.js", "curves_facts.js", "curves_theme.js", "curves_pointer.js",
     "curves.js", "table.js", "details.js", "drop.js", "page_link.js",
 )  # fmt: skip

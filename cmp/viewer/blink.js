@@ -37,7 +37,7 @@
       pan.style.transform = frame.querySelector(".cmp-pan").style.transform; // as far zoomed as the cell itself
       img.style.imageRendering = frame.querySelector("img")?.style.imageRendering || "auto";
       const [own] = grid.tell([found, { record: grid.cellAt(...place), r: place[0], c: place[1] }]).own;
-      over = dom.el("div", { class: "cmp-over" }, pan, dom.el("span", { class: "cmp-over-name", text: own }));
+      over = dom.el("div", { class: "cmp-blinking" }, pan, dom.el("span", { class: "cmp-blinking-name", text: own }));
       frame.append(over);
     };
 

@@ -57,7 +57,7 @@
     const { el } = dom;
     const part = {
       blocks: el("div", { class: "cmp-full-blocks" }),
-      differs: el("dl", { class: "cmp-full-facts is-differs" }),
+      differs: el("dl", { class: "cmp-full-differs" }),
       details: el("dl", { class: "cmp-full-facts" }),
     };
     const [differsHead, commonHead] = [el("h3", { class: "cmp-full-sub", text: "What differs" }), el("h3", { class: "cmp-full-sub", text: "In common" })];

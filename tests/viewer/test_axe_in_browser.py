@@ -66,7 +66,7 @@ def test_the_matrix_with_all_that_it_can_show(shown: Any) -> None:
     shown.locator("td.cmp-cell").nth(1).focus()
     assert faults(shown) == []
     shown.keyboard.down("v")
-    shown.locator(".cmp-over").wait_for()
+    shown.locator(".cmp-blinking").wait_for()
     assert faults(shown) == []
     shown.keyboard.up("v")
 

@@ -150,8 +150,8 @@ def test_a_chosen_cell_that_is_no_longer_there_is_not_chosen(page: Any) -> None:
 
 # Blinking in place
 
-OVER = """() => { const over = document.querySelector(".cmp-over"); return over && [over.closest("td").ariaLabel.split(";")[0],
-    over.querySelector(".cmp-over-name").textContent, over.querySelector("img").src.split("/").at(-1)]; }"""
+OVER = """() => { const over = document.querySelector(".cmp-blinking"); return over && [over.closest("td").ariaLabel.split(";")[0],
+    over.querySelector(".cmp-blinking-name").textContent, over.querySelector("img").src.split("/").at(-1)]; }"""
 
 
 def over(page: Any, wanted: list[str] | None) -> None:

@@ -458,8 +458,8 @@ def test_on_a_phone_the_picture_comes_first_and_the_panel_is_folded(page: Any) -
 
 def test_the_panel_tells_apart_what_differs(page: Any) -> None:
     opened(page, 6, mode="Side by side")
-    assert page.locator(".cmp-full-facts.is-differs").inner_text().split() == ["checkpoint", "1", "run@0", "2", "run@2"]
-    assert page.locator(".cmp-full-facts").last.inner_text().split() == ["prompt", "prompt", "1", "steps", "12"]
+    assert page.locator(".cmp-full-differs").inner_text().split() == ["checkpoint", "1", "run@0", "2", "run@2"]
+    assert page.locator(".cmp-full-facts").inner_text().split() == ["prompt", "prompt", "1", "steps", "12"]
 
 
 COPIED = """() => { window.copied = []; Object.defineProperty(navigator, "clipboard", { configurable: true,
