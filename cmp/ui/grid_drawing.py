@@ -8,12 +8,13 @@ from typing import Any
 
 import gradio as gr
 
-from cmp.core.grid_axes import row_at
+from cmp.core.grid_axes import RUN, STEP, row_at
 from cmp.core.grids import GridSpec, Tile
+from cmp.core.labels import BASE_MODEL
 from cmp.core.prompts import parse_prompts
 from cmp.core.rerolling import common_seeds, rows_of, with_new_seed
 from cmp.core.runs import Run
-from cmp.errors import NotFound
+from cmp.errors import BadInput, NotFound
 from cmp.jobs import Job
 from cmp.ui.choices import BASE
 from cmp.ui.faults import cancelling, told
@@ -170,6 +171,9 @@ def _rerolling(bench: Workbench, form: Form, earlier: Earlier) -> None:
     def reroll(event: gr.EventData, job_id: str, *values: Any) -> Any:
         filled = Filled(*values)
         job = bench.jobs.find(job_id)
+        if event._data.get("what") == "star":
+            star(bench, event._data)
+            return [grid_value(bench, job, earlier.of(job)) if place is form.grid else gr.skip() for place in changed]
         before = spec_of(job)
         if before is None:
             raise NotFound("there is no grid to draw again", "Press Draw first.")
@@ -186,6 +190,16 @@ def _rerolling(bench: Workbench, form: Form, earlier: Earlier) -> None:
 
     changed = [*begin_in(form), form.fields["seeds"], form.fields["prompts"]]
     form.grid.edit(reroll, [form.job_id, *form.asked], changed, show_progress="hidden")
+
+
+def star(bench: Workbench, told: dict[str, Any]) -> None:
+    """Puts a star on the checkpoint of a cell, or takes it away; raises BadInput for the base model's."""
+    at = dict(told.get("at") or {})
+    key = str(at.get(STEP) or "")
+    if not key or key == BASE_MODEL:
+        raise BadInput("the base model takes no star", "Star a checkpoint.")
+    note = told.get("note")
+    bench.star(f"{at[RUN]}@{key}" if at.get(RUN) else key, bool(told.get("on")), None if note is None else str(note), only_ids=True)
 
 
 def grid_runs(bench: Workbench, spec: GridSpec) -> Sequence[Run]:

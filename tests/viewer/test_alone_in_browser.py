@@ -115,5 +115,20 @@ def test_a_cell_opens_large_with_its_details(opened: Open, tmp_path: Path) -> No
     large = page.locator("dialog .cmp-full-image.is-own")
     expect(large).to_have_class(re.compile("is-loaded"))
     assert large.evaluate("(img) => img.naturalWidth") == 400
-    details = page.locator("dialog .cmp-details").text_content()
+    details = page.locator("dialog .cmp-full-facts").text_content()
     assert "shoes@1000" in details and "0.5 s" in details
+
+
+def test_pictures_are_compared_and_their_settings_copied_on_the_disk_too(opened: Open, tmp_path: Path) -> None:
+    grid = shown(tmp_path / "home", prompts=("a shoe",), seeds=1)
+    page = opened(Matrix(grid.bench, grid.value))
+    page.get_by_role("button", name="Change", exact=True).click()
+    page.locator(".cmp-change-dot").nth(2).wait_for()
+    page.locator("td.cmp-cell").nth(2).click()
+    page.keyboard.press("Shift+M")
+    page.get_by_text("of the pixels are equal").wait_for()
+    assert page.locator("canvas.is-loaded").count() == 1
+    page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: { writeText: async (text) => { window.copied = text; } } })")
+    page.get_by_role("button", name="Copy settings").last.click()
+    page.get_by_role("status").get_by_text("Copied", exact=True).wait_for()
+    assert page.evaluate("copied").startswith("a shoe")

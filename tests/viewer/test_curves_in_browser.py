@@ -67,7 +67,7 @@ def test_a_chart_hidden_at_first_gets_its_size_when_shown(page: Any) -> None:
 def test_a_hostile_run_name_is_shown_as_text_in_legend_hover_and_notes(page: Any) -> None:
     marks = [{"run": HOSTILE, "label": HOSTILE, "step": 500, "y": None}]
     plot(page, chart(line(HOSTILE, HOSTILE, label=HOSTILE), markers=marks, notes=[HOSTILE]))
-    assert page.locator(".cmp-legend").text_content() == page.locator(".cmp-notes").text_content() == HOSTILE
+    assert page.locator(".cmp-curves .cmp-legend").text_content() == page.locator(".cmp-notes").text_content() == HOSTILE
     page.mouse.move(*pixel(page, 480, 0.2))
     page.mouse.move(*pixel(page, 500, 0.2))
     page.locator(".cmp-tip").wait_for()
