@@ -14,7 +14,7 @@ from cmp.ui.curves_tab import build_strip
 from cmp.ui.dropping import connect_dropping
 from cmp.ui.faults import told
 from cmp.ui.glance import first_ids
-from cmp.ui.grid_drawing import connect_drawing, is_recalled
+from cmp.ui.grid_drawing import RECALLING, TELL_RECALLING, connect_drawing, is_recalled
 from cmp.ui.grid_form import Form, lay_out
 from cmp.ui.grid_plan import connect_plan
 from cmp.ui.offering import offer
@@ -42,8 +42,9 @@ def _choosing(bench: Workbench, form: Form, tab: gr.Tab, tabs: gr.Tabs, runs_tab
     """What is chosen, and how it came here."""
     offered, came_with = form.offered, form.came_with
 
-    def enter(picked: list[str], ticked: list[str], text: str, before: str, run_id: str, earlier: str, request: gr.Request) -> Any:
-        if not earlier and is_recalled(bench, request.query_params.get("grid", "")):  # on a new page, which is being filled from it
+    def enter(picked: list[str], ticked: list[str], text: str, before: str, run_id: str, earlier: str) -> Any:
+        _, recalling, wanted = earlier.partition(RECALLING)
+        if recalling and is_recalled(bench, wanted):
             return [gr.skip()] * len([*chosen, came_with])
         library = bench.library(fresh=False)
         known = [run.id for run in library.runs]
@@ -61,7 +62,7 @@ def _choosing(bench: Workbench, form: Form, tab: gr.Tab, tabs: gr.Tabs, runs_tab
         return ([BASE] if BASE in ticked else []) + everything
 
     chosen = [form.runs, form.fields["picked"], form.fields["prompts"], offered]
-    tab.select(enter, [*chosen, runs_tab.chosen, came_with], [*chosen, came_with], queue=False, show_progress="hidden")
+    tab.select(enter, [*chosen, runs_tab.chosen, came_with], [*chosen, came_with], js=TELL_RECALLING, queue=False, show_progress="hidden")
     form.runs.input(change_runs, chosen, chosen, queue=False, show_progress="hidden")
     form.fill_picks.click(tick_all, [form.runs, form.fields["picked"]], form.fields["picked"], queue=False, show_progress="hidden")
     everyone = ", ".join(SCHEDULERS)

@@ -28,7 +28,12 @@ from cmp.workbench import Workbench
 
 # so that a reload finds this grid again, and not the newest one of somebody else
 REMEMBER = "(id) => { if (id) { const at = new URL(location); at.searchParams.set('grid', id); history.replaceState(null, '', at); } }"
-_RECALL = "() => { window.cmpRecalled = true; return new URL(location).searchParams.get('grid') || ''; }"
+# the grid that the page was opened with: later its address names whatever grid is shown
+_OPENED_WITH = "(window.cmpOpenedWith ??= new URL(location).searchParams.get('grid') || '')"
+_RECALL = f"() => {{ window.cmpRecalled = true; return {_OPENED_WITH}; }}"
+RECALLING = "recalling "
+# while the form is being filled from that grid, nothing else may fill it: the last value is where it was filled from before
+TELL_RECALLING = f"(...values) => [...values.slice(0, -1), values.at(-1) || ({_OPENED_WITH} && '{RECALLING}' + {_OPENED_WITH})]"
 # the first tab is told to be selected when the page is made, too
 FORGET = """() => {
   if (!window.cmpRecalled) return;
