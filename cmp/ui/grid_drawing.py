@@ -23,6 +23,7 @@ from cmp.ui.glance import first_ids
 from cmp.ui.grid_form import DRAWN, SAMPLES, Form
 from cmp.ui.grid_jobs import EMPTY, Earlier, controls_of, grid_status, grid_value, labels_of, last_job, spec_of, stamp_of
 from cmp.ui.offering import offer
+from cmp.ui.refilling import FIELDS, fields_of
 from cmp.ui.samples_view import runs_with, value_of
 from cmp.workbench import Workbench
 
@@ -120,7 +121,8 @@ def _watching(bench: Workbench, form: Form, earlier: Earlier) -> None:
 
 def _finding(bench: Workbench, form: Form, page: gr.Blocks, tabs: gr.Tabs) -> None:
     """After a reload, the grid that was looked at, or else the newest of this server, and what was to be drawn in it."""
-    chosen = [form.runs, form.fields["picked"], form.fields["prompts"], form.offered, form.came_with, form.fields["seeds"], tabs]
+    chosen = [form.runs, form.fields["picked"], form.fields["prompts"], form.offered, form.came_with, form.fields["seeds"]]
+    chosen += [*(form.fields[name] for name in FIELDS), tabs]
     shown = [*begin_in(form), form.watch_id, form.watch, *chosen]
 
     def find_again(wanted: str) -> Any:
@@ -134,7 +136,8 @@ def _finding(bench: Workbench, form: Form, page: gr.Blocks, tabs: gr.Tabs) -> No
         spec = spec_of(job)
         if spec is None or job.id != wanted:  # another's grid changes nothing in the form
             return [*begin, *[gr.skip()] * len(chosen)]
-        return [*begin, *form_of(bench, spec), gr.Tabs(selected="compare")]
+        told = fields_of(spec)
+        return [*begin, *form_of(bench, spec), *(told.get(name, gr.skip()) for name in FIELDS), gr.Tabs(selected="compare")]
 
     page.load(find_again, form.job_id, shown, js=_RECALL, queue=False, show_progress="hidden")
 
