@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,7 +68,11 @@ def build_runs_tab(bench: Workbench, page: gr.Blocks) -> RunsTab:
     gr.Timer(3).tick(refresh, [chosen, ticked, seen], shown, queue=False, show_progress="hidden")
     runs.select(choose, None, [runs, checkpoints, chosen, ticked, looked], queue=False, show_progress="hidden")
     # what is ticked, here or on a curve, is to be compared or converted
-    ticked.change(lambda ticks: gr.Accordion(open=True) if ticks else gr.skip(), ticked, convert, queue=False, show_progress="hidden")
+    opened = ticked.change(
+        lambda ticks: gr.Accordion(open=True) if ticks else gr.skip(), ticked, convert, queue=False, show_progress="hidden"
+    )
+    # what a closed section was told while it was opening may be lost: it is told again
+    opened.then(lambda ticks: str(time.time()) if ticks else gr.skip(), ticked, changed, queue=False, show_progress="hidden")
     checkpoints.select(pick, None, [ticked, looked], queue=False, show_progress="hidden")
     return RunsTab(chosen, ticked, compare)
 
