@@ -17,7 +17,7 @@ The matrix's value:
                    such as "preview", stays until the one that replaces it has arrived. "settings" is the text to be copied where there is
                    no address for it
     urls           {"thumb", "full", "settings"}: addresses in which {key} stands for the cell's key
-    stars          bool; whether a checkpoint can be starred here, which is a value of the step axis other than "base"
+    stars          bool; whether a checkpoint can be starred here, which is a value of the step axis other than "base model"
     marks          [{"at": {axis key: index}}] and what is known of what that names: "loss", "score", "window", "converted", "star", "note",
                    "flaw", "details"; it stands at the heads that say all of these values
     scores         [{"key", "label", "better": "high" | "low" | "", "of": {cell key: number | [number, low, high]}}]: what cells can be
@@ -80,7 +80,8 @@ ASSETS = (
     "matrix.css", "fullview.css", "curves.css", "table.css", "details.css",
     "dom.js", "arrange.js", "heads.js", "cell.js", "others.js", "oklab.js", "pictures.js", "full_zoom.js", "compare.js", "difference.js",
     "full_panel.js", "full_history.js", "full_layout.js", "fullview.js", "size.js", "zoom.js", "look.js", "selectors.js",
-    "arrange_panel.js", "export.js", "view_link.js", "chosen.js", "blink.js", "change_curves.js", "changes.js", "help.js", "matrix.js", "marks.js",
+    "arrange_panel.js", "export.js", "view_link.js", "chosen.js", "blink.js", "change_curves.js", "changes.js", "help.js", "matrix.js",
+    "marks.js",
     "curves_data.js", "curves_plot.js", "curves_hover.js", "curves_bar.js", "curves_facts.js", "curves_theme.js", "curves_pointer.js",
     "curves.js", "table.js", "details.js", "drop.js", "page_link.js",
 )  # fmt: skip

@@ -514,7 +514,7 @@ def test_a_checkpoint_is_starred_with_a_note_and_the_base_model_cannot_be(page: 
     page.evaluate("""window.edits = [];
         window.M = cmpMatrix(document.querySelector("#matrix"), { onEdit: (what) => edits.push(what) });""")
     value = grid()
-    value["axes"][0]["values"][0]["key"] = "base"
+    value["axes"][0]["values"][0]["key"] = "base model"
     opened(page, 1, value)
     star = page.locator(".cmp-star")
     assert not star.is_visible()
