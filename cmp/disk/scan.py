@@ -15,13 +15,15 @@ from itertools import repeat
 from pathlib import Path
 
 from cmp.core.runs import Checkpoint, Library, Problem, Run, Setting, run_id, with_unique_ids, with_unique_keys
+from cmp.core.samples import dated
 from cmp.disk.converted import converted_forms
 from cmp.disk.folders import Folder, Look, list_folder, looking, size_below, without_collecting
 from cmp.disk.logs.curves import read_latest
 from cmp.disk.logs.match import LogFolder, Tracker, logs_of_run, sibling_folders
 from cmp.disk.plain_pipeline import is_plain_pipeline, places_below, told_as_pipeline
+from cmp.disk.samples import read_samples
 from cmp.disk.trainers import accelerate, ai_toolkit, by_name, loose, onetrainer, simpletuner, textual_inversion
-from cmp.disk.trainers.configs import without_repeats
+from cmp.disk.trainers.configs import base_model, without_repeats
 from cmp.disk.trainers.found import Found
 from cmp.errors import CmpError
 
@@ -30,9 +32,9 @@ _NEVER_RUNS = {"checkpoints", "checkpoint_pipelines", "converted", "validation",
 # In this order: the first that says "mine" has the folder, and only loose files beside it may be further runs.
 _READERS = (ai_toolkit.recognise, onetrainer.recognise, textual_inversion.recognise, simpletuner.recognise, accelerate.recognise)
 SharedLogs = dict[Path, tuple[Tracker, ...]]
+Logs = tuple[LogFolder, ...]
 _CONVERTED = ("converted", "checkpoint_pipelines")
 _PIPELINE = "model_index.json"  # beside a component it says where that was loaded from
-_BASE_KEYS = ("pretrained_model_name_or_path", "base_model", "base")
 
 
 def scan(roots: Iterable[Path], bases: Iterable[Path] = ()) -> Library:
@@ -224,15 +226,17 @@ def _reading(folder: Folder, root: Path, found: tuple[Found, ...], shared: Share
     return Reading((_run(folder, root, Found("unknown", (), whole=False), only_logs),)) if only_logs else Reading()
 
 
-def _as_reading(folder: Folder, root: Path, found: tuple[Found, ...], logs: Iterable[tuple[LogFolder, ...]] = repeat(())) -> Reading:
+def _as_reading(folder: Folder, root: Path, found: tuple[Found, ...], logs: Iterable[Logs | None] = repeat(None)) -> Reading:
     runs = tuple(_run(folder, root, each, its) for each, its in zip(found, logs, strict=False))
     return Reading(runs, frozenset().union(*(each.claimed for each in found)), any(each.whole for each in found))
 
 
-def _run(folder: Folder, root: Path, found: Found, logs: tuple[LogFolder, ...]) -> Run:
+def _run(folder: Folder, root: Path, found: Found, given: Logs | None) -> Run:
+    logs = given or ()
     settings = without_repeats(_settings(logs), found.settings)
     starts = tuple({k: Setting(v, str(file)) for k, v in values.items()} for log in logs for file, values in log.starts)
-    images = {sample.step: sample.path for sample in reversed(found.samples)}
+    samples = dated(read_samples(folder, found.series, found.checkpoints, settings)) if given is not None else ()
+    images = {sample.step: sample.path for sample in reversed(samples) if sample.step is not None}
     files = (*(file for log in logs for file in log.event_files), *found.logs)
     latest = read_latest(files)
     run = Run(
@@ -240,11 +244,11 @@ def _run(folder: Folder, root: Path, found: Found, logs: tuple[LogFolder, ...]) 
         folder=folder.path,
         root=root,
         trainer=found.trainer,
-        base_model=_base_model(settings),
+        base_model=base_model(settings),
         settings=settings,
         starts=starts or ({},),
         logs=files,
-        samples=found.samples,
+        samples=samples,
         bytes=size_below(folder.path) if found.whole else sum(c.bytes for c in found.checkpoints),
         last_loss=latest.loss if latest else None,
         last_logged=latest.wall_time if latest else None,
@@ -281,13 +285,6 @@ def _settings(logs: Iterable[LogFolder]) -> dict[str, Setting]:
         for key, value in (log.hparams or {}).items():
             settings[key] = Setting(value, str(log.hparams_file or log.path))
     return settings
-
-
-def _base_model(settings: dict[str, Setting]) -> str | None:
-    for key in _BASE_KEYS:
-        if key in settings and isinstance(settings[key].value, str):
-            return str(settings[key].value)
-    return None
 
 
 def _without_claimed_logs(runs: list[Run]) -> list[Run]:

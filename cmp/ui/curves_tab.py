@@ -30,12 +30,13 @@ def build_curves_tab(bench: Workbench, tab: gr.Tab, chosen: gr.Textbox) -> gr.HT
     return picture
 
 
-def curves_value(bench: Workbench, library: Library, chosen: str, *, compact: bool = False) -> dict[str, Any]:
+def curves_value(bench: Workbench, library: Library, *chosen: str, compact: bool = False) -> dict[str, Any]:
     """What the chart is fed with; without `chosen`, the runs that were shown stay."""
     names, now = names_apart(library, bench.name_of), time.time()
     runs = [{"run": run.id, "label": names[run.id], "training": run.state(now) == "training"} for run in library.runs]
-    known = [run.id for run in library.runs if run.id == chosen]
-    actions = ["compare", *([] if compact else ["convert"]), *(["star"] if hasattr(bench, "star") else [])]
+    known = [run.id for run in library.runs if run.id in chosen]
+    more = ["convert", *([] if bench.settings.read_only else ["star"])]
+    actions = ["compare", *([] if compact else more)]
     return {"source": SOURCE, "runs": runs, "chosen": known, "actions": actions, "compact": compact, "empty": "" if runs else EMPTY}
 
 
@@ -45,9 +46,23 @@ def connect_marks(bench: Workbench, curves: gr.HTML, tabs: gr.Tabs, chosen: gr.T
     @told
     def act(event: gr.EventData) -> Any:
         run, checkpoint = bench.find(str(event._data["id"]), only_ids=True)
-        if event._data["what"] == "star" and checkpoint and hasattr(bench, "star"):
+        if event._data["what"] == "star" and checkpoint:
             bench.star(checkpoint.id, not event._data.get("on"))
-            return gr.skip(), gr.skip(), gr.skip(), curves_value(bench, bench.library(fresh=False), "") | {"at": time.time()}
+            return gr.skip(), gr.skip(), gr.skip(), curves_value(bench, bench.library(fresh=False)) | {"at": time.time()}
         return gr.Tabs(selected="runs"), run.id, checkpoint.id if checkpoint else "", gr.skip()
 
     curves.edit(act, None, [tabs, chosen, ticked, curves], show_progress="hidden")
+
+
+def build_strip(bench: Workbench, runs: gr.Dropdown) -> gr.HTML:
+    """The losses of the chosen runs as a strip above their pictures; hidden where nothing was logged."""
+    template, mount = viewer.CURVES_TEMPLATE, viewer.curves_on_load()
+    strip = gr.HTML(visible=False, apply_default_css=False, html_template=template, js_on_load=mount, elem_id="compare-curve")
+
+    def follow(picked: list[str]) -> Any:
+        library = bench.library(fresh=False)
+        logged = any(run.logs for run in library.runs if run.id in picked)
+        return gr.update(value=curves_value(bench, library, *picked, compact=True), visible=logged)
+
+    runs.change(follow, runs, strip, queue=False, show_progress="hidden")
+    return strip

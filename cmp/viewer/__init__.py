@@ -10,7 +10,8 @@ The matrix's value:
                    with one value. Keys are short: a link to a view holds them
     place          {axis key: "x" | "X" | "y" | "Y" | ""}: across, in groups across, down, in groups down, or one value at a time; until
                    the user decides otherwise
-    step_axis      the key of the axis that is the training step, "" for none
+    step_axis      the key of the axis that is the training step, "" for none; its values may have "step", the number that a curve knows
+    run            them by. The run that all cells are of, where no axis "run" tells it
     cells          [{"at", "key", "state"}] and, where there is any, "seconds", "reused", "fault", "badge", "mark", "caption", "details",
                    "thumb", "full"; `at` is an index into each axis' values, None for what belongs to all of them: the base model has no
                    strength. state is "waiting", "drawing", "done" or "fault"; no cell is waiting. A picture with a `mark` in its corner,
@@ -59,6 +60,8 @@ It tells `{"index": step, "value": run, "run", "step"}` of the checkpoint that i
 The table's value:
     columns        [str]
     rows           [{"key", "usable": bool, "cells": [str | {"text", "sort"}], "thumb": url|null, "flaw": str|null}]
+                   a cell may also have "sub", a second line; "strip" [{"url", "label"}], pictures by their steps; "line" [[x, y]] from 0
+                   to 1, the course of a value ("pending" while it is being read); the first one "live", a run that is being trained
     ticked, many   [key]; bool, False lets one row at a time be chosen
 It tells `{"ticked": [key]}` after every change, and where many can be ticked `{"looked": key}` of a row that was clicked beside its box.
 
@@ -80,16 +83,18 @@ ASSETS = (
     "matrix.css", "fullview.css", "curves.css", "table.css", "details.css",
     "dom.js", "arrange.js", "heads.js", "cell.js", "others.js", "oklab.js", "pictures.js", "full_zoom.js", "compare.js", "difference.js",
     "full_panel.js", "full_history.js", "full_layout.js", "fullview.js", "size.js", "zoom.js", "look.js", "selectors.js",
-    "arrange_panel.js", "export.js", "view_link.js", "chosen.js", "blink.js", "change_curves.js", "changes.js", "help.js", "matrix.js",
-    "marks.js",
+    "arrange_panel.js", "export.js", "linking.js", "view_link.js", "chosen.js", "blink.js", "change_curves.js", "changes.js", "help.js",
+    "matrix.js", "marks.js",
     "curves_data.js", "curves_plot.js", "curves_hover.js", "curves_bar.js", "curves_facts.js", "curves_theme.js", "curves_pointer.js",
     "curves.js", "table.js", "details.js", "drop.js", "page_link.js",
 )  # fmt: skip
 
+BUNDLES = ("viewer.css", "viewer.js")  # two requests instead of forty
+
 _MATRIX_NEEDS = (
     "cmpDom", "cmpArrange", "cmpHeads", "cmpCell", "cmpOthers", "cmpOklab", "cmpPictures", "cmpFullZoom", "cmpCompare", "cmpDifference",
     "cmpFullPanel", "cmpFullHistory", "cmpFullLayout", "cmpFullView", "cmpSize", "cmpZoom", "cmpLook", "cmpSelectors", "cmpArrangePanel",
-    "cmpExport", "cmpViewLink", "cmpChosen", "cmpBlink", "cmpChangeCurves", "cmpChanges", "cmpHelp",
+    "cmpExport", "cmpLinking", "cmpViewLink", "cmpChosen", "cmpBlink", "cmpChangeCurves", "cmpChanges", "cmpHelp",
 )  # fmt: skip
 
 MATRIX_TEMPLATE = '<div class="cmp-mount"></div>'
@@ -99,7 +104,12 @@ CURVES_TEMPLATE = '<div class="cmp-mount"></div>'
 
 
 def asset(name: str) -> str:
-    """The text of one of `ASSETS`. Any other name raises `NotFound`, so a name from a URL may be passed on as it is."""
+    """The text of one of `ASSETS`, or of all scripts or styles in one of `BUNDLES`.
+
+    Any other name raises `NotFound`, so a name from a URL may be passed on as it is.
+    """
+    if name in BUNDLES:
+        return "\n".join(asset(one) for one in ASSETS if one.endswith(name.removeprefix("viewer")))
     if name not in ASSETS:
         raise NotFound(f"There is no viewer file {name!r}.", f"There are {', '.join(ASSETS)}.")
     return (Path(__file__).parent / name).read_text(encoding="utf-8")
@@ -123,7 +133,7 @@ def _tag(name: str, stamp: str) -> str:
 
 def _head() -> str:
     """Tags whose addresses change with the content, so that the files may be cached for ever."""
-    own = [_tag(name, _stamp()) for name in ASSETS]
+    own = [_tag(name, _stamp()) for name in BUNDLES]
     return "\n".join([*own, _tag("plotly.min.js", _plotly_version())])
 
 

@@ -5,7 +5,7 @@
 (() => {
   "use strict";
 
-  const PARTS = ["cmpSize", "cmpZoom", "cmpLook", "cmpSelectors", "cmpArrangePanel", "cmpExport", "cmpViewLink", "cmpChosen", "cmpBlink", "cmpChanges", "cmpHelp"];
+  const PARTS = ["cmpSize", "cmpZoom", "cmpLook", "cmpSelectors", "cmpArrangePanel", "cmpExport", "cmpLinking", "cmpViewLink", "cmpChosen", "cmpBlink", "cmpChanges", "cmpHelp"];
   const WAITING = { state: "waiting" };
 
   const clamp = (value, low, high) => Math.max(low, Math.min(high, value));
@@ -58,6 +58,8 @@
     const grid = { root, dom, part, value: () => value, view: () => view, arranged: () => arranged, cursor: () => cursor };
     const cellNode = (r, c) => rows.get(order.rows[r])?.cells.get(order.columns[c]);
     grid.cells = () => [...rows.values()].flatMap((row) => [...row.cells.values()]);
+    grid.headNode = (key) => (columns.get(key) ?? rows.get(key)?.head)?.node ?? null;
+    grid.placeOf = (node) => placeOf(node);
     grid.frameAt = (r, c) => cellNode(r, c)?.frame ?? null;
     grid.cellAt = (r, c) => cellNode(r, c)?.record ?? null;
     grid.size = () => ({ rows: order.rows.length, columns: order.columns.length });

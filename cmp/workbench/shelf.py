@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Iterable
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from cmp.core.marks import NONE, Mark, Marks, check_note, read_star, starred_value
-from cmp.core.runs import Checkpoint, Library, Run, Sample, display_name, path_text
+from cmp.core.runs import Checkpoint, Library, Run, display_name, path_text
 from cmp.core.stages import UNREAD
 from cmp.disk.demo import Demo, open_demo
 from cmp.disk.locate import locate, locate_in_hub
@@ -20,6 +19,7 @@ from cmp.disk.store import Store, subject_of
 from cmp.disk.thumbs import kept_thumbnail
 from cmp.errors import BadInput, NotFound, Refused
 from cmp.settings import Settings
+from cmp.workbench.gallery import Gallery
 from cmp.workbench.heads import Heads
 from cmp.workbench.logbook import MATCHED, Curves, Logbook
 from cmp.workbench.lookout import Lookout
@@ -41,7 +41,7 @@ class Shelf:
         self._lookout = Lookout(self.store)
         self._logbook = Logbook(self.store)
         self.serves = False  # scripts rely on being told of the given folders alone
-        self._samples: dict[str, Sample] = {}
+        self.gallery = Gallery(lambda run: self.curves(run).curves)
         self._heads = Heads(lambda run: self.curves(run).curves)
 
     def require_writing(self) -> None:
@@ -256,41 +256,43 @@ class Shelf:
 
     # -- pictures ------------------------------------------------------------------------------------------------------
 
-    def sample_name(self, sample: Sample) -> str:
-        """The name under which a trainer's picture is served: a digest, so that no path ever comes from a caller."""
-        name = hashlib.sha256(f"{sample.path}|{sample.path.stat().st_mtime_ns}".encode("utf-8", "surrogateescape")).hexdigest()
-        self._samples[name] = sample
-        return name
-
     def picture(self, kind: str, name: str) -> tuple[bytes, str]:
         """Bytes and media type of a drawn cell or of a trainer's sample, as `DIGEST.png` or `DIGEST.256.webp`, or as `DIGEST.txt` of the
-        settings in it; raises NotFound.
+        settings in a cell; raises NotFound.
         """
         from cmp.pictures.files import thumbnail, whole
 
-        path, side = self.picture_path(kind, name)
+        digest, side = _named(name)
+        home = self.settings.home
+        if kind == "sample":
+            if not side:
+                return self.gallery.picture(digest, None)
+            return kept_thumbnail(home, digest, side, lambda: self.gallery.picture(digest, side)[0]), "image/webp"
+        path = self.picture_path(kind, name)
         if name.endswith(".txt"):
             from cmp.pictures.settings import infotext_in
 
             return infotext_in(path).encode(), "text/plain; charset=utf-8"
-        if not side:
-            return whole(path)
-        return kept_thumbnail(self.settings.home, name.partition(".")[0], int(side), lambda: thumbnail(path, int(side))), "image/webp"
+        return (kept_thumbnail(home, digest, side, lambda: thumbnail(path, side)), "image/webp") if side else whole(path)
 
-    def picture_path(self, kind: str, name: str) -> tuple[Path, str | None]:
-        """Where such a picture lies, and the side of the thumbnail that is meant; raises NotFound."""
-        found = _PICTURE.match(name)
-        if not found:
-            raise NotFound(f"there is no picture {name[:100]!r}", "Pictures are named by their digest.")
-        digest, side = found[1], found[2]
-        sample = self._samples.get(digest)
-        path = self.store.cell_path(digest) if kind == "cell" else (sample.path if sample else None)
+    def picture_path(self, kind: str, name: str) -> Path:
+        """Where the file of such a picture lies; raises NotFound, also for a sample that lies within a log."""
+        digest, _ = _named(name)
+        path = self.store.cell_path(digest) if kind == "cell" else self.gallery.file_of(digest)
         if path is None or not path.is_file():
             raise NotFound(f"the picture {digest[:12]}… is not here", "Draw it again, or reload the page.")
-        return path, side
+        return path
 
     def settings_in(self, picture: bytes) -> Restored:
         """The settings that a PNG, JPEG or WebP carries, whoever drew it; raises NotFound where it has none, Unreadable."""
         from cmp.pictures.settings import read_settings
 
         return read_settings(picture)
+
+
+def _named(name: str) -> tuple[str, int]:
+    """The digest in a picture's name, and the side of the thumbnail that is meant, 0 for the whole."""
+    found = _PICTURE.match(name)
+    if not found:
+        raise NotFound(f"there is no picture {name[:100]!r}", "Pictures are named by their digest.")
+    return found[1], int(found[2] or 0)

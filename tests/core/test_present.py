@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from cmp.core.present import alias_text, iso_time, library_json, loss_text, path_text, shortened, size_text, steps_text
-from cmp.core.runs import Checkpoint, Library, Problem, Run, Sample, Setting
+from cmp.core.runs import Checkpoint, Library, Problem, Run, Setting
+from cmp.core.samples import Sample
 
 ODD = os.fsdecode(b"/r/caf\xe9")
 CHECKPOINT = Checkpoint(

@@ -338,7 +338,7 @@ def test_previews_come_unasked_only_where_a_sheet_shows_them_and_drawing_is_slow
     seen: list[GridSpec] = []
     monkeypatch.setattr(Workbench, "slow_here", lambda self, run, given: slow)
     monkeypatch.setattr(Workbench, "follow_grid", lambda self, spec, *order: seen.append(spec) or iter(()))
-    monkeypatch.setattr("cmp.pictures.sheets.write_sheet", lambda *given: None)
+    monkeypatch.setattr("cmp.cli.exporting.Wanted.write", lambda *given: {})
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CMP_HOME", str(demo_home))
     CliRunner().invoke(app, ["grid", FULL, "--prompt", "a", *options], catch_exceptions=False)

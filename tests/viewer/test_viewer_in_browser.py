@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -318,5 +319,6 @@ def test_only_the_listed_files_are_given_out() -> None:
 
 
 def test_the_head_names_every_file_and_the_templates_take_no_data() -> None:
-    assert all(f'"cmp/static/{name}?v=' in viewer.HEAD for name in (*viewer.ASSETS, "plotly.min.js"))
+    assert all(f'"cmp/static/{name}?v=' in viewer.HEAD for name in (*viewer.BUNDLES, "plotly.min.js"))
+    assert all(viewer.asset(name) in viewer.asset(f"viewer{Path(name).suffix}") for name in viewer.ASSETS)
     assert not any(sign in template for template in (viewer.MATRIX_TEMPLATE, viewer.CURVES_TEMPLATE) for sign in ("{", "$", "@"))
