@@ -18,7 +18,7 @@ The matrix's value:
                    such as "preview", stays until the one that replaces it has arrived. "settings" is the text to be copied where there is
                    no address for it
     urls           {"thumb", "full", "settings"}: addresses in which {key} stands for the cell's key
-    stars          bool; whether a checkpoint can be starred here, which is a value of the step axis other than "base"
+    stars          bool; whether a checkpoint can be starred here, which is a value of the step axis other than "base model"
     marks          [{"at": {axis key: index}}] and what is known of what that names: "loss", "score", "window", "converted", "star", "note",
                    "flaw", "details"; it stands at the heads that say all of these values
     scores         [{"key", "label", "better": "high" | "low" | "", "of": {cell key: number | [number, low, high]}}]: what cells can be

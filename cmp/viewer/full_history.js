@@ -29,13 +29,13 @@
 
     window.addEventListener("popstate", (event) => {
       if (!leaving && !entered) return;
-      // Only the full view has changed: who restores the grid from the address would put the cursor back to where it was opened.
+      // Only the full view has changed: who restores tab and grid from the address would go back to where they were when it was opened.
       event.stopImmediatePropagation();
       if (!leaving) { entered = false; close(); }
       else if (open) enter(); // it was opened again meanwhile
       leaving = false;
       settled();
-    });
+    }, true); // before all who restore something
     return { opened, closed };
   };
 })();

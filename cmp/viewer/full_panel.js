@@ -4,6 +4,7 @@
   "use strict";
 
   const LONGEST_NAME = 120;
+  const BASE = "base model"; // the key of its value on the step axis
 
   const seconds = (value) => (value < 10 ? value.toFixed(1) : Math.round(value)) + " s";
   const shown = (value) => (value === null || value === undefined ? "–" : String(value));
@@ -68,7 +69,7 @@
     const canStar = (record) => {
       const axis = grid.stepAxis();
       const at = axis && record?.at?.[axis.i];
-      return Boolean(grid.value().stars && axis && at !== null && at !== undefined && axis.keys[at] !== "base model");
+      return Boolean(grid.value().stars && axis && at !== null && at !== undefined && axis.keys[at] !== BASE);
     };
 
     const starring = (block) => {

@@ -54,7 +54,7 @@
       sized: (text) => dom.setText(part.note, text || (now.mode !== "one" && now.items.length < 2 ? "There is nothing to compare this picture with: it is the first." : "")),
       grab: (on) => hold(on ? "is-base" : ""),
       played: (on) => {
-        dom.setText(part.play, on ? "Pause" : "Play");
+        part.play.textContent = on ? "Pause" : "Play";
         part.title.setAttribute("aria-live", on ? "off" : "polite"); // a name every second would drown all else
       } });
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from cmp.core.views import View
+from cmp.viewer import asset
 from cmp.workbench.exporting import Matrix, write_export
 from tests.exporting import SCRIPT, shown
 
@@ -132,3 +133,10 @@ def test_pictures_are_compared_and_their_settings_copied_on_the_disk_too(opened:
     page.get_by_role("button", name="Copy settings").last.click()
     page.get_by_role("status").get_by_text("Copied", exact=True).wait_for()
     assert page.evaluate("copied").startswith("a shoe")
+
+
+def test_the_base_model_has_the_key_by_which_the_viewer_knows_that_it_cannot_be_starred(tmp_path: Path) -> None:
+    value = shown(tmp_path / "home").value
+    steps = next(axis["values"] for axis in value["axes"] if axis["key"] == value["step_axis"])
+    assert steps[0]["details"] == [["checkpoint", "base model"]]
+    assert f'const BASE = "{steps[0]["key"]}"' in asset("full_panel.js")
