@@ -29,6 +29,8 @@ VERBS = {
     "curves": "looking",
     "convert": "making",
     "grid": "drawing",
+    "best": "picking",
+    "vote": "picking",
     "watch": "watching",
     "jobs": "jobbing",
     "cells": "jobbing",

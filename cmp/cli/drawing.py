@@ -20,7 +20,6 @@ from cmp.cli.output import Json, in_trouble, print_json, printing_aside, say
 from cmp.cli.telling import leave, tile_line
 from cmp.core.asking import Asked, combine_stacks, to_spec
 from cmp.core.axes import split_stack
-from cmp.core.batch import best_of
 from cmp.core.choosing import choose_checkpoints
 from cmp.core.grids import USUAL_MODE, Cell, GridPlan, GridSpec, Prompt, Tile
 from cmp.core.labels import values_of, varying
@@ -142,7 +141,7 @@ def _choose(bench: Workbench, targets: list[str], axis: str, *, only_ids: bool) 
 
 def _chosen(bench: Workbench, run: Run, axis: str) -> tuple[Checkpoint, ...]:
     def best(count: int) -> Sequence[Checkpoint]:
-        found, told = best_of(run.id, run.checkpoints, bench.curves(run).curves, count)
+        found, told = bench.best_of(run, run.checkpoints, count)
         in_trouble(told)
         return found
 

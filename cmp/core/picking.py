@@ -22,7 +22,7 @@ from cmp.errors import BadInput, NotFound
 
 HELD_OUT, TRAINING, VOTES = "held-out", "training", "votes"
 RULES = (HELD_OUT, TRAINING, VOTES)
-_BY_HEART = "training loss goes on falling while a model learns its images by heart, and names no best by itself"
+_BY_HEART = "training loss goes on falling while a model learns its images by heart: it says nothing of how good pictures are"
 _GATE = re.compile(r"\s*(\S.*?)\s+vs\.?\s+(\S.*?)\s*\Z", re.IGNORECASE)
 
 
@@ -46,8 +46,8 @@ class Score:
 class Verdict:
     """`window` are the checkpoints that cannot be told from the best, the lowest or highest first; `best` is set where it is one alone.
 
-    `unknown` are those of which nothing is known: they may be better than all in the window. `decides` is False where `rule` is one
-    that names no best.
+    `unknown` are those of which nothing is known: they may be better than all in the window. Where a rule names no best, `decides` is
+    False and all are in the window, whatever their scores.
     """
 
     best: str | None
@@ -85,6 +85,10 @@ class Gate:
     high: float
     passes: bool | None
     told: str
+
+    def as_json(self) -> dict[str, object]:
+        told = {"first": self.first, "second": self.second, "metric": self.metric, "worse": self.worse}
+        return told | {"low": _known(self.low), "high": _known(self.high), "passes": self.passes, "told": self.told}
 
 
 def score_json(score: Score, step: int | None) -> dict[str, object]:
@@ -194,14 +198,28 @@ def verdict_of_items(ids: Sequence[str], values: Floats, metric: str, lower_is_b
     return _verdict(found, judged, known)
 
 
+def ranked(verdict: Verdict) -> list[str]:
+    """The ids of which something is known, the best first."""
+    order = {score.checkpoint_id: score.behind[0] for score in verdict.scores}
+    return sorted(order, key=lambda name: (name not in verdict.window, order[name])) or list(verdict.window)
+
+
+def sure_text(run_id: str, verdict: Verdict, taken: Sequence[str]) -> str:
+    """How sure it is that these are the best."""
+    told = f"best of {run_id}: {', '.join(map(_key, taken))}; {verdict.reason}"
+    left = [name for name in verdict.window if name not in taken]
+    return f"{told}. {', '.join(map(_key, left))} may be as good" if left else told
+
+
 def _verdict(found: Evidence, judged: Judged, ids: Sequence[str]) -> Verdict:
     window = tuple(found.ids[i] for i in judged.window)
+    reason = _reason(found, judged, window)
+    if not found.decides:
+        window, reason = found.ids, f"{found.rule} loss names no best; by it {reason}"
     unknown = tuple(name for name in ids if name not in found.ids)
     scores = tuple(_score(found, judged, i) for i in range(len(found.ids)))
-    alone = len(window) == 1 and found.decides
-    return Verdict(
-        window[0] if alone else None, window, found.rule, _reason(found, judged, window), found.warnings, scores, unknown, found.decides
-    )  # fmt: skip
+    best = window[0] if len(window) == 1 else None
+    return Verdict(best, window, found.rule, reason, found.warnings, scores, unknown, found.decides)
 
 
 def _score(found: Evidence, judged: Judged, i: int) -> Score:
