@@ -52,8 +52,9 @@ class Judging(Easel):
             raise Refused(told, "--by training compares them by it all the same; --by TAG by something else that was logged.")
         compared = gate(found, first, second, margin) if found else None
         if compared is None:
-            told = f"{' or '.join(dict.fromkeys((first, second)))} has no value by {found.metric if found else by or 'what was logged'}"
-            raise Refused(told, "A base model has one only where a held-out loss was logged at step 0.")
+            without = [name for name in dict.fromkeys((first, second)) if not found or name not in found.ids]
+            told = f"nothing is known of {' and '.join(without)} by {found.metric if found else by or 'what was logged'}"
+            raise Refused(told, "The base model has a value only where one was logged at step 0.")
         return compared
 
     def best_of(self, run: Run, checkpoints: Sequence[Checkpoint], count: int) -> tuple[list[Checkpoint], str]:
