@@ -127,7 +127,7 @@ def test_a_voter_sees_every_pair_of_a_row_once_and_is_told_two_keys_alone(made: 
     bench = bench_of(made)
     run = run_of(bench)
     cells = with_grid(bench, run)
-    assert [field for field in Pair._fields] == ["left", "right"]
+    assert list(Pair._fields) == ["left", "right"]
     seen: Counter[frozenset[str]] = Counter()
     for _ in range(6):  # two rows of three checkpoints
         pair = bench.next_pair(run, "ann")

@@ -59,16 +59,14 @@ def vote(
     json: Json = False,
 ) -> None:
     """The tally of the blind votes that were cast on the page: strengths, ties, and how many more votes would settle it."""
-    from cmp.disk.votes import write_votes
-
     bench: Workbench = context.obj
     found = _run(bench, run)
-    tally, votes = bench.tally(found), bench.votes(found)
+    tally = bench.tally(found)
     if csv:
-        write_votes(votes, csv, force=force)
+        bench.write_votes(found, csv, force=force)
         in_trouble(f"wrote {csv}")
     if json:
-        print_json(tally.as_json(found) | {"ballots": [one.as_json() for one in votes]})
+        print_json(tally.as_json(found) | {"ballots": [one.as_json() for one in bench.votes(found)]})
     else:
         _tell_tally(tally)
     _warn(tally.verdict.warnings)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -143,6 +144,12 @@ class Judging(Easel):
         from cmp.disk.votes import Votes
 
         return Votes(self.store).of(run.place)
+
+    def write_votes(self, run: Run, target: Path, *, force: bool = False) -> None:
+        """Writes the votes on a run as CSV; unless `force` raises Refused where something lies already."""
+        from cmp.disk.votes import write_votes
+
+        write_votes(self.votes(run), target, force=force)
 
     def tally(self, run: Run) -> Tally:
         """What the votes on a run come to; raises NotFound without any."""

@@ -67,7 +67,7 @@ def test_the_table_has_a_row_for_each_vote_and_no_formula_and_replaces_nothing_u
         rows = list(csv.DictReader(file))
     assert [row["voter"] for row in rows] == ["ann", "'=cmd()"] and rows[1]["prompt"] == 'say "hi", twice'
     assert rows[0]["outcome"] == "tie" and rows[0]["at"] == "1970-01-01T00:00:12Z"
-    with pytest.raises(Refused, match="votes.csv"):
+    with pytest.raises(Refused, match=r"votes\.csv"):
         write_votes([], target)
     write_votes([VOTE], target, force=True)
     assert len(target.read_text().splitlines()) == 2
