@@ -30,6 +30,8 @@ VERBS = {
     "convert": "making",
     "grid": "drawing",
     "star": "starring",
+    "best": "picking",
+    "vote": "picking",
     "watch": "watching",
     "jobs": "jobbing",
     "cells": "jobbing",

@@ -19,7 +19,6 @@ from cmp.cli.output import Json, in_trouble, print_json, printing_aside, say
 from cmp.cli.telling import leave, leave_with, tile_line
 from cmp.core.asking import DEMO_GUIDANCE, Asked, combine_stacks, to_spec
 from cmp.core.axes import split_stack
-from cmp.core.batch import best_of
 from cmp.core.choosing import choose_checkpoints, passed_over
 from cmp.core.grids import USUAL_MODE, Cell, GridPlan, GridSpec, Prompt, Sampling, Tile
 from cmp.core.labels import values_of, varying
@@ -172,7 +171,7 @@ def _choose(
 
 def _chosen(bench: Workbench, run: Run, axis: str) -> tuple[Checkpoint, ...]:
     def best(count: int) -> Sequence[Checkpoint]:
-        found, told = best_of(run.id, run.checkpoints, bench.curves(run).curves, count)
+        found, told = bench.best_of(run, run.checkpoints, count)
         in_trouble(told)
         return found
 

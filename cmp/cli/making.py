@@ -14,7 +14,7 @@ from typer.core import TyperCommand
 
 from cmp.cli.answers import read_answers
 from cmp.cli.output import Json, in_trouble, print_json, say
-from cmp.core.batch import best_of, every_steps
+from cmp.core.batch import every_steps
 from cmp.core.conversion import FORMS, Conversion, ConversionPlan, Writing, parse_writing, summarise
 from cmp.core.pace import Pace, duration_text, expected_seconds
 from cmp.core.present import path_text, size_text
@@ -132,12 +132,12 @@ def expand_targets(bench: Workbench, targets: list[str], every: int | None = Non
 
 
 def keep_best(bench: Workbench, wanted: list[Found], count: int) -> list[Found]:
-    """Of each run the checkpoints with the lowest held-out loss that its trainer logged; raises BadInput where it logged none."""
+    """Of each run the best by the verdict on its held-out loss; raises BadInput where it logged none."""
     kept: list[Found] = []
     for place in dict.fromkeys(run.place for run, _ in wanted):
         run = next(run for run, _ in wanted if run.place == place)
         own = [c for other, c in wanted if other.place == place]
-        best, told = best_of(run.id, own, bench.curves(run).curves, count)
+        best, told = bench.best_of(run, own, count)
         in_trouble(told)
         kept += [(run, c) for c in best]
     return kept

@@ -50,7 +50,7 @@ def storage(
     if share not in (None, "reflink", "hardlink"):
         raise BadInput(f"--share is {share!r}", "Use reflink or hardlink.")
     asked = Asked(compact, _dropped(drop), empty_trash, parse_age(min_age, "--min-age") if min_age and empty_trash else None, share)
-    plan = bench.plan_cleanup(_runs(bench, targets), rules, asked)
+    plan = bench.plan_cleanup(_runs(bench, targets), rules, asked, best=bench.kept_as_best)
     became: list[Item] = []
     failed: list[NotDone] = []
     if yes:

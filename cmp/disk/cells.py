@@ -120,11 +120,11 @@ def _pictures(grid: object) -> Iterator[tuple[object, object]]:
 
 def _is_wanted(path: Path, wanted: set[tuple[object, object]]) -> bool:
     """Whether a picture shows one of these prompts and seeds; also where it does not tell."""
-    told = _description(path) if wanted else {}
+    told = description(path) if wanted else {}
     return bool(wanted) and (told is None or (told.get("prompt"), told.get("seed")) in wanted)
 
 
-def _description(path: Path) -> dict[str, Any] | None:
+def description(path: Path) -> dict[str, Any] | None:
     """What a cell tells of itself, None if it cannot be read: the text under `cmp` in the PNG."""
     try:
         with open(path, "rb") as file:

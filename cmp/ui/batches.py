@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from cmp.core.batch import best_of, every_steps
+from cmp.core.batch import every_steps
 from cmp.core.conversion import LORA_FORMS, Conversion, ConversionPlan, parse_writing, summarise
 from cmp.core.pace import Pace, duration_text, expected_seconds
 from cmp.core.present import size_text
@@ -81,7 +81,7 @@ def chosen_ids(bench: Workbench, order: Order) -> tuple[list[str], str]:
     count = _whole(order.count)
     if order.which == "every":
         return [c.id for c in every_steps(usable, count)], note
-    best, note = best_of(run.id, usable, bench.curves(run).curves, count)
+    best, note = bench.best_of(run, usable, count)
     return [c.id for c in best], note
 
 

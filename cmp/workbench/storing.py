@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from cmp.core.progress import Progress
 from cmp.core.runs import Checkpoint, Run, path_text
 from cmp.errors import BadInput, CmpError, NotFound, Refused
-from cmp.workbench.easel import Easel
+from cmp.workbench.judging import Judging
 
 if TYPE_CHECKING:
     from cmp.core.storage import CleanupPlan, Item, Rules
@@ -59,7 +59,7 @@ class Restored:
         return {"path": path_text(self.path), "checkpoint": self.checkpoint, "trash_id": self.trash_id}
 
 
-class Storing(Easel):
+class Storing(Judging):
     """What runs occupy, and how room is made without losing anything. Safe to use from several threads."""
 
     # -- planning ------------------------------------------------------------------------------------------------------

@@ -1,0 +1,170 @@
+"""The verbs that say which checkpoint is the best, and how sure that is: verdicts on logs, gates, blind votes."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING
+
+from cmp.core.runs import Checkpoint, Run
+from cmp.errors import BadInput, NotFound, Refused
+from cmp.workbench.easel import Easel
+
+if TYPE_CHECKING:
+    from cmp.core.evidence import Evidence
+    from cmp.core.picking import Gate, Verdict
+    from cmp.core.votes import Pair, Shown, Tally, Vote
+
+
+class Judging(Easel):
+    """What is known of which checkpoint is the best. Safe to use from several threads."""
+
+    # -- verdicts ------------------------------------------------------------------------------------------------------
+
+    def judge(self, run: Run, by: str | None = None, higher: bool | None = None) -> Verdict:
+        """The verdict on a run's checkpoints by a rule ("held-out", "training", "votes") or by a logged tag.
+
+        Without `by` it goes by the held-out loss, or where that was not logged by the training loss, which names no best then. `higher`:
+        whether a higher value of the tag is better; None goes by its name. Raises NotFound where there is nothing to judge by, and
+        BadInput for a tag of which it is not known what is better.
+        """
+        from cmp.core.picking import VOTES, candidates, judge
+
+        if by == VOTES:
+            return self.tally(run).verdict
+        if len(candidates(run)) < 2:
+            return judge(run, None, by)
+        return judge(run, self._evidence(run, by, higher), by)
+
+    def gate(self, run: Run, text: str, by: str | None = None, higher: bool | None = None, margin: float = 0.0) -> Gate:
+        """Whether A of "A vs B" is as good as B; raises Refused where nothing is known of one of them."""
+        from cmp.core.picking import VOTES, gate, read_gate
+        from cmp.core.votes import evidence_of
+
+        if not 0 <= margin < float("inf"):
+            raise BadInput(f"the margin is {margin}", "Give by how much A may be worse: 0 or more.")
+        first, second = read_gate(text, run)
+        found = evidence_of(run, self.votes(run)) if by == VOTES else self._evidence(run, by, higher, base=True)
+        if found and not found.decides:
+            told = f"{run.id} has no held-out loss at two of its checkpoints, and training loss does not say which of two is better"
+            raise Refused(told, "--by training compares them by it all the same; --by TAG by something else that was logged.")
+        compared = gate(found, first, second, margin) if found else None
+        if compared is None:
+            without = [name for name in dict.fromkeys((first, second)) if not found or name not in found.ids]
+            told = f"nothing is known of {' and '.join(without)} by {found.metric if found else by or 'what was logged'}"
+            raise Refused(told, "The base model has a value only where one was logged at step 0.")
+        return compared
+
+    def best_of(self, run: Run, checkpoints: Sequence[Checkpoint], count: int) -> tuple[list[Checkpoint], str]:
+        """The `count` best of these by the held-out loss in the logs, and in words how sure that is; raises BadInput without one.
+
+        Those that cannot be told apart are taken in the order of their values.
+        """
+        from cmp.core.picking import ranked, sure_text
+
+        if count < 1:
+            raise BadInput(f"the best {count} were asked for", "Use a number of checkpoints, such as 1.")
+        verdict = self._decided(run)
+        order = ranked(verdict)
+        best = sorted((c for c in checkpoints if c.id in order), key=lambda c: order.index(c.id))[:count]
+        if not best:
+            raise BadInput(f"of the checkpoints chosen of {run.id} none has a held-out loss in its logs", "Name the checkpoints.")
+        return [c for c in checkpoints if c in best], sure_text(run.id, verdict, [c.id for c in best])
+
+    def kept_as_best(self, run: Run) -> Collection[str]:
+        """The ids that stay where the best is to stay: the window, and those of which nothing is known. Raises Refused without one."""
+        try:
+            verdict = self._decided(run)
+        except BadInput as fault:
+            raise Refused(f"nothing says which checkpoints are the best: {fault.message}", "Keep others, such as last.") from fault
+        return {*verdict.window, *verdict.unknown}
+
+    def _decided(self, run: Run) -> Verdict:
+        """A verdict that may name a best; raises BadInput where the logs hold none."""
+        from cmp.core.picking import HELD_OUT
+
+        told = f"{run.id} has no held-out loss in its logs at two of its checkpoints"
+        try:
+            verdict = self.judge(run)
+        except NotFound as fault:
+            raise BadInput(told, "Without one the best is not known: name the checkpoints.") from fault
+        if verdict.rule != HELD_OUT and verdict.best is None:  # a single checkpoint is the best by whatever rule
+            raise BadInput(told, "Without one the best is not known: name the checkpoints.")
+        return verdict
+
+    def _evidence(self, run: Run, by: str | None, higher: bool | None, base: bool = False) -> Evidence | None:
+        from cmp.core.picking import evidence_in_logs
+
+        return evidence_in_logs(run, self.curves(run).curves, by, higher, base)
+
+    # -- votes ---------------------------------------------------------------------------------------------------------
+
+    def next_pair(self, run: Run, voter: str, job: str | None = None) -> Pair:
+        """Two pictures of one prompt and seed for a voter, told by nothing but their keys; of one grid's job, or of all of this process.
+
+        No pair comes twice before all were voted on. Raises NotFound where there are no two.
+        """
+        from cmp.core.votes import OUTCOMES, check_vote, draw_pair, pairs_of
+        from cmp.disk.votes import Votes
+
+        check_vote(OUTCOMES[0], voter)
+        pair = draw_pair(pairs_of(self._shown(run, job)), Votes(self.store).seen(run.place, voter), Random(secrets.randbits(64)))
+        if pair is None:
+            raise NotFound(
+                f"there are no two pictures of {run.id} with the same prompt and seed", "Draw a grid of several checkpoints first."
+            )
+        return pair
+
+    def cast_vote(self, run: Run, voter: str, left: str, right: str, outcome: str, job: str | None = None) -> None:
+        """Keeps an answer to a pair: "left", "right", "tie", or "bad" for both. Raises BadInput for what is no pair."""
+        from cmp.core.votes import Vote, check_vote
+        from cmp.disk.votes import Votes, weights_in
+
+        check_vote(outcome, voter)
+        shown = {one.key: one for one in self._shown(run, job)}
+        one, other = shown.get(left), shown.get(right)
+        if one is None or other is None or left == right or one.row != other.row:
+            raise BadInput("these are no two pictures of this run with the same prompt and seed", "Ask for the next pair.")
+        weights, of_other = (weights_in(self.store.cell_path(key)) for key in (left, right))
+        key, other_key = (side.checkpoint.rpartition("@")[2] for side in (one, other))
+        told = Vote(voter, key, other_key, outcome, one.prompt, one.negative, one.seed, left, right, weights, of_other, time.time())
+        Votes(self.store).add(run.place, told)
+
+    def take_back_vote(self, run: Run, voter: str) -> bool:
+        """Forgets the voter's last vote on a run; whether there was one."""
+        from cmp.disk.votes import Votes
+
+        return Votes(self.store).take_back(run.place, voter)
+
+    def votes(self, run: Run) -> tuple[Vote, ...]:
+        """The votes on a run, the oldest first."""
+        from cmp.disk.votes import Votes
+
+        return Votes(self.store).of(run.place)
+
+    def write_votes(self, run: Run, target: Path, *, force: bool = False) -> None:
+        """Writes the votes on a run as CSV; unless `force` raises Refused where something lies already."""
+        from cmp.disk.votes import write_votes
+
+        write_votes(self.votes(run), target, force=force)
+
+    def tally(self, run: Run) -> Tally:
+        """What the votes on a run come to; raises NotFound without any."""
+        from cmp.core.votes import count_votes
+
+        return count_votes(run, self.votes(run))
+
+    def _shown(self, run: Run, job: str | None) -> tuple[Shown, ...]:
+        """The pictures of a run that grids of this process have drawn and that are still there."""
+        from cmp.core.grids import Tile
+        from cmp.core.votes import shown_cells
+
+        jobs = [self.jobs.find(job)] if job else self.jobs.all()
+        tiles = [item for one in jobs for item in list(one.items) if isinstance(item, Tile)]
+        ids = {name for c in run.checkpoints if c.flaw is None for name in (c.id, *c.aliases)}
+        places = {c.path for c in run.checkpoints}
+        own = [tile for tile in tiles if tile.cell.checkpoint and tile.cell.checkpoint.id in ids and tile.cell.checkpoint.path in places]
+        return tuple(one for one in shown_cells(own) if self.store.cell_path(one.key).is_file())
