@@ -67,18 +67,17 @@ def build_runs_tab(bench: Workbench, page: gr.Blocks) -> RunsTab:
     page.load(refresh, [chosen, ticked, seen], shown, show_progress="hidden")
     gr.Timer(3).tick(refresh, [chosen, ticked, seen], shown, queue=False, show_progress="hidden")
     runs.select(choose, None, [runs, checkpoints, chosen, ticked, looked], queue=False, show_progress="hidden")
-    _opening(convert, ticked, changed)
+    _open_when_ticked(convert, ticked, changed)
     checkpoints.select(pick, None, [ticked, looked], queue=False, show_progress="hidden")
     return RunsTab(chosen, ticked, compare)
 
 
-def _opening(convert: gr.Accordion, ticked: gr.Textbox, changed: gr.Textbox) -> None:
-    # what is ticked, here or on a curve, is to be compared or converted
-    opened = ticked.change(
-        lambda ticks: gr.Accordion(open=True) if ticks else gr.skip(), ticked, convert, queue=False, show_progress="hidden"
-    )
+def _open_when_ticked(convert: gr.Accordion, ticked: gr.Textbox, changed: gr.Textbox) -> None:
+    """What is ticked, here or on a curve, is to be compared or converted: its plan is shown."""
+    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
+    opened = ticked.change(lambda ticks: gr.Accordion(open=True) if ticks else gr.skip(), ticked, convert, **quiet)
     # what a closed section was told while it was opening may be lost: it is told again
-    opened.then(lambda ticks: str(time.time()) if ticks else gr.skip(), ticked, changed, queue=False, show_progress="hidden")
+    opened.then(lambda ticks: str(time.time()) if ticks else gr.skip(), ticked, changed, **quiet)
 
 
 def _stamp(value: object) -> str:
