@@ -3,6 +3,11 @@
 (() => {
   "use strict";
 
+  // Only a full view has changed then: who restores tab and grid from the address would go back to where they were when it was opened. This
+  // script is loaded before those, and is so heard before them.
+  const views = [];
+  window.addEventListener("popstate", (event) => { if (views.some((isMine) => isMine())) event.stopImmediatePropagation(); });
+
   window.cmpFullHistory = (close, settled) => {
     let open = false;
     let entered = false; // an entry of ours is the present one
@@ -27,15 +32,14 @@
       history.back();
     };
 
-    window.addEventListener("popstate", (event) => {
-      if (!leaving && !entered) return;
-      // Only the full view has changed: who restores tab and grid from the address would go back to where they were when it was opened.
-      event.stopImmediatePropagation();
+    views.push(() => {
+      if (!leaving && !entered) return false;
       if (!leaving) { entered = false; close(); }
       else if (open) enter(); // it was opened again meanwhile
       leaving = false;
       settled();
-    }, true); // before all who restore something
+      return true;
+    });
     return { opened, closed };
   };
 })();

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from cmp import viewer
+
 COLOURS = ("red", "lime", "blue", "teal")
 HOSTILE = '<img src=x onerror="window.pwned=1"> ${window.pwned=1} <b>&</b>'
 
@@ -377,7 +379,11 @@ def test_the_browsers_way_back_closes_the_full_view_and_nothing_else(page: Any) 
 
 
 def test_closing_takes_its_entry_of_the_history_back(page: Any) -> None:
-    page.evaluate("history.replaceState({mine: 1}, '', '?grid=grid-7')")
+    page.evaluate(
+        "history.replaceState({mine: 1}, '', '?grid=grid-7'); window.addEventListener('popstate', () => { window.pwned = 'told'; })"
+    )
+    restoring = [name for name in viewer.ASSETS if name.endswith(".js") and "popstate" in viewer.asset(name)]
+    assert restoring[0] == "full_history.js", "who restores something from the address is loaded after it, and so not told"
     show(page, grid())
     for _ in range(2):
         page.locator("td.cmp-cell").nth(1).click()
