@@ -9,7 +9,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,8 +66,28 @@ def spread(times: Sequence[float]) -> str:
     return f"{statistics.median(times):.3f} s ({min(times):.3f}–{max(times):.3f})"
 
 
+def write_each(title: str, figures: Iterable[Figure]) -> None:
+    """The same for figures that come one by one: each is printed and kept as soon as it is known."""
+    known: list[Figure] = []
+    for figure in figures:
+        known.append(figure)
+        _say(figure)
+        _keep(title, known)
+
+
 def write(title: str, figures: Sequence[Figure]) -> None:
     """Prints the figures and replaces this script's section in RESULTS.md."""
+    for figure in figures:
+        _say(figure)
+    _keep(title, figures)
+
+
+def _say(figure: Figure) -> None:
+    told = f"{figure.value:.3g} {figure.unit} (limit {figure.bound}; peer {figure.peer})"
+    print(f"{figure.verdict}  {figure.what}: {told}", flush=True)
+
+
+def _keep(title: str, figures: Sequence[Figure]) -> None:
     lines = [
         f"## {title}",
         "",
@@ -76,8 +96,6 @@ def write(title: str, figures: Sequence[Figure]) -> None:
     ]
     lines += ["| figure | ours | limit | peer | |", "|---|---|---|---|---|"]
     lines += [f"| {f.what} | {f.value:.3g} {f.unit} | {f.bound} | {f.peer} | {f.verdict} |" for f in figures]
-    for figure in figures:
-        print(f"{figure.verdict}  {figure.what}: {figure.value:.3g} {figure.unit} (limit {figure.bound}; peer {figure.peer})")
     kept = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else "# Measured\n"
     sections = kept.split("\n## ")
     others = [section for section in sections[1:] if not section.startswith(f"{title}\n")]

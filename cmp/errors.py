@@ -6,6 +6,7 @@ program and keeps its traceback. Exit codes and HTTP statuses are part of the co
 
 from __future__ import annotations
 
+import json
 import re
 from typing import ClassVar
 
@@ -83,6 +84,16 @@ class Cancelled(CmpError):
 def sentences(message: str, hint: str) -> str:
     """An error's two parts as they are read one after the other."""
     return f"{message}{'' if message.endswith(('.', '!', '?')) else '.'} {hint}" if hint else message
+
+
+def why_not(fault: OSError) -> str:
+    """The system's reason by itself, without number and path, which stand in the message already."""
+    return fault.strerror or type(fault).__name__
+
+
+def json_place(fault: Exception) -> str:
+    """Where in a text the JSON ends: `, in line 3 at character 7`; "" where the fault does not tell."""
+    return f", in line {fault.lineno} at character {fault.colno}" if isinstance(fault, json.JSONDecodeError) else ""
 
 
 def as_error(message: str, hint: str, code: int) -> CmpError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hmac
 import os
 import secrets
@@ -105,7 +106,28 @@ def file_routes(bench: Workbench) -> list[BaseRoute]:
         Route("/cmp/static/{name}", static),
         Route("/cmp/cell/{name}", picture("cell")),
         Route("/cmp/sample/{name}", picture("sample")),
+        curve_route(bench),
     ]
+
+
+def curve_route(bench: Workbench) -> BaseRoute:
+    """What the chart of curves asks for; runs are named by their ids."""
+    from cmp.ui.curve_answers import CurveAnswers
+
+    curves = CurveAnswers(bench)
+
+    def curve(request: Request) -> Response:
+        def answer() -> Response:
+            told = curves.answer(request.path_params["name"], request.query_params.multi_items())
+            headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"} | told.headers
+            if "gzip" not in request.headers.get("accept-encoding", "") or len(told.body) < 1000:
+                return Response(told.body, media_type=told.media_type, headers=headers)
+            packed = gzip.compress(told.body, 5, mtime=0)
+            return Response(packed, media_type=told.media_type, headers=headers | {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"})
+
+        return _or_refusal(answer)
+
+    return Route("/cmp/curve/{name}", curve)
 
 
 def _or_refusal(make: Callable[[], Response]) -> Response:
@@ -163,7 +185,8 @@ def serve_forever(bench: Workbench, host: str = "127.0.0.1") -> None:
     from cmp.ui.page import build_page
 
     page = build_page(bench)
-    bench.jobs.resume_interrupted()
+    if not bench.settings.read_only:
+        bench.jobs.resume_interrupted()
     page.queue(max_size=64, default_concurrency_limit=8)
     query = f"?token={bench.settings.token}" if bench.settings.token else ""
     print(f"cmp serves {', '.join(map(str, bench.roots))}\nOpen http://{host}:{port}/{query}", flush=True)

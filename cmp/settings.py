@@ -20,7 +20,8 @@ class Settings:
     """Where to look, where to keep state, and how to serve.
 
     `runs` empty means: show the bundled demo. `device` "auto" picks CUDA, then MPS, then the CPU. `busy` says what to do while another
-    program uses the graphics card: "wait" for it, draw on the "cpu", or "draw" in spite of it.
+    program uses the graphics card: "wait" for it, draw on the "cpu", or "draw" in spite of it. `read_only`: nothing is drawn, converted,
+    marked or answered, whoever asks for it.
     """
 
     home: Path
@@ -31,6 +32,7 @@ class Settings:
     token: str | None = None
     port: int = 7860
     busy: str = "wait"
+    read_only: bool = False
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:

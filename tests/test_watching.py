@@ -11,7 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from cmp.cli import app
 from cmp.core.conversion import Conversion
 from cmp.core.grids import GridSpec, Prompt, Sampling, Tile
 from cmp.core.progress import Rest
@@ -21,6 +23,7 @@ from cmp.disk.store import Store
 from cmp.errors import BadInput, NotFound, Unreadable
 from cmp.settings import Settings
 from cmp.workbench import Workbench
+from cmp.workbench.watching import seen
 from tests.engine.conftest import FULL
 from tests.support import Training, bench_of, diffusers_run, origin_run
 
@@ -209,7 +212,9 @@ class Busy(Workbench):
     def why_busy(self) -> str | None:
         return self.reasons.pop(0)
 
-    def draw_grid(self, spec: GridSpec, runs: object, given: Answers = Answers(), ray: str | None = None) -> Iterator[Tile]:
+    def draw_grid(
+        self, spec: GridSpec, runs: object, given: Answers = Answers(), ray: str | None = None, *, watched: bool = False
+    ) -> Iterator[Tile]:
         self.reasons.append(self.settings.device)
         return iter(())
 
@@ -232,3 +237,50 @@ def test_what_to_do_about_a_card_in_use_is_one_of_three() -> None:
     assert Settings.from_env({}).busy == "wait" and Settings.from_env({"CMP_BUSY": "cpu"}).busy == "cpu"
     with pytest.raises(BadInput, match="CMP_BUSY is 'never'"):
         Settings.from_env({"CMP_BUSY": "never"})
+
+
+@pytest.mark.model
+def test_only_what_lands_from_now_on_is_drawn_also_by_the_process_that_takes_it_up(trained: Trained) -> None:
+    trained.land(500, old=True), trained.land(1000)
+    run = trained.bench.find(FULL)[0]
+    there = seen(run)
+    assert [path.name for path, _ in there] == ["checkpoint-500", "checkpoint-1000"]
+    watched = trained.bench.watch(FULL, PATTERN, GIVEN, there=there)
+    assert until_rest(watched)[0] == []
+    trained.land(1500, old=True)
+    os.utime(trained.run / "checkpoints" / "checkpoint-500" / "model.safetensors", (1, 1))  # written anew since
+    assert until_rest(watched)[0] == [1500, 500]
+    order = json.loads(json.dumps(trained.bench._watching(FULL, PATTERN, GIVEN, True, there)[-1]))
+    again, _ = trained.bench._watch_again(order)
+    assert [item.cell.checkpoint.step for item in again() if isinstance(item, Tile) and item.cell.checkpoint] == [1500, 500]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ((), "2 checkpoints there already are drawn first, unless drawn earlier: 1000, 500; then each that lands"),
+        (("--once",), "2 checkpoints there already are drawn first, unless drawn earlier: 1000, 500"),
+        (("--new",), "2 checkpoints there already are not drawn; then each that lands from now on"),
+    ],
+)
+def test_a_watch_says_at_its_start_what_it_will_draw(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], told: str
+) -> None:
+    made = origin_run(tmp_path, final=False)
+    followed: list[tuple[bool, int]] = []
+
+    def follow(*_: object, once: bool, there: tuple[object, ...]) -> Iterator[Tile]:
+        followed.append((once, len(there)))
+        yield from ()
+
+    monkeypatch.setattr(Workbench, "follow_watch", follow)
+    (tmp_path / "p.json").write_text('{"prompts": ["a"]}')
+    place = {"CMP_HOME": str(tmp_path / "home"), "CMP_RUNS": str(made.outputs)}
+    said = CliRunner().invoke(app, ["watch", "lora_casual_shoes", "--grid", str(tmp_path / "p.json"), *options], env=place)
+    assert said.exit_code == 0 and f"watching lora_casual_shoes: {told}" in said.stderr
+    assert followed == [("--once" in options, 2 if "--new" in options else 0)]
+
+
+def test_what_is_new_cannot_be_asked_for_once() -> None:
+    said = CliRunner().invoke(app, ["watch", "x", "--once", "--new"])
+    assert isinstance(said.exception, BadInput)

@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_group
 
-from cmp.cli.output import fail, in_trouble
+from cmp.cli.output import fail, in_trouble, print_json
 from cmp.errors import CmpError
 from cmp.settings import Settings, prepare_libraries
 from cmp.workbench import Workbench
@@ -31,6 +31,7 @@ VERBS = {
     "grid": "drawing",
     "best": "picking",
     "vote": "picking",
+    "star": "starring",
     "watch": "watching",
     "jobs": "jobbing",
     "cells": "jobbing",
@@ -39,6 +40,10 @@ VERBS = {
     "serve": "serving",
     "doctor": "looking",
 }
+
+
+# what typer raises for options and arguments that there are not; newer versions have it in a private module of their own
+Misused: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 
 class Verbs(TyperGroup):
@@ -79,7 +84,15 @@ def main() -> None:
     prepare_libraries(os.environ)
     arguments = sys.argv[1:]
     try:
-        app(args=arguments, prog_name="python -m cmp", standalone_mode=True)
+        sys.exit(app(args=arguments, prog_name="python -m cmp", standalone_mode=False))
+    except Misused as fault:
+        if "--json" in arguments:
+            hint = "`python -m cmp VERB --help` lists what there is."
+            print_json({"error": fault.format_message(), "hint": hint, "code": fault.exit_code})
+        fault.show()
+        sys.exit(fault.exit_code)
+    except typer.Abort:
+        sys.exit(1)
     except CmpError as fault:
         fail(fault, as_json="--json" in arguments)
     except KeyboardInterrupt:

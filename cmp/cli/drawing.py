@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-import os
 import secrets
 import shutil
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -16,24 +14,28 @@ import typer
 
 from cmp.cli import exporting
 from cmp.cli.answers import read_answers
+from cmp.cli.like import read_like, stacked_like
 from cmp.cli.output import Json, in_trouble, print_json, printing_aside, say
-from cmp.cli.telling import leave, tile_line
-from cmp.core.asking import Asked, combine_stacks, to_spec
+from cmp.cli.telling import leave, leave_with, tile_line
+from cmp.core.asking import DEMO_GUIDANCE, Asked, combine_stacks, to_spec
 from cmp.core.axes import split_stack
-from cmp.core.choosing import choose_checkpoints
-from cmp.core.grids import USUAL_MODE, Cell, GridPlan, GridSpec, Prompt, Tile
+from cmp.core.choosing import choose_checkpoints, passed_over
+from cmp.core.grids import USUAL_MODE, Cell, GridPlan, GridSpec, Prompt, Sampling, Tile
 from cmp.core.labels import values_of, varying
 from cmp.core.pace import duration_text
-from cmp.core.present import shortened, size_text
+from cmp.core.present import counted, shortened, size_text
 from cmp.core.progress import Progress
 from cmp.core.prompts import LONGEST_FILE, parse_prompt_line, parse_prompts
 from cmp.core.restored import Restored
 from cmp.core.runs import Checkpoint, Run
 from cmp.disk.ready import Answers
-from cmp.errors import BadInput, NotFound, Unreadable, sentences
+from cmp.errors import BadInput, NotFound, Unreadable, sentences, why_not
 from cmp.workbench import Workbench
 from cmp.workbench.easel import existing_vaes
 
+USUAL = Sampling()  # told in the help, and not as typer's defaults: what a picture given with --like says goes before it
+NO_PACE = "how long it takes the first pictures will tell"  # nothing was drawn with this base here, and others say nothing of it
+Previews = Callable[[list[Tile]], None]
 QUIET = 5.0  # seconds without a line after which progress within a picture is told
 
 app = typer.Typer(rich_markup_mode=None)
@@ -48,12 +50,20 @@ def grid(
     negative: Annotated[list[str] | None, typer.Option(help="What to keep away from; several with ||.")] = None,
     search_replace: Annotated[list[str] | None, typer.Option(help="Prompt S/R: what to search for, then what replaces it.")] = None,
     checkpoints: Annotated[str, typer.Option(help="Steps: all, last 4, best, 500, 1000, 500:3000:500 …")] = "all",
-    seeds: Annotated[str | None, typer.Option(help="Seeds: 0, 1-4, -1 for a random one …")] = None,
-    strengths: Annotated[str | None, typer.Option(help="LoRA strengths: 1, 0.5-1 [3] …")] = None,
-    steps: Annotated[str | None, typer.Option(help="Denoising steps: 12, 10-30 (+10) …")] = None,
-    guidance: Annotated[str | None, typer.Option(help="Guidance scale (CFG): 7.5, 1-9 [3] …")] = None,
-    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT in pixels; several with commas.")] = None,
-    scheduler: Annotated[str | None, typer.Option(help="base, DDIM, Euler, Euler a, DPM++ 2M …, all; several with commas.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Seeds: 0, 1-4, -1 for a random one … [default: 0]")] = None,
+    strengths: Annotated[str | None, typer.Option(help="LoRA strengths: 1, 0.5-1 [3] … [default: 1]")] = None,
+    steps: Annotated[str | None, typer.Option(help=f"Denoising steps: 12, 10-30 (+10) … [default: {USUAL.steps}]")] = None,
+    guidance: Annotated[
+        str | None,
+        typer.Option(help=f"Guidance scale (CFG): 7.5, 1-9 [3] … [default: {USUAL.guidance:g}, with the demo {DEMO_GUIDANCE:g}]"),
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(help="WIDTHxHEIGHT in pixels; several with commas. [default: base, what the base model was made for]")
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(help="base, DDIM, Euler, Euler a, DPM++ 2M …, all; several with commas. [default: base, the one that it comes with]"),
+    ] = None,
     clip_skip: Annotated[str | None, typer.Option(help="Layers of the text encoder, as A1111 counts: 1, 2.")] = None,
     vae: Annotated[str | None, typer.Option(help="Other VAEs, folders or files; base is the base model's.")] = None,
     stack: Annotated[
@@ -63,7 +73,14 @@ def grid(
     like: Annotated[Path | None, typer.Option(help="Take what is not said here from the settings in this picture.")] = None,
     title: Annotated[str, typer.Option(help="What the grid is called.")] = "",
     exact: Annotated[bool | None, typer.Option("--exact/--fast", help="To the bit as diffusers draws, or in batches.")] = None,
-    preview: Annotated[bool, typer.Option("--preview", help="Draw every cell small and with few steps first.")] = False,
+    preview: Annotated[
+        bool | None,
+        typer.Option(
+            "--preview/--no-preview",
+            help="Draw every cell small and with few steps first, and with --sheet write these as soon as all are there. Without being "
+            "asked only on a CPU with a large base and --sheet: nothing else shows a picture before the end.",
+        ),
+    ] = None,
     base: Annotated[str | None, typer.Option(help="Base model: an id or a folder.")] = None,
     alpha: Annotated[str | None, typer.Option(help="The LoRA's alpha, where nothing says it.")] = None,
     output: Annotated[Path | None, typer.Option(help="Copy the pictures into this folder.")] = None,
@@ -78,40 +95,45 @@ def grid(
 ) -> None:
     """Draw the same prompts and seeds with every chosen checkpoint."""
     bench: Workbench = context.obj
-    found, lost = _read_like(like)
-    runs, chosen = _choose(bench, targets or _targets(found, like), checkpoints, only_ids=not targets)
+    found, lost = read_like(like)
+    runs, chosen, flawed = _choose(bench, targets or _targets(found, like), checkpoints, only_ids=not targets)
     worn = [_find_stacked(bench, text) for text in stack or ()]
     if not stack and found:
-        worn, more = _stacked_like(bench, found)
+        worn, more = stacked_like(bench, found)
         lost = [*lost, *more]
     asked = Asked(
         prompts=_prompts(prompt, prompts), negatives=tuple(negative or ()), search_replace=tuple(search_replace or ()), seeds=seeds,
         strengths=strengths, steps=steps, guidance=guidance, size=size, scheduler=scheduler, clip_skip=clip_skip, vae=existing_vaes(vae),
     )  # fmt: skip
+    runs, given = [*runs, *(run for run, _, _ in worn)], read_answers(alpha, base)
     mode = USUAL_MODE if exact is None else "exact" if exact else "fast"
+    if preview is None:
+        preview = sheet is not None and ray is None and bench.slow_here(runs[0], given)
     spec = to_spec(
         asked, (*((None,) if base_column else ()), *chosen), combine_stacks([(worn_one, values) for _, worn_one, values in worn]),
-        draw=lambda: secrets.randbelow(2**32), like=found, title=title, preview=preview, mode=mode,
+        draw=lambda: secrets.randbelow(2**32), like=found, usual=bench.usual_sampling(runs), title=title, preview=preview, mode=mode,
     )  # fmt: skip
     for told in lost:
         in_trouble(f"not restored from {like}: {told}")
-    restored = {"not_restored": lost} if like else {}
-    runs, given = [*runs, *(run for run, _, _ in worn)], read_answers(alpha, base)
+    more: dict[str, object] = {"passed_over": [{"checkpoint": c.id, "why": c.flaw} for c in flawed]}
+    more |= {"not_restored": lost} if like else {}
     if dry_run:
-        _tell_plan(spec, bench.plan_grid(spec, runs, given), restored, json)
+        plan = bench.plan_grid(spec, runs, given)
+        _tell_plan(spec, plan, more, json)
+        leave_with([fault for _, fault in plan.faults], plan.cells)
         return
     wanted = exporting.Wanted({"sheet": sheet, "html": html, "animation": animation, "zip": zip}, force)
     wanted.check()
     _make_room(output, *wanted.folders())
     with printing_aside():
-        tiles = _draw(bench, spec, runs, given, ray)
+        tiles = _draw(bench, spec, runs, given, ray, lambda small: wanted.show_previews(bench, spec, small))
     for run in runs:
         bench.remember_prompts(run, dict.fromkeys(prompt.text for prompt in spec.prompts))
     if output:
         _copy(tiles, output)
     written = wanted.write(bench, spec, tiles)
     if json:
-        print_json({"tiles": [tile.as_json() for tile in tiles], **written} | restored)
+        print_json({"tiles": [tile.as_json() for tile in tiles], **written} | more)
     leave(tiles)
 
 
@@ -127,16 +149,24 @@ def _targets(like: Restored | None, picture: Path | None) -> list[str]:
     raise BadInput(told, f"{hint[:-1]} before --like." if like else hint)
 
 
-def _choose(bench: Workbench, targets: list[str], axis: str, *, only_ids: bool) -> tuple[list[Run], tuple[Checkpoint, ...]]:
+def _choose(
+    bench: Workbench, targets: list[str], axis: str, *, only_ids: bool
+) -> tuple[list[Run], tuple[Checkpoint, ...], list[Checkpoint]]:
+    """The runs, their checkpoints to draw with, and those that are passed over because of a flaw, which is told."""
     runs: list[Run] = []
     chosen: list[Checkpoint] = []
-    for target in targets:
-        run, checkpoint = bench.find(target, only_ids=only_ids)
+    flawed: list[Checkpoint] = []
+    for name in targets:
+        run, checkpoint = bench.find(name, only_ids=only_ids)
         runs.append(run)
-        chosen.extend((checkpoint,) if checkpoint else _chosen(bench, run, axis))
+        own = (checkpoint,) if checkpoint else _chosen(bench, run, axis)
+        chosen.extend(own)
+        flawed += () if checkpoint else passed_over(axis, run.checkpoints, own)
+    for target in flawed:
+        in_trouble(f"passed over: {target.id}: {target.flaw}")
     if not chosen:
         raise NotFound(f"no checkpoint of {', '.join(targets)} can be drawn", "`python -m cmp list` shows what stands against each.")
-    return runs, tuple(dict.fromkeys(chosen))
+    return runs, tuple(dict.fromkeys(chosen)), flawed
 
 
 def _chosen(bench: Workbench, run: Run, axis: str) -> tuple[Checkpoint, ...]:
@@ -165,53 +195,22 @@ def _prompts(given: list[str] | None, file: Path | None) -> tuple[Prompt, ...]:
         try:
             with file.open(encoding="utf-8") as opened:
                 text = opened.read(LONGEST_FILE + 1)
-        except (OSError, UnicodeDecodeError) as fault:
-            raise Unreadable(f"cannot read the prompts in {file}: {fault}", "Give a UTF-8 text file with one prompt per line.") from fault
+        except OSError as fault:
+            raise Unreadable(
+                f"cannot read the prompts in {file}: {why_not(fault)}", "Give a UTF-8 text file with one prompt per line."
+            ) from fault
+        except UnicodeDecodeError as fault:
+            raise Unreadable(f"{file} is no text in UTF-8", "Save the prompts as UTF-8.") from fault
         found += parse_prompts(text)
         if not found:
             raise BadInput(f"{file} holds no prompt", "Write one per line; lines that begin with # are comments.")
     return tuple(dict.fromkeys(found))
 
 
-# -- like a picture --------------------------------------------------------------------------------------------------------
-
-
-def _read_like(picture: Path | None) -> tuple[Restored | None, list[str]]:
-    """The settings in a picture, and what of them is not drawn with."""
-    if picture is None:
-        return None, []
-    from cmp.pictures.settings import read_settings
-
-    found = read_settings(picture)
-    lost = list(found.not_restored)
-    if found.source != "cmp" and found.model:
-        lost.append(f"the model {found.model!r}: the base of the run is drawn with, see --base")
-    if found.vae and not os.path.exists(found.vae):
-        lost.append(f"the VAE {found.vae!r}, which is not here")
-        found = replace(found, vae=None)
-    return found, lost
-
-
-def _stacked_like(bench: Workbench, like: Restored) -> tuple[list[tuple[Run, Checkpoint, tuple[float, ...]]], list[str]]:
-    """The further LoRAs that a picture of ours was drawn with, where they are found, and in words those that are not."""
-    worn: list[tuple[Run, Checkpoint, tuple[float, ...]]] = []
-    lost = []
-    for name, strength in like.loras:
-        try:
-            run, checkpoint = bench.find(name, only_ids=True) if like.source == "cmp" else (None, None)
-        except NotFound:
-            run, checkpoint = None, None
-        if run and checkpoint:
-            worn.append((run, checkpoint, (strength,)))
-        else:
-            lost.append(f"the LoRA {name!r} at {strength:g}: give it with --stack PATH:{strength:g}")
-    return worn, lost
-
-
 # -- drawing ---------------------------------------------------------------------------------------------------------------
 
 
-def _tell_plan(spec: GridSpec, plan: GridPlan, more: Mapping[str, list[str]], json: bool) -> None:
+def _tell_plan(spec: GridSpec, plan: GridPlan, more: Mapping[str, object], json: bool) -> None:
     """What would be drawn: how many cells, which of them are new, what stands against others, and the values of each axis."""
     cells = spec.cells()
     axes = {axis.name: list(values_of(axis, cells)) for axis in varying(cells)}
@@ -220,10 +219,11 @@ def _tell_plan(spec: GridSpec, plan: GridPlan, more: Mapping[str, list[str]], js
     if json:
         print_json({"tiles": [], **plan.as_json(), "axes": axes, "sheet": None, "html": None, **more})
         return
-    told = [f"{plan.new} new", f"{plan.reused} drawn before", *([f"{len(plan.faults)} cannot be drawn"] if plan.faults else [])]
-    told += [duration_text(plan.seconds, about=True)] if plan.new and plan.seconds is not None else []
+    told = [f"{plan.new} new", f"{plan.reused} drawn before", *([f"{plan.same} the same as a new one"] if plan.same else [])]
+    told += [f"{len(plan.faults)} cannot be drawn"] if plan.faults else []
+    told += [NO_PACE if plan.seconds is None else duration_text(plan.seconds, about=True)] if plan.new else []
     told += [size_text(plan.bytes)] if plan.new and plan.bytes is not None else []
-    say(f"{plan.cells} cells: {', '.join(told)}")
+    say(f"{counted(plan.cells, 'cell')}: {', '.join(told)}")
     for name, values in axes.items():
         shown = f"{', '.join(shortened(value, 60) for value in values[:12])}{' …' if len(values) > 12 else ''}"
         say(f"  {f'{name}, {len(values)}:':<22}{shown}")
@@ -239,8 +239,8 @@ def _make_room(*folders: Path | None) -> None:
             raise BadInput(f"nothing can be written to {folder}: {fault.strerror}", "Give a folder that can be written to.") from fault
 
 
-def _draw(bench: Workbench, spec: GridSpec, runs: list[Run], given: Answers, ray: str | None) -> list[Tile]:
-    """The last tile of every cell: a preview is replaced by what comes after it."""
+def _draw(bench: Workbench, spec: GridSpec, runs: list[Run], given: Answers, ray: str | None, show: Previews | None = None) -> list[Tile]:
+    """The last tile of every cell: a preview is replaced by what comes after it. Once all are there small, `show` is given them."""
     tiles: dict[Cell, Tile] = {}
     shown = -math.inf
     for item in bench.follow_grid(spec, runs, given, ray):
@@ -253,6 +253,8 @@ def _draw(bench: Workbench, spec: GridSpec, runs: list[Run], given: Answers, ray
         tiles[item.cell] = item
         count = sum(not tile.preview for tile in tiles.values())
         in_trouble(f"{'preview' if item.preview else f'{count}/{spec.size}'} {tile_line(item)}")
+        if show and item.preview and len(tiles) == spec.size:
+            show(list(tiles.values()))
     return list(tiles.values())
 
 
@@ -261,4 +263,4 @@ def _copy(tiles: list[Tile], folder: Path) -> None:
         if tile.path:
             step = tile.cell.checkpoint.key if tile.cell.checkpoint else "base"
             shutil.copyfile(tile.path, folder / f"{number:04d}-{step}-seed{tile.cell.seed}.png")
-    in_trouble(f"copied {sum(tile.path is not None for tile in tiles)} pictures to {folder}")
+    in_trouble(f"copied {counted(sum(tile.path is not None for tile in tiles), 'picture')} to {folder}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cmp.cli.output import in_trouble
@@ -22,6 +22,7 @@ class Wanted:
 
     files: Mapping[str, Path | None]
     force: bool
+    ours: set[str] = field(default_factory=set)  # what was written before the end, and may be replaced
 
     def _asked(self) -> Iterator[tuple[str, Path]]:
         return ((what, target) for what, target in self.files.items() if target is not None)
@@ -34,6 +35,14 @@ class Wanted:
     def folders(self) -> list[Path]:
         return [target.absolute().parent for _, target in self._asked()]
 
+    def show_previews(self, bench: Workbench, spec: GridSpec, tiles: Sequence[Tile]) -> None:
+        """Writes the sheet, where one was asked for, with what is there so far."""
+        if sheet := self.files.get("sheet"):
+            small = replace(spec, title=f"{spec.title} (previews)".strip())
+            write_export("sheet", Matrix(bench, grid_matrix(small, tiles, _Names(bench, spec).of)), sheet, force=self.force)
+            self.ours.add("sheet")
+            in_trouble(f"wrote {sheet} with the previews")
+
     def write(self, bench: Workbench, spec: GridSpec, tiles: Sequence[Tile]) -> dict[str, object]:
         """Writes them, and gives for the JSON where they are. One that cannot be written does not cost the others; its fault is raised."""
         names = _Names(bench, spec)
@@ -43,7 +52,7 @@ class Wanted:
         faults: list[CmpError] = []
         for what, target in self._asked():
             try:
-                made = write_export(what, matrix, target, force=self.force)
+                made = write_export(what, matrix, target, force=self.force or what in self.ours)
             except CmpError as fault:
                 faults.append(fault)
                 in_trouble(f"no {what}: {fault.told}")

@@ -9,7 +9,7 @@ import typer
 
 from cmp.cli.output import Json, in_trouble, print_json, print_table, printing_aside, say
 from cmp.core.pace import duration_text
-from cmp.core.present import size_text
+from cmp.core.present import counted, size_text
 from cmp.core.work import JobRecord
 from cmp.errors import BadInput, as_error
 from cmp.workbench import Workbench
@@ -44,7 +44,10 @@ def jobs(
         else:
             _print_table(records)
         return
-    record = bench.jobs.ask(job, asked[0]) if asked else bench.jobs.record(job)
+    before = bench.jobs.record(job)
+    record = bench.jobs.ask(job, asked[0]) if asked else before
+    if before.over and (cancel or pause):
+        in_trouble(f"{job} is over already ({before.state}): there is nothing to {asked[0]}")
     if resume and record.asked != "resume":  # no process has it in hand
         _go_on(bench, record, json)
         return
@@ -108,7 +111,7 @@ def cells(
         if json:
             print_json({"cells": count, "before_bytes": used, "after_bytes": used, "going": 0, "held": 0, "done": False})
         else:
-            say(f"{count} cells, {size_text(used)}")
+            say(f"{counted(count, 'cell')}, {size_text(used)}")
         return
     plan = bench.plan_prune(most_bytes=None if size is None else int(size), unused_for=age)
     if yes:
@@ -116,7 +119,7 @@ def cells(
     if json:
         print_json(plan.as_json() | {"done": yes})
         return
-    say(f"{plan.cells} cells, {size_text(plan.bytes)}; {len(plan.going)} {'went' if yes else 'would go'}, longest unused first,")
+    say(f"{counted(plan.cells, 'cell')}, {size_text(plan.bytes)}; {len(plan.going)} {'went' if yes else 'would go'}, longest unused first,")
     say(f"and {size_text(plan.bytes_after)} stay" + (f", {plan.held} of them for jobs that are not over" if plan.held else "") + ".")
     if plan.going and not yes:
         say("Nothing was deleted: --yes does it. A cell that is gone is drawn again when it is asked for.")

@@ -7,7 +7,8 @@ import time
 import typer
 
 from cmp.cli.output import Json, in_trouble, print_json, print_table, say
-from cmp.core.present import alias_text, library_json, loss_text, shortened, size_text
+from cmp.core.marks import NONE
+from cmp.core.present import alias_text, library_json, loss_text, mark_text, shortened, size_text
 from cmp.workbench import Workbench
 
 app = typer.Typer(rich_markup_mode=None)
@@ -21,16 +22,20 @@ def list_runs(context: typer.Context, json: Json = False) -> None:
     bench: Workbench = context.obj
     library = bench.library()
     now = time.time()
+    marks = bench.marks(library.runs)
     if json:
-        print_json(library_json(library, now))
+        print_json(library_json(library, now, marks))
         return
     for run in library.runs:
-        say(f"{run.id}   {run.trainer}, {run.state(now)}, base {run.base_model or 'unknown'}, loss {loss_text(run.last_loss)}")
+        name = f" “{marks[run.id].name}”" if run.id in marks else ""
+        say(f"{run.id}{name}   {run.trainer}, {run.state(now)}, base {run.base_model or 'unknown'}, loss {loss_text(run.last_loss)}")
         rows = []
         for c in run.checkpoints:
             forms = ", ".join(form for form, _ in c.converted) or "–"
+            mark = marks.get(c.id, NONE)
             note = shortened(c.flaw, LONGEST_NOTE) if c.flaw else f"also {alias_text(c)}" if c.aliases else ""
-            rows.append(["", c.key, c.layout, c.holds, size_text(c.bytes), forms, note])
+            note = "; ".join(part for part in (mark_text(mark, LONGEST_NOTE), note) if part)
+            rows.append(["★" if mark.star else "", c.key, c.layout, c.holds, size_text(c.bytes), forms, note])
         if rows:
             print_table(["", "step", "layout", "holds", "size", "converted", ""], rows, right=frozenset({4}))
         else:

@@ -6,6 +6,7 @@ import csv
 import shlex
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,9 +14,10 @@ import typer
 
 from cmp.cli.answers import read_answers
 from cmp.cli.output import Json, in_trouble, print_json, print_table, say
+from cmp.core.branches import abandoned_curves, abandoned_json
 from cmp.core.curves import as_json
 from cmp.core.describing import CAN_BE_MADE, checkpoint_facts, run_facts
-from cmp.core.present import loss_text
+from cmp.core.present import loss_text, path_text
 from cmp.disk.ready import Answers
 from cmp.errors import BadInput, Unreadable
 from cmp.workbench import Curves, Workbench
@@ -80,18 +82,18 @@ def curves(
     run: str,
     tag: Annotated[list[str] | None, typer.Option(help="Only this tag; may be given several times.")] = None,
     smooth: Annotated[float, typer.Option(help="TensorBoard's smoothing weight, 0 to 0.999, for pictures and the CSV.")] = 0.6,
-    logs: Annotated[Path | None, typer.Option(help="Read the event files in this folder instead.")] = None,
+    logs: Annotated[str | None, typer.Option(help="The run's logs are here: a folder or file; remembered. 'auto' forgets it.")] = None,
+    abandoned: Annotated[bool, typer.Option("--abandoned", help="Also tell what later starts wrote over.")] = False,
     csv: Annotated[Path | None, typer.Option("--csv", help="Write steps, values and smoothed values here.")] = None,
     png: Annotated[Path | None, typer.Option(help="Draw the curves here.")] = None,
     svg: Annotated[Path | None, typer.Option(help="Draw the curves here.")] = None,
     json: Json = False,
 ) -> None:
-    """The logged curves of a run, as figures, JSON, CSV or a picture."""
+    """The logged curves of a run, or of any log file or folder, as figures, JSON, CSV or a picture."""
     bench: Workbench = context.obj
     if not 0 <= smooth < 1:
         raise BadInput(f"--smooth is {smooth}", "Use a number from 0 to 0.999; 0.6 is TensorBoard's default.")
-    found, _ = bench.find(run)
-    logged = bench.curves(found, tag or (), logs)
+    found, logged = bench.curves_at(run, tag or (), logs)
     steps = [c.step for c in found.checkpoints if c.step is not None]
     if csv:
         _write_csv(logged, smooth, csv)
@@ -99,15 +101,36 @@ def curves(
         if picture:
             _draw(logged, smooth, steps, picture, "png" if picture is png else "svg")
     if json:
-        print_json({"run": found.id, "curves": [as_json(c) for c in logged.curves], "checkpoints": steps, "notes": _notes(logged)})
+        told = {"run": found.id, "curves": [as_json(c) for c in logged.curves], "checkpoints": steps, "notes": _notes(logged)}
+        told["logs"] = [{"path": path_text(file), "why": why} for file, why in logged.logs]
+        told["reading"] = _reading(logged, steps)
+        print_json(told | ({"abandoned": [one for c in logged.curves for one in abandoned_json(c)]} if abandoned else {}))
         return
     rows = [
         [c.tag, str(len(c.steps)), f"{c.steps[0]}–{c.steps[-1]}", loss_text(float(c.values[-1]))] for c in logged.curves if len(c.steps)
     ]
     if rows:
         print_table(["tag", "points", "steps", "last"], rows, right=frozenset({1}))
+    for one in (one for c in logged.curves if abandoned for one in abandoned_curves(c)):
+        say(f"abandoned: {one.curve.tag} {one.number}, steps {one.curve.steps[0]}–{one.curve.steps[-1]}, {len(one.curve.steps)} points")
+    for why, files in groupby(logged.logs, key=lambda log: log[1]):
+        paths = [file for file, _ in files]
+        in_trouble(f"logs: {path_text(paths[0])}{f' and {len(paths) - 1} more' if len(paths) > 1 else ''}: {why}")
+    for line in _reading(logged, steps):
+        say(f"  {line}")
     for note in _notes(logged):
         in_trouble(f"note: {note}")
+
+
+def _reading(logged: Curves, steps: list[int]) -> list[str]:
+    """How to read the training loss, if it is among the curves."""
+    from cmp.core.curve_reading import read_curve
+    from cmp.core.curves import held_out_tags, loss_tag
+
+    known = {curve.tag: curve for curve in logged.curves}
+    loss = loss_tag(known)
+    held = next((known[tag] for tag in held_out_tags(known) if tag != loss), None)
+    return list(read_curve(known[loss], steps, held)) if loss else []
 
 
 def _notes(logged: Curves) -> list[str]:
@@ -115,7 +138,8 @@ def _notes(logged: Curves) -> list[str]:
 
 
 def _write_csv(logged: Curves, weight: float, target: Path) -> None:
-    from cmp.core.curves import smooth
+    from cmp.core.curves import table_cell
+    from cmp.core.smoothing import smooth
 
     try:
         with open(target, "w", newline="", encoding="utf-8") as file:
@@ -123,7 +147,7 @@ def _write_csv(logged: Curves, weight: float, target: Path) -> None:
             writer.writerow(["tag", "step", "value", "smoothed"])
             for curve in logged.curves:
                 for step, value, smoothed in zip(curve.steps, curve.values, smooth(curve.values, weight), strict=True):
-                    writer.writerow([curve.tag, int(step), float(value), float(smoothed)])
+                    writer.writerow([table_cell(curve.tag), int(step), float(value), float(smoothed)])
     except OSError as fault:
         raise Unreadable(f"cannot write {target}: {fault.strerror}", "Choose another place.") from fault
     in_trouble(f"wrote {target}")

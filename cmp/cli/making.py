@@ -7,9 +7,10 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from cmp.cli.answers import read_answers
 from cmp.cli.output import Json, in_trouble, print_json, say
@@ -31,7 +32,17 @@ _QUIET = 5.0  # seconds between two lines that say how far it has come
 Found = tuple[Run, Checkpoint]
 
 
-@app.command()
+class WithBest(TyperCommand):
+    """`--best` may stand without a number and means one then, which typer has no option for."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        after = args[args.index("--best") + 1 :] if "--best" in args else ["0"]
+        if not (after and after[0].lstrip("-").isdigit()):
+            args = [*args[: len(args) - len(after)], "1", *after]
+        return super().parse_args(ctx, args)
+
+
+@app.command(cls=WithBest)
 def convert(
     context: typer.Context,
     targets: Annotated[list[str], typer.Argument(help="Runs, RUN@STEP, RUN@final, or paths; a run means all its checkpoints.")],
@@ -44,7 +55,7 @@ def convert(
     dtype: Annotated[str | None, typer.Option(help="fp32, fp16 or bf16; otherwise as wide as the weights are.")] = None,
     strength: Annotated[float, typer.Option(help="How strongly a merge has the adapter in it.")] = 1.0,
     verify: Annotated[str, typer.Option(help="full: every tensor is computed a second time. This is always done.")] = "full",
-    best: Annotated[int | None, typer.Option(help="Only so many checkpoints, those with the lowest held-out loss in the logs.")] = None,
+    best: Annotated[int | None, typer.Option(help="Only so many checkpoints (1), those with the lowest held-out loss in the logs.")] = None,
     every: Annotated[int | None, typer.Option(help="Only checkpoints at multiples of so many steps.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and write nothing.")] = False,
     json: Json = False,
@@ -61,7 +72,8 @@ def convert(
     told = Report()
     plans = _plan(bench, wanted, Order(to, given, writing, output, force), told)
     if dry_run:
-        told.planned = plans
+        told.planned = _proven(bench, plans, told, len(wanted))
+        bench.check_space(told.planned)
     else:
         _carry_out(bench, plans, given, told, len(wanted))
     if json:
@@ -167,6 +179,21 @@ def _plan(bench: Workbench, wanted: list[Found], order: Order, told: Report) -> 
         sizes = f"{size_text(sum(plan.bytes for plan in plans))} to write, {size_text(shutil.disk_usage(folder).free)} free"
         in_trouble(f"{sizes}, {duration_text(expected_seconds(plans), about=True)}")
     return plans
+
+
+def _proven(bench: Workbench, plans: list[ConversionPlan], told: Report, wanted: int) -> list[ConversionPlan]:
+    """The plans but for those that carrying them out would refuse, so that a plan does not promise what will not be."""
+    proven = []
+    for plan in plans:
+        try:
+            bench.prove(plan)
+            proven.append(plan)
+        except CmpError as fault:
+            if wanted == 1:
+                raise
+            told.failed.append((plan.checkpoint.id, fault))
+            in_trouble(f"failed {plan.checkpoint.id}: {fault.told}")
+    return proven
 
 
 def _target(run: Run, checkpoint: Checkpoint, form: str, output: Path | None, count: int) -> Path | None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import typer
 
 from cmp.cli.output import in_trouble
-from cmp.core.grids import Tile
+from cmp.core.grids import Fault, Tile
 from cmp.core.progress import Progress
 from cmp.errors import sentences
 
@@ -41,5 +41,10 @@ def leave(tiles: Iterable[Tile]) -> None:
     faults = [tile.fault for tile in tiles if tile.fault]
     for fault in dict.fromkeys(faults):
         in_trouble(f"not drawn: {sentences(fault.error, fault.hint)}")
+    leave_with(faults, len(tiles))
+
+
+def leave_with(faults: Sequence[Fault], cells: int) -> None:
+    """The same for the faults of so many cells."""
     if faults:
-        raise typer.Exit(faults[0].code if len(faults) == len(tiles) and len(set(faults)) == 1 else 1)
+        raise typer.Exit(faults[0].code if len(faults) == cells and len(set(faults)) == 1 else 1)

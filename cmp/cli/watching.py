@@ -10,8 +10,11 @@ from cmp.cli.answers import read_answers
 from cmp.cli.output import Json, in_trouble, print_json
 from cmp.cli.telling import leave, told
 from cmp.core.grids import Tile
+from cmp.core.present import counted
+from cmp.core.runs import Run
 from cmp.errors import BadInput, Cancelled
 from cmp.workbench import Workbench
+from cmp.workbench.watching import seen
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -23,27 +26,32 @@ def watch(
     grid: Annotated[
         str | None, typer.Option(help="A JSON file, or the id of an earlier grid job: its prompts, seeds and sampling are used again.")
     ] = None,
-    once: Annotated[bool, typer.Option("--once", help="Look once, draw what is new, and stop.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Draw the checkpoints that are there, and stop.")] = False,
+    new: Annotated[bool, typer.Option("--new", help="Only checkpoints that land from now on, not those that are there.")] = False,
     measure: Annotated[bool, typer.Option("--measure", help="Not there yet.")] = False,
     base: Annotated[str | None, typer.Option(help="Base model: an id or a folder.")] = None,
     alpha: Annotated[str | None, typer.Option(help="The LoRA's alpha, where nothing says it.")] = None,
     json: Json = False,
 ) -> None:
-    """Draw each checkpoint of a run as soon as it is complete, the newest first, until Ctrl-C.
+    """Draw each checkpoint of a run, the newest first: those that are there already, then each as soon as it is complete, until Ctrl-C.
 
-    Without --grid with the prompts that were last drawn with it, or those that its trainer drew with.
+    What was drawn earlier is not drawn again. Without --grid with the prompts that were last drawn with it, or those that its trainer
+    drew with.
     """
     bench: Workbench = context.obj
     if measure:
         raise BadInput("--measure is not there yet", "Leave it out: watch draws each new checkpoint.")
+    if once and new:
+        raise BadInput("--once and --new were both given", "Use one of them: together nothing would be drawn.")
     found, checkpoint = bench.find(run)
     if checkpoint is not None:
         raise BadInput(f"{run!r} is a checkpoint, and runs are watched", f"Name the run: {found.id}.")
     pattern = bench.pattern(grid, found)
-    in_trouble(f"watching {found.id}" + ("" if once else "; Ctrl-C ends it"))
+    there = seen(found)
+    in_trouble(_beginning(found, len(there), once=once, new=new))
     tiles: list[Tile] = []
     try:
-        for item in told(bench.follow_watch(run, pattern, read_answers(alpha, base), once=once)):
+        for item in told(bench.follow_watch(run, pattern, read_answers(alpha, base), once=once, there=there if new else ())):
             if isinstance(item, Tile):
                 tiles.append(item)
     except (KeyboardInterrupt, Cancelled):  # how it usually ends
@@ -52,6 +60,17 @@ def watch(
         raise typer.Exit(Cancelled.exit_code) from None
     _tell(found.id, tiles, json)
     leave(tiles)
+
+
+def _beginning(run: Run, there: int, *, once: bool, new: bool) -> str:
+    """Which checkpoints will be drawn."""
+    shown = [c.key for c in reversed(run.checkpoints) if c.flaw is None]
+    names = f"{', '.join(shown[:8])}{' …' if shown[8:] else ''}"
+    count = f"{counted(there, 'checkpoint')} there already {'are' if there > 1 else 'is'}"
+    first = f"{count} not drawn" if new else f"{count} drawn first, unless drawn earlier: {names}"
+    return f"watching {run.id}: {first if there else 'no checkpoint is there yet'}" + (
+        "" if once else "; then each that lands from now on. Ctrl-C ends it"
+    )
 
 
 def _tell(run: str, tiles: list[Tile], json: bool) -> None:

@@ -15,6 +15,7 @@ from cmp.core.restored import Restored
 from cmp.core.runs import Checkpoint
 from cmp.errors import BadInput
 
+DEMO_GUIDANCE = 4.0  # the tiny model was made to be drawn with this; 7.5, which Stable Diffusion is used to, burns its colours
 BASES_OWN = "base"  # among sizes and VAEs: what the base model comes with
 _SIZE = re.compile(r"([0-9]{1,5})\s*[xX×*]\s*([0-9]{1,5})\Z", re.ASCII)
 
@@ -46,9 +47,11 @@ def to_spec(
     *,
     draw: Callable[[], int],
     like: Restored | None = None,
+    usual: Sampling = Sampling(),
     **more: Any,
 ) -> GridSpec:
-    """The grid; every value is checked here. `draw` gives a seed for each -1, `like` what was not said, `more` are GridSpec's other fields.
+    """The grid; every value is checked here. `draw` gives a seed for each -1, `like` what was not said, `usual` what it
+    does not say either; `more` are GridSpec's other fields.
 
     Raises BadInput that names the axis and quotes the faulty part.
     """
@@ -57,7 +60,7 @@ def to_spec(
         prompts=_prompts(asked, like),
         seeds=parse_seeds(asked.seeds, draw) if asked.seeds is not None else (like.seed if like and like.seed is not None else 0,),
         strengths=_strengths(asked, like),
-        samplings=to_samplings(asked, like.as_sampling() if like else Sampling()),
+        samplings=to_samplings(asked, like.as_sampling(usual) if like else usual),
         stacks=stacks,
         **more,
     )

@@ -11,6 +11,7 @@ from cmp.errors import BadInput
 
 Best = Callable[[int], Sequence[Checkpoint]]  # the so many best of a run; raises BadInput where nothing says which they are
 
+_WORD = re.compile(r"(all|last|best)(?:\s*[0-9]{1,9})?\Z", re.ASCII | re.IGNORECASE)
 _COUNTED = re.compile(r"(last|best)(?:\s*([0-9]{1,9}))?\Z", re.ASCII | re.IGNORECASE)
 
 
@@ -34,6 +35,18 @@ def choose_checkpoints(text: str, checkpoints: Sequence[Checkpoint], best: Best 
     if not kept and chosen[True]:
         raise BadInput(f"checkpoints {text!r} leave none", "Not all can be left out with SKIP:.")
     return tuple(sorted(kept, key=lambda c: c.sort_key))
+
+
+def passed_over(text: str, checkpoints: Sequence[Checkpoint], chosen: Sequence[Checkpoint]) -> tuple[Checkpoint, ...]:
+    """Those that `all`, `last` or `best` do not choose because of a flaw, but for what SKIP: leaves out; of `last` the later ones."""
+    parts = split_axis(text, "checkpoints")
+    words = {found[1].casefold() for part in parts if not part.skipped and (found := _WORD.match(part.text))}
+    skipped = [part for part in parts if part.skipped and not _WORD.match(part.text)]
+    left_out = [c for part in skipped for c in _named(part, checkpoints, None) or _at_steps(part.text, checkpoints)]
+    flawed = [c for c in checkpoints if c.flaw is not None and c not in chosen and c not in left_out]
+    if words == {"last"} and chosen:
+        return tuple(c for c in flawed if c.sort_key > min(one.sort_key for one in chosen))
+    return tuple(flawed) if words else ()
 
 
 def _named(part: Part, checkpoints: Sequence[Checkpoint], best: Best | None) -> Sequence[Checkpoint] | None:

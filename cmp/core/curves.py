@@ -8,11 +8,10 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from cmp.errors import BadInput
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -38,6 +37,7 @@ _LOSS_NAMES = (
     "diffusion_loss",
 )
 _OTHER_LOSS = frozenset(("val", "valid", "validation", "eval", "evaluation", "test", "lr", "for"))
+_HELD_OUT = re.compile(r"loss.*(?:valid|held|eval)|(?:valid|held|eval).*loss|\bval[_/]loss|\bloss[_/]val\b")
 _SMOOTHED = frozenset(("avg", "avr", "average", "mean", "smooth", "smoothed", "moving", "ema"))
 
 
@@ -109,13 +109,18 @@ def merge(run_id: str, tag: str, parts: Sequence[Part]) -> LossCurve:
             notes.append(f"{part.source.name} starts again at step {begin}: {_points(lost.steps.size)} of older files dropped")
         if part.steps.size:
             kept.append(part)
-    steps = np.concatenate([part.steps for part in kept] or [np.empty(0, np.int64)])
-    values = np.concatenate([part.values for part in kept] or [np.empty(0)])
+    steps = _one([part.steps for part in kept] or [np.empty(0, np.int64)])
+    values = _one([part.values for part in kept] or [np.empty(0)])
     times = [part.wall_times for part in kept if part.wall_times is not None]
-    wall_times = np.concatenate(times) if times and len(times) == len(kept) else None
+    wall_times = _one(times) if times and len(times) == len(kept) else None
     source = (kept or parts)[-1].source
     curve = LossCurve(run_id, tag, steps, values, wall_times, source, (), tuple(abandoned))
     return LossCurve(run_id, tag, steps, values, wall_times, source, (*notes, *_say_non_finite(curve)), tuple(abandoned))
+
+
+def _one(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """All in one array, which is the very same where there is one only: a long log is not copied each time it has grown."""
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
 
 def _points(count: int) -> str:
@@ -173,57 +178,6 @@ def _say_non_finite(curve: LossCurve) -> tuple[str, ...]:
     return (f"{where.size} of {_points(curve.values.size)} {verb} not finite, first at step {curve.steps[where[0]]}",)
 
 
-def smooth(values: Floats, weight: float) -> Floats:
-    """TensorBoard's smoothing of `values`: the debiased exponential mean, 0 <= weight < 1 (0 changes nothing).
-
-    s_n = sum_i w^(n-i) x_i / sum_i w^(n-i) over the finite values. A value that is not finite stays as it is and does not count,
-    so it never spreads (tensorboard/webapp/widgets/line_chart_v2, `classicSmoothing`). Raises BadInput for another weight.
-    """
-    if not 0 <= weight < 1:
-        raise BadInput(f"smoothing is {weight!r}", "Give a number from 0 (none) to below 1, for example 0.9.")
-    out = np.array(values, dtype=np.float64)
-    finite = np.isfinite(out)
-    total = out[finite] * (1 - weight)  # scaled first, so that sums of huge values cannot overflow
-    if weight == 0 or total.size == 0:
-        return out
-    # Each pass doubles how far back a sum reaches: log2(n) passes over the array instead of n steps.
-    shift, decay = 1, float(weight)
-    while shift < total.size and decay > 0:
-        total[shift:] += decay * total[:-shift]
-        shift, decay = 2 * shift, decay * decay
-    out[finite] = total / -np.expm1(np.arange(1, total.size + 1) * math.log(weight))
-    return out
-
-
-def thin(steps: Integers, values: Floats, most: int) -> Integers:
-    """Positions, ascending, of at most `most` points (never under 5) that draw the same picture.
-
-    They hold the first and the last point and, of each of equal stretches of the step axis, the lowest, the highest and the first
-    that is not finite. Only points that exist: nothing is averaged. `steps` must ascend.
-    """
-    size = int(steps.size)
-    most = max(most, 5)
-    if size <= most:
-        return np.arange(size)
-    stretches = (most - 2) // 3
-    span = float(steps[-1]) - float(steps[0])
-    place = np.minimum((steps.astype(np.float64) - float(steps[0])) / (span or 1.0) * stretches, stretches - 1).astype(np.int64)
-    first = np.append(0, np.flatnonzero(np.diff(place)) + 1)
-    group = np.cumsum(np.append(0, np.diff(place) > 0))
-    finite = np.isfinite(values)
-    picks = [np.array([0, size - 1]), _first_of_group(~finite, group)]
-    for signed in (values, -values):
-        filled = np.where(finite, signed, np.inf)
-        lowest = np.minimum.reduceat(filled, first)
-        picks.append(_first_of_group(finite & (filled == lowest[group]), group))
-    return np.unique(np.concatenate(picks))
-
-
-def _first_of_group(wanted: NDArray[np.bool_], group: Integers) -> Integers:
-    where = np.flatnonzero(wanted)
-    return where[np.unique(group[where], return_index=True)[1]]
-
-
 def is_epoch_axis(tag: str) -> bool:
     """True if the tag's "steps" are epoch numbers, so that it must not share an axis with steps or be joined to checkpoints.
 
@@ -267,12 +221,22 @@ def as_json(curve: LossCurve) -> dict[str, object]:
     }
 
 
+def held_out_tags(tags: Iterable[str]) -> tuple[str, ...]:
+    """The tags of losses on images that were held out, by step."""
+    return tuple(tag for tag in tags if _HELD_OUT.search(tag.lower()) and not is_epoch_axis(tag))
+
+
 def held_out_losses(curves: Iterable[LossCurve], steps: Iterable[int]) -> dict[int, float]:
     """Step → held-out loss, of those steps at which a trainer logged one; the first such curve counts."""
     wanted = set(steps)
     for curve in curves:
-        if re.search(r"loss.*valid|valid.*loss|loss.*held|held.*loss|eval.*loss|loss.*eval", curve.tag):
+        if _HELD_OUT.search(curve.tag):
             found = {int(s): float(v) for s, v in zip(curve.steps, curve.values, strict=True) if int(s) in wanted and math.isfinite(v)}
             if found:
                 return found
     return {}
+
+
+def table_cell(text: str) -> str:
+    """Text for a table: what a spreadsheet would take for a formula gets an apostrophe in front."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text

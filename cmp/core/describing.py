@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cmp.core.conversion import FORMS
-from cmp.core.present import alias_names, size_text
+from cmp.core.present import alias_names, counted, size_text
 from cmp.errors import sentences
 
 CAN_BE_MADE = "can be made"
@@ -63,6 +63,8 @@ def checkpoint_facts(told: Mapping[str, Any]) -> tuple[Fact, ...]:
     """Everything known about a checkpoint; what stands against it first."""
     facts = [Fact("cannot be used", (sentences(told["why"], told.get("hint") or ""),), "bad")] if told.get("usable") is False else []
     facts.append(Fact("what it is", _what(told)))
+    facts += _words(told)
+    facts += _marks(told)
     facts.append(Fact("on disk", _where(told)))
     if told.get("usable") is False:
         return (*facts, *_converted(told))
@@ -83,9 +85,11 @@ def run_facts(told: Mapping[str, Any]) -> tuple[Fact, ...]:
         by_source.setdefault(item["source"].removeprefix(inside), []).append(f"{key} = {_value(item['value'])}")
     answers = (f"{key} {value}, answered by you" for key, value in told["answers"].items() if value is not None)
     facts = (
+        Fact("name", (told["name"],) if told.get("name") else ()),
         Fact("trainer", (f"{told['trainer']}, {told['state']}",)),
         Fact("on disk", (told["folder"], size_text(told["bytes"]))),
         Fact("base model", (told["base_model"] or "not recorded",)),
+        *_words(told),
         Fact("answers", tuple(answers)),
         Fact("settings", tuple(f"{source}: {'; '.join(values)}" for source, values in by_source.items())),
         Fact("checkpoints", tuple(_checkpoint_line(c, forms.get(c["id"])) for c in told["checkpoints"])),
@@ -95,10 +99,25 @@ def run_facts(told: Mapping[str, Any]) -> tuple[Fact, ...]:
     return tuple(fact for fact in facts if fact.lines)
 
 
+def _marks(told: Mapping[str, Any]) -> list[Fact]:
+    """What people say of it."""
+    facts = [Fact("name", (told["name"],))] if told.get("name") else []
+    if told.get("star") or told.get("note"):
+        facts.append(Fact("★ starred" if told["star"] else "note", (told["note"] or "without a note",)))
+    return facts
+
+
+def _words(told: Mapping[str, Any]) -> list[Fact]:
+    words = told.get("trigger_words")
+    return [Fact("trigger words", (", ".join(words), f"source: {told['trigger_source']}"))] if words else []
+
+
 def _checkpoint_line(told: Mapping[str, Any], forms: str | None) -> str:
     key = told["id"].rpartition("@")[2]
     kind = kind_text(told["layout"], told["holds"], told["path"].rpartition("/")[2])
-    parts = (f"{key}: {kind}", size_text(told["bytes"]), f"converted to {forms}" if forms else "", told["flaw"] or "")
+    marked = "★ " if told.get("star") else ""
+    said = (f"“{told['name']}”" if told.get("name") else "", told.get("note") or "")
+    parts = (f"{marked}{key}: {kind}", *said, size_text(told["bytes"]), f"converted to {forms}" if forms else "", told["flaw"] or "")
     return ", ".join(part for part in parts if part)
 
 
@@ -126,7 +145,7 @@ def _adapted(told: Mapping[str, Any]) -> tuple[str, ...]:
         groups = [group for group in told["modules"] if group["component"] == component]
         if groups:
             ranks = _counted([(f"rank {g['rank']}" if g["rank"] else "no rank", g["count"]) for g in groups])
-            lines.append(f"{component}: {_plural(sum(g['count'] for g in groups), 'module')}, {ranks}")
+            lines.append(f"{component}: {counted(sum(g['count'] for g in groups), 'module')}, {ranks}")
     return (*lines, f"named {', '.join(told['targets'])}")
 
 
@@ -193,11 +212,7 @@ def _counted(groups: Sequence[tuple[str, int]]) -> str:
     sums: dict[str, int] = {}
     for name, count in groups:
         sums[name] = sums.get(name, 0) + count
-    return next(iter(sums)) if len(sums) == 1 else ", ".join(f"{name} in {_plural(count, 'module')}" for name, count in sums.items())
-
-
-def _plural(count: int, word: str) -> str:
-    return f"{count:,} {word}{'' if count == 1 else 's'}"
+    return next(iter(sums)) if len(sums) == 1 else ", ".join(f"{name} in {counted(count, 'module')}" for name, count in sums.items())
 
 
 def _joined(names: Sequence[str]) -> str:

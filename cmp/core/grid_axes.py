@@ -30,11 +30,12 @@ class Value:
     label: str
     sub: str = ""
     details: tuple[tuple[str, str], ...] = ()
+    step: int | None = None
     told: str = ""  # in tables and settings, where the label is too friendly; the key if empty
 
     def as_json(self) -> dict[str, Any]:
         plain = {"key": self.key, "label": self.label, "sub": self.sub, "details": [list(pair) for pair in self.details]}
-        return plain | ({"told": self.told} if self.told else {})
+        return plain | ({"told": self.told} if self.told else {}) | ({} if self.step is None else {"step": self.step})
 
 
 @dataclass(slots=True)
@@ -98,13 +99,13 @@ def _checkpoint_value(cell: Cell, label: Label, several: bool) -> Value:
     if cell.checkpoint is None:
         return Value("base model", name, sub, (("checkpoint", "base model"),))
     key = cell.checkpoint.key if several else cell.checkpoint.id
-    return Value(key, name, "" if several else sub, told=key)  # what another run drew is not shown here
+    return Value(key, name, "" if several else sub, step=cell.checkpoint.step, told=key)  # what another run drew is not shown here
 
 
 def _prompt_value(cell: Cell, negatives: bool) -> Value:
     text, negative, name = cell.prompt.text, cell.prompt.negative, cell.prompt.name
     told = (("prompt", text), *([] if negatives else [("negative", negative or "–")]))
-    return Value(short(text, name, "" if negatives else negative), name or text, "", tuple(told), text)
+    return Value(short(text, name, "" if negatives else negative), name or text, "", tuple(told), told=text)
 
 
 def _seed_value(cell: Cell) -> Value:
@@ -113,13 +114,13 @@ def _seed_value(cell: Cell) -> Value:
 
 def _stack_value(cell: Cell) -> Value:
     told = stack_text(cell.stack)
-    return Value(short(told), f"with {told}" if cell.stack else "alone", "", (("LoRAs beside", told),), told)
+    return Value(short(told), f"with {told}" if cell.stack else "alone", "", (("LoRAs beside", told),), told=told)
 
 
 def _plain(axis: Axis) -> Callable[[Cell], Value | None]:
     def of(cell: Cell) -> Value | None:
         told = axis.of(cell)
-        return None if told is None else Value(short(told), axis.label(cell), "", ((axis.name.lower(), told or "–"),), told)
+        return None if told is None else Value(short(told), axis.label(cell), "", ((axis.name.lower(), told or "–"),), told=told)
 
     return of
 

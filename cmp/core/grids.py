@@ -6,8 +6,9 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from cmp.core.runs import Checkpoint, path_text
 from cmp.errors import BadInput
@@ -59,8 +60,8 @@ def check_seed(seed: int) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Own:
-    """What one prompt of a grid is drawn with whatever the grid's axes say; None leaves it to them. Checked when made."""
+class Told:
+    """Seed and sampling as far as somebody told them; None where nobody did."""
 
     seed: int | None = None
     steps: int | None = None
@@ -70,15 +71,19 @@ class Own:
     scheduler: str | None = None
     clip_skip: int | None = None
 
+    def over(self, sampling: Sampling) -> Sampling:
+        """The sampling with what was told in place of its own values; raises BadInput for what cannot be drawn with."""
+        told: dict[str, Any] = {field.name: value for field in fields(Sampling) if (value := getattr(self, field.name, None)) is not None}
+        return replace(sampling, **told) if told else sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Own(Told):
+    """What one prompt of a grid is drawn with whatever the grid's axes say; None leaves it to them. Checked when made."""
+
     def __post_init__(self) -> None:
         check_seed(self.seed or 0)
         self.over(Sampling())
-
-    def over(self, sampling: Sampling) -> Sampling:
-        """The sampling with its own values in place of the grid's."""
-        names = ("steps", "guidance", "width", "height", "scheduler", "clip_skip")
-        told = {name: value for name in names if (value := getattr(self, name)) is not None}
-        return replace(sampling, **told) if told else sampling
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +247,8 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class GridPlan:
-    """What drawing a grid would do: `cells` are `new`, `reused` from earlier, or cannot be drawn, each with its fault.
+    """What drawing a grid would do: `cells` are `new`, `reused` from earlier, or cannot be drawn, each with its fault; the rest are `same`,
+    cells whose picture is that of a new one.
 
     `seconds` and `bytes` are estimates for the new ones by this machine's own record, None where it has none yet.
     """
@@ -253,7 +259,9 @@ class GridPlan:
     faults: tuple[tuple[Cell, Fault], ...] = ()
     seconds: float | None = None
     bytes: int | None = None
+    same: int = 0
 
     def as_json(self) -> dict[str, object]:
         told = [{"checkpoint": cell.checkpoint.id if cell.checkpoint else None, **asdict(fault)} for cell, fault in self.faults]
-        return {"cells": self.cells, "new": self.new, "reused": self.reused, "seconds": self.seconds, "bytes": self.bytes, "faults": told}
+        counts = {"cells": self.cells, "new": self.new, "reused": self.reused, "same": self.same}
+        return {**counts, "seconds": self.seconds, "bytes": self.bytes, "faults": told}

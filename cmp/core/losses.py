@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from cmp.core.curves import LossCurve, loss_tag, smooth
+from cmp.core.curves import LossCurve, loss_tag
+from cmp.core.smoothing import smooth
 
 SMOOTHING = 0.6  # as the chart's
 

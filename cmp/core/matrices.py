@@ -41,6 +41,7 @@ def grid_matrix(
         "axes": [axis.as_json() for axis in axes],
         "place": places(axes),
         "step_axis": STEP,
+        "run": next((cell.checkpoint.run_id for cell in all_cells if cell.checkpoint), ""),
         "cells": cells,
         "urls": URLS,
         "marks": list(_marks(axes, all_cells, last, known)),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from cmp.core.grids import GridSpec, Prompt
+from cmp.core.present import counted, shortened
 from cmp.core.runs import Checkpoint, Run
 from cmp.errors import BadInput
 
@@ -23,6 +24,15 @@ def checkpoint_reference(checkpoint: Checkpoint) -> dict[str, object]:
 def run_reference(run: Run) -> dict[str, object]:
     """The same for a run."""
     return {"id": run.id, "path": str(run.folder / run.series if run.series else run.folder)}
+
+
+def grid_title(spec: GridSpec, runs: Iterable[str]) -> str:
+    """What a grid is called where it is one of many: its title, how large it is, of which runs, and the first prompt."""
+    names = list(dict.fromkeys(runs))
+    of = f" of {', '.join(names[:3])}{' …' if names[3:] else ''}" if names else ""
+    first, more = spec.prompts[0], len(spec.prompts) - 1
+    said = f"“{shortened(first.name or first.text, 60)}”{f' and {more} more' if more else ''}"
+    return f"{f'{spec.title}: ' if spec.title else ''}{counted(spec.size, 'cell')}{of}, {said}"
 
 
 def grid_to_json(spec: GridSpec) -> dict[str, Any]:

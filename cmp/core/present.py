@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from datetime import datetime, timezone
+from types import MappingProxyType
 
 from cmp.core.conversion import FORMS
+from cmp.core.marks import NONE, Mark, Marks
 from cmp.core.runs import Checkpoint, Library, Run, path_text, plain_text
 
 
@@ -22,7 +24,7 @@ def _plain(value: object) -> object:
     return plain_text(value) if isinstance(value, str) else list(map(_plain, value)) if isinstance(value, (tuple, list)) else value
 
 
-def checkpoint_json(checkpoint: Checkpoint) -> dict[str, object]:
+def checkpoint_json(checkpoint: Checkpoint, mark: Mark = NONE) -> dict[str, object]:
     made = dict(checkpoint.converted)
     return {
         "id": checkpoint.id,
@@ -37,20 +39,22 @@ def checkpoint_json(checkpoint: Checkpoint) -> dict[str, object]:
         "flaw": plain_text(checkpoint.flaw) if checkpoint.flaw else None,
         "aliases": list(checkpoint.aliases),
         "converted": {form: path_text(made[form]) if form in made else None for form in FORMS},
+        **mark.as_json(),
     }
 
 
-def run_json(run: Run, now: float) -> dict[str, object]:
+def run_json(run: Run, now: float, marks: Marks = MappingProxyType({})) -> dict[str, object]:
     loss = run.last_loss
     return {
         "id": run.id,
+        "name": marks.get(run.id, NONE).name,
         "folder": path_text(run.folder),
         "trainer": run.trainer,
         "base_model": _plain(run.base_model),
         "settings": {key: _plain(setting.value) for key, setting in run.settings.items()},
         "bytes": run.bytes,
         "state": run.state(now),
-        "checkpoints": [checkpoint_json(c) for c in run.checkpoints],
+        "checkpoints": [checkpoint_json(c, marks.get(c.id, NONE)) for c in run.checkpoints],
         "last_loss": loss if loss is not None and math.isfinite(loss) else None,
         "logs": [path_text(file) for file in run.logs],
         "images": len(run.samples),
@@ -58,9 +62,9 @@ def run_json(run: Run, now: float) -> dict[str, object]:
     }
 
 
-def library_json(library: Library, now: float) -> dict[str, object]:
+def library_json(library: Library, now: float, marks: Marks = MappingProxyType({})) -> dict[str, object]:
     problems = [{"path": path_text(p.path), "reason": plain_text(p.reason)} for p in library.problems]
-    return {"runs": [run_json(run, now) for run in library.runs], "problems": problems}
+    return {"runs": [run_json(run, now, marks) for run in library.runs], "problems": problems}
 
 
 def size_text(size: float) -> str:
@@ -94,6 +98,16 @@ def alias_text(checkpoint: Checkpoint) -> str:
     """What else holds these weights, in words: `final and final_pipeline`; "" if nothing does."""
     names = alias_names(checkpoint.aliases)
     return " and ".join([", ".join(names[:-1]), *names[-1:]] if len(names) > 1 else names)
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 cell`, `1,200 cells`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def mark_text(mark: Mark, most: int = 60) -> str:
+    """A name and a note as they stand beside others."""
+    return shortened(", ".join(part for part in (f"“{mark.name}”" if mark.name else "", mark.note) if part), most)
 
 
 def shortened(text: str, most: int) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 from cmp.core.axes import parse_text_axis, split_axis
 from cmp.core.grids import Own, Prompt
 from cmp.core.samplers import KOHYA, ONETRAINER
-from cmp.errors import BadInput
+from cmp.errors import BadInput, json_place
 
 LONGEST_FILE = 2_000_000  # characters
 MOST_PROMPTS = 4096
@@ -95,7 +95,7 @@ def _samples(text: str) -> list[Any]:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as fault:
-        raise BadInput(f"the prompts begin like OneTrainer's samples and are no JSON: {fault}", "Save them again.") from fault
+        raise BadInput(f"the prompts begin like OneTrainer's samples and are no JSON{json_place(fault)}", "Save them again.") from fault
     assert isinstance(found, list)
     return found
 

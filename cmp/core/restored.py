@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from cmp.core.grids import LONGEST_PROMPT, Prompt, Sampling, check_seed
-from cmp.errors import BadInput, Unreadable
+from cmp.core.grids import LONGEST_PROMPT, Prompt, Sampling, Told, check_seed
+from cmp.errors import BadInput, Unreadable, json_place
 
 DEEPEST = 64  # levels of JSON in a picture; ComfyUI's graph has four
 _LORA = re.compile(r"<lora:([^:<>]{1,200}):(-?[0-9]{1,4}(?:\.[0-9]{1,9})?)(?::[^<>]{0,100})?>")
@@ -17,8 +17,8 @@ _OTHER_TAG = re.compile(r"<(?:lora|lyco|hypernet):[^<>]{0,300}>")
 _WEIGHTED = re.compile(r"\([^()]{1,400}:[0-9.]{1,9}\)")
 
 
-@dataclass(frozen=True, slots=True)
-class Restored:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restored(Told):
     """Settings of one picture; None where it does not say. `source` is the program whose record was read.
 
     `checkpoint` is an id of ours; `model` is what the base model was called there. `loras` are those named beside the checkpoint, each
@@ -28,13 +28,6 @@ class Restored:
     source: str
     prompt: str = ""
     negative: str = ""
-    seed: int | None = None
-    steps: int | None = None
-    guidance: float | None = None
-    width: int | None = None
-    height: int | None = None
-    scheduler: str | None = None
-    clip_skip: int | None = None
     vae: str | None = None
     checkpoint: str | None = None
     strength: float | None = None
@@ -47,8 +40,7 @@ class Restored:
 
     def as_sampling(self, usual: Sampling = Sampling()) -> Sampling:
         """The sampling, with `usual` where the picture does not say."""
-        names = ("steps", "guidance", "width", "height", "scheduler", "clip_skip", "vae")
-        return replace(usual, **{name: value for name in names if (value := getattr(self, name)) is not None})
+        return self.over(usual)
 
     def as_json(self) -> dict[str, object]:
         told = asdict(self)
@@ -169,7 +161,7 @@ def read_object(text: str, what: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as fault:
-        raise Unreadable(f"{what} in the picture is no JSON: {str(fault)[:200]}", "It may have been changed by another program.") from fault
+        raise Unreadable(f"{what} in the picture is no JSON{json_place(fault)}", "It may have been changed by another program.") from fault
     if not isinstance(found, dict) or _deeper(found, DEEPEST):
         told = "nested too deeply" if isinstance(found, dict) else "no JSON object"
         raise Unreadable(f"{what} in the picture is {told}", "It may have been changed by another program.")

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from cmp.core.samples import Sample
 from cmp.errors import BadInput, NotFound
 
 TRAINING_WITHIN = 600  # seconds since the newest log entry
@@ -67,16 +68,6 @@ class Setting:
 
     value: object
     source: str
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """A picture that the trainer drew: at `step`, for its prompt number `prompt`, `image` counting the pictures of one prompt."""
-
-    path: Path
-    step: int
-    prompt: int = 0
-    image: int = 0
 
 
 @dataclass(frozen=True, slots=True)

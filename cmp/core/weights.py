@@ -91,6 +91,7 @@ class Weights:
     rivals: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     chosen: str = ""
     bundled: tuple[str, ...] = ()
+    _parts: dict[str, Weights] = field(default_factory=dict, init=False, repr=False, compare=False)  # what `of` has given: asked often
 
     @property
     def holds(self) -> str:
@@ -144,6 +145,11 @@ class Weights:
 
     def of(self, component: str) -> Weights:
         """What is said of one component."""
+        if component not in self._parts:
+            self._parts[component] = self._of(component)
+        return self._parts[component]
+
+    def _of(self, component: str) -> Weights:
         mine = {stored: name for stored, name in self.plain.items() if name.partition(".")[0] == component}
         return replace(self, adapted=tuple(m for m in self.adapted if m.component == component), plain=mine)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Generator
 from contextlib import suppress
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +14,13 @@ from cmp.core.deltas import apply_delta
 from cmp.core.fitting import RECOMPUTED, find_tensor
 from cmp.core.progress import Progress, counted_from, run_through
 from cmp.core.scale import Scale
-from cmp.disk.bases import Component, read_component
-from cmp.disk.checkpoint import Opened
+from cmp.core.weights import Weights
+from cmp.disk.bases import Component, is_pipeline, pipelines_below, read_component
+from cmp.disk.checkpoint import TRAINED_PARTS, Opened
 from cmp.disk.raw import RawReader, comparing_bytes, has_digest
 from cmp.disk.store import Store
 from cmp.disk.tensors import read_float32
-from cmp.errors import Refused
+from cmp.errors import CmpError, Refused
 
 _KIND = "base-comparison"  # of what the store remembers
 
@@ -128,6 +129,80 @@ def comparing_with_base(opened: Opened, name: str, base: Component) -> Generator
                 differing.append(stored)
             done += _size(opened, stored)
     return Comparison(equal, tuple(differing), missing, absent)
+
+
+def prove_base(opened: Opened, base: Base, store: Store) -> Generator[Progress, None, tuple[Base, dict[str, str]]]:
+    """The base with its proof: "tensors" where the checkpoint holds whole models that equal it, else as it came; and by component what
+    was trained of it besides the adapter. Raises Refused where it is another base.
+    """
+    equal, trained = 0, {}
+    for name in sorted(opened.weights.dumped):
+        comparison = yield from comparing(opened, name, base.path, store)
+        if comparison.proven:
+            equal += comparison.equal
+        elif comparison.related:
+            trained[name] = f"more than its adapter was trained: {comparison.told}"
+        else:
+            raise Refused(
+                f"the frozen weights of {opened.header.path.parent.name} are not those of {base.id}: {comparison.told}",
+                "It was trained on another base. Give its own base with --base.",
+            )
+    if not opened.weights.dumped:
+        return base, {}
+    told = f"all {equal} frozen tensors equal" if not trained else "most tensors equal, and those that were trained are the checkpoint's"
+    return replace(base, proof="tensors", source=f"{base.source}; {told}"), trained
+
+
+def base_otherwise(opened: Opened, places: tuple[Path, ...], store: Store) -> Generator[Progress, None, Base | None]:
+    """The pipeline at hand that full dumps prove to be their base, or the whole trained pipeline that the weights lie in."""
+    around = pipeline_around(opened)
+    if around is not None and not opened.weights.adapted:
+        return Base(around.name, around, "tensors", "the checkpoint is a whole pipeline")
+    if not opened.weights.dumped:
+        return None
+    for folder in pipelines_below(places):
+        try:
+            for name in opened.weights.dumped:
+                if not (yield from comparing(opened, name, folder, store)).proven:
+                    break
+            else:
+                return Base(folder.name, folder, "tensors", f"found by its tensors in {folder}")
+        except CmpError:
+            continue  # a pipeline that cannot be read is not this checkpoint's base as far as anyone can tell
+    return None
+
+
+def pipeline_around(opened: Opened) -> Path | None:
+    """The trained pipeline that these weights lie in, None if they are not part of one."""
+    folder = opened.header.path.parent
+    whole = folder.parent if folder.name in TRAINED_PARTS else folder
+    return whole if is_pipeline(whole) else None
+
+
+def require_same_parts(opened: Opened, base: Base, store: Store) -> Generator[Progress, None, None]:
+    """Around an adapter in a trained pipeline the other parts must be the base's, since those are drawn with; raises Refused."""
+    pipeline = pipeline_around(opened)
+    if pipeline is None or pipeline == base.path:
+        return
+    for name in TRAINED_PARTS:
+        if name in opened.weights.components or not (pipeline / name).is_dir():
+            continue
+        ours, theirs = read_component(pipeline, name), read_component(base.path, name)
+        subject = f"{ours.header.subject}|{theirs.header.subject}"
+        if not isinstance(first := store.get("same-part", subject), str):
+            first = yield from _first_other(ours, name, theirs)
+            with suppress(Refused):
+                store.put("same-part", subject, first)
+        if first:
+            told = f"{pipeline.name} was trained in its {name} too: {first} is not the base's"
+            raise Refused(told, "Give the pipeline itself as --base, or the base that it was trained on.")
+
+
+def _first_other(ours: Component, name: str, theirs: Component) -> Generator[Progress, None, str]:
+    """The first tensor that the base does not have to the bit, "" if there is none."""
+    whole = Opened(ours.header, Weights("full", plain={inner: f"{name}.{inner}" for inner in ours.header.tensors}))
+    comparison = yield from comparing_with_base(whole, name, theirs)
+    return next(iter((*comparison.differing, *comparison.missing)), "")
 
 
 def check_not_merged(opened: Opened, name: str, base: Component, scale: Scale | None, differing: Collection[str]) -> None:

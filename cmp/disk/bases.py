@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from cmp.core.conversion import Base
+from cmp.core.progress import Progress, run_through
 from cmp.core.runs import Run
 from cmp.disk.checkpoint import Opened
-from cmp.disk.folders import hash_file
 from cmp.disk.json_table import read_json_table
+from cmp.disk.raw import STRIDE
 from cmp.disk.shards import open_header
 from cmp.disk.store import Store
 from cmp.disk.tensors import Header, identify
@@ -149,11 +150,16 @@ def digest_base(base: Path, store: Store) -> str:
 
     Raises Refused where a model of the pipeline has no weights among them: pictures would be taken for those of other weights.
     """
+    return run_through(digesting_base(base, store))
+
+
+def digesting_base(base: Path, store: Store) -> Generator[Progress, None, str]:
+    """The same in steps; who leaves it early has those files remembered that were read to their end."""
     total, weighed = hashlib.sha256(), set()
     for path in files_below(base):
         if path.suffix in (".safetensors", ".json", ".txt", ".model"):
             inside = path.relative_to(base)
-            digest = store.remembered("file-digest", f"{path}|{identify(path)}", partial(hash_file, path))
+            digest = yield from _file_digest(path, base, store)
             total.update(f"{inside.as_posix()}\0{digest}\n".encode())
             weighed |= {inside.parts[0]} if path.suffix == ".safetensors" else set()
     for name, told in read_index(base).items():
@@ -164,6 +170,21 @@ def digest_base(base: Path, store: Store) -> str:
                 "Only such weights are read; save it anew with diffusers' save_pretrained, or give a complete pipeline folder as --base.",
             )
     return total.hexdigest()
+
+
+def _file_digest(path: Path, base: Path, store: Store) -> Generator[Progress, None, str]:
+    subject = f"{path}|{(identity := identify(path))}"
+    if isinstance(known := store.get("file-digest", subject), str):
+        return known
+    digest, done = hashlib.sha256(), 0
+    with open(path, "rb") as file:
+        while block := file.read(STRIDE):
+            yield Progress(0, 1, f"hashing {path.relative_to(base)} of {base.name}", done, identity.size)
+            digest.update(block)
+            done += len(block)
+    with suppress(Refused):
+        store.put("file-digest", subject, digest.hexdigest())
+    return digest.hexdigest()
 
 
 def files_below(base: Path) -> list[Path]:

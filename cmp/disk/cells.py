@@ -13,6 +13,7 @@ from typing import Any
 
 from cmp.core.work import JobRecord
 from cmp.disk.store import Store
+from cmp.disk.thumbs import sweep_thumbnails
 from cmp.errors import BadInput
 
 _MOST = 1 << 20  # bytes of a description that are read
@@ -105,6 +106,8 @@ def prune(plan: PrunePlan) -> int:
             if cell.path.stat().st_mtime == cell.used:
                 cell.path.unlink()
                 freed += cell.bytes
+    if plan.going:  # cells lie in HOME/cells/AB/KEY.png
+        sweep_thumbnails(plan.going[0].path.parents[2], (cell.path.stem for cell in plan.going))
     return freed
 
 

@@ -7,22 +7,24 @@ import platform
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from cmp import __version__
 from cmp.core.conversion import FORMS, LORA_FORMS
 from cmp.core.describing import CAN_BE_MADE, kind_text
-from cmp.core.present import checkpoint_json, path_text, run_json, size_text
+from cmp.core.marks import NONE, Mark, Marks
+from cmp.core.present import alias_text, checkpoint_json, counted, path_text, run_json, size_text
 from cmp.core.runs import Checkpoint, Run, plain_text
 from cmp.core.scale import Scale
 from cmp.core.weights import Weights
 from cmp.disk.base_proof import compared
-from cmp.disk.bases import find_base, pipelines_below
+from cmp.disk.bases import find_base, is_pipeline, pipelines_below
 from cmp.disk.checkpoint import Opened
 from cmp.disk.converted import read_record
 from cmp.disk.folders import list_folder, size_below
+from cmp.disk.plain_pipeline import KIND, is_plain_pipeline, places_below
 from cmp.disk.ready import Answers, Ready, open_checkpoint, ready_checkpoint, remembered_answers, unlike_lora
 from cmp.disk.scan import scan
 from cmp.disk.single_file import plan_single_file
@@ -45,28 +47,47 @@ _PACKAGES = (
 )
 
 
-def describe_run(run: Run, answers: Answers) -> dict[str, object]:
+def describe_run(run: Run, answers: Answers, marks: Marks) -> dict[str, object]:
     """A run's settings with their sources, and what was answered for it."""
-    told = run_json(run, time.time())
+    told = run_json(run, time.time(), marks)
     values: Mapping[str, object] = told["settings"]  # type: ignore[assignment]
     told["settings"] = {key: {"value": value, "source": plain_text(run.settings[key].source)} for key, value in values.items()}
     told["answers"] = {"alpha": answers.alpha, "base": answers.base}
-    return told
+    return told | _trigger_words(run)
 
 
-def describe_checkpoint(run: Run, checkpoint: Checkpoint, bases: Iterable[Path], store: Store, given: Answers) -> dict[str, object]:
+def _trigger_words(run: Run, opened: Opened | None = None) -> dict[str, object]:
+    """The words that call up what was trained, and what says so: learned ones of the weights file itself, else those of its run."""
+    own = opened and (*opened.weights.embeddings, *opened.weights.bundled)
+    if opened and own:
+        file = opened.header.path  # webui's files do not name their word: there it is the file's name
+        return {
+            "trigger_words": [plain_text(file.stem if word == "emb_params" else word) for word in own],
+            "trigger_source": path_text(file),
+        }
+    found = run.settings.get("trigger_words")
+    words = found.value if found and isinstance(found.value, (tuple, list)) else ()
+    return {"trigger_words": [plain_text(str(word)) for word in words], "trigger_source": plain_text(found.source) if found else None}
+
+
+def describe_checkpoint(
+    run: Run, checkpoint: Checkpoint, bases: Iterable[Path], store: Store, given: Answers, mark: Mark = NONE
+) -> dict[str, object]:
     """A checkpoint's tensors by kind, its scale and base with their sources, what it can become or why not, and what was made of it."""
-    told = checkpoint_json(checkpoint)
+    told = checkpoint_json(checkpoint, mark)
     folder = (checkpoint.file or checkpoint.path / "-").parent.name
+    told |= _trigger_words(run)
     told |= {"kind": kind_text(checkpoint.layout, checkpoint.holds, folder), "made": [_made(*form) for form in checkpoint.converted]}
     try:
         opened = open_checkpoint(checkpoint)
     except CmpError as fault:
         return told | {"usable": False, "why": fault.message, "hint": fault.hint}
     weights, places = opened.weights, tuple(bases)
+    told |= _trigger_words(run, opened)
+    plain = is_plain_pipeline(run)
     dora = any({"dora_scale", "magnitude"} & set(module.parts) for module in weights.adapted)
     told |= {
-        "kind": kind_text(weights.layout, weights.holds, folder, dora),
+        "kind": KIND if plain else kind_text(weights.layout, weights.holds, folder, dora),
         "component": weights.component,
         "components": list(weights.components),
         "rank": list(weights.ranks),
@@ -165,17 +186,24 @@ def _made(form: str, target: Path) -> dict[str, object]:
     }
 
 
-def why_not_listed(path: Path) -> list[str]:
-    """In words, what a scan makes of a folder; raises NotFound if there is none."""
+def why_not_listed(path: Path, bases: Iterable[Path] = (), completed: Callable[[Run], Run] = lambda run: run) -> list[str]:
+    """In words, what a scan makes of a folder; raises NotFound if there is none. `completed` has equal weights as one, as in a list."""
     if not os.path.lexists(path):
         raise NotFound(f"there is nothing at {path}", "Check the path as this computer knows it.")
     if os.path.isfile(path):
         return [plain_text(f"{path} is a file, and runs are folders: `python -m cmp show` tells what a weights file holds")]
-    library = scan([path])
+    bases = tuple(bases)
+    library = scan([path], bases)
     told = [f"{problem.path}: {problem.reason}" for problem in library.problems]
-    for run in library.runs:
-        told.append(f"{run.folder} is listed as run {run.id!r} ({run.trainer}), {len(run.checkpoints)} checkpoints")
+    for run in map(completed, library.runs):
+        told.append(f"{run.folder} is listed as run {run.id!r} ({run.trainer}), {counted(len(run.checkpoints), 'checkpoint')}")
+        told += [f"{c.path}: the same weights as {alias_text(c)}, so that they count once" for c in run.checkpoints if c.aliases]
+        told += [f"{run.folder}: {warning}" for warning in run.warnings]
         told += [f"{c.path}: {c.flaw}" for c in run.checkpoints if c.flaw]
+    places = places_below(path, bases)
+    pipelines = (f for f in (path, *pipelines_below([path])) if is_pipeline(f) and any(map(f.is_relative_to, places)))
+    known = {run.folder for run in library.runs}
+    told += [f"{f} is a base model and no run: it lies where base models were said to" for f in pipelines if f not in known]
     if not library.runs:
         told += _what_lies_in(path)
     return list(map(plain_text, told))

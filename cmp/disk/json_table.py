@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cmp.disk.tensors import identify, without_waiting
-from cmp.errors import Unreadable
+from cmp.errors import Unreadable, json_place
 
 LARGEST = 4_000_000  # bytes of settings; an index of shards may have more
 _HINT = "The file is damaged; copy it again."
@@ -32,7 +32,7 @@ def read_json_table(file: Path, *, most: int = LARGEST, links: bool = True) -> d
     try:
         table = json.loads(raw.decode("utf-8-sig"))  # json itself would also guess at UTF-16; Windows' editors put a mark in front
     except (ValueError, RecursionError) as fault:
-        raise Unreadable(f"{file} is not JSON: {str(fault)[:200]}", _HINT) from fault
+        raise Unreadable(f"{file} is not JSON{json_place(fault)}", _HINT) from fault
     if not isinstance(table, dict):
         raise Unreadable(f"{file} holds no table", _HINT)
     return table

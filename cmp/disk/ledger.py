@@ -19,7 +19,7 @@ from typing import Any
 
 from cmp.core.work import ASKS, UNFINISHED, JobRecord
 from cmp.disk.store import Store
-from cmp.errors import BadInput, Locked, NotFound, Refused
+from cmp.errors import BadInput, Locked, NotFound, Refused, why_not
 
 Order = Mapping[str, Any]
 
@@ -223,5 +223,6 @@ def _locked(file: Path) -> Any:
     except Timeout as taken:
         raise Locked(f"{file} is locked by another process", "Wait for it.") from taken
     except (OSError, NotImplementedError) as fault:
-        raise Refused(f"no lock can be had at {file}: {fault}", "Set CMP_HOME to a folder of a file system that has locks.") from fault
+        why = why_not(fault) if isinstance(fault, OSError) else fault
+        raise Refused(f"no lock can be had at {file}: {why}", "Set CMP_HOME to a folder of a file system that has locks.") from fault
     return lock

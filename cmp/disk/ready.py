@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Generator, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 
 from cmp.core.conversion import Base
@@ -16,14 +15,14 @@ from cmp.core.runs import Checkpoint, Run
 from cmp.core.scale import Evidence, Scale, resolve_scale, same_targets
 from cmp.core.stages import UNREAD
 from cmp.core.weights import Weights
-from cmp.disk.base_proof import check_not_merged, compare_with_base, compared
-from cmp.disk.bases import Component, find_base, is_pipeline, pipelines_below, read_component, read_index
-from cmp.disk.checkpoint import TRAINED_PARTS, Opened, open_weights
+from cmp.disk.base_proof import base_otherwise, check_not_merged, compared, pipeline_around, prove_base, require_same_parts
+from cmp.disk.bases import find_base, read_component, read_index
+from cmp.disk.checkpoint import Opened, open_weights
 from cmp.disk.evidence import collect_evidence
 from cmp.disk.fit import fit_scale
 from cmp.disk.store import Store, subject_of
 from cmp.disk.tensors import digest_tensors
-from cmp.errors import CmpError, NotFound, Refused, Unreadable
+from cmp.errors import NotFound, Refused, Unreadable
 
 _METHODS = {"loha": "LoHa", "lokr": "LoKr", "full": "full differences"}
 
@@ -56,7 +55,11 @@ class Ready:
 
     def digest(self, store: Store) -> str:
         """Digest of the trained tensors and the scale they are used with."""
-        raw = digest_of(self.opened, store, self.replaced)
+        return run_through(self.digesting(store))
+
+    def digesting(self, store: Store) -> Generator[Progress, None, str]:
+        """The same in steps."""
+        raw = yield from digesting(self.opened, store, self.replaced)
         return hashlib.sha256(f"{raw}*{self.scale.fingerprint if self.scale else 1}".encode()).hexdigest()
 
 
@@ -68,6 +71,13 @@ def ready_checkpoint(
     With `need_base` a base must be found, and a full dump is compared with it. Without, the base is taken if it is there; where it is
     not, an adapter config of the run must say that nothing but the LoRA was trained, since nothing else shows it.
     """
+    return run_through(readying(run, checkpoint, bases, store, given, need_base=need_base))
+
+
+def readying(
+    run: Run, checkpoint: Checkpoint, bases: Iterable[Path], store: Store, given: Answers = Answers(), *, need_base: bool
+) -> Generator[Progress, None, Ready]:
+    """The same in steps; who leaves it early has nothing remembered that was not finished."""
     opened = open_checkpoint(checkpoint)
     remembered = remembered_answers(run, store)
     places = tuple(bases)
@@ -76,7 +86,7 @@ def ready_checkpoint(
     try:
         base = find_base(run, places, given.base, remembered.base)
     except NotFound as fault:
-        base, missing = _base_otherwise(opened, places, store) if not given.base else None, fault
+        base, missing = (yield from base_otherwise(opened, places, store)) if not given.base else None, fault
     scale, evidence = _scale(run, checkpoint, opened, given, remembered, base) if opened.weights.adapted else (None, ())
     unproven = pipeline_around(opened) is not None or not _holds_only_lora(opened.weights, evidence)
     if base is None and missing and (need_base or given.base or unproven):
@@ -86,10 +96,10 @@ def ready_checkpoint(
         raise Refused(told, "Take its adapter along with --to lora, and use it on the base that you trust with it.")
     whole = _not_attachable(opened.weights) | _said_to_be_whole(opened.weights, evidence)
     if base is not None:
-        require_same_parts(opened, base, store)
+        yield from require_same_parts(opened, base, store)
         if need_base:
             read_index(base.path)
-            base, trained = prove_base(opened, base, store)
+            base, trained = yield from prove_base(opened, base, store)
             whole = {**trained, **whole}
         require_fit(opened, base)
         for name in opened.weights.dumped & set(whole) if need_base else ():
@@ -208,35 +218,6 @@ def remember_answers(run: Run, store: Store, given: Answers) -> None:
     store.put("answers", subject_of(run.place), {"alpha": alpha, "base": base})
 
 
-def pipeline_around(opened: Opened) -> Path | None:
-    """The trained pipeline that these weights lie in, None if they are not part of one."""
-    folder = opened.header.path.parent
-    whole = folder.parent if folder.name in TRAINED_PARTS else folder
-    return whole if is_pipeline(whole) else None
-
-
-def require_same_parts(opened: Opened, base: Base, store: Store) -> None:
-    """Around an adapter in a trained pipeline the other parts must be the base's, since those are drawn with; raises Refused."""
-    pipeline = pipeline_around(opened)
-    if pipeline is None or pipeline == base.path:
-        return
-    for name in TRAINED_PARTS:
-        if name in opened.weights.components or not (pipeline / name).is_dir():
-            continue
-        ours, theirs = read_component(pipeline, name), read_component(base.path, name)
-        subject = f"{ours.header.subject}|{theirs.header.subject}"
-        if first := store.remembered("same-part", subject, partial(_first_other, ours, name, theirs)):
-            told = f"{pipeline.name} was trained in its {name} too: {first} is not the base's"
-            raise Refused(told, "Give the pipeline itself as --base, or the base that it was trained on.")
-
-
-def _first_other(ours: Component, name: str, theirs: Component) -> str:
-    """The first tensor that the base does not have to the bit, "" if there is none."""
-    whole = Opened(ours.header, Weights("full", plain={inner: f"{name}.{inner}" for inner in ours.header.tensors}))
-    comparison = compare_with_base(whole, name, theirs)
-    return next(iter((*comparison.differing, *comparison.missing)), "")
-
-
 def digest_of(opened: Opened, store: Store, whole: tuple[str, ...] = ()) -> str:
     """SHA-256 of the trained tensors, of the components taken `whole` of all; computed once per file and remembered."""
     return run_through(digesting(opened, store, whole))
@@ -257,41 +238,3 @@ def digesting(opened: Opened, store: Store, whole: tuple[str, ...] = ()) -> Gene
 def knows_digest(opened: Opened, store: Store) -> bool:
     """Whether digest_of would read no weights."""
     return store.get("tensors-digest", opened.header.subject) is not None
-
-
-def prove_base(opened: Opened, base: Base, store: Store) -> tuple[Base, dict[str, str]]:
-    """The base with its proof: "tensors" where the checkpoint holds whole models that equal it, else as it came; and by component what
-    was trained of it besides the adapter. Raises Refused where it is another base.
-    """
-    equal, trained = 0, {}
-    for name in sorted(opened.weights.dumped):
-        comparison = compared(opened, name, base.path, store)
-        if comparison.proven:
-            equal += comparison.equal
-        elif comparison.related:
-            trained[name] = f"more than its adapter was trained: {comparison.told}"
-        else:
-            raise Refused(
-                f"the frozen weights of {opened.header.path.parent.name} are not those of {base.id}: {comparison.told}",
-                "It was trained on another base. Give its own base with --base.",
-            )
-    if not opened.weights.dumped:
-        return base, {}
-    told = f"all {equal} frozen tensors equal" if not trained else "most tensors equal, and those that were trained are the checkpoint's"
-    return replace(base, proof="tensors", source=f"{base.source}; {told}"), trained
-
-
-def _base_otherwise(opened: Opened, places: tuple[Path, ...], store: Store) -> Base | None:
-    """The pipeline at hand that full dumps prove to be their base, or the whole trained pipeline that the weights lie in."""
-    around = pipeline_around(opened)
-    if around is not None and not opened.weights.adapted:
-        return Base(around.name, around, "tensors", "the checkpoint is a whole pipeline")
-    if not opened.weights.dumped:
-        return None
-    for folder in pipelines_below(places):
-        try:
-            if all(compared(opened, name, folder, store).proven for name in opened.weights.dumped):
-                return Base(folder.name, folder, "tensors", f"found by its tensors in {folder}")
-        except CmpError:
-            continue  # a pipeline that cannot be read is not this checkpoint's base as far as anyone can tell
-    return None

@@ -7,21 +7,23 @@ folder that is really there.
 
 from __future__ import annotations
 
-import gc
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from itertools import repeat
 from pathlib import Path
 
 from cmp.core.runs import Checkpoint, Library, Problem, Run, Setting, run_id, with_unique_ids, with_unique_keys
+from cmp.core.samples import dated
 from cmp.disk.converted import converted_forms
-from cmp.disk.folders import Folder, Look, list_folder, looking, size_below
+from cmp.disk.folders import Folder, Look, list_folder, looking, size_below, without_collecting
 from cmp.disk.logs.curves import read_latest
 from cmp.disk.logs.match import LogFolder, Tracker, logs_of_run, sibling_folders
+from cmp.disk.plain_pipeline import is_plain_pipeline, places_below, told_as_pipeline
+from cmp.disk.samples import read_samples
 from cmp.disk.trainers import accelerate, ai_toolkit, by_name, loose, onetrainer, simpletuner, textual_inversion
-from cmp.disk.trainers.configs import without_repeats
+from cmp.disk.trainers.configs import base_model, without_repeats
 from cmp.disk.trainers.found import Found
 from cmp.errors import CmpError
 
@@ -30,14 +32,17 @@ _NEVER_RUNS = {"checkpoints", "checkpoint_pipelines", "converted", "validation",
 # In this order: the first that says "mine" has the folder, and only loose files beside it may be further runs.
 _READERS = (ai_toolkit.recognise, onetrainer.recognise, textual_inversion.recognise, simpletuner.recognise, accelerate.recognise)
 SharedLogs = dict[Path, tuple[Tracker, ...]]
+Logs = tuple[LogFolder, ...]
 _CONVERTED = ("converted", "checkpoint_pipelines")
 _PIPELINE = "model_index.json"  # beside a component it says where that was loaded from
-_BASE_KEYS = ("pretrained_model_name_or_path", "base_model", "base")
 
 
-def scan(roots: Iterable[Path]) -> Library:
-    """All runs below `roots`, ids unique; folders that could not be read are listed as problems and take nothing else down."""
-    return Scanner().scan(roots)
+def scan(roots: Iterable[Path], bases: Iterable[Path] = ()) -> Library:
+    """All runs below `roots`, ids unique; folders that could not be read are listed as problems and take nothing else down.
+
+    Whole pipelines in the folders of base models are none.
+    """
+    return Scanner().scan(roots, bases=bases)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,24 +79,27 @@ class Scanner:
         self._unread: dict[tuple[Path, Path], None] = {}
         self._visited: set[tuple[Path, Path]] = set()
         self._shared: SharedLogs = {}
-        self._last: tuple[tuple[Path, ...], int, Library] | None = None
+        self._bases: tuple[Path, ...] = ()
+        self._last: tuple[object, int, Library] | None = None
 
     @property
     def unread(self) -> int:
         """How many folders wait for `read_on`."""
         return len(self._unread)
 
-    def scan(self, roots: Iterable[Path], *, headers: bool = True) -> Library:
+    def scan(self, roots: Iterable[Path], *, headers: bool = True, bases: Iterable[Path] = ()) -> Library:
         """See `scan`; the very same Library if nothing has changed. Without `headers`, what is new is told by names and sizes for now."""
         roots = tuple(dict.fromkeys(Path(os.path.abspath(root)) for root in roots))
+        self._bases = tuple(bases)
+        asked = roots, self._bases
         self._look.refresh()
         if headers and self._unread:
             self._last = None
-        if self._last is None or self._last[:2] != (roots, self._look.last_change):
+        if self._last is None or self._last[:2] != (asked, self._look.last_change):
             self._shared = {top: logs for top, logs in self._shared.items() if self._look.changed(top) < self._look.turn}
-            with _without_collecting() if not (headers or self._kept) else nullcontext():
+            with without_collecting() if not (headers or self._kept) else nullcontext():
                 library = self._collect(roots, headers)
-            self._last = (roots, self._look.last_change, library)
+            self._last = (asked, self._look.last_change, library)
             if any(kept.fault for kept in self._kept.values()):  # what was met beside the listings does not show in them when it goes
                 self._last = None
             return library
@@ -135,7 +143,7 @@ class Scanner:
             problems.append(Problem(path, kept.fault))
             return
         reading = kept.reading
-        yield from (run for run in reading.runs if run.checkpoints or reading.whole)
+        yield from (run for run in reading.runs if (run.checkpoints or reading.whole) and not self._is_base(run))
         if reading.whole:
             return
         inner: list[Run] = []
@@ -151,6 +159,9 @@ class Scanner:
             if not run.checkpoints and not inner:  # logs alone are a run only if no run below is the one they belong to
                 yield run
         yield from inner
+
+    def _is_base(self, run: Run) -> bool:
+        return bool(self._bases) and is_plain_pipeline(run) and any(map(run.folder.is_relative_to, places_below(run.root, self._bases)))
 
     def _read(self, folder: Folder, root: Path, headers: bool) -> _Kept:
         """What a folder holds, read anew only where something has changed; with headers, once they were read."""
@@ -185,18 +196,6 @@ class Scanner:
         return tuple((top, self._look.changed(top)) for top in tops), list_folder(folder.path.parent).folders if tops else None
 
 
-@contextmanager
-def _without_collecting() -> Iterator[None]:
-    """Spares the search for garbage: all that a first look makes is kept, and looking through it again and again takes a third longer."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
-
-
 def _unread_weights(folder: Folder) -> list[str]:
     """Weights files that no reader takes. A component of a model, which has its config beside it, is no training's result."""
     if "config.json" in folder.files or "model_index.json" in folder.files:
@@ -227,15 +226,17 @@ def _reading(folder: Folder, root: Path, found: tuple[Found, ...], shared: Share
     return Reading((_run(folder, root, Found("unknown", (), whole=False), only_logs),)) if only_logs else Reading()
 
 
-def _as_reading(folder: Folder, root: Path, found: tuple[Found, ...], logs: Iterable[tuple[LogFolder, ...]] = repeat(())) -> Reading:
+def _as_reading(folder: Folder, root: Path, found: tuple[Found, ...], logs: Iterable[Logs | None] = repeat(None)) -> Reading:
     runs = tuple(_run(folder, root, each, its) for each, its in zip(found, logs, strict=False))
     return Reading(runs, frozenset().union(*(each.claimed for each in found)), any(each.whole for each in found))
 
 
-def _run(folder: Folder, root: Path, found: Found, logs: tuple[LogFolder, ...]) -> Run:
+def _run(folder: Folder, root: Path, found: Found, given: Logs | None) -> Run:
+    logs = given or ()
     settings = without_repeats(_settings(logs), found.settings)
     starts = tuple({k: Setting(v, str(file)) for k, v in values.items()} for log in logs for file, values in log.starts)
-    images = {sample.step: sample.path for sample in reversed(found.samples)}
+    samples = dated(read_samples(folder, found.series, found.checkpoints, settings)) if given is not None else ()
+    images = {sample.step: sample.path for sample in reversed(samples) if sample.step is not None}
     files = (*(file for log in logs for file in log.event_files), *found.logs)
     latest = read_latest(files)
     run = Run(
@@ -243,11 +244,11 @@ def _run(folder: Folder, root: Path, found: Found, logs: tuple[LogFolder, ...]) 
         folder=folder.path,
         root=root,
         trainer=found.trainer,
-        base_model=_base_model(settings),
+        base_model=base_model(settings),
         settings=settings,
         starts=starts or ({},),
         logs=files,
-        samples=found.samples,
+        samples=samples,
         bytes=size_below(folder.path) if found.whole else sum(c.bytes for c in found.checkpoints),
         last_loss=latest.loss if latest else None,
         last_logged=latest.wall_time if latest else None,
@@ -255,7 +256,8 @@ def _run(folder: Folder, root: Path, found: Found, logs: tuple[LogFolder, ...]) 
         series=found.series,
     )
     made = [size_below(folder.path / name) for name in _CONVERTED if name in folder.folders]  # so that a change there is noticed
-    return replace(run, checkpoints=tuple(_finished(run, c, images, bool(made)) for c in with_unique_keys(found.checkpoints)))
+    run = replace(run, checkpoints=tuple(_finished(run, c, images, bool(made)) for c in with_unique_keys(found.checkpoints)))
+    return told_as_pipeline(run)
 
 
 def _id(folder: Folder, root: Path, series: str | None) -> str:
@@ -283,13 +285,6 @@ def _settings(logs: Iterable[LogFolder]) -> dict[str, Setting]:
         for key, value in (log.hparams or {}).items():
             settings[key] = Setting(value, str(log.hparams_file or log.path))
     return settings
-
-
-def _base_model(settings: dict[str, Setting]) -> str | None:
-    for key in _BASE_KEYS:
-        if key in settings and isinstance(settings[key].value, str):
-            return str(settings[key].value)
-    return None
 
 
 def _without_claimed_logs(runs: list[Run]) -> list[Run]:

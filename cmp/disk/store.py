@@ -10,13 +10,13 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar, cast
 
 from cmp.core.runs import plain_text
-from cmp.errors import Refused
+from cmp.errors import Refused, why_not
 
 T = TypeVar("T")
 
@@ -43,9 +43,8 @@ class Store:
                 try:
                     self._connection = _connect(self._facts)
                 except (OSError, sqlite3.Error) as fault:  # filelock's Timeout is an OSError
-                    raise Refused(
-                        f"cannot keep state in {self._facts}: {fault}", "Set CMP_HOME to a folder that can be written."
-                    ) from fault
+                    why = why_not(fault) if isinstance(fault, OSError) else fault
+                    raise Refused(f"cannot keep state in {self._facts}: {why}", "Set CMP_HOME to a folder that can be written.") from fault
             try:
                 yield self._connection
             except sqlite3.Error as fault:
@@ -75,6 +74,25 @@ class Store:
                 connection.execute("DELETE FROM facts WHERE kind = ? AND subject = ?", (kind, plain_text(subject)))
             else:
                 connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", (kind, plain_text(subject), json.dumps(value)))
+
+    def change(self, kind: str, subjects: Sequence[str], to: Callable[[object | None], object | None]) -> object | None:
+        """Remembers what `to` makes of the value that is remembered for the first of these subjects that has one, under the first of them
+        alone, and gives it. No other process changes it meanwhile. Raises Refused where nothing can be kept.
+        """
+        names = tuple(dict.fromkeys(map(plain_text, subjects)))
+        with self.database() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                rows = dict(connection.execute("SELECT subject, value FROM facts WHERE kind = ?", (kind,)).fetchall())
+                before = next((json.loads(rows[name]) for name in names if name in rows), None)
+                connection.executemany("DELETE FROM facts WHERE kind = ? AND subject = ?", [(kind, name) for name in names])
+                if (value := to(before)) is not None:
+                    connection.execute("INSERT INTO facts VALUES (?, ?, ?)", (kind, names[0], json.dumps(value)))
+                connection.execute("COMMIT")
+                return value
+            finally:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
 
     def all(self, kind: str) -> dict[str, object]:
         """Every remembered value of one kind, by subject."""

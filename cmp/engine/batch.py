@@ -24,6 +24,7 @@ from cmp.errors import Refused
 
 _SHARE = 0.6  # of the memory that is free on the device
 _EACH = 2_000_000_000  # bytes that a picture of 512 × 512 takes at most while it is drawn and decoded, in half precision
+_COPIES = 3  # of an adapter in half precision: stacked with the others, and once more for each of the two rows that guidance needs
 _MOST_ON_GPU, _PLACES_ON_CPU = 16, 2048  # pictures; latent places (8 × 8 pixels) that are enough to keep a processor busy
 
 
@@ -39,14 +40,14 @@ def kind_of(one: Prepared, stackable: bool) -> tuple[object, ...]:
     return *group_of(one), one.drawn.sampling, alone
 
 
-def most_at_once(device: torch.device, width: int, height: int) -> int:
-    """How many pictures of that size are drawn in one batch."""
+def most_at_once(device: torch.device, width: int, height: int, numbers: int = 0) -> int:
+    """How many pictures of that size are drawn in one batch, each with an adapter of so many numbers of its own."""
     places = width * height / 64
     if device.type != "cuda":
         return max(1, round(_PLACES_ON_CPU / places))
     free, _ = torch.cuda.mem_get_info(device)
     free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch keeps what it has used before
-    return max(1, min(_MOST_ON_GPU, int(_SHARE * free / (_EACH * width * height / 512**2))))
+    return max(1, min(_MOST_ON_GPU, int(_SHARE * free / (_EACH * width * height / 512**2 + _COPIES * 2 * numbers))))
 
 
 def paint_batch(batch: Sequence[Prepared], preparing: Preparing, studio: Studio, store: Store, report: Report) -> list[Image.Image]:
@@ -60,8 +61,8 @@ def paint_batch(batch: Sequence[Prepared], preparing: Preparing, studio: Studio,
         raise Refused(f"the base model {clothes.folder.name} changed while it was loaded", "Try again when nothing writes to it.")
     with decoding_with(worn, first, studio, store):
         if not preparing.stackable(first):
-            dress(worn, first, studio)
-            steering = [worn.prompts.steer(worn.pipe, worn.reader, cell.prompt, cell.sampling) for cell in cells]
+            dress(worn, first, studio, report)
+            steering = [_steer_one(worn, one) for one in batch]
             with nullcontext() if preparing.mode == "exact" else in_lanes(worn.denoiser):
                 return paint(worn, cells, steering, report)
         adapters = [one.clothes.adapter(one.cell.strength, studio) for one in batch]
@@ -86,11 +87,17 @@ def _steer(
         else:
             dress(worn, batch[alike[0]], studio)
         for number in alike:
-            drawn = batch[number].drawn
-            found[number] = worn.prompts.steer(worn.pipe, worn.reader, drawn.prompt, drawn.sampling)
+            found[number] = _steer_one(worn, batch[number])
             if name is not None and found[number] is None:
                 raise Refused("this pipeline's prompts cannot be read beforehand", "Draw it with --exact.")
     return [found[number] for number in range(len(batch))]
+
+
+def _steer_one(worn: WornPipeline, one: Prepared) -> Steering | None:
+    steering = worn.prompts.steer(worn.pipe, worn.reader, one.drawn.prompt, one.drawn.sampling, one.words)
+    if one.words and steering is None:
+        raise Refused("this pipeline's prompts cannot be read beforehand", "Draw it with a prompt without learned words.")
+    return steering
 
 
 def _of_denoiser(adapters: Iterable[tuple[Folded, float]]) -> list[Worn]:

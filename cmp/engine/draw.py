@@ -7,7 +7,9 @@ import logging
 import threading
 import time
 from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
+from typing import Protocol, TypeVar, cast
 
 import torch
 from PIL import Image
@@ -15,7 +17,8 @@ from PIL import Image
 from cmp import __version__
 from cmp.core.grids import Cell, Fault, GridPlan, Tile
 from cmp.core.infotext import to_infotext
-from cmp.core.progress import Progress
+from cmp.core.present import size_text
+from cmp.core.progress import Progress, run_through
 from cmp.disk.replacing import cannot_write
 from cmp.disk.store import Store
 from cmp.engine.batch import group_of, kind_of, most_at_once, paint_batch
@@ -24,21 +27,35 @@ from cmp.engine.prepare import Prepared, Preparing, size_of
 from cmp.engine.record import expect, remember_pace
 from cmp.engine.steps import stepping
 from cmp.engine.studio import Studio
-from cmp.errors import CmpError, NoSpace
+from cmp.errors import CmpError, NoSpace, Refused
 from cmp.pictures.files import save_png
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 Steps = Generator[Progress | Tile, None, None]
+
+
+class Passing(Protocol):
+    """Whatever draws cells in passes; `total` counts the tiles of all of them."""
+
+    total: int
+
+    def draw_pass(self, cells: Sequence[Cell], preview: bool = False) -> Steps:
+        """One tile per cell: its preview, or the whole picture."""
+        ...
 
 
 @dataclass(slots=True)
 class Drawing:
-    """One grid on its way. `gpu` is held only while a batch is drawn."""
+    """One grid on its way. `gpu` is held only while a batch is drawn. Where it is `watched`, the first picture is drawn alone: it is
+    looked at while the others are drawn.
+    """
 
     preparing: Preparing
     studio: Studio
     store: Store
     gpu: threading.Lock
+    watched: bool = False
     keeps_pace: bool = True  # whether the time that it takes says what drawing takes on this machine
     total: int = 0
     done: int = 0
@@ -52,29 +69,21 @@ class Drawing:
 
         A cell that fails becomes a tile with its fault, and the rest go on. Closing the iterator stops within one denoising step.
         """
-        self.total = len(cells) * (2 if preview else 1)
-        if preview:
-            whole: set[Cell] = set()
-            for item in self.draw_pass(cells, preview=True):
-                if isinstance(item, Tile) and not item.preview:
-                    whole.add(item.cell)
-                yield item
-            cells = [cell for cell in cells if cell not in whole]
-            self.total -= len(whole)
-        yield from self.draw_pass(cells)
+        yield from in_passes(self, cells, preview)
 
     def plan(self, cells: Sequence[Cell], preview: bool = False) -> GridPlan:
         """What `draw` would do. Nothing is drawn for it; digests and the proof of bases that are not known yet are made.
 
         Previews cost time and space, and are no cells of their own.
         """
-        found = [self._prepare(cell, preview=False) for cell in cells]
-        new = [one for one in found if isinstance(one, Prepared)]
+        found = [run_through(self._prepare(cell, preview=False)) for cell in cells]
+        fresh = [one for one in found if isinstance(one, Prepared)]
+        new = list({one.key: one for one in reversed(fresh)}.values())[::-1]  # twins are one picture
         faults = tuple((one.cell, one.fault) for one in found if isinstance(one, Tile) and one.fault)
-        small = [self._prepare(one.cell, preview=True) for one in new] if preview else []
+        small = [run_through(self._prepare(one.cell, preview=True)) for one in new] if preview else []
         drawn = [*new, *(one for one in small if isinstance(one, Prepared))]
         seconds, size = expect(self.store, self.studio.device.type, drawn)
-        return GridPlan(len(cells), len(new), len(cells) - len(new) - len(faults), faults, seconds, size)
+        return GridPlan(len(cells), len(new), len(cells) - len(fresh) - len(faults), faults, seconds, size, len(fresh) - len(new))
 
     def draw_pass(self, cells: Sequence[Cell], preview: bool = False) -> Steps:
         """One tile per cell: its preview, or the whole picture. What needs a dear switch (another base, whole components) comes later."""
@@ -85,7 +94,7 @@ class Drawing:
         """Draws the cells that need the same base and whole components as the first, and gives the others."""
         group, later = None, []
         for cell in cells:
-            one = self._prepare(cell, preview)
+            one = yield from self._prepare(cell, preview)
             if isinstance(one, Tile):
                 yield self._count(one)
                 continue
@@ -110,23 +119,39 @@ class Drawing:
         if len(batch) >= self._limit(one):
             yield from self._draw_waiting(self._waiting.pop(kind))
 
+    @property
+    def _first_alone(self) -> bool:
+        """Whether the first picture is drawn alone. On a card it always is: how much room there is shows once the base is loaded."""
+        return self.watched or self.studio.device.type == "cuda"
+
     def _limit(self, one: Prepared) -> int:
-        """How many are drawn together. The first picture is drawn alone: it is looked at while the others are drawn."""
-        if self.preparing.mode == "exact" or not self.begun:
+        """How many are drawn together."""
+        if self.preparing.mode == "exact" or (self._first_alone and not self.begun):
             return 1
         width, height = size_of(one)
-        most = most_at_once(self.studio.device, width, height)
+        most = most_at_once(self.studio.device, width, height, self.preparing.numbers(one))
         return min(most, self.studio.most_at_once.get(f"{one.clothes.folder}|{width}x{height}", most))
 
-    def _prepare(self, cell: Cell, preview: bool) -> Prepared | Tile:
+    def _prepare(self, cell: Cell, preview: bool) -> Generator[Progress, None, Prepared | Tile]:
         """The cell ready to be drawn; or its tile, where it is drawn already or what stands against it is known already."""
         try:
-            one = self.preparing.prepare(cell, preview)
+            with closing(self.preparing.preparing(cell, preview)) as work:
+                one = yield from self._told(work, cell.checkpoint.id if cell.checkpoint else "base model")
             if preview and (found := _found(self.preparing.prepare(cell), self.store)):
                 return found
             return _found(one, self.store) or one
         except CmpError as fault:
             return Tile(cell, "", fault=Fault(fault.message, fault.hint, fault.exit_code))
+
+    def _told(self, work: Generator[Progress, None, T], whose: str) -> Generator[Progress, None, T]:
+        """What the work gives; its steps as those of the grid, told in words."""
+        while True:
+            try:
+                step = next(work)
+            except StopIteration as finished:
+                return cast(T, finished.value)
+            far = f"{size_text(step.done_bytes)} of {size_text(step.total_bytes)}" if step.total_bytes else f"{step.done}/{step.total}"
+            yield Progress(self.done, self.total, f"{whose}{': ' if whose else ''}{step.what} {far}", step.done_bytes, step.total_bytes)
 
     def _draw_waiting(self, batch: Sequence[Prepared]) -> Steps:
         """Draws a batch, and answers with it the cells that are the same pictures."""
@@ -135,7 +160,9 @@ class Drawing:
             yield item
             if isinstance(item, Tile):
                 for twin in self._twins.pop(keys[item.cell], ()):
-                    yield self._count(replace(item, cell=twin.cell, reused=item.fault is None, seconds=None))
+                    base = _base_told(twin) if item.path else None
+                    same = replace(item, cell=twin.cell, preview=twin.preview, base=base, reused=item.fault is None, seconds=None)
+                    yield self._count(same)
 
     def _draw_batch(self, batch: Sequence[Prepared]) -> Steps:
         """Draws a batch; where that fails, its halves, so that what is wrong with one picture costs no other."""
@@ -143,7 +170,7 @@ class Drawing:
         try:
             images, seconds = yield from self._at_the_gpu(batch)
             kept = [(one, *self._keep(one, image, seconds / len(batch))) for one, image in zip(batch, images, strict=True)]
-            if self.begun and self.keeps_pace:  # the first batch also loads
+            if self.keeps_pace and (self.begun or not self._first_alone):  # a lone picture takes longer, and a card's first one too
                 remember_pace(self.store, self.studio.device.type, batch, seconds, [size for _, _, size in kept])
             self.begun = True
             for _, tile, _ in kept:
@@ -186,11 +213,8 @@ class Drawing:
             started = time.monotonic()
             work = stepping(lambda report: paint_batch(batch, self.preparing, self.studio, self.store, report))
             try:
-                while True:
-                    step = next(work)
-                    yield Progress(self.done, self.total, f"{step.what} {step.done}/{step.total}")
-            except StopIteration as finished:
-                return finished.value, time.monotonic() - started
+                images = yield from self._told(work, "")
+                return images, time.monotonic() - started - self.studio.loading_took
             except CmpError as fault:
                 if batch[0].clothes.folder.name not in self.studio.loaded:  # not tried again for every cell
                     self._unloadable[base] = fault
@@ -202,8 +226,11 @@ class Drawing:
 
     def _keep(self, one: Prepared, image: Image.Image, seconds: float) -> tuple[Tile, int]:
         """The tile of a drawn picture, and the bytes of its file."""
-        base = one.clothes.ready.base
+        base, sampling = one.clothes.ready.base, one.drawn.sampling
         assert base is not None
+        if not one.preview and image.size != (asked := (sampling.width or image.width, sampling.height or image.height)):
+            told = f"{asked[0]} × {asked[1]} was asked for, and {base.id} drew {image.width} × {image.height}"
+            raise Refused(told, "Such models draw multiples of 16 or 32 pixels only; ask for one.")
         path = self.store.cell_path(one.key)
         tile = Tile(one.cell, one.key, path, seconds=round(seconds, 3), base=base.as_json(), mode=one.mode, preview=one.preview)
         text = to_infotext(one.drawn, image.size, base.id, one.clothes.weights, __version__)
@@ -219,10 +246,28 @@ class Drawing:
         return tile
 
 
+def in_passes(drawer: Passing, cells: Sequence[Cell], preview: bool) -> Steps:
+    """Has a drawer draw every cell, with `preview` small before. What the first pass finds whole or cannot draw is not asked for again."""
+    drawer.total = len(cells) * (2 if preview else 1)
+    if preview:
+        whole: set[Cell] = set()
+        for item in drawer.draw_pass(cells, preview=True):
+            if isinstance(item, Tile) and not item.preview:
+                whole.add(item.cell)
+            yield item
+        cells = [cell for cell in cells if cell not in whole]
+        drawer.total -= len(whole)
+    yield from drawer.draw_pass(cells)
+
+
 def _found(one: Prepared, store: Store) -> Tile | None:
     """The tile of a cell that was drawn before; what was drawn exactly serves where fast was asked for."""
     for mode, key in one.keys.items():
         if (path := store.cell_path(key)).is_file():
-            base = one.clothes.ready.base
-            return Tile(one.cell, key, path, True, base=base.as_json() if base else None, mode=mode, preview=one.preview)
+            return Tile(one.cell, key, path, True, base=_base_told(one), mode=mode, preview=one.preview)
     return None
+
+
+def _base_told(one: Prepared) -> dict[str, object] | None:
+    base = one.clothes.ready.base
+    return base.as_json() if base else None

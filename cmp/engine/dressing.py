@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,22 +12,24 @@ from diffusers import AutoencoderKL
 from safetensors.torch import load_file
 
 from cmp.core.conversion import Writing
+from cmp.core.progress import Progress
 from cmp.disk.bases import read_component
 from cmp.disk.json_table import read_json_table
 from cmp.disk.merging import merge
-from cmp.disk.numbers import FLOATS, as_float32
+from cmp.disk.numbers import FLOATS, WIDTHS, as_float32
 from cmp.disk.ready import Ready
 from cmp.disk.store import Store
 from cmp.engine.device import realign, without_memory
 from cmp.engine.pipeline import WornPipeline
 from cmp.engine.prepare import Prepared, digest_vae
+from cmp.engine.steps import Report, silent
 from cmp.engine.studio import Studio
 from cmp.engine.words import read_words
 from cmp.errors import Refused, Unreadable
 
 
-def dress(worn: WornPipeline, one: Prepared, studio: Studio) -> None:
-    """Puts what a cell wears on the pipeline, proven, or takes off what it wears."""
+def dress(worn: WornPipeline, one: Prepared, studio: Studio, report: Report = silent) -> None:
+    """Puts what a cell wears on the pipeline, proven, or takes off what it wears. Whole components are merged in steps."""
     clothes, strength = one.clothes, one.cell.strength
     if clothes.weights is None and not clothes.beside:
         worn.wear_nothing()
@@ -34,20 +37,24 @@ def dress(worn: WornPipeline, one: Prepared, studio: Studio) -> None:
         words = read_words(clothes.ready.opened)
         worn.wear_words(clothes.name(strength), {word: torch.from_numpy(rows) for word, rows in words.items()})
     elif clothes.merged:
-        worn.wear_components(clothes.name(strength), lambda: _merged(clothes.ready, strength))
+        worn.wear_components(clothes.name(strength), lambda: _merged(clothes.ready, strength, report), report)
     else:
         folded, much = clothes.adapter(strength, studio)
         worn.wear_lora(clothes.name(strength), folded, much)
 
 
-def _merged(ready: Ready, strength: float) -> dict[str, dict[str, torch.Tensor]]:
-    """Every component that the checkpoint changes, whole, under the base's names."""
+def _merged(ready: Ready, strength: float, report: Report) -> dict[str, dict[str, torch.Tensor]]:
+    """Every component that the checkpoint changes, whole, under the base's names. Each tensor is reported before it is read."""
     assert ready.base is not None
-    states = {}
+    states: dict[str, dict[str, torch.Tensor]] = {}
     for name in ready.opened.weights.components:
         merged = merge(ready.opened, name, read_component(ready.base.path, name), ready.scale, Writing(strength=strength))
-        kinds = {tensor: dtype for tensor, (dtype, _) in merged.described.items()}
-        states[name] = {n: torch.from_numpy(as_float32(merged.read(n), kind)) for n, kind in kinds.items() if kind in FLOATS}
+        states[name], done, total = {}, 0, merged.bytes
+        for tensor, (kind, shape) in merged.described.items():
+            report(Progress(0, 1, f"merging {name}", done, total))
+            if kind in FLOATS:
+                states[name][tensor] = torch.from_numpy(as_float32(merged.read(tensor), kind))
+            done += math.prod(shape) * WIDTHS[kind]
     return states
 
 
@@ -82,6 +89,8 @@ def _load_vae(file: Path, digest: str, worn: WornPipeline, store: Store) -> Auto
     if vae.config.latent_channels != own.config.latent_channels:
         told = f"the VAE {file.parent} has {vae.config.latent_channels} latent channels, and the base model {own.config.latent_channels}"
         raise Refused(told, "Give one that was made for this kind of model.")
+    if len(vae.config.block_out_channels) != len(own.config.block_out_channels):
+        raise Refused(f"the VAE {file.parent} makes pictures of another size than the base model's", "Give one with as many blocks.")
     if digest_vae(file, store) != digest:
         raise Refused(f"the VAE {file} changed while it was loaded", "Try again when nothing writes to it.")
     vae.to(worn.device, worn.dtype).eval()

@@ -1,7 +1,8 @@
 """A batch in several lanes: on a processor, each core computes its own pictures instead of all cores sharing every small operation.
 
 Measured with a UNet of 2 M parameters on two cores, 16 pictures a batch: 0.083 s a picture in two lanes, 0.15 s with two threads an
-operation.
+operation. One picture alone, its two rows of guidance in a lane each: 0.022 s a step instead of 0.052 s; with 860 M parameters 2.18 s
+instead of 1.98 s.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
+
+_SMALL = 100_000_000  # parameters; a larger model's weights, read by each lane, cost more than a lane for a single row saves
 
 _here = threading.local()
 
@@ -36,9 +39,10 @@ def in_lanes(model: torch.nn.Module) -> Iterator[None]:
         yield
         return
     forward = model.forward
+    fewest = 1 if model.num_parameters() <= _SMALL else 2  # rows of a lane
     try:
         with ThreadPoolExecutor(threads, thread_name_prefix="lane", initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            model.forward = lambda sample, *given, **named: _split(pool, threads, forward, (sample, *given), named)
+            model.forward = lambda sample, *given, **named: _split(pool, threads, fewest, forward, (sample, *given), named)
             try:
                 yield
             finally:
@@ -47,9 +51,11 @@ def in_lanes(model: torch.nn.Module) -> Iterator[None]:
         torch.set_num_threads(threads)  # threads to come take over what was set last
 
 
-def _split(pool: ThreadPoolExecutor, threads: int, forward: Callable[..., Any], given: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
+def _split(
+    pool: ThreadPoolExecutor, threads: int, fewest: int, forward: Callable[..., Any], given: tuple[Any, ...], named: Mapping[str, Any]
+) -> Any:
     size = len(given[0])
-    lanes = min(threads, size // 2)
+    lanes = min(threads, size // fewest)
     if lanes < 2 or named.get("return_dict", True):
         return forward(*given, **named)
     ends = [size * number // lanes for number in range(lanes + 1)]

@@ -13,11 +13,7 @@ from cmp.core.progress import Progress
 from cmp.engine.pipeline import WornPipeline
 from cmp.engine.prompts import Steering
 from cmp.engine.samplers import scheduler_of
-from cmp.engine.steps import Report
-
-
-def silent(step: Progress) -> None:
-    """For whoever does not watch."""
+from cmp.engine.steps import Report, silent
 
 
 @torch.inference_mode()

@@ -7,21 +7,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import numpy as np
 import torch
-import transformers
-from diffusers import DiffusionPipeline
 from peft.tuners.lora import LoraLayer
 
 from cmp.core.fitting import RECOMPUTED, find_tensor
 from cmp.core.progress import Progress
-from cmp.disk.bases import NEVER_LOADED, read_index
 from cmp.engine.device import choose_dtype, realign, settle, without_memory
+from cmp.engine.loading import load_pipeline, round_as_trained
 from cmp.engine.prompts import Prompts
-from cmp.engine.steps import Report
+from cmp.engine.steps import Report, silent
+from cmp.engine.vocabulary import Vocabulary
 from cmp.engine.words import tokens_of
-from cmp.errors import Refused, Unreadable
+from cmp.errors import Refused
 
 ADAPTER = "checkpoint"
 TEXT = "text_encoder"
@@ -35,9 +33,7 @@ class WornPipeline:
     names the state of the text encoders, "" while they are the base's own.
     """
 
-    def __init__(
-        self, folder: Path, device: torch.device, rounded: tuple[tuple[str, str], ...] = (), report: Report = lambda step: None
-    ) -> None:
+    def __init__(self, folder: Path, device: torch.device, rounded: tuple[tuple[str, str], ...] = (), report: Report = silent) -> None:
         self.device = device
         self.dtype = choose_dtype(device, folder)
         self.pipe = load_pipeline(folder, self.dtype, report)
@@ -51,7 +47,7 @@ class WornPipeline:
         self.prompts = Prompts()
         self._pairs: dict[str, tuple[int, ...]] = {}
         self._own: dict[str, dict[str, torch.Tensor]] = {}  # the base's own tensors of the components that are replaced now
-        self._words = False
+        self._vocabulary: Vocabulary | None = None  # the base's own, while words are worn
         self.base_scheduler = type(self.pipe.scheduler)
         self.scheduler_config = dict(self.pipe.scheduler.config)
 
@@ -81,20 +77,22 @@ class WornPipeline:
         if len(named) != len(folded):
             raise Refused("one module of the text encoder is named in two ways", "Nobody can say which of them was trained.")
         folded = named
+        layers = lora_layers(self._modules())
         if self.worn != digest:
             self.worn = None
-            self._put_on(folded)
-        for layer in lora_layers(self._modules()).values():
+            layers = self._put_on(folded, layers)
+        for layer in layers.values():
             layer.enable_adapters(True)
             layer.set_scale(ADAPTER, strength)  # times alpha/rank, which is 1 here
-        prove_worn(self._modules(), folded, strength)
+        prove_layers(layers, folded, strength)
         self.worn, self.reader = digest, f"{digest}*{strength}" if any(name.startswith(TEXT) for name in folded) else ""
 
-    def _put_on(self, folded: Mapping[str, np.ndarray]) -> None:
+    def _put_on(self, folded: Mapping[str, np.ndarray], layers: dict[str, Any]) -> dict[str, Any]:
+        """Gives the layers that wear it: those that were there, or where others are needed all anew."""
         shapes = {name: values.shape for name, values in folded.items()}
         if shapes == self._pairs:
-            self._copy_in(folded)
-            return
+            _copy_in(folded, layers)
+            return layers
         if self._pairs:
             self._take_off()
         state = {self._own_name(name): torch.tensor(values, dtype=self.dtype) for name, values in folded.items()}
@@ -110,6 +108,7 @@ class WornPipeline:
             if not self.visiting:
                 component.to(self.device)
             realign(component)
+        return lora_layers(self._modules())
 
     def _own_name(self, name: str) -> str:
         """A plain name as the text encoder at hand has it: transformers 5 kept `text_model.` in the class with a projection."""
@@ -130,16 +129,11 @@ class WornPipeline:
         if left := adapter_tensors(self._modules()):
             raise Refused(f"{min(left)} could not be taken out of the model", "This is a fault of ours; start the program again.")
 
-    @torch.no_grad()
-    def _copy_in(self, folded: Mapping[str, np.ndarray]) -> None:
-        """Checkpoints of one run have the same shapes: their few MB are copied into the adapter that is already there."""
-        for name, parameter in adapter_tensors(self._modules()).items():
-            parameter.copy_(torch.tensor(folded[name]))
-
-    def wear_components(self, digest: str, read: Callable[[], Mapping[str, Mapping[str, torch.Tensor]]]) -> None:
+    def wear_components(self, digest: str, read: Callable[[], Mapping[str, Mapping[str, torch.Tensor]]], report: Report = silent) -> None:
         """Replaces every tensor of the components that `read` gives (component → name → float32 values), unless they are worn already.
 
-        It is strict, so that every tensor is used and none is missing, and each is read back out of the model.
+        It is strict, so that every tensor is used and none is missing, and each is read back out of the model. Can be left at any tensor:
+        what is replaced by then is put back before anything else is worn.
         """
         if self.worn == digest:
             return
@@ -150,10 +144,10 @@ class WornPipeline:
             if model is None:
                 raise Refused(f"the base model has no {component}", "It cannot be drawn with this base; give another with --base.")
             self._own[component] = dict(model.state_dict())
-            self._replace(component, model, state)
+            self._replace(component, model, state, report)
         self.worn, self.reader = digest, digest if any(name.startswith(TEXT) for name in states) else ""
 
-    def _replace(self, component: str, model: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+    def _replace(self, component: str, model: torch.nn.Module, state: Mapping[str, torch.Tensor], report: Report) -> None:
         inside = model.state_dict()
         found = {find_tensor(name, inside) or name: values.to(self.device, self.dtype) for name, values in state.items()}
         named = {name: values for name, values in found.items() if not name.endswith(RECOMPUTED) or name in inside}
@@ -168,7 +162,8 @@ class WornPipeline:
                 f"these weights are not a {component} of this base model: {str(fault)[:300]}", "Give its own base with --base."
             ) from fault
         realign(model)
-        for name, landed in model.state_dict().items():
+        for number, (name, landed) in enumerate(model.state_dict().items()):
+            report(Progress(number, len(named), f"reading {component} back"))
             if not torch.equal(landed, named[name]):
                 raise Refused(f"{component}.{name} did not land in the model", "This is a fault of ours; please report it.")
 
@@ -177,9 +172,9 @@ class WornPipeline:
             self._modules()[component].load_state_dict(own, strict=True, assign=True)
             self.worn = None
         self._own.clear()
-        if self._words:
-            self.pipe.unload_textual_inversion()
-            self._words, self.worn, self.reader = False, None, ""
+        if self._vocabulary:
+            self._vocabulary.put_back(self.pipe)
+            self._vocabulary, self.worn, self.reader = None, None, ""
 
     def wear_words(self, digest: str, words: Mapping[str, torch.Tensor]) -> None:
         """Gives the text encoder learned words (word → rows × width), and reads each row back out of it."""
@@ -188,10 +183,10 @@ class WornPipeline:
         self._undress()
         if "text_encoder_2" in self.pipe.components:
             raise Refused("the base model has two text encoders", "Words of one text encoder fit base models with one.")
+        self._vocabulary = Vocabulary.lent(self.pipe)
         for word, rows in words.items():
             try:
                 self.pipe.load_textual_inversion({word: rows.to(self.dtype)}, token=word)
-                self._words = True
             except (ValueError, RuntimeError, KeyError, TypeError, AttributeError) as fault:
                 raise Refused(f"diffusers cannot take the word {word!r}: {fault}", "It was learned with another text encoder.") from fault
             numbers = self.pipe.tokenizer.convert_tokens_to_ids(tokens_of(word, len(rows)))
@@ -221,6 +216,13 @@ def adapter_tensors(modules: Mapping[str, torch.nn.Module]) -> dict[str, torch.T
     return _tensors_in(lora_layers(modules))
 
 
+@torch.no_grad()
+def _copy_in(folded: Mapping[str, np.ndarray], layers: Mapping[str, Any]) -> None:
+    """Checkpoints of one run have the same shapes: their few MB are copied into the adapter that is already there."""
+    for name, parameter in _tensors_in(layers).items():
+        parameter.copy_(torch.tensor(folded[name]))
+
+
 def _tensors_in(layers: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     found = {}
     for name, module in layers.items():
@@ -239,7 +241,11 @@ def prove_worn(modules: Mapping[str, torch.nn.Module], folded: Mapping[str, np.n
 
     This is rule one: the model is asked, not the loader, because loaders have been seen to load nothing and only log it.
     """
-    layers = lora_layers(modules)
+    prove_layers(lora_layers(modules), folded, strength)
+
+
+def prove_layers(layers: Mapping[str, Any], folded: Mapping[str, np.ndarray], strength: float) -> None:
+    """The same for layers that have been looked up already."""
     inside = _tensors_in(layers)
     if set(inside) != set(folded):
         lost, strange = sorted(set(folded) - set(inside)), sorted(set(inside) - set(folded))
@@ -253,46 +259,3 @@ def prove_worn(modules: Mapping[str, torch.nn.Module], folded: Mapping[str, np.n
     for name, module in layers.items():
         if module.scaling.get(ADAPTER) != strength or module.disable_adapters or module.merged or module.active_adapters != [ADAPTER]:
             raise Refused(f"{name} is not drawn at strength {strength:g}", "This is a fault of ours; please report it.")
-
-
-def round_as_trained(model: torch.nn.Module, folder: Path, kind: torch.dtype) -> None:
-    """Gives a base's component the values that it was trained on: rounded once, from what lies on the disk, then held as drawn with.
-
-    What was loaded in half precision is rounded already, and rounding it again gives other values.
-    """
-    whole = dict(model.named_parameters())
-    if any(values.dtype != torch.float32 for values in whole.values()):
-        exact: Any = type(model)
-        whole = dict(exact.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=torch.float32).named_parameters())
-    for name, parameter in model.named_parameters():
-        parameter.data = whole[name].data.to(kind).to(parameter.dtype)
-
-
-def load_pipeline(folder: Path, dtype: torch.dtype, report: Report) -> Any:
-    """The pipeline in a folder, from this disk alone; never runs code that lies in the folder. Can be left between its components."""
-    index = read_index(folder)
-    parts: dict[str, Any] = {name: None for name in NEVER_LOADED if name in index}
-    if "requires_safety_checker" in index:
-        parts["requires_safety_checker"] = False
-    quiet: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "dtype": dtype}
-    models = {name: kind for name, told in index.items() if name not in parts and (kind := _model_class(told))}
-    try:
-        for number, (name, kind) in enumerate(models.items()):
-            report(Progress(number, len(models), f"loading {name} of {folder.name}"))
-            parts[name] = kind.from_pretrained(folder, subfolder=name, **quiet)
-        report(Progress(len(models), len(models), f"loading {folder.name}"))
-        pipe = DiffusionPipeline.from_pretrained(folder, trust_remote_code=False, **quiet, **parts)
-    except (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError, ImportError) as fault:
-        if without_memory(fault):
-            raise
-        raise Unreadable(f"cannot load the base model {folder}: {fault}", "Check that the folder is complete.") from fault
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
-def _model_class(told: object) -> Any:
-    """The libraries' class that a pipeline's index names for a component, None for what is no model (a tokenizer, a scheduler)."""
-    if not isinstance(told, list) or len(told) != 2 or told[0] not in ("diffusers", "transformers"):
-        return None
-    kind = getattr(diffusers if told[0] == "diffusers" else transformers, str(told[1]), None)
-    return kind if isinstance(kind, type) and issubclass(kind, torch.nn.Module) else None

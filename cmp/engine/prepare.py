@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -11,28 +12,30 @@ from typing import Protocol
 
 from cmp.core.fitting import check_draws_from_noise
 from cmp.core.grids import Cell, Sampling, Stacked
+from cmp.core.progress import Progress, run_through
 from cmp.core.runs import Checkpoint
 from cmp.core.stacking import Folded, stack_adapters
-from cmp.disk.bases import CONTROL, digest_base, native_size, read_component, read_index
+from cmp.disk.bases import CONTROL, digesting_base, native_size, read_component, read_index
 from cmp.disk.folders import hash_file
 from cmp.disk.lora_file import read_folded
 from cmp.disk.ready import Ready, unlike_lora
 from cmp.disk.store import Store
 from cmp.disk.tensors import identify
-from cmp.engine.prompts import reads_beforehand
+from cmp.engine.prompts import check_clip_skip, reads_beforehand
 from cmp.engine.samplers import check_sampler
 from cmp.engine.stacked import can_stack
 from cmp.engine.studio import Rounded, Studio
-from cmp.engine.words import check_words, words_in
+from cmp.engine.words import Bundled, bundled_words, check_words, words_in
 from cmp.errors import NotFound, Refused
 
 PREVIEW_STEPS = 6
+_Column = tuple[Checkpoint | None, tuple[Stacked, ...]]
 
 
 class MakeReady(Protocol):
-    """Gives a checkpoint ready for use, or for None the run's base alone (a Ready of any of its checkpoints); may raise."""
+    """Makes a checkpoint ready for use, or for None the run's base alone (a Ready of any of its checkpoints), in steps; may raise."""
 
-    def __call__(self, checkpoint: Checkpoint | None, beside: Ready | None = None) -> Ready: ...
+    def __call__(self, checkpoint: Checkpoint | None, beside: Ready | None = None) -> Generator[Progress, None, Ready]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +86,23 @@ class Clothes:
     @property
     def tensors(self) -> frozenset[str]:
         """The names of all adapter tensors that are worn, from headers alone."""
-        worn = [self.ready] if self.weights is not None else []
-        modules = (m for ready in (*worn, *(ready for ready, _, _ in self.beside)) for m in ready.opened.weights.adapted)
+        modules = (module for ready in self._adapters for module in ready.opened.weights.adapted)
         return frozenset(name for module in modules for name in module.canonical.values())
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers the adapters of the denoiser hold, from headers alone."""
+        total = 0.0
+        for ready in self._adapters:
+            for module in ready.opened.weights.adapted:
+                if not module.component.startswith("text_encoder"):
+                    shapes = {role: ready.opened.header.tensors[stored].shape for role, stored in module.weight_parts.items()}
+                    total += sum(math.prod(shape) * module.share(role, shape) for role, shape in shapes.items())
+        return round(total)
+
+    @property
+    def _adapters(self) -> tuple[Ready, ...]:
+        return (*([self.ready] if self.weights is not None else []), *(ready for ready, _, _ in self.beside))
 
     def adapter(self, strength: float, studio: Studio) -> tuple[Folded, float]:
         """The adapter to wear and the strength to wear it at; an empty one for the base model."""
@@ -113,6 +130,7 @@ class Prepared:
     keys: Mapping[str, str]
     mode: str
     vae: tuple[str, Path] | None = None  # digest and file of another VAE
+    words: Bundled | None = None
 
     @property
     def key(self) -> str:
@@ -132,56 +150,76 @@ class Preparing:
     store: Store
     mode: str
     _circumstances: dict[Path, dict[str, str]] = field(default_factory=dict)
-    _clothes: dict[tuple[Checkpoint | None, tuple[Stacked, ...]], Clothes] = field(default_factory=dict)
+    _clothes: dict[_Column, Clothes] = field(default_factory=dict)
     _bases: dict[Path, str] = field(default_factory=dict)
+    _samplers: dict[tuple[Path, str], dict[str, str]] = field(default_factory=dict)
     _vaes: dict[str, tuple[str, Path]] = field(default_factory=dict)
-    _stackable: dict[tuple[Checkpoint | None, tuple[Stacked, ...]], bool] = field(default_factory=dict)
+    _stackable: dict[_Column, bool] = field(default_factory=dict)
+    _numbers: dict[_Column, int] = field(default_factory=dict)
 
     def prepare(self, cell: Cell, preview: bool = False) -> Prepared:
-        """Raises what stands against drawing the cell."""
-        clothes = self.clothes(cell)
-        for ready, strength in (*([(clothes.ready, cell.strength)] if cell.checkpoint else []), *((r, s) for r, _, s in clothes.beside)):
-            check_words(ready.opened, cell.prompt, strength)
+        """As `preparing`, unwatched."""
+        return run_through(self.preparing(cell, preview))
+
+    def preparing(self, cell: Cell, preview: bool = False) -> Generator[Progress, None, Prepared]:
+        """The cell ready to be drawn. Reads its weights and its base through where they have never been read. Raises what stands against
+        drawing it.
+        """
+        clothes = yield from self._dressed(cell)
+        worn = [*([(clothes.ready, cell.strength)] if cell.checkpoint else []), *((ready, much) for ready, _, much in clothes.beside)]
+        for ready, strength in worn:
+            check_words(ready.opened, strength)
+        words = bundled_words((ready.opened for ready, _ in worn), cell.prompt, clothes.folder)
         drawn = replace(cell, sampling=smaller(cell.sampling, clothes.folder)) if preview else cell
         if clothes.folder not in self._circumstances:
             self._circumstances[clothes.folder] = self.studio.circumstances(clothes.folder)
         vae = self._vae(cell.sampling.vae)
         told = self._circumstances[clothes.folder] | clothes.told() | ({"vae": vae[0]} if vae else {})
-        told |= check_sampler(clothes.folder, cell.sampling.scheduler)
+        told |= {"bundled": words.digest} if words else {}
+        told |= self._sampler(clothes.folder, cell.sampling.scheduler)
+        if cell.sampling.clip_skip != 1:
+            check_clip_skip(clothes.folder)
         if clothes.rounded and told["dtype"] != "float32":
             told["rounding"] = "once"  # it was done twice before
         modes = ("exact",) if self.mode == "exact" else ("exact", "fast")
         keys = {mode: drawn.key(clothes.weights, told | {"mode": mode}) for mode in modes}
-        return Prepared(cell, drawn, clothes, keys, self.mode, vae)
+        return Prepared(cell, drawn, clothes, keys, self.mode, vae, words)
 
-    def clothes(self, cell: Cell) -> Clothes:
+    def _dressed(self, cell: Cell) -> Generator[Progress, None, Clothes]:
         """What the cell wears."""
         key = (cell.checkpoint, cell.stack)
         if key not in self._clothes:
-            ready = self.make_ready(cell.checkpoint)
-            beside = tuple(self._beside(one, ready) for one in cell.stack)
+            ready = yield from self.make_ready(cell.checkpoint)
+            beside = []
+            for one in cell.stack:
+                beside.append((yield from self._beside(one, ready)))
             if cell.checkpoint and CONTROL in ready.opened.weights.components:
                 raise Refused("a ControlNet draws after a control image, and none can be given here", "Convert it with --to pipeline.")
             if ready.base and (ready.base.path / "unet").is_dir():
                 check_draws_from_noise(read_component(ready.base.path, "unet").shapes)
             if cell.checkpoint and beside and (why := unlike_lora(ready)):
                 raise Refused(f"{cell.checkpoint.id} cannot wear a LoRA beside it: {why}", "Draw it without --stack.")
-            weights = ready.digest(self.store) if cell.checkpoint else None
+            weights = (yield from ready.digesting(self.store)) if cell.checkpoint else None
             rounded = rounding(ready) if cell.checkpoint else ()
-            self._clothes[key] = Clothes(ready, weights, self._base(ready), rounded, beside)
+            self._clothes[key] = Clothes(ready, weights, (yield from self._base(ready)), rounded, tuple(beside))
         return self._clothes[key]
 
-    def _beside(self, one: Stacked, ready: Ready) -> tuple[Ready, str, float]:
-        found = self.make_ready(one.checkpoint, ready)
+    def _beside(self, one: Stacked, ready: Ready) -> Generator[Progress, None, tuple[Ready, str, float]]:
+        found = yield from self.make_ready(one.checkpoint, ready)
         if why := unlike_lora(found):
             raise Refused(f"{one.checkpoint.id} cannot be stacked: {why}", "Only LoRAs are worn beside a checkpoint.")
-        return found, found.digest(self.store), one.strength
+        return found, (yield from found.digesting(self.store)), one.strength
 
-    def _base(self, ready: Ready) -> str:
+    def _base(self, ready: Ready) -> Generator[Progress, None, str]:
         assert ready.base is not None
         if ready.base.path not in self._bases:
-            self._bases[ready.base.path] = digest_base(ready.base.path, self.store)
+            self._bases[ready.base.path] = yield from digesting_base(ready.base.path, self.store)
         return self._bases[ready.base.path]
+
+    def _sampler(self, base: Path, name: str) -> dict[str, str]:
+        if (base, name) not in self._samplers:
+            self._samplers[base, name] = check_sampler(base, name)
+        return self._samplers[base, name]
 
     def _vae(self, name: str | None) -> tuple[str, Path] | None:
         if name is None:
@@ -199,6 +237,13 @@ class Preparing:
         if key not in self._stackable:
             self._stackable[key] = _stackable(one.clothes)
         return self._stackable[key]
+
+    def numbers(self, one: Prepared) -> int:
+        """How many numbers of adapters the denoiser holds for this cell alone while a batch is drawn, by the headers."""
+        key = (one.cell.checkpoint, one.cell.stack)
+        if key not in self._numbers:
+            self._numbers[key] = one.clothes.numbers if self.stackable(one) else 0
+        return self._numbers[key]
 
 
 def _stackable(clothes: Clothes) -> bool:

@@ -6,12 +6,16 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from cmp.core.grids import Prompt, Sampling
-from cmp.errors import BadInput
+from cmp.disk.bases import read_index
+from cmp.engine.vocabulary import knowing
+from cmp.engine.words import Bundled
+from cmp.errors import BadInput, Refused
 
 Steering = Mapping[str, torch.Tensor]  # arguments of a pipeline's call, each 1 × …
 
@@ -32,24 +36,31 @@ def reads_beforehand(pipeline: str) -> bool:
     return pipeline in _GIVEN
 
 
+def check_clip_skip(base: Path) -> None:
+    """Raises Refused where skipping layers of the text encoder would change no picture and yet be told under it."""
+    if (kind := str(read_index(base).get("_class_name"))) == "FluxPipeline":
+        raise Refused(f"clip skip changes nothing with {base.name}, a {kind}", "Draw it with clip skip 1.")
+
+
 @dataclass(slots=True)
 class Prompts:
     """What one pipeline has encoded, by the state of its text encoders. Kept within a bound; the longest unused goes first."""
 
     _kept: OrderedDict[tuple[object, ...], Steering] = field(default_factory=OrderedDict)
 
-    def steer(self, pipe: Any, reader: str, prompt: Prompt, sampling: Sampling) -> Steering | None:
+    def steer(self, pipe: Any, reader: str, prompt: Prompt, sampling: Sampling, words: Bundled | None = None) -> Steering | None:
         """What to call `pipe` with instead of the prompt, None for a pipeline whose encoding is not known here.
 
-        `reader` names the state of the text encoders: what they wear, "" for the base's own.
+        `reader` names the state of the text encoders: what they wear, "" for the base's own. `words` they are taught for this prompt.
         """
         kind = type(pipe).__name__
         if kind not in _GIVEN:
             return None
         guided = sampling.guidance > 1 and _takes_guidance(pipe)
-        key = (reader, prompt.text, prompt.negative, guided, sampling.clip_skip)
+        key = (reader, words, prompt.text, prompt.negative, guided, sampling.clip_skip)
         if key not in self._kept:
-            self._kept[key] = _encode(pipe, kind, prompt, guided, sampling.clip_skip)
+            with knowing(pipe, words, prompt) as asked:
+                self._kept[key] = _encode(pipe, kind, asked, guided, sampling.clip_skip)
             self._shrink()
         self._kept.move_to_end(key)
         return self._kept[key]

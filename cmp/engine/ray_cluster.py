@@ -24,7 +24,7 @@ from cmp.core.cluster_address import LOCAL, local_workers
 from cmp.core.grids import Cell, Fault, Tile
 from cmp.core.progress import Progress
 from cmp.core.shares import TRIES, Shares, in_order
-from cmp.engine.draw import Drawing, Steps
+from cmp.engine.draw import Drawing, Steps, in_passes
 from cmp.errors import BadInput, CmpError, NotFound, Refused
 
 _PATIENCE = 5.0  # seconds in which a cluster answers
@@ -114,18 +114,10 @@ class Spreading:
 
     def draw(self, cells: Sequence[Cell], preview: bool = False) -> Steps:
         """As Drawing.draw, but tiles come in the order in which workers finish them."""
-        self.total = len(cells) * (2 if preview else 1)
         with _connected(self.address, 0 if self.device == "cpu" else None, self._threads):
             self._count_places()
             try:
-                if preview:
-                    whole: set[Cell] = set()
-                    for item in self._pass(cells, preview=True):
-                        if isinstance(item, Tile) and not item.preview:
-                            whole.add(item.cell)
-                        yield item
-                    cells = [cell for cell in cells if cell not in whole]
-                yield from self._pass(cells)
+                yield from in_passes(self, cells, preview)
             finally:
                 self._end()
 
@@ -147,7 +139,8 @@ class Spreading:
 
     # -- handing out ---------------------------------------------------------------------------------------------------
 
-    def _pass(self, cells: Sequence[Cell], preview: bool = False) -> Steps:
+    def draw_pass(self, cells: Sequence[Cell], preview: bool = False) -> Steps:
+        """One tile per cell: its preview, or the whole picture."""
         ray = ray_library()
         self._shares.add(in_order(cells))
         while self._open_cells:

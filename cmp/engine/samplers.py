@@ -24,6 +24,15 @@ _SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "UniPC": ("UniPCMultistepScheduler", {}),
     "PNDM": ("PNDMScheduler", {}),
 }
+_EVEN: dict[str, Any] = {"use_karras_sigmas": False, "use_exponential_sigmas": False, "use_beta_sigmas": False}
+# what each class is by its name alone: a base's own scheduler may be of the class, and set otherwise
+_PLAIN: dict[str, dict[str, Any]] = {
+    "EulerDiscreteScheduler": _EVEN,
+    "HeunDiscreteScheduler": _EVEN,
+    "DPMSolverMultistepScheduler": _EVEN
+    | {"use_lu_lambdas": False, "algorithm_type": "dpmsolver++", "solver_order": 2, "solver_type": "midpoint"},
+    "UniPCMultistepScheduler": _EVEN | {"solver_order": 2, "solver_type": "bh2", "predict_x0": True},
+}
 _FLOWING = ("DPM++ 2M", "UniPC")  # those that can follow the straight paths of flow matching too (SD 3, Flux)
 _OF_FLOW = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler")
 # settings of a flow matching scheduler that the other classes read otherwise, or not at all
@@ -37,6 +46,7 @@ def scheduler_of(config: Mapping[str, Any], own: type, name: str) -> Any:
     if name == "base":
         return own.from_config(config)  # type: ignore[attr-defined]
     kind, extra = _SCHEDULERS[name]
+    extra = _PLAIN.get(kind, {}) | extra
     if _is_flow({**config, "_class_name": own.__name__}):
         extra = extra | {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": _shift(config)}
     return getattr(diffusers, kind).from_config(config, **extra)
@@ -51,7 +61,10 @@ def check_sampler(base: Path, name: str) -> dict[str, str]:
     if name not in usable:
         kind = "draws by flow matching" if _is_flow(config) else f"is made for {config.get('_class_name')}"
         raise Refused(f"the sampler {name!r} draws noise with {base.name}, which {kind}", f"Use one of: {', '.join(usable)}.")
-    return {"sampler": "flow"} if _is_flow(config) else {}
+    kind, extra = _SCHEDULERS[name]
+    plain = {setting: value for setting, value in _PLAIN.get(kind, {}).items() if setting not in extra}
+    otherwise = any(config.get(setting, value) != value for setting, value in plain.items())  # which once went into this one too
+    return ({"sampler": "flow"} if _is_flow(config) else {}) | ({"set": "by its name"} if otherwise else {})
 
 
 def usable_samplers(base: Path) -> tuple[str, ...]:

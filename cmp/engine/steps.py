@@ -14,6 +14,10 @@ T = TypeVar("T")
 Report = Callable[[Progress], None]
 
 
+def silent(step: Progress) -> None:
+    """For whoever does not watch."""
+
+
 class Stopped(Exception):
     """Raised within the call at its next step, once whoever watched it has gone."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,9 +13,9 @@ import torch
 
 from cmp.core.stacking import Folded
 from cmp.engine.device import choose_device, choose_dtype, circumstances
-from cmp.engine.paint import silent
+from cmp.engine.loading import import_classes
 from cmp.engine.pipeline import WornPipeline
-from cmp.engine.steps import Report
+from cmp.engine.steps import Report, silent
 
 Rounded = tuple[tuple[str, str], ...]  # components whose frozen weights were rounded for training, each with the type
 MOST_KEPT = {
@@ -27,6 +29,7 @@ class Studio:
     """At most one base, since two seldom fit, and the adapters read last. Owned by the workbench, used under its lock."""
 
     device_name: str
+    loading: threading.Lock = field(default_factory=threading.Lock, repr=False)  # held by whoever imports parts of the libraries
     _folder: Path | None = None
     _digest: str = ""
     _rounded: Rounded = ()
@@ -34,6 +37,7 @@ class Studio:
     _adapters: OrderedDict[str, Folded] = field(default_factory=OrderedDict, repr=False)
     _vae: tuple[str, torch.nn.Module] | None = field(default=None, repr=False)
     most_kept: int = 0
+    loading_took: float = 0.0  # seconds
     most_at_once: dict[str, int] = field(default_factory=dict)  # pictures that fit into memory, by kind of batch, where it ran out once
 
     @property
@@ -41,11 +45,15 @@ class Studio:
         return choose_device(self.device_name)
 
     def pipeline(self, folder: Path, digest: str = "", rounded: Rounded = (), report: Report = silent) -> WornPipeline:
-        """The pipeline of this base, loaded if it is not the one at hand."""
+        """The pipeline of this base, loaded if it is not the one at hand; `loading_took` says how long."""
+        began = time.monotonic()
         if self._worn is None or (self._folder, self._digest, self._rounded) != (folder, digest, rounded):
             self.forget()  # lets the old one go before the new one comes
+            with self.loading:
+                import_classes(folder)
             self._worn = WornPipeline(folder, self.device, rounded, report)
             self._folder, self._digest, self._rounded = folder, digest, rounded
+        self.loading_took = time.monotonic() - began
         return self._worn
 
     def adapter(self, digest: str, read: Callable[[], Folded]) -> Folded:

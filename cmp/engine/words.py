@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from safetensors import safe_open
 from transformers import CLIPTokenizer
 
 from cmp.core.grids import Prompt
-from cmp.disk.bases import Component, read_component
+from cmp.disk.bases import Component, read_component, read_index
 from cmp.disk.checkpoint import Opened
 from cmp.disk.json_table import read_json_table
 from cmp.disk.merging import require_finite
@@ -22,6 +24,7 @@ from cmp.disk.tensors import read_tensor, read_tensors
 from cmp.disk.writing import write_tensors
 from cmp.errors import Refused
 
+_TABLES = ("string_to_param", "emb_params")  # webui's and OneTrainer's names of a word's table for the one text encoder
 TABLE = "embeddings.token_embedding.weight"
 
 
@@ -30,17 +33,68 @@ def words_in(opened: Opened) -> tuple[str, ...]:
     return tuple(opened.header.path.stem if stored == "emb_params" else stored for stored in opened.weights.embeddings)
 
 
-def check_words(opened: Opened, prompt: Prompt, strength: float) -> None:
-    """Raises Refused for what would leave no trace in a picture: a strength of a word, and a word beside a LoRA, which is not put on."""
+def check_words(opened: Opened, strength: float) -> None:
+    """Raises Refused for what would leave no trace in a picture: a strength of a word."""
     if opened.weights.embeddings and strength != 1:
         told = f"the word {', '.join(words_in(opened))} has no strength of its own, and {strength:g} was asked for"
         raise Refused(told, "Draw learned words at strength 1.")
-    for word in opened.weights.bundled:
-        if re.search(rf"(?<!\w){re.escape(word)}(?!\w)", f"{prompt.text}\n{prompt.negative}", re.IGNORECASE):
-            raise Refused(
-                f"the prompt uses the word {word}, which {opened.header.path.name} holds beside its LoRA and which is not put on yet",
-                "Draw it with a prompt without that word.",
-            )
+
+
+@dataclass(frozen=True, slots=True)
+class Bundled:
+    """The words of a prompt that LoRAs brought along: word → its rows (rows × width) as float32. They have no strength."""
+
+    rows: Mapping[str, np.ndarray] = field(compare=False)
+    digest: str
+
+    def spell(self, text: str, tokens: Mapping[str, list[str]]) -> str:
+        """The text with its words' tokens in their places; of two words that begin alike the longer one is meant."""
+        words = sorted(self.rows, key=len, reverse=True)
+        pattern = "|".join(f"({re.escape(word)})" for word in words)
+        return _whole(pattern).sub(lambda found: "".join(tokens[words[int(found.lastindex or 1) - 1]]), text)
+
+
+def bundled_words(worn: Iterable[Opened], prompt: Prompt, base: Path) -> Bundled | None:
+    """The words of the prompt that lie beside the LoRAs that are worn, None if it uses none.
+
+    Raises Refused where the prompt uses one that cannot be put on: the picture would not show what was trained.
+    """
+    rows: dict[str, np.ndarray] = {}
+    for opened in worn:
+        for word in opened.weights.bundled:
+            if not _whole(re.escape(word)).search(f"{prompt.text}\n{prompt.negative}"):
+                continue
+            if word.casefold() in map(str.casefold, rows):
+                raise Refused(f"the prompt uses the word {word}, which comes along twice", "Draw it without --stack, or without that word.")
+            rows[word] = _bundled_rows(opened, word, base)
+    if not rows:
+        return None
+    digest = hashlib.sha256()
+    for word, values in sorted(rows.items()):
+        digest.update(f"{word}\0{values.shape}\0".encode())
+        digest.update(np.ascontiguousarray(values).tobytes())
+    return Bundled(rows, digest.hexdigest())
+
+
+def _bundled_rows(opened: Opened, word: str, base: Path) -> np.ndarray:
+    start = f"bundle_emb.{word}."
+    parts = [name for name in opened.header.tensors if name.startswith(start)]
+    kind = parts[0].removeprefix(start).partition(".")[0] if len(parts) == 1 else ""
+    if kind not in _TABLES or read_index(base).get("_class_name") != "StableDiffusionPipeline":
+        # words for two text encoders have a table for each, OneTrainer's `_out` ones are added behind the encoder: neither is read here
+        told = f"the prompt uses the word {word}, which {opened.header.path.name} holds beside its LoRA in a way that is not put on yet"
+        raise Refused(told, "Draw it with a prompt without that word.")
+    entry = opened.header.tensors[parts[0]]
+    values = np.atleast_2d(as_float32(read_tensor(opened.header, parts[0]), entry.dtype))
+    require_finite(parts[0], values, "F32")
+    if values.ndim != 2 or not len(values):
+        raise Refused(f"{parts[0]} is {list(entry.shape)}, and a word is rows × width", "The file is damaged.")
+    return values
+
+
+def _whole(pattern: str) -> re.Pattern[str]:
+    """Words as the web UIs take them: not within others, in either case."""
+    return re.compile(rf"(?<!\w)(?:{pattern})(?!\w)", re.IGNORECASE)
 
 
 def read_words(opened: Opened) -> dict[str, np.ndarray]:

@@ -15,7 +15,9 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogFormatter, MaxNLocator
 
-from cmp.core.curves import Floats, Integers, LossCurve, smooth, thin
+from cmp.core.curves import Floats, Integers, LossCurve
+from cmp.core.smoothing import smoothed
+from cmp.core.thinning import thin
 from cmp.errors import BadInput, NoSpace, Refused
 
 # Okabe and Ito's colours, which people who see no difference between red and green can tell apart; black stays for text.
@@ -43,11 +45,33 @@ def curve_figure(
     NoSpace if the file cannot be written.
     """
     kind = (format or path.suffix.lstrip(".")).lower()
+    _save(curve_picture(curves, kind, smoothing=smoothing, log=log, markers=markers), path)
+
+
+def curve_picture(
+    curves: Sequence[LossCurve],
+    kind: str,
+    *,
+    smoothing: float = 0.9,
+    way: str = "past",
+    log: bool = False,
+    log_x: bool = False,
+    markers: Sequence[int] = (),
+) -> bytes:
+    """The same as the bytes of a "png" or "svg". `way` is how it is smoothed, `log_x` makes the axis of steps logarithmic."""
     if kind not in ("png", "svg"):
         raise BadInput(f"the picture format is {kind!r}", "Give a file that ends in .png or .svg.")
     if not curves or not any(curve.steps.size for curve in curves):
         raise BadInput("there are no values to draw", "Name a run that has logged at least one scalar.")
-    _save(_figure(curves, smoothing, log, markers), path, kind)
+    figure = _figure(curves, (smoothing, way), log, markers)
+    if log_x and any((curve.steps > 0).any() for curve in curves):
+        figure.axes[0].set_xscale("log", nonpositive="mask")
+        figure.axes[0].xaxis.set_major_formatter(_PlainLog())
+    metadata = {"Date": None} if kind == "svg" else {"Software": None}
+    canvas = FigureCanvasSVG(figure) if kind == "svg" else FigureCanvasAgg(figure)
+    picture = io.BytesIO()
+    canvas.print_figure(picture, format=kind, dpi=150, metadata=metadata)
+    return picture.getvalue()
 
 
 class _PlainLog(LogFormatter):
@@ -57,7 +81,7 @@ class _PlainLog(LogFormatter):
         return f"{x:g}" if super().__call__(x, pos) else ""
 
 
-def _figure(curves: Sequence[LossCurve], smoothing: float, log: bool, markers: Sequence[int]) -> Figure:
+def _figure(curves: Sequence[LossCurve], smoothing: tuple[float, str], log: bool, markers: Sequence[int]) -> Figure:
     figure = Figure(figsize=(10, 5.2), layout="constrained", facecolor="white")
     axes = figure.add_subplot()
     if log and any((np.isfinite(curve.values) & (curve.values > 0)).any() for curve in curves):
@@ -72,21 +96,22 @@ def _figure(curves: Sequence[LossCurve], smoothing: float, log: bool, markers: S
         _draw(axes, curve, smoothing, style, " · ".join(names) or curve.tag)
     _mark(axes, sorted(set(markers)))
     _dress(axes, tags, runs)
-    legend = [f"smoothed {smoothing:g}, faint: as logged"] if smoothing else []
+    weight, way = smoothing
+    legend = [f"smoothed {weight:g}{', centred' if way == 'centred' else ''}, faint: as logged"] if weight else []
     legend += ["grey: overwritten by a restart"] if any(curve.abandoned for curve in curves) else []
     legend += ["×: not finite"] if any(curve.non_finite for curve in curves) else []
     axes.set_title("  ·  ".join(legend), loc="right", fontsize=9, color=_QUIET, pad=22)
     return figure
 
 
-def _draw(axes: Axes, curve: LossCurve, smoothing: float, style: tuple[str, str], label: str) -> None:
+def _draw(axes: Axes, curve: LossCurve, smoothing: tuple[float, str], style: tuple[str, str], label: str) -> None:
     colour, dashes = style
     for branch in curve.abandoned:
-        _line(axes, branch.steps, smooth(branch.values, smoothing), color=_QUIET, alpha=0.8, linewidth=1.0, zorder=2.2)
-    if smoothing:
+        _line(axes, branch.steps, smoothed(branch.values, *smoothing), color=_QUIET, alpha=0.8, linewidth=1.0, zorder=2.2)
+    if smoothing[0]:
         _line(axes, curve.steps, curve.values, color=colour, alpha=0.2, linewidth=0.8, zorder=1.5)
-    smoothed = smooth(curve.values, smoothing)
-    _line(axes, curve.steps, smoothed, color=colour, linewidth=1.8, linestyle=dashes, label=label, zorder=2.5)
+    strong = smoothed(curve.values, *smoothing)
+    _line(axes, curve.steps, strong, color=colour, linewidth=1.8, linestyle=dashes, label=label, zorder=2.5)
     broken = curve.steps[~np.isfinite(curve.values)]
     if broken.size:
         few = broken[:: -(-broken.size // 200)]
@@ -138,13 +163,10 @@ def _dress(axes: Axes, tags: Sequence[str], runs: Sequence[str]) -> None:
             text.set_parse_math(False)
 
 
-def _save(figure: Figure, path: Path, kind: str) -> None:
-    metadata = {"Date": None} if kind == "svg" else {"Software": None}
-    canvas = FigureCanvasSVG(figure) if kind == "svg" else FigureCanvasAgg(figure)
-    picture = io.BytesIO()  # drawn before the file is touched, so that a fault leaves an older picture as it was
-    canvas.print_figure(picture, format=kind, dpi=150, metadata=metadata)
+def _save(picture: bytes, path: Path) -> None:
+    """Writes what has been drawn, so that a fault in drawing leaves an older picture as it was."""
     try:
-        path.write_bytes(picture.getvalue())
+        path.write_bytes(picture)
     except OSError as fault:
         no_space = fault.errno in (errno.ENOSPC, errno.EDQUOT)
         raise (NoSpace if no_space else Refused)(

@@ -13,7 +13,7 @@ from cmp.core.a1111 import read_infotext
 from cmp.core.comfy import read_comfy
 from cmp.core.infotext import LONGEST_TEXT, parse_infotext
 from cmp.core.restored import Restored, read_any, read_record
-from cmp.errors import BadInput, NotFound, Unreadable
+from cmp.errors import BadInput, NotFound, Unreadable, why_not
 
 LARGEST_PICTURE = 64_000_000  # pixels of a foreign picture that is still opened
 LONGEST_EXIF = 65_000  # bytes; JPEG holds no more in one segment
@@ -66,10 +66,15 @@ def _texts(source: Path | bytes, name: str) -> dict[str, str]:
             return _bounded(chunks | _exif_texts(image), name)
     except FileNotFoundError as fault:
         raise NotFound(f"there is no picture {name}", "Check the path.") from fault
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError) as fault:
-        raise Unreadable(f"{name} is no picture that can be read: {fault}", "PNG, JPEG and WebP are read.") from fault
+    except UnidentifiedImageError as fault:
+        raise Unreadable(f"{name} is no PNG, JPEG or WebP", "Give a picture as it was drawn.") from fault
+    except Image.DecompressionBombError as fault:
+        raise Unreadable(f"{name} has more pixels than are opened", f"At most {LARGEST_PICTURE:,} are.") from fault
+    except (OSError, ValueError, SyntaxError) as fault:
+        why = why_not(fault) if isinstance(fault, OSError) and fault.errno else "it is damaged or cut off"
+        raise Unreadable(f"{name} cannot be read: {why}", "PNG, JPEG and WebP are read.") from fault
     except (struct.error, zlib.error, KeyError, TypeError, IndexError, EOFError, OverflowError, AttributeError) as fault:
-        raise Unreadable(f"the settings in {name} are damaged: {fault}", "Take the file as it was drawn.") from fault
+        raise Unreadable(f"the settings in {name} are damaged", "Take the file as it was drawn.") from fault
 
 
 def check_size(image: Image.Image, name: object) -> None:

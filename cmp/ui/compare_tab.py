@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
 
-from cmp.core.grids import SCHEDULERS, Sampling
+from cmp.core.grids import SCHEDULERS
 from cmp.ui.cell_store import build_cell_store
 from cmp.ui.choices import BASE, picks_at, told_picks, usable
+from cmp.ui.curves_tab import build_strip
 from cmp.ui.dropping import connect_dropping
 from cmp.ui.faults import told
-from cmp.ui.grid_drawing import connect_drawing
+from cmp.ui.glance import first_ids
+from cmp.ui.grid_drawing import RECALLING, TELL_RECALLING, connect_drawing, is_recalled
 from cmp.ui.grid_form import Form, lay_out
 from cmp.ui.grid_plan import connect_plan
 from cmp.ui.offering import offer
@@ -19,33 +22,35 @@ from cmp.ui.runs_tab import RunsTab
 from cmp.ui.watching_run import connect_watching
 from cmp.workbench import Workbench
 
-DEMO_GUIDANCE = 4.0  # the tiny model was made to be drawn with this; 7.5, which Stable Diffusion is used to, burns its colours
-
 
 def build_compare_tab(bench: Workbench, page: gr.Blocks, tab: gr.Tab, tabs: gr.Tabs, runs_tab: RunsTab, curves: gr.HTML) -> None:
     """Lays out the tab and connects its events."""
     with gr.Row(elem_classes="cmp-drop-zone"):
         with gr.Column(scale=1, min_width=320):
-            form = lay_out(DEMO_GUIDANCE if bench.shows_demo else Sampling().guidance)
+            form = lay_out(bench.usual_sampling().guidance)
             build_cell_store(bench)
         with gr.Column(scale=4, min_width=480, elem_id="grid-column"):
+            strip = build_strip(bench, form.runs)
             form.grid.render()
-    _choosing(bench, form, tab, tabs, runs_tab, curves)
+    _choosing(bench, form, tab, tabs, runs_tab, (curves, strip))
     connect_drawing(bench, form, page, tab, tabs)
     connect_plan(bench, form, connect_dropping(bench, form))
     connect_watching(bench, form)
 
 
-def _choosing(bench: Workbench, form: Form, tab: gr.Tab, tabs: gr.Tabs, runs_tab: RunsTab, curves: gr.HTML) -> None:
+def _choosing(bench: Workbench, form: Form, tab: gr.Tab, tabs: gr.Tabs, runs_tab: RunsTab, charts: Sequence[gr.HTML]) -> None:
     """What is chosen, and how it came here."""
     offered, came_with = form.offered, form.came_with
 
     def enter(picked: list[str], ticked: list[str], text: str, before: str, run_id: str, earlier: str) -> Any:
+        _, recalling, wanted = earlier.partition(RECALLING)
+        if recalling and is_recalled(bench, wanted):
+            return [gr.skip()] * len([*chosen, came_with])
         library = bench.library(fresh=False)
         known = [run.id for run in library.runs]
         if run_id != earlier and run_id in known:  # another run was chosen since
             picked = [run_id]
-        picked = [name for name in picked if name in known] or known[:1]
+        picked = [name for name in picked if name in known] or first_ids(bench, library)
         return *offer(bench, library, picked, ticked, text, before), run_id
 
     def change_runs(picked: list[str], ticked: list[str], text: str, before: str) -> Any:
@@ -57,15 +62,15 @@ def _choosing(bench: Workbench, form: Form, tab: gr.Tab, tabs: gr.Tabs, runs_tab
         return ([BASE] if BASE in ticked else []) + everything
 
     chosen = [form.runs, form.fields["picked"], form.fields["prompts"], offered]
-    tab.select(enter, [*chosen, runs_tab.chosen, came_with], [*chosen, came_with], queue=False, show_progress="hidden")
+    tab.select(enter, [*chosen, runs_tab.chosen, came_with], [*chosen, came_with], js=TELL_RECALLING, queue=False, show_progress="hidden")
     form.runs.input(change_runs, chosen, chosen, queue=False, show_progress="hidden")
     form.fill_picks.click(tick_all, [form.runs, form.fields["picked"]], form.fields["picked"], queue=False, show_progress="hidden")
     everyone = ", ".join(SCHEDULERS)
     form.fill_samplers.click(lambda: everyone, None, form.fields["scheduler"], queue=False, show_progress="hidden")
-    _from_elsewhere(bench, [form.fields["prompts"], offered, runs_tab.chosen], [tabs, *chosen, came_with], runs_tab, curves)
+    _from_elsewhere(bench, [form.fields["prompts"], offered, runs_tab.chosen], [tabs, *chosen, came_with], runs_tab, charts)
 
 
-def _from_elsewhere(bench: Workbench, known: list[Any], shown: list[Any], runs_tab: RunsTab, curves: gr.HTML) -> None:
+def _from_elsewhere(bench: Workbench, known: list[Any], shown: list[Any], runs_tab: RunsTab, charts: Sequence[gr.HTML]) -> None:
     """The ways into this tab with something chosen: ticked checkpoints of the Runs tab, and a mark on a curve."""
 
     def compare_selected(text: str, before: str, run_id: str, ticks: str) -> Any:
@@ -84,4 +89,5 @@ def _from_elsewhere(bench: Workbench, known: list[Any], shown: list[Any], runs_t
 
     # in the queue, since a message reaches the page only from there
     runs_tab.compare.click(compare_selected, [*known, runs_tab.ticked], shown, show_progress="hidden")
-    curves.select(compare_mark, known, shown, queue=False, show_progress="hidden")
+    for chart in charts:
+        chart.select(compare_mark, known, shown, queue=False, show_progress="hidden")

@@ -59,7 +59,7 @@ def read_dropped(bench: Workbench, content: bytes) -> tuple[dict[str, Any], str]
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as fault:
-        raise BadInput(f"the file is neither a picture nor text: {fault}", "Drop a PNG, JPEG or WebP, or prompts as UTF-8 text.") from fault
+        raise BadInput("the file is neither a picture nor text in UTF-8", "Drop a PNG, JPEG or WebP, or prompts as UTF-8 text.") from fault
     if len(text) > LONGEST_FILE:
         raise BadInput(f"the file has {len(text)} characters", f"Use at most {LONGEST_FILE}.")
     prompts = parse_prompts(text)

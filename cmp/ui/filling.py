@@ -109,7 +109,7 @@ def read_grid(bench: Workbench, filled: Filled, *, planned: bool = False, mode: 
     seeds = Seeds(filled)
     stacks = combine_stacks([(checkpoint, values) for _, checkpoint, values in worn])
     spec = to_spec(
-        asked, columns, stacks, draw=seeds.expect if planned else seeds.draw,
+        asked, columns, stacks, draw=seeds.expect if planned else seeds.draw, usual=bench.usual_sampling(),
         title=(filled.title or "").strip(), mode=mode or filled.mode, preview=bool(filled.preview),
     )  # fmt: skip
     return spec, [*runs_of(bench, spec.checkpoints), *(run for run, _, _ in worn)], seeds.kept

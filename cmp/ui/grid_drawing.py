@@ -8,25 +8,33 @@ from typing import Any
 
 import gradio as gr
 
-from cmp.core.grid_axes import row_at
+from cmp.core.grid_axes import RUN, STEP, row_at
 from cmp.core.grids import GridSpec, Tile
+from cmp.core.labels import BASE_MODEL
 from cmp.core.prompts import parse_prompts
 from cmp.core.rerolling import common_seeds, rows_of, with_new_seed
-from cmp.core.runs import Run, Sample
-from cmp.errors import NotFound
+from cmp.core.runs import Run
+from cmp.errors import BadInput, NotFound
 from cmp.jobs import Job
 from cmp.ui.choices import BASE
 from cmp.ui.faults import cancelling, told
 from cmp.ui.filling import Filled, fields_locked, line_of, read_grid, runs_of
+from cmp.ui.glance import first_ids
 from cmp.ui.grid_form import DRAWN, SAMPLES, Form
 from cmp.ui.grid_jobs import EMPTY, Earlier, controls_of, grid_status, grid_value, labels_of, last_job, spec_of, stamp_of
-from cmp.ui.grid_values import samples_matrix
 from cmp.ui.offering import offer
+from cmp.ui.refilling import FIELDS, fields_of
+from cmp.ui.samples_view import runs_with, value_of
 from cmp.workbench import Workbench
 
 # so that a reload finds this grid again, and not the newest one of somebody else
 REMEMBER = "(id) => { if (id) { const at = new URL(location); at.searchParams.set('grid', id); history.replaceState(null, '', at); } }"
-_RECALL = "() => { window.cmpRecalled = true; return new URL(location).searchParams.get('grid') || ''; }"
+# the grid that the page was opened with: later its address names whatever grid is shown
+_OPENED_WITH = "(window.cmpOpenedWith ??= new URL(location).searchParams.get('grid') || '')"
+_RECALL = f"() => {{ window.cmpRecalled = true; return {_OPENED_WITH}; }}"
+RECALLING = "recalling "
+# while the form is being filled from that grid, nothing else may fill it: the last value is where it was filled from before
+TELL_RECALLING = f"(...values) => [...values.slice(0, -1), values.at(-1) || ({_OPENED_WITH} && '{RECALLING}' + {_OPENED_WITH})]"
 # the first tab is told to be selected when the page is made, too
 FORGET = """() => {
   if (!window.cmpRecalled) return;
@@ -113,7 +121,8 @@ def _watching(bench: Workbench, form: Form, earlier: Earlier) -> None:
 
 def _finding(bench: Workbench, form: Form, page: gr.Blocks, tabs: gr.Tabs) -> None:
     """After a reload, the grid that was looked at, or else the newest of this server, and what was to be drawn in it."""
-    chosen = [form.runs, form.fields["picked"], form.fields["prompts"], form.offered, form.came_with, form.fields["seeds"], tabs]
+    chosen = [form.runs, form.fields["picked"], form.fields["prompts"], form.offered, form.came_with, form.fields["seeds"]]
+    chosen += [*(form.fields[name] for name in FIELDS), tabs]
     shown = [*begin_in(form), form.watch_id, form.watch, *chosen]
 
     def find_again(wanted: str) -> Any:
@@ -127,16 +136,23 @@ def _finding(bench: Workbench, form: Form, page: gr.Blocks, tabs: gr.Tabs) -> No
         spec = spec_of(job)
         if spec is None or job.id != wanted:  # another's grid changes nothing in the form
             return [*begin, *[gr.skip()] * len(chosen)]
-        return [*begin, *form_of(bench, spec), gr.Tabs(selected="compare")]
+        told = fields_of(spec)
+        return [*begin, *form_of(bench, spec), *(told.get(name, gr.skip()) for name in FIELDS), gr.Tabs(selected="compare")]
 
     page.load(find_again, form.job_id, shown, js=_RECALL, queue=False, show_progress="hidden")
+
+
+def is_recalled(bench: Workbench, wanted: str) -> bool:
+    """Whether a page of this address fills its form from the grid that is named in it."""
+    job = known_job(bench, wanted) if wanted else None
+    return job is not None and spec_of(job) is not None
 
 
 def form_of(bench: Workbench, spec: GridSpec) -> list[Any]:
     """What was chosen for a grid: runs, checkpoints, prompts and seeds."""
     library = bench.library(fresh=False)
     ticked = [c.id if c else BASE for c in spec.checkpoints]
-    first = library.runs[0].id if library.runs else ""  # which the Runs tab has chosen on a new page
+    first = next(iter(first_ids(bench, library)), "")  # which the Runs tab has chosen on a new page
     runs = list(dict.fromkeys(c.run_id for c in spec.checkpoints if c)) or [first]
     shared = common_seeds(rows_of(spec))
     offers = offer(bench, library, runs, ticked, "\n".join(dict.fromkeys(map(line_of, spec.prompts))), "")
@@ -163,6 +179,9 @@ def _rerolling(bench: Workbench, form: Form, earlier: Earlier) -> None:
     def reroll(event: gr.EventData, job_id: str, *values: Any) -> Any:
         filled = Filled(*values)
         job = bench.jobs.find(job_id)
+        if event._data.get("what") == "star":
+            star(bench, event._data)
+            return [grid_value(bench, job, earlier.of(job)) if place is form.grid else gr.skip() for place in changed]
         before = spec_of(job)
         if before is None:
             raise NotFound("there is no grid to draw again", "Press Draw first.")
@@ -181,6 +200,16 @@ def _rerolling(bench: Workbench, form: Form, earlier: Earlier) -> None:
     form.grid.edit(reroll, [form.job_id, *form.asked], changed, show_progress="hidden")
 
 
+def star(bench: Workbench, told: dict[str, Any]) -> None:
+    """Puts a star on the checkpoint of a cell, or takes it away; raises BadInput for the base model's."""
+    at = dict(told.get("at") or {})
+    key = str(at.get(STEP) or "")
+    if not key or key == BASE_MODEL:
+        raise BadInput("the base model takes no star", "Star a checkpoint.")
+    note = told.get("note")
+    bench.star(f"{at[RUN]}@{key}" if at.get(RUN) else key, bool(told.get("on")), None if note is None else str(note), only_ids=True)
+
+
 def grid_runs(bench: Workbench, spec: GridSpec) -> Sequence[Run]:
     """The runs of a grid that was drawn before, those of its stacked LoRAs included."""
     worn = {one.checkpoint for stack in spec.stacks for one in stack}
@@ -189,13 +218,8 @@ def grid_runs(bench: Workbench, spec: GridSpec) -> Sequence[Run]:
 
 
 def trainer_grid(bench: Workbench, picked: list[str]) -> dict[str, Any]:
-    """The pictures that the trainer of the first picked run left."""
+    """The pictures that the trainers of the picked runs left."""
     library = bench.library(fresh=False)
-    run = next((r for r in library.runs if r.id in picked and r.samples), None) or next((r for r in library.runs if r.id in picked), None)
-    if run is None:
+    if not runs_with(library, picked):
         raise NotFound("no run is chosen", "Choose one above.")
-
-    def url(sample: Sample, whole: bool) -> str:
-        return f"cmp/sample/{bench.sample_name(sample)}.{'png' if whole else '256.webp'}"
-
-    return samples_matrix(run, bench.name_of, url)
+    return value_of(bench, library, picked)

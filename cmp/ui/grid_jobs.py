@@ -10,7 +10,7 @@ from cmp.core.grid_axes import Label
 from cmp.core.grids import MOST_CELLS, Cell, Fault, GridPlan, GridSpec, Tile
 from cmp.core.matrices import grid_matrix, upcoming_cell
 from cmp.core.pace import duration_text
-from cmp.core.present import size_text
+from cmp.core.present import counted, size_text
 from cmp.core.runs import Checkpoint
 from cmp.errors import sentences
 from cmp.jobs import Job
@@ -82,9 +82,9 @@ def grid_value(bench: Workbench, job: Job, earlier: Sequence[Tile] = ()) -> dict
     label = labels_of(bench, spec, job)
     working = job.kind == "grid" and job.state in ("running", "waiting")
     tiles = [replace(tile, fault=GONE) if job.over and _is_gone(tile) else tile for tile in tiles_of(job).values()]
-    marks = bench.marks(c.id for c in spec.checkpoints if c)
+    marks = bench.heads(c.id for c in spec.checkpoints if c)
     value = grid_matrix(spec, tiles, label, working, earlier, lambda checkpoint: marks.get(checkpoint, {}))
-    return value | {"link": "view", "source": job.id, "export": f"cmp/export/{job.id}"}
+    return value | {"link": "view", "source": job.id, "export": f"cmp/export/{job.id}", "stars": not bench.settings.read_only}
 
 
 def labels_of(bench: Workbench, spec: GridSpec, job: Job) -> Label:
@@ -127,7 +127,7 @@ def grid_status(bench: Workbench, job: Job) -> tuple[str, bool]:
     drawn, reused = len(finals) - len(faults), sum(tile.reused for tile in finals)
     total = job.total or len(finals)
     if job.over:
-        lines = [f"{job.state}: {drawn} of {total} cells drawn" + (f", {reused} of them earlier" if reused else "")]
+        lines = [f"{job.state}: {drawn} of {counted(total, 'cell')} drawn" + (f", {reused} of them earlier" if reused else "")]
     else:
         lines = [" · ".join(filter(None, (_state(bench, job), f"{drawn} of {total}" if job.total else "", *_ahead(bench, job, tiles))))]
     if faults:
@@ -192,6 +192,7 @@ def plan_text(bench: Workbench, spec: GridSpec, plan: GridPlan | None) -> str:
     if plan is None:
         return f"{cells} · looking which were drawn earlier …"
     parts = [f"{plan.new} new" if plan.new else "", f"{plan.reused} drawn earlier" if plan.reused else ""]
+    parts += [f"{plan.same} the same as a new one"] if plan.same else []
     parts += [f"{len(plan.faults)} cannot be drawn"] if plan.faults else []
     told = [f"{cells}: {', '.join(filter(None, parts))}"]
     if plan.new:

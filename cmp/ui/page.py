@@ -5,7 +5,7 @@ from __future__ import annotations
 import gradio as gr
 
 from cmp.ui.compare_tab import build_compare_tab
-from cmp.ui.curves_tab import build_curves_tab
+from cmp.ui.curves_tab import build_curves_tab, connect_marks
 from cmp.ui.grid_drawing import FORGET
 from cmp.ui.runs_tab import build_runs_tab
 from cmp.workbench import Workbench
@@ -44,5 +44,6 @@ def build_page(bench: Workbench) -> gr.Blocks:
                 curves = build_curves_tab(bench, curves_tab, runs.chosen)
             with gr.Tab("Compare", id="compare") as compare_tab:
                 build_compare_tab(bench, page, compare_tab, tabs, runs, curves)
+        connect_marks(bench, curves, tabs, runs.chosen, runs.ticked)
         gr.on([runs_page.select, curves_tab.select], None, js=FORGET)
     return page

@@ -1,20 +1,24 @@
-"""The Runs tab: every run, the chosen run's checkpoints, converting them, folders and names."""
+"""The Runs tab: every run at a glance, the chosen run's pictures and checkpoints, converting them, folders and names."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import time
 from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
 from cmp import viewer
-from cmp.core.runs import Library, Sample
+from cmp.core.runs import Library
+from cmp.core.samples import Sample
 from cmp.errors import BadInput
 from cmp.ui.converting import build_conversion
 from cmp.ui.details import build_details
 from cmp.ui.faults import told
+from cmp.ui.glance import first_run, glances
+from cmp.ui.samples_view import build_samples_view
 from cmp.ui.values import checkpoints_table, runs_table
 from cmp.workbench import Workbench
 
@@ -32,17 +36,18 @@ def build_runs_tab(bench: Workbench, page: gr.Blocks) -> RunsTab:
     """Lays out the tab and connects its events."""
     chosen, ticked, looked, seen, changed = (gr.Textbox(visible=False) for _ in range(5))
     runs = _table("runs-table")
-    gr.Markdown("#### Checkpoints of the chosen run")
-    checkpoints = _table("checkpoints-table")
-    with gr.Row():
-        with gr.Column(scale=3, min_width=320):
+    with gr.Row(elem_classes="cmp-run-page"):
+        with gr.Column(scale=2, min_width=320, elem_id="samples-column"):
+            build_samples_view(bench, chosen)
+        with gr.Column(scale=1, min_width=320):
+            checkpoints = _table("checkpoints-table")
+            compare = gr.Button("Compare the ticked ones", variant="primary", elem_id="compare-selected")
             build_details(bench, looked, changed)
-        with gr.Column(scale=2, min_width=320):
-            compare = gr.Button("Compare the ticked ones", elem_id="compare-selected")
-            build_conversion(bench, chosen, ticked, seen, changed)
+            with gr.Accordion("Convert", open=False, elem_id="convert") as convert:
+                build_conversion(bench, chosen, ticked, seen, changed)
+            _names(bench, chosen, ticked, seen)
+            _folders(bench, seen)
     problems = gr.Textbox(label="Could not be read", interactive=False, visible=False, elem_id="problems")
-    _names(bench, chosen, ticked, seen)
-    _folders(bench, seen)
 
     shown = [runs, checkpoints, chosen, seen, changed, problems]
 
@@ -62,6 +67,12 @@ def build_runs_tab(bench: Workbench, page: gr.Blocks) -> RunsTab:
     page.load(refresh, [chosen, ticked, seen], shown, show_progress="hidden")
     gr.Timer(3).tick(refresh, [chosen, ticked, seen], shown, queue=False, show_progress="hidden")
     runs.select(choose, None, [runs, checkpoints, chosen, ticked, looked], queue=False, show_progress="hidden")
+    # what is ticked, here or on a curve, is to be compared or converted
+    opened = ticked.change(
+        lambda ticks: gr.Accordion(open=True) if ticks else gr.skip(), ticked, convert, queue=False, show_progress="hidden"
+    )
+    # what a closed section was told while it was opening may be lost: it is told again
+    opened.then(lambda ticks: str(time.time()) if ticks else gr.skip(), ticked, changed, queue=False, show_progress="hidden")
     checkpoints.select(pick, None, [ticked, looked], queue=False, show_progress="hidden")
     return RunsTab(chosen, ticked, compare)
 
@@ -75,15 +86,17 @@ def _table(name: str) -> gr.HTML:
 
 
 def tables(bench: Workbench, library: Library, run_id: str, ticks: str) -> tuple[dict[str, Any], dict[str, Any], str]:
-    """Both tables and the id of the chosen run, which is the first one while none is chosen."""
-    run = next((r for r in library.runs if r.id == run_id), next(iter(library.runs), None))
+    """Both tables and the id of the chosen run; while none is chosen, the first one that has pictures."""
+    seen = glances(bench, library)
+    run = next((r for r in library.runs if r.id == run_id), first_run(bench, library))
     ticked = ticks.split("\n") if ticks else []
 
-    def thumb(sample: Sample) -> str:
-        return f"cmp/sample/{bench.sample_name(sample)}.256.webp"
+    def thumb(sample: Sample) -> str | None:
+        name = bench.gallery.name(sample)
+        return f"cmp/sample/{name}.256.webp" if name else None
 
     return (
-        runs_table(library, bench.name_of, run.id if run else None),
+        runs_table(library, bench.name_of, run.id if run else None, seen),
         checkpoints_table(run, bench.name_of, ticked, thumb),
         run.id if run else "",
     )

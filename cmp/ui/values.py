@@ -5,19 +5,35 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-
-from cmp.core.curves import LossCurve, smooth, thin
 from cmp.core.describing import kind_text
 from cmp.core.present import alias_text, loss_text, size_text, steps_text
-from cmp.core.runs import Checkpoint, Library, Run, Sample
+from cmp.core.runs import Checkpoint, Library, Run
+from cmp.core.samples import Sample
 
 Names = Callable[[Run | Checkpoint], str]
-PICKING = "Compare it with the base model"
-MOST_POINTS = 1500  # per line: more than a screen has pixels
+RUN_COLUMNS = ("run", "pictures over the steps", "loss", "steps", "checkpoints", "size")
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """`strip` are pictures by their steps, `drawn` whether this program drew them; `line` is (x, y) from 0 to 1, None while the log was
+    not read yet.
+    """
+
+    strip: tuple[dict[str, str], ...] = ()
+    count: int = 0
+    drawn: bool = False
+    line: tuple[tuple[float, float], ...] | None = None
+
+
+Glances = Mapping[str, Glance]  # by the run's id
+NO_GLANCES: Glances = MappingProxyType({})
 
 
 def names_apart(library: Library, name_of: Names) -> dict[str, str]:
@@ -27,32 +43,45 @@ def names_apart(library: Library, name_of: Names) -> dict[str, str]:
     return {run_id: f"{name} ({run_id})" if often[name] > 1 else name for run_id, name in names.items()}
 
 
-def runs_table(library: Library, name_of: Names, chosen: str | None) -> dict[str, Any]:
+def runs_table(
+    library: Library, name_of: Names, chosen: str | None, glances: Mapping[str, Glance] = MappingProxyType({})
+) -> dict[str, Any]:
     """The table of runs, one of them chosen."""
     now = time.time()
     names = names_apart(library, name_of)
-    rows = [
-        {
-            "key": run.id,
-            "usable": True,
-            "flaw": "; ".join(run.warnings) or None,
-            "cells": [
-                names[run.id],
-                run.trainer,
-                run.base_model or "–",
-                {"text": steps_text(run), "sort": max((c.step for c in run.checkpoints if c.step is not None), default=None)},
-                {"text": str(len(run.checkpoints)), "sort": len(run.checkpoints)},
-                {"text": size_text(run.bytes), "sort": run.bytes},
-                {"text": loss_text(run.last_loss), "sort": _number(run.last_loss)},
-                run.state(now),
-                run.id,
-            ],
-        }
-        for run in library.runs
-    ]
-    columns = ["run", "trainer", "base model", "steps", "checkpoints", "size", "last loss", "state", "id"]
-    note = "" if rows else "No training run was found. Add the folder that holds yours below."
-    return {"columns": columns, "rows": rows, "ticked": [chosen] if chosen else [], "many": False, "note": note}
+    rows = []
+    for run in library.runs:
+        glance = glances.get(run.id, Glance(line=()))
+        own = run.id if run.id not in names[run.id] else ""
+        about = " · ".join(part for part in (run.trainer, _base_name(run.base_model), own) if part)
+        state = run.state(now)
+        rows.append(
+            {
+                "key": run.id,
+                "usable": True,
+                "flaw": "; ".join(run.warnings) or None,
+                "cells": [
+                    {"text": names[run.id], "sort": names[run.id], "sub": about, "live": state == "training"},
+                    _strip_cell(glance),
+                    {"text": loss_text(run.last_loss), "sort": _number(run.last_loss), "line": glance.line, "pending": glance.line is None},
+                    {"text": steps_text(run), "sort": max((c.step for c in run.checkpoints if c.step is not None), default=None)},
+                    {"text": str(len(run.checkpoints)), "sort": len(run.checkpoints)},
+                    {"text": size_text(run.bytes), "sort": run.bytes},
+                ],
+            }
+        )
+    note = "" if rows else "No training run was found. Add the folder that holds yours under Folders below."
+    return {"columns": list(RUN_COLUMNS), "rows": rows, "ticked": [chosen] if chosen else [], "many": False, "note": note}
+
+
+def _base_name(base: str | None) -> str:
+    """An id as it is; of a path what its folder is called."""
+    return PurePath(base).name if base and PurePath(base).is_absolute() else base or ""
+
+
+def _strip_cell(glance: Glance) -> dict[str, Any]:
+    words = "drawn here" if glance.drawn else f"{glance.count} picture{'' if glance.count == 1 else 's'}"
+    return {"text": words if glance.strip else "none yet", "sort": glance.count if glance.strip else None, "strip": list(glance.strip)}
 
 
 def run_choices(library: Library, name_of: Names) -> list[tuple[str, str]]:
@@ -60,7 +89,7 @@ def run_choices(library: Library, name_of: Names) -> list[tuple[str, str]]:
     return [(name, run_id) for run_id, name in names_apart(library, name_of).items()]
 
 
-def checkpoints_table(run: Run | None, name_of: Names, ticked: Sequence[str], thumb: Callable[[Sample], str]) -> dict[str, Any]:
+def checkpoints_table(run: Run | None, name_of: Names, ticked: Sequence[str], thumb: Callable[[Sample], str | None]) -> dict[str, Any]:
     """The table of a run's checkpoints, each with the trainer's sample of that step."""
     rows = []
     first = {s.path: s for s in run.samples} if run else {}
@@ -75,48 +104,18 @@ def checkpoints_table(run: Run | None, name_of: Names, ticked: Sequence[str], th
                 "flaw": c.flaw,
                 "cells": [
                     {"text": name if name != c.key else c.key, "sort": c.step},
-                    kind_text(c.layout, c.holds, (c.file or c.path / "-").parent.name),
+                    {
+                        "text": kind_text(c.layout, c.holds, (c.file or c.path / "-").parent.name),
+                        "sub": f"same weights as {alias_text(c)}" if c.aliases else "",
+                    },
                     {"text": size_text(c.bytes), "sort": c.bytes},
                     forms or "–",
-                    f"same weights as {alias_text(c)}" if c.aliases else "",
                 ],
             }
         )
-    columns = ["step", "what it is", "size", "converted", ""]
+    columns = ["step", "what it is", "size", "converted"]
     note = "" if rows else ("Only logs were found here, and no checkpoint of a layout that is read." if run else "Choose a run above.")
     return {"columns": columns, "rows": rows, "ticked": list(ticked), "many": True, "note": note, "thumbs": "sample"}
-
-
-def chart(curves: Sequence[tuple[Run, str, LossCurve]], weight: float, log: bool, notes: Iterable[str]) -> dict[str, Any]:
-    """The chart of loss curves; `curves` are (run, label, curve). Smoothing sees every point, the page only what it can show."""
-    series, markers = [], []
-    for run, label, curve in curves:
-        smoothed = smooth(curve.values, weight)
-        shown = thin(curve.steps, curve.values, MOST_POINTS)
-        series.append(
-            {
-                "run": run.id,
-                "label": label,
-                "tag": curve.tag,
-                "x": curve.steps[shown].tolist(),
-                "y": [_number(v) for v in curve.values[shown].tolist()],
-                "smooth": [_number(v) for v in smoothed[shown].tolist()] if weight else None,
-            }
-        )
-        markers += _markers(run, label, curve, smoothed)
-    empty = "" if series else "Choose a run to see its loss."
-    return {"series": series, "markers": markers, "log": log, "picking": PICKING, "notes": list(notes), "empty": empty}
-
-
-def _markers(run: Run, label: str, curve: LossCurve, smoothed: Any) -> list[dict[str, Any]]:
-    """A mark at each checkpoint's step, on the smoothed line where the step was logged."""
-    marks = []
-    for c in run.checkpoints:
-        if c.step is not None:
-            at = int(np.searchsorted(curve.steps, c.step))
-            logged = at < len(curve.steps) and curve.steps[at] == c.step
-            marks.append({"run": run.id, "label": label, "step": c.step, "y": _number(float(smoothed[at])) if logged else None})
-    return marks
 
 
 def _number(value: float | None) -> float | None:

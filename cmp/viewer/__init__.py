@@ -10,12 +10,15 @@ The matrix's value:
                    with one value. Keys are short: a link to a view holds them
     place          {axis key: "x" | "X" | "y" | "Y" | ""}: across, in groups across, down, in groups down, or one value at a time; until
                    the user decides otherwise
-    step_axis      the key of the axis that is the training step, "" for none
+    step_axis      the key of the axis that is the training step, "" for none; its values may have "step", the number that a curve knows
+    run            them by. The run that all cells are of, where no axis "run" tells it
     cells          [{"at", "key", "state"}] and, where there is any, "seconds", "reused", "fault", "badge", "mark", "caption", "details",
                    "thumb", "full"; `at` is an index into each axis' values, None for what belongs to all of them: the base model has no
                    strength. state is "waiting", "drawing", "done" or "fault"; no cell is waiting. A picture with a `mark` in its corner,
-                   such as "preview", stays until the one that replaces it has arrived
+                   such as "preview", stays until the one that replaces it has arrived. "settings" is the text to be copied where there is
+                   no address for it
     urls           {"thumb", "full", "settings"}: addresses in which {key} stands for the cell's key
+    stars          bool; whether a checkpoint can be starred here, which is a value of the step axis other than "base model"
     marks          [{"at": {axis key: index}}] and what is known of what that names: "loss", "score", "window", "converted", "star", "note",
                    "flaw", "details"; it stands at the heads that say all of these values
     scores         [{"key", "label", "better": "high" | "low" | "", "of": {cell key: number | [number, low, high]}}]: what cells can be
@@ -26,7 +29,8 @@ The matrix's value:
     done, total    int; no progress is shown when total is 0
     rerolls        [axis key]: what a row must say alone to be drawn again with another seed; empty where nothing can be
 It tells `{"index": [r, c], "value", "key", "at": {axis key: value key | None}}` of the cell that was opened, and as an edit
-`{"what": "row"|"cell", "at"}` of the row to draw with another seed, or of the cell to draw so below it.
+`{"what": "row"|"cell", "at"}` of the row to draw with another seed, or of the cell to draw so below it; and
+`{"what": "star", "at", "on", "note"}` of the checkpoint to star, which the marks of the next value are to show.
 
 What the user has arranged, the view, is one JSON value, too: {"place", "order": {axis key: [value key]}, "hidden": {axis key: [value
 key]}, "pick": {axis key: value key}}. `core/arranging` gives it the same meaning as `arrange.js`:
@@ -36,18 +40,28 @@ key]}, "pick": {axis key: value key}}. `core/arranging` gives it the same meanin
    None stands only where no other agrees with it. They are sorted by the order of the values, None first.
 4. A cell stands where its values agree with both heads, None agreeing with everything; of several the one with the fewest.
 
-The chart's value:
-    series         [{"run", "label", "tag", "x": [..], "y": [number|null], "smooth": [number|null]|null}], thinned to what a
-                   screen can show (about 1,500 points each)
+The chart's value names where its points are asked for:
+    source         str; the address below which they are, "" for a value that brings its own
+    runs           [{"run", "label", "training": bool}]; all that can be shown
+    chosen         [run]; those to show now, empty to leave the user's choice
+    actions        ["compare" | "convert" | "star"]; what a checkpoint's mark offers; a single one is done at once
+    compact        bool; a strip of about 160 pixels without lists and words
+    empty          str in place of an empty chart
+or brings them, thinned to what a screen can show (about 1,500 points each):
+    series         [{"run", "label", "tag", "x": [..], "y": [number|null], "smooth": [number|null]|null}]
     markers        [{"run", "label", "step", "y": number|null}]; null puts it on the run's first line
     log            bool
     picking        str; what choosing a checkpoint's mark does, for a tooltip
-    notes, empty   [str] below the chart; str in place of an empty one
-It tells `{"index": step, "value": run, "run", "step"}` of the checkpoint mark that was clicked.
+    notes          [str] below the chart
+It tells `{"index": step, "value": run, "run", "step"}` of the checkpoint that is to be compared, and as an edit
+`{"what": "convert"|"star", "run", "step", "id", "on": bool}`. On the window it dispatches `cmp:step` with
+`{"run", "step", "from": "curves"}` for the step below the pointer, and shows a line where such an event from elsewhere says.
 
 The table's value:
     columns        [str]
     rows           [{"key", "usable": bool, "cells": [str | {"text", "sort"}], "thumb": url|null, "flaw": str|null}]
+                   a cell may also have "sub", a second line; "strip" [{"url", "label"}], pictures by their steps; "line" [[x, y]] from 0
+                   to 1, the course of a value ("pending" while it is being read); the first one "live", a run that is being trained
     ticked, many   [key]; bool, False lets one row at a time be chosen
 It tells `{"ticked": [key]}` after every change, and where many can be ticked `{"looked": key}` of a row that was clicked beside its box.
 
@@ -66,14 +80,21 @@ from cmp.errors import NotFound
 
 # In the order in which a page must load them.
 ASSETS = (
-    "matrix.css", "curves.css", "table.css", "details.css",
-    "dom.js", "arrange.js", "heads.js", "cell.js", "fullview.js", "size.js", "zoom.js", "look.js", "selectors.js", "arrange_panel.js",
-    "export.js", "view_link.js", "matrix.js", "marks.js", "curves.js", "table.js", "details.js", "drop.js", "page_link.js",
+    "matrix.css", "fullview.css", "curves.css", "table.css", "details.css",
+    "dom.js", "arrange.js", "heads.js", "cell.js", "others.js", "oklab.js", "pictures.js", "full_zoom.js", "compare.js", "difference.js",
+    "full_panel.js", "full_history.js", "full_layout.js", "fullview.js", "size.js", "zoom.js", "look.js", "selectors.js",
+    "arrange_panel.js", "export.js", "linking.js", "view_link.js", "chosen.js", "blink.js", "change_curves.js", "changes.js", "help.js",
+    "matrix.js", "marks.js",
+    "curves_data.js", "curves_plot.js", "curves_hover.js", "curves_bar.js", "curves_facts.js", "curves_theme.js", "curves_pointer.js",
+    "curves.js", "table.js", "details.js", "drop.js", "page_link.js",
 )  # fmt: skip
 
+BUNDLES = ("viewer.css", "viewer.js")  # two requests instead of forty
+
 _MATRIX_NEEDS = (
-    "cmpDom", "cmpArrange", "cmpHeads", "cmpCell", "cmpFullView", "cmpSize", "cmpZoom", "cmpLook", "cmpSelectors", "cmpArrangePanel",
-    "cmpExport", "cmpViewLink",
+    "cmpDom", "cmpArrange", "cmpHeads", "cmpCell", "cmpOthers", "cmpOklab", "cmpPictures", "cmpFullZoom", "cmpCompare", "cmpDifference",
+    "cmpFullPanel", "cmpFullHistory", "cmpFullLayout", "cmpFullView", "cmpSize", "cmpZoom", "cmpLook", "cmpSelectors", "cmpArrangePanel",
+    "cmpExport", "cmpLinking", "cmpViewLink", "cmpChosen", "cmpBlink", "cmpChangeCurves", "cmpChanges", "cmpHelp",
 )  # fmt: skip
 
 MATRIX_TEMPLATE = '<div class="cmp-mount"></div>'
@@ -83,7 +104,12 @@ CURVES_TEMPLATE = '<div class="cmp-mount"></div>'
 
 
 def asset(name: str) -> str:
-    """The text of one of `ASSETS`. Any other name raises `NotFound`, so a name from a URL may be passed on as it is."""
+    """The text of one of `ASSETS`, or of all scripts or styles in one of `BUNDLES`.
+
+    Any other name raises `NotFound`, so a name from a URL may be passed on as it is.
+    """
+    if name in BUNDLES:
+        return "\n".join(asset(one) for one in ASSETS if one.endswith(name.removeprefix("viewer")))
     if name not in ASSETS:
         raise NotFound(f"There is no viewer file {name!r}.", f"There are {', '.join(ASSETS)}.")
     return (Path(__file__).parent / name).read_text(encoding="utf-8")
@@ -107,7 +133,7 @@ def _tag(name: str, stamp: str) -> str:
 
 def _head() -> str:
     """Tags whose addresses change with the content, so that the files may be cached for ever."""
-    own = [_tag(name, _stamp()) for name in ASSETS]
+    own = [_tag(name, _stamp()) for name in BUNDLES]
     return "\n".join([*own, _tag("plotly.min.js", _plotly_version())])
 
 
@@ -143,7 +169,9 @@ def matrix_on_load() -> str:
 
 def curves_on_load() -> str:
     """`js_on_load` of a `gr.HTML` that holds the chart; its `select` event tells which checkpoint was clicked."""
-    return _mount("cmpCurves", "cmpDom", "cmpMarks", "Plotly")
+    return _mount(
+        "cmpCurves", "cmpDom", "cmpMarks", "cmpCurveData", "cmpCurvePlot", "cmpCurveTip", "cmpCurveBar", "cmpCurveFacts", "Plotly"
+    )
 
 
 def table_on_load() -> str:

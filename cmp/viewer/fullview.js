@@ -1,179 +1,267 @@
-// One cell of the matrix, large: `cmpFullView(root, {cellAt, headAt, size, cursor, move, reroll, onClose})` -> {open, refresh, isOpen}.
-// Where it stands is the matrix's own cursor, so that the two can never disagree. A modal <dialog>: the browser keeps the focus
-// inside, closes it on Escape, and lifts it over all else.
+// Pictures of the matrix, large: `cmpFullView(grid)` -> {open, compare, refresh, isOpen, can}. It shows the cell under the matrix' own cursor, so that
+// the two can never disagree, alone or beside what it is compared with; or up to four cells that were chosen. A modal <dialog>: the
+// browser keeps the focus inside, closes it on Escape, and lifts it over all else.
 (() => {
   "use strict";
 
   const STEPS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
+  const HOLDS = { b: "is-base", v: "is-before" };
+  const NARROW = "(max-width: 700px)";
 
-  const build = (dom) => {
-    const { el } = dom;
-    const part = {
-      title: el("h2", { class: "cmp-full-title", "aria-live": "polite" }),
-      place: el("span", { class: "cmp-full-place" }),
-      blink: el("button", { type: "button", class: "cmp-button", "aria-pressed": "false" }),
-      again: el("button", { type: "button", class: "cmp-button", title: "Draws a row with a new seed below this one (R)", text: "New seed" }),
-      close: el("button", { type: "button", class: "cmp-button", "aria-label": "Close the full view", text: "Close" }),
-      stage: el("div", { class: "cmp-stage" }),
-      caption: el("p", { class: "cmp-full-caption" }),
-      details: el("dl", { class: "cmp-details" }),
-      hint: el("span", { text: "R draws a row with a new seed below." }),
-    };
-    const keys = el("p", { class: "cmp-hint", text: "Arrow keys move across columns and rows. Hold B to see the first column. Esc closes. " }, part.hint);
-    part.dialog = el("dialog", { class: "cmp-full", "aria-label": "Full view", tabindex: "-1" },
-      el("header", { class: "cmp-full-head" }, part.title, part.place, part.blink, part.again, part.close),
-      el("div", { class: "cmp-full-body" }, part.stage,
-        el("aside", { class: "cmp-full-side" }, part.caption, part.details, keys)));
-    return part;
-  };
-
-  // Small pictures grow by whole factors, so that all their pixels stay equally large.
-  const fit = (dom, stage, img) => {
-    if (!img.naturalWidth || !stage.clientWidth) return;
-    let scale = dom.sharpen(img, stage.clientWidth, stage.clientHeight);
-    if (scale >= 2) scale = Math.floor(scale);
-    img.style.width = `${img.naturalWidth * scale}px`;
-    img.style.height = `${img.naturalHeight * scale}px`;
-  };
-
-  // Always a fresh <img>: a reused one keeps showing the previous picture under the new name until the new one has arrived.
-  const picture = (dom, stage, url, record, name, role) => {
-    const img = dom.el("img", { class: `cmp-full-image ${role}`, alt: name, draggable: "false" });
-    img.addEventListener("load", () => { fit(dom, stage, img); img.classList.add("is-loaded"); });
-    img.addEventListener("error", () => img.replaceWith(dom.el("p", { class: "cmp-full-wait", text: "This image could not be loaded." })));
-    img.src = url(record, "full") || url(record, "thumb");
-    return img;
-  };
-
-  const hasPicture = (record) => Boolean(record && record.state === "done");
-
-  const instead = (dom, record) => {
-    const state = record?.state === "fault" || record?.state === "drawing" ? record.state : "waiting";
-    const text = { waiting: "Not drawn yet.", drawing: "Being drawn…", fault: record?.fault || "Failed without a reason." }[state];
-    return dom.el("p", { class: `cmp-full-wait is-${state}`, text });
-  };
-
-  const seconds = (value) => (value < 10 ? value.toFixed(1) : Math.round(value)) + " s";
-
-  const facts = (record, details) => {
-    const rows = [...details];
-    if (record.badge) rows.push(["badge", record.badge]);
-    if (record.state === "done" && record.reused) rows.push(["drawn", "earlier, reused"]);
-    else if (typeof record.seconds === "number") rows.push([record.state === "fault" ? "failed after" : "drawn in", seconds(record.seconds)]);
-    return rows;
-  };
-
-  window.cmpFullView = (root, { cellAt, headAt, size, url, details, cursor, move, reroll, onClose }) => {
-    const dom = window.cmpDom;
-    const part = build(dom);
-    root.append(part.dialog);
-    let shown = "";
-    let before = { place: "", mark: false };
-    let canBlink = false;
+  window.cmpFullView = (grid) => {
+    const { dom } = grid;
+    let compare = null;
+    const pictures = window.cmpPictures(dom, grid.url);
+    const difference = window.cmpDifference(dom, { refit: () => compare.refit() });
+    const say = (text) => dom.setText(part.status, text);
+    const panel = window.cmpFullPanel(grid, say);
+    const part = window.cmpFullLayout(dom, panel, difference);
+    const now = { mode: "one", against: "is-base", swapped: false, chosen: null, items: [], held: "", shown: "", before: null, from: null, last: "" };
+    grid.root.append(part.dialog);
     // Open until `close` was heard: before that the browser gives the focus back to the cell it came from, which is not a move.
     let busy = false;
 
-    const name = (r, c) => {
-      const { column, row } = headAt(r, c);
-      return `${column} - ${row}`;
+    const itemOf = ({ record, r, c }, role = "is-own") => ({ record, r, c, role, id: grid.idOf(record), name: grid.nameOf(record, r, c) });
+    const hereNow = () => { const { r, c } = grid.cursor(); return itemOf({ record: grid.arranged().at(r, c) ?? grid.cellAt(r, c), r, c }); };
+    const other = (role) => {
+      const { r, c } = grid.cursor();
+      const found = role === "is-base" ? grid.baseOf(r, c) : grid.beforeOf(r, c);
+      return found ? itemOf(found, role) : null;
+    };
+    const others = () => Object.values(HOLDS).map(other).filter(Boolean);
+    const named = (items) => { const { own, shared } = grid.tell(items); items.forEach((item, n) => { item.own = own[n]; }); return Object.assign(items, { shared }); };
+
+    // What is on the stage, in its order. Alone, the others are only held up in its place.
+    const itemsNow = () => {
+      if (now.chosen) return named(now.chosen.map((id) => itemOf({ record: grid.recordOf(id), r: -1, c: -1 })));
+      const here = hereNow();
+      if (now.mode === "one") return named([here, ...others().filter(({ record }) => record?.state === "done")]);
+      const beside = other(now.against) ?? others()[0];
+      const both = beside ? [beside, here] : [here];
+      return named(now.swapped ? both.reverse() : both);
+    };
+    const modeNow = () => (now.items.length < 2 && now.mode !== "one" ? "side" : now.mode);
+
+    const tellTitle = (n) => {
+      const { items } = now;
+      const alone = ["one", "hover", "blink"].includes(modeNow()) || items.length < 2;
+      dom.setText(part.title, alone ? items[n]?.name : [items.map(({ own }) => own).join(" ↔ "), items.shared].filter(Boolean).join(" - "));
+      for (const [button, role] of [[part.blink, "is-base"], [part.before, "is-before"]]) button.setAttribute("aria-pressed", String(n > 0 && now.held === role));
     };
 
-    // A preview stays until the picture itself has arrived; pictures of another cell must go at once.
-    const drawStage = (r, c, soft) => {
-      const record = cellAt(r, c);
-      const base = c > 0 ? cellAt(r, 0) : null;
-      const nodes = [];
-      if (hasPicture(record)) nodes.push(picture(dom, part.stage, url, record, name(r, c), "is-own"));
-      else nodes.push(instead(dom, record));
-      if (hasPicture(base)) nodes.push(picture(dom, part.stage, url, base, name(r, 0), "is-base"));
-      const old = [...part.stage.children];
-      const clear = () => { for (const node of old) node.remove(); };
-      if (soft && hasPicture(record)) { part.stage.append(...nodes); nodes[0].addEventListener("load", clear); nodes[0].addEventListener("error", clear); }
-      else part.stage.replaceChildren(...nodes);
-      const label = headAt(r, 0).column;
-      canBlink = hasPicture(base);
+    compare = window.cmpCompare(dom, part.stage, { pictures, told: tellTitle, swipe: (dr, dc) => step(dr, dc),
+      zoomed: () => { dom.setText(part.zoom, compare?.zoom.says() ?? "Fit"); part.zoom.setAttribute("aria-label", `Zoom, now ${part.zoom.textContent}`); },
+      sized: (text) => dom.setText(part.note, text || (now.mode !== "one" && now.items.length < 2 ? "There is nothing to compare this picture with: it is the first." : "")),
+      grab: (on) => hold(on ? "is-base" : ""),
+      played: (on) => {
+        part.play.textContent = on ? "Pause" : "Play";
+        part.title.setAttribute("aria-live", on ? "off" : "polite"); // a name every second would drown all else
+      } });
+
+    const hold = (role) => {
+      const at = now.items.findIndex((item) => item.role === role);
+      now.held = at > 0 ? role : "";
+      if (now.mode === "one") compare.hold(Math.max(0, at));
+    };
+
+    const describeHold = (button, role, key, nothing) => {
+      const found = now.items.find((item) => item.role === role);
+      button.hidden = now.mode !== "one" || Boolean(now.chosen);
       // Not `disabled`: a button that is disabled while it has the focus drops it, and the keys would go nowhere.
-      part.blink.setAttribute("aria-disabled", String(!canBlink));
-      part.blink.textContent = `Hold B: ${label}`;
-      part.blink.title = !canBlink ? `No other picture of ${label} to compare with` : `Shows ${label} while held`;
+      button.setAttribute("aria-disabled", String(!found));
+      button.textContent = found ? `Hold ${key}: ${found.own}` : `Hold ${key}`;
+      button.title = found ? `Shows ${found.name} while held` : nothing;
     };
 
-    const drawFacts = (record, r, c) => {
-      dom.setText(part.caption, record?.caption);
-      part.details.replaceChildren(...facts(record || {}, details(r, c)).flatMap(([key, value]) => [
-        dom.el("dt", { text: key }), dom.el("dd", { text: value === null || value === undefined ? "–" : String(value) })]));
+    const drawAgainst = () => {
+      const found = others();
+      part.against.hidden = now.mode === "one" || Boolean(now.chosen) || found.length < 2 || found[0].record === found[1].record;
+      const here = hereNow();
+      part.against.replaceChildren(...found.map((item) => dom.el("option", { value: item.role, text: `with ${grid.tell([item, here]).own[0]}` })));
+      part.against.value = now.against;
+    };
+
+    const drawTools = () => {
+      const several = now.items.length > 1 && now.mode !== "one";
+      for (const node of part.modes.children) {
+        node.setAttribute("aria-pressed", String(node.dataset.mode === now.mode));
+        node.hidden = node.dataset.mode === "one" && Boolean(now.chosen);
+      }
+      describeHold(part.blink, "is-base", "B", "There is no other picture to compare with");
+      describeHold(part.before, "is-before", "V", "There is no picture of a step before");
+      drawAgainst();
+      part.swap.hidden = !several;
+      part.play.hidden = now.mode !== "blink" || !several;
+      part.leave.hidden = !now.chosen;
+      part.mark.hidden = now.mode !== "one" || Boolean(now.chosen) || now.items[0]?.record?.state !== "done";
+      part.mark.setAttribute("aria-pressed", String(grid.chosen().includes(now.items[0]?.id)));
+      part.again.hidden = !grid.value().rerolls || Boolean(now.chosen);
+    };
+
+    const tellPlace = () => {
+      const { rows, columns } = grid.size();
+      const { r, c } = grid.cursor();
+      dom.setText(part.place, now.chosen ? `${now.chosen.length} chosen` : `column ${c + 1} / ${columns}, row ${r + 1} / ${rows}`);
+    };
+
+    const drawStage = () => {
+      const mode = modeNow();
+      if (mode !== "difference") difference.end();
+      compare.show(now.items, mode, mode === "difference" ? difference.panes : null);
+      compare.refit(); // a longer name may have taken room from the stage
     };
 
     // The next presses of an arrow key should find their pictures decoded: comparing lives from the missing pause.
-    const preload = (r, c) => {
-      for (const [dr, dc] of Object.values(STEPS)) {
-        const next = cellAt(r + dr, c + dc);
-        if (hasPicture(next)) new Image().src = url(next, "full") || url(next, "thumb");
+    const prepare = () => {
+      const { rows, columns } = grid.size();
+      const { r, c } = grid.cursor();
+      for (const [dr, dc] of Object.values(STEPS)) pictures.decoded(grid.arranged().at((r + dr + rows) % rows, (c + dc + columns) % columns));
+    };
+
+    const refresh = async () => {
+      if (!part.dialog.open) return;
+      const { rows, columns } = grid.size();
+      if (now.chosen?.some((id) => !grid.recordOf(id))) now.chosen = null;
+      if (!rows || !columns) return void part.dialog.close();
+      const items = itemsNow();
+      // A cell that finishes elsewhere must not interrupt somebody who is comparing here.
+      const place = JSON.stringify([now.mode, now.chosen, items.map(({ id, name, own, r, c }) => [id, name, own, r, c])]);
+      const shown = JSON.stringify([place, items.map(({ record }) => [record, grid.marksOf(record)])]);
+      tellPlace();
+      if (shown === now.shown) return;
+      const looks = JSON.stringify([place, items.map(({ record }) => [record?.state, record?.fault, pictures.addressOf(record)])]);
+      const isSoft = place === now.before?.place && now.items.some(({ record }) => record?.mark);
+      now.shown = shown;
+      // A preview stays until the picture itself has arrived; pictures of another cell must go at once.
+      if (isSoft) await Promise.all(items.map(({ record }) => pictures.decoded(record)));
+      if (shown !== now.shown || !part.dialog.open) return;
+      const same = looks === now.before?.looks;
+      Object.assign(now, { items, before: { place, looks } });
+      drawTools();
+      if (!same) { now.held = ""; say(""); drawStage(); }
+      panel.draw(now.mode === "one" ? items.slice(0, 1) : items);
+      prepare();
+    };
+
+    // Every end leads to the other one. Chosen cells move together; where one of them would leave what there is, none moves.
+    const step = (dr, dc) => {
+      const { rows, columns } = grid.size();
+      const moved = ({ r, c }) => ({ r: (r + dr + rows) % rows, c: (c + dc + columns) % columns });
+      if (!now.chosen) goTo(moved(grid.cursor()));
+      else {
+        const places = now.items.map(({ record }) => grid.placeOfRecord(record)).map((at) => at && moved(at));
+        const ids = places.map((at) => at && grid.idOf(grid.arranged().at(at.r, at.c)));
+        if (ids.some((id) => !id) || new Set(ids).size < ids.length) return void say("The chosen cells cannot all move that way");
+        now.chosen = ids;
+        goTo(places.at(-1));
       }
     };
+    const goTo = ({ r, c }) => { grid.select(r, c, { focus: false }); refresh(); };
 
-    const refresh = () => {
-      if (!part.dialog.open) return;
-      const { rows, columns } = size();
-      if (!rows || !columns) return void part.dialog.close();
-      const { r, c } = cursor();
-      // A cell that finishes elsewhere must not interrupt somebody who is comparing here.
-      const now = JSON.stringify([r, c, rows, columns, name(r, c), cellAt(r, c), name(r, 0), cellAt(r, 0)]);
-      if (now === shown) return;
-      const place = JSON.stringify([r, c, name(r, c)]);
-      const soft = place === before.place && before.mark;
-      [shown, before] = [now, { place, mark: Boolean(cellAt(r, c)?.mark) }];
-      drawStage(r, c, soft);
-      part.again.hidden = part.hint.hidden = !reroll?.();
-      blink(false);
-      dom.setText(part.place, `column ${c + 1} of ${columns}, row ${r + 1} of ${rows}`);
-      drawFacts(cellAt(r, c), r, c);
-      preload(r, c);
-    };
-
-    const blink = (on) => {
-      const really = on && canBlink;
-      const { r, c } = cursor();
-      part.stage.classList.toggle("is-blinking", really);
-      part.blink.setAttribute("aria-pressed", String(really));
-      // Whose picture it is must be readable at every moment, also while the key is held.
-      dom.setText(part.title, name(r, really ? 0 : c));
-    };
-
-    const step = (dr, dc) => {
-      const { r, c } = cursor();
-      move(r + dr, c + dc);
+    const setMode = (mode) => {
+      if (mode === "blink" && can.blinks()) return void play();
+      now.mode = mode;
+      if (mode !== "one") now.last = mode;
       refresh();
     };
+    const nextMode = (by) => {
+      const keys = window.cmpFullLayout.modes.filter((key) => !(now.chosen && key === "one"));
+      setMode(keys[(keys.indexOf(now.mode) + by + keys.length) % keys.length]);
+    };
+    const swap = () => {
+      if (now.mode === "one" || now.items.length < 2) return;
+      if (now.chosen) now.chosen = [...now.chosen.slice(1), now.chosen[0]];
+      else now.swapped = !now.swapped;
+      refresh();
+    };
+    const leave = () => { now.chosen = null; now.mode = "one"; refresh(); part.dialog.focus(); };
+    const mark = () => {
+      if (now.mode !== "one" || now.chosen) return;
+      const { r, c } = grid.cursor();
+      say(grid.choose(r, c));
+      drawTools();
+    };
+    const play = () => compare.play(!compare.isPlaying());
+
+    const showPanel = (on, remembered = true) => {
+      part.dialog.classList.toggle("has-panel", on);
+      part.info.setAttribute("aria-expanded", String(on));
+      if (remembered && !matchMedia(NARROW).matches) dom.remember("cmp.full.panel", on ? 1 : 0);
+    };
+    const togglePanel = () => showPanel(!part.dialog.classList.contains("has-panel"));
+
+    const { zoom } = compare;
+    const can = {
+      alone: () => now.mode === "one" && !now.chosen,
+      several: () => now.mode !== "one" && now.items.length > 1, stacked: () => ["hover", "blink"].includes(modeNow()), slides: () => modeNow() === "slider",
+      blinks: () => modeNow() === "blink", holds: (role) => now.mode === "one" && now.items.some((item) => item.role === role), chosen: () => Boolean(now.chosen),
+    };
+    const keys = { m: () => nextMode(1), M: () => nextMode(-1), c: swap, x: mark, z: () => zoom.next(), i: togglePanel, "+": () => zoom.by(1.4), "=": () => zoom.by(1.4), "-": () => zoom.by(1 / 1.4),
+      0: zoom.fit, "?": () => grid.help("full"), " ": () => can.blinks() && play(), ",": () => compare.nudge(-0.02), ".": () => compare.nudge(0.02),
+      Home: () => edge("c", 0), End: () => edge("c", grid.size().columns - 1), PageUp: () => edge("r", 0), PageDown: () => edge("r", grid.size().rows - 1),
+      r: () => (grid.value().rerolls && !now.chosen ? grid.reroll("cell") : null) };
+    const edge = (side, at) => { if (!now.chosen) goTo({ ...grid.cursor(), [side]: at }); };
 
     const onKey = (event) => {
-      if (event.ctrlKey || event.metaKey || event.altKey) return;
-      if (STEPS[event.key]) step(...STEPS[event.key]);
-      else if (event.key === "b" || event.key === "B") blink(true);
-      else if ((event.key === "r" || event.key === "R") && reroll?.()) reroll()();
+      if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, textarea, select, dialog.cmp-help")) return;
+      const key = event.key.length === 1 && event.key !== "M" ? event.key.toLowerCase() : event.key;
+      if (event.key === " " && event.target.closest("button, a")) return;
+      if (STEPS[key] && event.shiftKey) zoom.pan(...STEPS[key].map((by) => by * -60).reverse());
+      else if (STEPS[key]) step(...STEPS[key]);
+      else if (HOLDS[key]) hold(HOLDS[key]);
+      else if (/^[1-4]$/.test(key)) { if (can.stacked() && now.items[key - 1]) { compare.play(false); compare.choose(key - 1); } }
+      else if (Object.hasOwn(keys, key)) keys[key]();
       else return;
       event.preventDefault();
       event.stopPropagation();
     };
 
-    part.dialog.addEventListener("keydown", onKey);
-    part.dialog.addEventListener("keyup", (event) => { if (event.key === "b" || event.key === "B") blink(false); });
-    part.dialog.addEventListener("close", () => { shown = ""; before = { place: "", mark: false }; part.stage.replaceChildren(); busy = false; onClose(); });
-    // A click on the backdrop reaches the dialog itself, a click inside reaches one of its children.
-    part.dialog.addEventListener("click", (event) => { if (event.target === part.dialog) part.dialog.close(); });
-    part.again.addEventListener("click", () => reroll?.()?.());
-    part.close.addEventListener("click", () => part.dialog.close());
-    part.blink.addEventListener("pointerdown", () => blink(true));
-    for (const end of ["pointerup", "pointerleave", "pointercancel", "blur"]) part.blink.addEventListener(end, () => blink(false));
-    window.addEventListener("blur", () => blink(false));
-    new ResizeObserver(() => part.stage.querySelectorAll("img").forEach((img) => fit(dom, part.stage, img))).observe(part.stage);
+    const onClose = () => {
+      if (part.dialog.open) return; // the browser tells of it a moment later, and by then it may be open again
+      const back = now.from;
+      Object.assign(now, { shown: "", before: null, chosen: null, items: [], held: "", from: null });
+      compare.clear();
+      difference.end();
+      busy = false;
+      past.closed();
+      const { r, c } = grid.cursor();
+      grid.select(r, c, { focus: !back?.isConnected });
+      if (back?.isConnected) back.focus();
+    };
+    const past = window.cmpFullHistory(() => part.dialog.close(), grid.moved);
 
-    const open = () => {
+    const listen = () => {
+      part.dialog.addEventListener("keydown", onKey);
+      part.dialog.addEventListener("keyup", (event) => { if (HOLDS[event.key.toLowerCase()]) hold(""); });
+      part.dialog.addEventListener("close", (event) => { if (event.target === part.dialog) onClose(); });
+      // A click on the backdrop reaches the dialog itself, a click inside reaches one of its children.
+      part.dialog.addEventListener("click", (event) => { if (event.target === part.dialog) part.dialog.close(); });
+      part.moves.addEventListener("click", (event) => { const at = event.target.dataset.move; if (at) step(...at.split(" ").map(Number)); });
+      part.modes.addEventListener("click", (event) => { const { mode } = event.target.dataset; if (mode) setMode(mode); });
+      part.against.addEventListener("change", () => { now.against = part.against.value; refresh(); });
+      for (const [name, told] of Object.entries({ again: () => grid.reroll("cell"), close: () => part.dialog.close(), swap, play, mark, leave, less: keys["-"], more: keys["+"],
+        zoom: keys.z, info: togglePanel, keys: keys["?"] })) part[name].addEventListener("click", () => told());
+      for (const [button, role] of [[part.blink, "is-base"], [part.before, "is-before"]]) {
+        button.addEventListener("pointerdown", () => hold(role));
+        for (const end of ["pointerup", "pointerleave", "pointercancel", "blur"]) button.addEventListener(end, () => hold(""));
+      }
+      window.addEventListener("blur", () => hold(""));
+    };
+    listen();
+
+    const show = () => {
       busy = true;
-      if (!part.dialog.open) part.dialog.showModal();
+      if (!part.dialog.open) { showPanel(!matchMedia(NARROW).matches && dom.recall("cmp.full.panel", "1") === "1", false); part.dialog.showModal(); past.opened(); }
+      compare.zoom.fit();
       part.dialog.focus();
       refresh();
     };
-    return { open, refresh, isOpen: () => busy };
+    const open = () => { Object.assign(now, { chosen: null, mode: "one" }); show(); };
+    // `ids` of up to four cells, in their order; `from` is given the focus back.
+    const compareChosen = (ids, from) => {
+      Object.assign(now, { chosen: ids, from, mode: now.last || (ids.length > 2 ? "side" : "slider") });
+      show();
+    };
+    return { open, compare: compareChosen, refresh, isOpen: () => busy, can };
   };
 })();

@@ -21,7 +21,7 @@
       diamond.style.color = mark.colour;
       const name = `checkpoint ${mark.step}${several ? ` of ${mark.label}` : ""}`;
       return el("button", { type: "button", class: "cmp-entry cmp-mark", tabindex: "-1", "aria-label": name, title: [name, picking].filter(Boolean).join("\n"),
-        click: () => onPick(mark), focus: () => { stop(i); onLook(mark); }, blur: onLeave }, diamond, el("span", { text: String(mark.step) }));
+        click: (event) => onPick(mark, event.currentTarget), focus: () => { stop(i); onLook(mark); }, blur: onLeave }, diamond, el("span", { text: String(mark.step) }));
     };
 
     root.addEventListener("keydown", (event) => {

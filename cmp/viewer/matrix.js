@@ -5,7 +5,7 @@
 (() => {
   "use strict";
 
-  const PARTS = ["cmpSize", "cmpZoom", "cmpLook", "cmpSelectors", "cmpArrangePanel", "cmpExport", "cmpViewLink"];
+  const PARTS = ["cmpSize", "cmpZoom", "cmpLook", "cmpSelectors", "cmpArrangePanel", "cmpExport", "cmpLinking", "cmpViewLink", "cmpChosen", "cmpBlink", "cmpChanges", "cmpHelp"];
   const WAITING = { state: "waiting" };
 
   const clamp = (value, low, high) => Math.max(low, Math.min(high, value));
@@ -58,6 +58,8 @@
     const grid = { root, dom, part, value: () => value, view: () => view, arranged: () => arranged, cursor: () => cursor };
     const cellNode = (r, c) => rows.get(order.rows[r])?.cells.get(order.columns[c]);
     grid.cells = () => [...rows.values()].flatMap((row) => [...row.cells.values()]);
+    grid.headNode = (key) => (columns.get(key) ?? rows.get(key)?.head)?.node ?? null;
+    grid.placeOf = (node) => placeOf(node);
     grid.frameAt = (r, c) => cellNode(r, c)?.frame ?? null;
     grid.cellAt = (r, c) => cellNode(r, c)?.record ?? null;
     grid.size = () => ({ rows: order.rows.length, columns: order.columns.length });
@@ -73,19 +75,7 @@
     grid.headAt = (r, c) => ({ column: words(arranged.columns[c]), row: words(arranged.rows[r]) });
 
     // The values that a cell stands for, by axis: what Python finds it by.
-    grid.coordinates = (r, c) => {
-      const at = grid.cellAt(r, c)?.at ?? [];
-      return Object.fromEntries(arranged.axes.map((axis) => [axis.key, (at[axis.i] ?? null) === null ? null : axis.keys[at[axis.i]]]));
-    };
-
-    // What is known of a cell: of each of its values, of the whole grid, and its own.
-    grid.details = (r, c) => {
-      const record = grid.cellAt(r, c);
-      const at = record?.at ?? [];
-      const own = arranged.axes.flatMap((axis) => axis.values[at[axis.i]]?.details ?? []);
-      const marks = (value.marks || []).filter((mark) => Object.entries(mark.at).every(([key, i]) => at[arranged.axes.find((axis) => axis.key === key)?.i] === i));
-      return [...own, ...marks.flatMap((mark) => mark.details ?? []), ...(value.common || []), ...(record?.details || [])];
-    };
+    grid.coordinates = (r, c) => grid.coordinatesOf(grid.cellAt(r, c));
 
     // Roving tabindex: the grid is one stop of the Tab key, and that stop is the cell last looked at.
     grid.select = (r, c, { focus = true } = {}) => {
@@ -93,10 +83,10 @@
       if (!height || !width) return;
       cursor = { r: clamp(r, 0, height - 1), c: clamp(c, 0, width - 1) };
       const { node } = cellNode(cursor.r, cursor.c);
-      if (chosen && chosen !== node) { chosen.tabIndex = -1; chosen.removeAttribute("aria-selected"); }
+      if (chosen && chosen !== node) { chosen.tabIndex = -1; chosen.classList.remove("is-cursor"); }
       chosen = node;
       node.tabIndex = 0;
-      node.setAttribute("aria-selected", "true");
+      node.classList.add("is-cursor");
       grid.moved();
       if (!focus) return;
       // Without the padding a cell that was scrolled to would lie under the sticky headers.
@@ -115,11 +105,8 @@
       if (value.rerolls && grid.cellAt(r, c)) grid.edit(what, { at: grid.coordinates(r, c) });
     };
 
-    const full = window.cmpFullView(root, { cellAt: grid.cellAt, headAt: grid.headAt, size: grid.size, url: grid.url, details: grid.details,
-      cursor: () => cursor,
-      reroll: () => (value.rerolls ? () => grid.reroll("cell") : null),
-      move: (r, c) => grid.select(r, c, { focus: false }),
-      onClose: () => grid.select(cursor.r, cursor.c) });
+    window.cmpOthers(grid);
+    const full = window.cmpFullView(grid);
     grid.full = full;
 
     grid.open = () => {
@@ -137,7 +124,7 @@
         Home: [r, 0], End: [r, Infinity], PageUp: [0, c], PageDown: [Infinity, c] };
       if (moves[event.key]) grid.select(...moves[event.key]);
       else if (event.target.closest("button")) return;
-      else if (event.key === "Enter" || event.key === " ") grid.open();
+      else if (event.key === "Enter") grid.open();
       else if (value.rerolls && (event.key === "r" || event.key === "R")) grid.reroll(event.shiftKey ? "row" : "cell");
       else return;
       event.preventDefault();
@@ -147,6 +134,7 @@
       const cell = node && cellOf.get(node);
       return cell ? [order.rows.indexOf(cell.rowKey), order.columns.indexOf(cell.columnKey)] : null;
     };
+    grid.placeOf = placeOf;
 
     const onClick = (event) => {
       const again = event.target.closest(".cmp-again");

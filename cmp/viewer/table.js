@@ -12,10 +12,49 @@
     return typeof x === "number" && typeof y === "number" ? x - y : String(x).localeCompare(String(y));
   };
 
+  const SVG = "http://www.w3.org/2000/svg";
+  const svg = (tag, attributes) => {
+    const node = document.createElementNS(SVG, tag);
+    for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+    return node;
+  };
+
+  // Pictures over the steps, the oldest first; each with its step below.
+  const stripOf = (cell) => {
+    if (!cell.strip.length) return el("span", { class: "cmp-none", text: cell.text });
+    const pictures = cell.strip.map(({ url, label }) => {
+      const img = el("img", { src: url, alt: `step ${label}`, loading: "lazy", decoding: "async", draggable: "false" });
+      const frame = el("span", { class: "cmp-strip-picture" }, img, el("span", { class: "cmp-strip-step", text: label }));
+      img.addEventListener("load", () => window.cmpDom.sharpen(img, img.clientWidth, img.clientHeight));
+      img.addEventListener("error", () => { frame.classList.add("is-lost"); img.remove(); });
+      return frame;
+    });
+    return el("div", { class: "cmp-strip" }, el("div", { class: "cmp-strip-row" }, ...pictures), el("span", { class: "cmp-sub", text: cell.text }));
+  };
+
+  // The course of a value, scaled to its box; the last point is marked.
+  const WIDE = 104, HIGH = 30, EDGE = 3;
+  const lineOf = (cell) => {
+    if (cell.pending) return el("span", { class: "cmp-line is-pending", role: "img", "aria-label": "the log is being read" });
+    if (!cell.line.length) return null;
+    const at = cell.line.map(([x, y]) => [EDGE + x * (WIDE - 2 * EDGE), HIGH - EDGE - y * (HIGH - 2 * EDGE)].map((n) => n.toFixed(1)));
+    const [x, y] = at[at.length - 1];
+    const node = svg("svg", { class: "cmp-line", viewBox: `0 0 ${WIDE} ${HIGH}`, role: "img", "aria-label": `course of the loss, now ${cell.text}` });
+    node.append(svg("polyline", { points: at.map((point) => point.join(",")).join(" ") }), svg("circle", { cx: x, cy: y, r: 2.4 }));
+    return node;
+  };
+
+  const contentOf = (cell) => {
+    if (cell && typeof cell === "object" && cell.strip) return [stripOf(cell)];
+    if (cell && typeof cell === "object" && "line" in cell) return [el("div", { class: "cmp-loss" }, ...[lineOf(cell)].filter(Boolean), el("span", { text: cell.text }))];
+    return [String(textOf(cell)), ...(cell?.sub ? [el("span", { class: "cmp-sub is-whole", text: cell.sub })] : [])];
+  };
+
   window.cmpTable = (root, { onPick }) => {
     let value = { columns: [], rows: [], ticked: [], many: true };
     let ticked = new Set();
     let order = null; // {column, down}
+    let shownRow = null; // the chosen row as it was told last
     let looked = null; // the row whose details are shown; only where many can be ticked, else it is the chosen one
 
     const head = el("tr");
@@ -55,7 +94,7 @@
     };
 
     // Of the column, not of the cell: a dash among figures stands where they stand.
-    const holdsFigures = (i) => value.rows.some((row) => typeof sortOf(row.cells[i]) === "number");
+    const holdsFigures = (i) => value.rows.some((row) => typeof sortOf(row.cells[i]) === "number" && !row.cells[i].strip);
 
     const drawHead = () => {
       const cells = [];
@@ -69,7 +108,7 @@
       value.columns.forEach((name, i) => {
         const sorted = order && order.column === i;
         const button = el("button", { type: "button", text: name + (sorted ? (order.down ? " ↓" : " ↑") : ""), click: () => sortBy(i) });
-        cells.push(el("th", { class: holdsFigures(i) ? "cmp-figure" : "", "aria-sort": sorted ? (order.down ? "descending" : "ascending") : "none" }, button));
+        cells.push(el("th", { class: holdsFigures(i) ? "cmp-figure" : "", "data-column": name, "aria-sort": sorted ? (order.down ? "descending" : "ascending") : "none" }, button));
       });
       head.replaceChildren(...cells);
     };
@@ -93,8 +132,11 @@
       if (withThumbs) cells.push(el("td", { class: "cmp-thumb" }, ...(row.thumb ? [el("img", { src: row.thumb, alt: "sample", loading: "lazy" })] : [])));
       row.cells.forEach((cell, i) => {
         const kind = holdsFigures(i) ? "cmp-figure" : i ? "cmp-text" : "cmp-text cmp-name";
-        const name = i ? null : el("button", { type: "button", class: "cmp-look", text: textOf(cell), "aria-pressed": String(value.many ? row.key === looked : on) });
-        cells.push(name ? el("td", { class: kind }, name) : el("td", { text: textOf(cell), class: kind }));
+        if (i) return void cells.push(el("td", { class: `${kind} ${cell?.strip ? "has-strip" : ""}`, "data-column": value.columns[i] }, ...contentOf(cell)));
+        const name = el("button", { type: "button", class: "cmp-look", text: textOf(cell), "aria-pressed": String(value.many ? row.key === looked : on) });
+        const live = cell?.live ? [el("span", { class: "cmp-live", text: "training" })] : [];
+        const sub = cell?.sub ? [el("span", { class: "cmp-sub", text: cell.sub, title: cell.sub })] : [];
+        cells.push(el("td", { class: kind }, name, ...live, ...sub));
       });
       const main = el("tr", { class: state, "data-key": row.key, "aria-selected": String(on), click: choose }, ...cells);
       if (!row.flaw) return [main];
@@ -110,13 +152,23 @@
       body.replaceChildren(...rows.flatMap((row) => drawRows(row, withThumbs)));
     };
 
+    // The chosen row may lie far down in a long list; the page itself is not moved.
+    const reveal = () => {
+      const box = table.parentElement;
+      const row = body.querySelector("tr.is-ticked");
+      if (row && row.offsetTop + row.offsetHeight > box.scrollTop + box.clientHeight) box.scrollTop = row.offsetTop - 2 * row.offsetHeight;
+    };
+
     const update = (next) => {
       if (!next) return;
       value = next;
       const keys = new Set(value.rows.map((row) => row.key));
       ticked = new Set((value.ticked || []).filter((key) => keys.has(key)));
       if (!keys.has(looked)) looked = null;
+      const before = shownRow;
       draw();
+      shownRow = value.many ? null : [...ticked][0] ?? null;
+      if (shownRow !== before) reveal();
       setText(note, value.note);
     };
     return { update };

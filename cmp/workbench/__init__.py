@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cmp.core.present import size_text
-from cmp.core.progress import Progress, counted_from
+from cmp.core.present import counted, size_text
+from cmp.core.progress import Progress, counted_from, run_through
 from cmp.core.runs import Checkpoint, Run
 from cmp.disk.ready import Answers, digesting
 from cmp.errors import BadInput, CmpError, Refused
@@ -42,12 +42,13 @@ class Workbench(Storing):
         from cmp.disk.describe import describe_machine, why_not_listed
 
         if path is not None:
-            return {"why": why_not_listed(Path(os.path.abspath(os.path.expanduser(path))))}
+            place = Path(os.path.abspath(os.path.expanduser(path)))
+            return {"why": why_not_listed(place, self.bases, self._lookout.completed)}
         self.load_engine()
         from cmp.engine.device import describe_devices
 
         count, used = self.cells_size()
-        cells = f"{count}, {size_text(used)}; `python -m cmp cells` makes room"
+        cells = f"{counted(count, 'cell')}, {size_text(used)}; `python -m cmp cells` makes room"
         return describe_machine(self.roots, self.bases, self.settings.home) | {"device": describe_devices(), "cells": cells}
 
     # -- conversion ----------------------------------------------------------------------------------------------------
@@ -84,10 +85,24 @@ class Workbench(Storing):
 
         return plan_conversion(run, checkpoint, form, self.bases, self.store, given, output=output, force=force, writing=writing)
 
+    def check_space(self, plans: Iterable[ConversionPlan]) -> None:
+        """Raises NoSpace if the results do not fit where they go."""
+        from cmp.disk.planning import check_space
+
+        check_space([plan for plan in plans if not plan.done])
+
+    def prove(self, plan: ConversionPlan) -> None:
+        """Raises Refused if the frozen weights beside an adapter are not the base's, as converting would; reads both unless it is known."""
+        from cmp.disk.base_proof import frozen_checks
+        from cmp.disk.planning import open_planned
+
+        run_through(frozen_checks(open_planned(plan), plan.whole, plan.base, self.store))
+
     def convert(self, plan: ConversionPlan) -> Generator[Progress, None, Conversion]:
         """Carries out a plan; raises NoSpace before the first byte if the result does not fit."""
         from cmp.disk.planning import check_space, make_way
 
+        self.require_writing()
         check_space([plan])
         if not plan.replaces and os.path.lexists(plan.target):
             raise Refused(f"{plan.target} has appeared since the conversion was planned", "Another process may have made it; plan again.")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from cmp.core.runs import Run
 from cmp.disk.ready import Answers
 from cmp.disk.store import Store
-from cmp.errors import Locked, Refused
+from cmp.errors import Locked, Refused, why_not
 from cmp.settings import Settings, prepare_libraries
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def _leave_mark(mark: Path) -> None:
         mark.parent.mkdir(parents=True, exist_ok=True)
         mark.touch(exist_ok=False)
     except OSError as fault:
-        raise Refused(f"nothing can be written to {mark.parent}: {fault}", "Set CMP_HOME to a folder that can be.") from fault
+        raise Refused(f"nothing can be written to {mark.parent}: {why_not(fault)}", "Set CMP_HOME to a folder that can be.") from fault
 
 
 def needed_of(settings: Settings, spec: GridSpec, given: Answers) -> tuple[Path, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
 from copy import copy
 from dataclasses import replace
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from cmp.core.progress import Progress
 from cmp.core.runs import Checkpoint, Run
-from cmp.disk.ready import Answers, Ready, ready_checkpoint
+from cmp.disk.ready import Answers, Ready, ready_checkpoint, readying
 from cmp.errors import CmpError, NotFound
 from cmp.settings import Settings
 from cmp.workbench.watching import Watching
@@ -37,11 +37,10 @@ class Easel(Watching):
 
     def studio(self) -> Studio:
         """The models in memory; the first call imports torch."""
-        self.load_engine()
-        from cmp.engine.studio import Studio
-
         with self.loading:
-            self._studio = self._studio or Studio(self.settings.device)
+            from cmp.engine.studio import Studio
+
+            self._studio = self._studio or Studio(self.settings.device, self.loading)
             return self._studio
 
     def ready(self, run: Run, checkpoint: Checkpoint, given: Answers = Answers()) -> Ready:
@@ -49,19 +48,21 @@ class Easel(Watching):
         return ready_checkpoint(run, checkpoint, self.bases, self.store, given, need_base=True)
 
     def draw_grid(
-        self, spec: GridSpec, runs: Iterable[Run], given: Answers = Answers(), ray: str | None = None
+        self, spec: GridSpec, runs: Iterable[Run], given: Answers = Answers(), ray: str | None = None, *, watched: bool = False
     ) -> Iterator[Tile | Progress]:
         """Draws every cell of a grid that has not been drawn before: one Tile per cell, and between them how far it has come.
 
         `runs` are those that the checkpoints and the stacked LoRAs belong to; the base column is drawn with the base of the first. With
-        `spec.preview` a cell's tile may come twice, first as a preview. See `engine.draw.Drawing`. With the address of a Ray cluster its
-        workers draw, see `engine.ray_cluster`; raises BadInput where Ray is not installed.
+        `spec.preview` a cell's tile may come twice, first as a preview; where it is `watched`, the first picture is drawn alone. See
+        `engine.draw.Drawing`. With the address of a Ray cluster its workers draw, see `engine.ray_cluster`; raises BadInput where Ray is
+        not installed.
         """
         from cmp.core.grids import Tile
         from cmp.disk.cells import mark_used
 
+        self.require_writing()
         runs = tuple(runs)
-        with self._drawer(spec, runs, given, ray) as drawer, closing(drawer.draw(spec.cells(), spec.preview)) as items:
+        with self._drawer(spec, runs, given, ray, watched) as drawer, closing(drawer.draw(spec.cells(), spec.preview)) as items:
             for item in items:
                 if isinstance(item, Tile):
                     if item.reused and item.path:
@@ -70,21 +71,22 @@ class Easel(Watching):
                 yield item
 
     def _drawer(
-        self, spec: GridSpec, runs: tuple[Run, ...], given: Answers, ray: str | None
+        self, spec: GridSpec, runs: tuple[Run, ...], given: Answers, ray: str | None, watched: bool
     ) -> AbstractContextManager[Drawing | Spreading]:
         if ray is None:
-            return nullcontext(self.drawing(spec, runs, given))
+            return nullcontext(self.drawing(spec, runs, given, watched))
         from cmp.workbench.cluster import Sent, needed_of, spread
 
         needed = needed_of(replace(self.settings, bases=self.bases), spec, given)
         return spread(ray, self.cluster, Sent(self.settings, spec, runs, given, tuple(map(self.answers, runs)), needed))
 
-    def drawing(self, spec: GridSpec, runs: tuple[Run, ...], given: Answers) -> Drawing:
+    def drawing(self, spec: GridSpec, runs: tuple[Run, ...], given: Answers, watched: bool = False) -> Drawing:
         """A grid to be drawn by this process; whoever draws does so through `draw_grid`."""
         studio = self.studio()
-        from cmp.engine.draw import Drawing
+        with self.loading:
+            from cmp.engine.draw import Drawing
 
-        return Drawing(self._preparing(spec, runs, given), studio, self.store, self.gpu)
+        return Drawing(self._preparing(spec, runs, given), studio, self.store, self.gpu, watched)
 
     def plan_grid(self, spec: GridSpec, runs: Iterable[Run], given: Answers = Answers()) -> GridPlan:
         """What drawing a grid would do: cells that are new, that were drawn before, that cannot be drawn; time and size."""
@@ -95,11 +97,11 @@ class Easel(Watching):
 
         known: dict[tuple[Checkpoint | None, Path | None], Ready | CmpError] = {}
 
-        def make_ready(checkpoint: Checkpoint | None, beside: Ready | None = None) -> Ready:
+        def make_ready(checkpoint: Checkpoint | None, beside: Ready | None = None) -> Generator[Progress, None, Ready]:
             # by the checkpoint itself, not by its id: two runs given as paths may share an id; and by the base that it is to be worn on
             key = (checkpoint, beside.base.path if beside and beside.base else None)
             if key not in known:
-                known[key] = self._try_ready(checkpoint, runs, given, beside)
+                known[key] = yield from self._try_ready(checkpoint, runs, given, beside)
             found = known[key]
             if isinstance(found, CmpError):
                 raise found
@@ -115,17 +117,19 @@ class Easel(Watching):
         if self.answers(run) != given:
             self.answer(run, given)
 
-    def _try_ready(self, checkpoint: Checkpoint | None, runs: tuple[Run, ...], given: Answers, beside: Ready | None) -> Ready | CmpError:
+    def _try_ready(
+        self, checkpoint: Checkpoint | None, runs: tuple[Run, ...], given: Answers, beside: Ready | None
+    ) -> Generator[Progress, None, Ready | CmpError]:
         """Asked once per checkpoint and grid, so that a column that cannot be drawn says so at once in all its cells."""
         try:
             if checkpoint is None:
-                return self._any_ready(runs[0], given)
+                return (yield from self._any_ready(runs[0], given))
             run = self._run_of(checkpoint, runs)
             if beside is None:
-                return self.ready(run, checkpoint, given)
+                return (yield from readying(run, checkpoint, self.bases, self.store, given, need_base=True))
             # a LoRA from elsewhere is worn on the base of the checkpoint that it stands beside
             on = replace(given, base=str(beside.base.path) if beside.base else None)
-            return ready_checkpoint(run, checkpoint, self.bases, self.store, on, need_base=False)
+            return (yield from readying(run, checkpoint, self.bases, self.store, on, need_base=False))
         except CmpError as fault:
             return fault
 
@@ -139,12 +143,12 @@ class Easel(Watching):
             raise NotFound(f"{checkpoint.id} is no longer at {checkpoint.path}", "Choose the checkpoints anew.")
         return run
 
-    def _any_ready(self, run: Run, given: Answers) -> Ready:
+    def _any_ready(self, run: Run, given: Answers) -> Generator[Progress, None, Ready]:
         """The base column needs a run's base, whichever of its checkpoints leads to it."""
         faults: list[CmpError] = []
         for checkpoint in run.checkpoints:
             try:
-                return self.ready(run, checkpoint, given)
+                return (yield from readying(run, checkpoint, self.bases, self.store, given, need_base=True))
             except CmpError as fault:
                 faults.append(fault)
         raise faults[0] if faults else NotFound(f"run {run.id!r} has no checkpoint", "Its base model is known only through them.")

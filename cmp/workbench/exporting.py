@@ -52,7 +52,7 @@ class Matrix:
         address = str(record.get("full") or str(urls.get("full") or "").replace("{key}", cell.key))
         found = _ADDRESS.fullmatch(address)
         with suppress(NotFound):
-            return self.bench.picture_path(found[1], found[2])[0] if found else None
+            return self.bench.picture_path(found[1], found[2]) if found else None
         return None
 
     def told(self, arranged: Arranged) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cmp.core.present import counted
 from cmp.core.progress import Progress, Rest
 from cmp.core.runs import Checkpoint, Run
 from cmp.disk.ledger import Ledger, Order
@@ -43,7 +44,9 @@ class LongWork(Shelf):
         self.jobs.make("convert", self._conversions_again)
 
     @abstractmethod
-    def draw_grid(self, spec: GridSpec, runs: Iterable[Run], given: Answers = Answers(), ray: str | None = None) -> Iterator[Any]: ...
+    def draw_grid(
+        self, spec: GridSpec, runs: Iterable[Run], given: Answers = Answers(), ray: str | None = None, *, watched: bool = False
+    ) -> Iterator[Any]: ...
 
     @abstractmethod
     def plan_grid(self, spec: GridSpec, runs: Iterable[Run], given: Answers = Answers()) -> GridPlan: ...
@@ -67,17 +70,16 @@ class LongWork(Shelf):
     def with_device(self: Self, device: str) -> Self: ...
 
     def load_engine(self) -> None:
-        """Imports what draws and converts, one thread at a time: transformers' modules, which load others when asked, fail for two."""
+        """Imports what converts, one thread at a time: transformers' modules, which load others when asked, fail for two."""
         with self.loading:
             import cmp.engine.convert
-            import cmp.engine.draw
             import cmp.engine.verify  # noqa: F401
 
     # -- grids ---------------------------------------------------------------------------------------------------------
 
     def start_grid(self, spec: GridSpec, runs: Iterable[Run], given: Answers = Answers()) -> Job:
         """Queues a grid, see `draw_grid`; it is taken up again where it was if this process is killed."""
-        return self.jobs.start(*self._grid(spec, tuple(runs), given))
+        return self.jobs.start(*self._grid(spec, tuple(runs), given, watched=True))
 
     def follow_grid(
         self, spec: GridSpec, runs: Iterable[Run], given: Answers = Answers(), ray: str | None = None
@@ -85,15 +87,17 @@ class LongWork(Shelf):
         """The same within the caller's thread: the tiles as they come. Leaving it cancels the job. `ray` is a cluster's address."""
         return self.jobs.follow(*self._grid(spec, tuple(runs), given, ray))  # type: ignore[return-value]
 
-    def _grid(self, spec: GridSpec, runs: tuple[Run, ...], given: Answers, ray: str | None = None) -> Started:
-        from cmp.core.orders import grid_to_json, run_reference
+    def _grid(self, spec: GridSpec, runs: tuple[Run, ...], given: Answers, ray: str | None = None, *, watched: bool = False) -> Started:
+        from cmp.core.orders import grid_title, grid_to_json, run_reference
 
+        self.require_writing()
         if ray is not None:
             from cmp.engine.ray_cluster import check_address
 
             check_address(ray)
         order = {"grid": grid_to_json(spec), "runs": list(map(run_reference, runs)), "ray": ray, **answers_json(given)}
-        return "grid", spec.title or f"{spec.size} cells", spec.size, lambda: self.draw_when_free(spec, runs, given, ray), spec, order
+        title = grid_title(spec, [run.id for run in runs])
+        return "grid", title, spec.size, lambda: self.draw_when_free(spec, runs, given, ray, watched=watched), spec, order
 
     def grid_again(self, job_id: str) -> Job | None:
         """The grid of a job that an earlier process has ended, as a new job. None where that would have to draw: looking draws nothing.
@@ -112,7 +116,7 @@ class LongWork(Shelf):
 
     def _grid_again(self, order: Order) -> tuple[Work, object]:
         spec, runs = self._grid_in(order)
-        return lambda: self.draw_when_free(spec, runs, read_answers(order), order.get("ray")), spec
+        return lambda: self.draw_when_free(spec, runs, read_answers(order), order.get("ray"), watched=True), spec
 
     def _grid_in(self, order: Order) -> tuple[GridSpec, tuple[Run, ...]]:
         from cmp.core.orders import grid_from_json
@@ -128,7 +132,7 @@ class LongWork(Shelf):
         return spec, tuple(runs.values())
 
     def draw_when_free(
-        self, spec: GridSpec, runs: tuple[Run, ...], given: Answers, ray: str | None = None
+        self, spec: GridSpec, runs: tuple[Run, ...], given: Answers, ray: str | None = None, *, watched: bool = False
     ) -> Iterator[Tile | Progress | Rest]:
         """Draws a grid once no other program uses the graphics card; or with CMP_BUSY=cpu meanwhile without it.
 
@@ -141,7 +145,7 @@ class LongWork(Shelf):
                 bench = self.with_device("cpu")
                 break
             yield Rest(_ASK_AGAIN, f"waiting: {why}")
-        yield from bench.draw_grid(spec, runs, given, ray)
+        yield from bench.draw_grid(spec, runs, given, ray, watched=watched)
 
     def why_busy(self) -> str | None:
         """Why the device should be left alone for now, in words. None where it is free, is no CUDA device, or holds our models already."""
@@ -153,13 +157,14 @@ class LongWork(Shelf):
         training = [run.id for run in self.library(fresh=False).runs if run.state(time.time()) == "training"]
         return who_holds(read_cards(), card_uuid(self.settings.device), os.getpid(), training)
 
-    def slow_here(self, run: Run) -> bool:
+    def slow_here(self, run: Run, given: Answers = Answers()) -> bool:
         """Whether a picture of this run takes so long here that a small one is worth drawing first: on a CPU, with a base of some size."""
         if self.device_name() != "cpu":
             return False
         for checkpoint in run.checkpoints:
             with suppress(CmpError):
-                base = ready_checkpoint(run, checkpoint, self.bases, self.store, self.answers(run), need_base=True).base
+                answers = self.answers(run) if given == Answers() else given
+                base = ready_checkpoint(run, checkpoint, self.bases, self.store, answers, need_base=True).base
                 return base is not None and sum(file.stat().st_size for file in base.path.rglob("*.safetensors")) > _SLOW_ON_CPU
         return False
 
@@ -169,6 +174,7 @@ class LongWork(Shelf):
         """Queues conversions, see `convert_all`."""
         from cmp.core.orders import checkpoint_reference
 
+        self.require_writing()
         plans = tuple(plan for plan in plans if not plan.done)
         told = [
             {"checkpoint": checkpoint_reference(p.checkpoint), "form": p.form, "target": str(p.target), "replaces": p.replaces}
@@ -176,7 +182,8 @@ class LongWork(Shelf):
             for p in plans
         ]
         order = {"conversions": told, "asked_at": time.time(), **answers_json(given)}
-        title = f"convert {len(plans)} to {', '.join(dict.fromkeys(plan.form for plan in plans))}"
+        source = ", ".join(dict.fromkeys(plan.run.id for plan in plans))
+        title = f"convert {counted(len(plans), 'checkpoint')} of {source} to {', '.join(dict.fromkeys(plan.form for plan in plans))}"
         return self.jobs.start("convert", title, len(plans), lambda: self.convert_all(plans, given), subject, order)
 
     def _conversions_again(self, order: Order) -> tuple[Work, object]:
@@ -234,6 +241,7 @@ class LongWork(Shelf):
         """Deletes the cells of a plan that were not used since; gives the bytes that came free."""
         from cmp.disk.cells import prune
 
+        self.require_writing()
         return prune(plan)
 
 

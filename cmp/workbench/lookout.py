@@ -47,15 +47,15 @@ class Lookout:
         """Whether something is being read in the background."""
         return self._reader is not None
 
-    def library(self, roots: tuple[Path, ...], *, fresh: bool, wait: bool) -> Library:
+    def library(self, roots: tuple[Path, ...], bases: tuple[Path, ...], *, fresh: bool, wait: bool) -> Library:
         """All runs. Without `wait`, what takes longer than a moment is told by names and sizes for now, and read in the background.
 
-        With `fresh=False` a scan of the last seconds will do.
+        With `fresh=False` a scan of the last seconds will do. `bases` hold base models, which are no runs.
         """
         with self._lock:
             began = time.monotonic()
             if fresh or self._library is None or began - self._library[0] > self._pause:
-                library = self._scan(roots, began + (float("inf") if wait else _MOMENT))
+                library = self._scan(roots, bases, began + (float("inf") if wait else _MOMENT))
                 self._library = (time.monotonic(), library)
                 self._pause = max(_FRESH, 5 * (self._library[0] - began))  # a page that polls leaves time for others
             return self._library[1]
@@ -81,12 +81,12 @@ class Lookout:
         """The run with what its folder alone does not tell: forms that were made elsewhere, and which finals are steps once more."""
         return merge_same_weights(self._with_forms(run, self._made_elsewhere()), self._store)
 
-    def _scan(self, roots: tuple[Path, ...], until: float) -> Library:
-        found = self._scanner.scan(roots, headers=until == float("inf"))
+    def _scan(self, roots: tuple[Path, ...], bases: tuple[Path, ...], until: float) -> Library:
+        found = self._scanner.scan(roots, headers=until == float("inf"), bases=bases)
         if self._scanner.unread:
             while time.monotonic() < until and self._scanner.read_on():
                 pass
-            found = self._scanner.scan(roots, headers=False)
+            found = self._scanner.scan(roots, headers=False, bases=bases)
         made = self._made_elsewhere()
         if found is self._found and not made and self._library:
             library = self._library[1]
@@ -95,7 +95,7 @@ class Lookout:
             runs = tuple(self._known_or_completed(run, before.get(run.place), made, until) for run in found.runs)
             library = Library(runs, found.problems)
         if (self._scanner.unread or self._undigested) and self._reader is None:
-            self._reader = threading.Thread(target=self._read_on, args=(roots,), name="headers", daemon=True)
+            self._reader = threading.Thread(target=self._read_on, args=(roots, bases), name="headers", daemon=True)
             self._reader.start()
         return library
 
@@ -135,15 +135,15 @@ class Lookout:
         except OSError:
             return frozenset()
 
-    def _read_on(self, roots: tuple[Path, ...]) -> None:
+    def _read_on(self, roots: tuple[Path, ...], bases: tuple[Path, ...]) -> None:
         """Reads what is left: first all headers, then the weights of which two may be the same."""
         try:
-            while self._read_one(roots):
+            while self._read_one(roots, bases):
                 time.sleep(0.001)  # so that others get the lock
         finally:
             self._reader = None
 
-    def _read_one(self, roots: tuple[Path, ...]) -> bool:
+    def _read_one(self, roots: tuple[Path, ...], bases: tuple[Path, ...]) -> bool:
         with self._lock:
             until = time.monotonic() + _TURN
             while more := self._scanner.read_on():
@@ -152,7 +152,7 @@ class Lookout:
             if more:
                 return True
             if not self._undigested:
-                self.library(roots, fresh=True, wait=False)
+                self.library(roots, bases, fresh=True, wait=False)
                 if not self._undigested:
                     return self._scanner.unread > 0
             place, run = next(iter(self._undigested.items()))

@@ -2,41 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from cmp.core.curves import LossCurve
-from cmp.core.runs import Checkpoint, Library, Run, Sample, display_name
+from cmp.core.marks import NONE, Mark, Marks, check_note, read_star, starred_value
+from cmp.core.runs import Checkpoint, Library, Run, display_name, path_text
 from cmp.core.stages import UNREAD
 from cmp.disk.demo import Demo, open_demo
 from cmp.disk.locate import locate, locate_in_hub
-from cmp.disk.logs.curves import read_curves
-from cmp.disk.logs.match import logs_of_run
 from cmp.disk.ready import Answers, remember_answers, remembered_answers
 from cmp.disk.store import Store, subject_of
+from cmp.disk.thumbs import kept_thumbnail
 from cmp.errors import BadInput, NotFound, Refused
 from cmp.settings import Settings
+from cmp.workbench.gallery import Gallery
+from cmp.workbench.heads import Heads
+from cmp.workbench.logbook import MATCHED, Curves, Logbook
 from cmp.workbench.lookout import Lookout
-from cmp.workbench.marks import Marks
+from cmp.workbench.marking import STAR, marks_of, subjects_of
 
 if TYPE_CHECKING:
+    from cmp.core.grids import Sampling
     from cmp.core.restored import Restored
 
 _PICTURE = re.compile(r"([0-9a-f]{64})(?:\.(256|512)\.webp|\.png|\.txt)\Z", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class Curves:
-    """What was logged, and in words what had to be left out or repaired."""
-
-    curves: tuple[LossCurve, ...]
-    notes: tuple[str, ...]
 
 
 class Shelf:
@@ -46,9 +39,15 @@ class Shelf:
         self.settings = settings
         self.store = Store(settings.home)
         self._lookout = Lookout(self.store)
+        self._logbook = Logbook(self.store)
         self.serves = False  # scripts rely on being told of the given folders alone
-        self._samples: dict[str, Sample] = {}
-        self._marks = Marks(lambda run: self.curves(run).curves)
+        self.gallery = Gallery(lambda run: self.curves(run).curves)
+        self._heads = Heads(lambda run: self.curves(run).curves)
+
+    def require_writing(self) -> None:
+        """Raises Refused where things may only be looked at; whatever changes or draws anything begins with it."""
+        if self.settings.read_only:
+            raise Refused("this server is read-only", "It was started with --read-only: nothing can be drawn or changed.")
 
     # -- runs ----------------------------------------------------------------------------------------------------------
 
@@ -65,6 +64,15 @@ class Shelf:
     def shows_demo(self) -> bool:
         return not self.settings.runs
 
+    def usual_sampling(self, runs: Iterable[Run] | None = None) -> Sampling:
+        """What is drawn with where nothing else is said: with these runs, or with those that are shown. The demo has its own guidance."""
+        from cmp.core.asking import DEMO_GUIDANCE
+        from cmp.core.grids import Sampling
+
+        demo = Demo(self.settings.home / "demo").runs
+        of_demo = self.shows_demo if runs is None else all(run.folder.is_relative_to(demo) for run in runs)
+        return Sampling(guidance=DEMO_GUIDANCE) if of_demo else Sampling()
+
     @property
     def bases(self) -> tuple[Path, ...]:
         """Folders in which base models are sought by name."""
@@ -76,6 +84,7 @@ class Shelf:
 
     def add_folder(self, text: str) -> Path:
         """Looks in one more folder from now on; raises BadInput or NotFound."""
+        self.require_writing()
         if not text.strip():
             raise BadInput("no folder was given", "Type the path of a folder that holds training runs.")
         folder = Path(os.path.abspath(os.path.expanduser(text.strip())))
@@ -87,6 +96,7 @@ class Shelf:
 
     def remove_folder(self, text: str) -> None:
         """Looks there no longer. Nothing on disk is touched. Raises NotFound for a folder that was not added here."""
+        self.require_writing()
         if Path(text) not in self.added_folders():
             raise NotFound(f"{text!r} is not among the added folders", "Folders given at the start are removed by starting without them.")
         self.store.put("folder", text, None)
@@ -94,7 +104,7 @@ class Shelf:
 
     def library(self, *, fresh: bool = True) -> Library:
         """All runs of all roots. With `fresh=False` a scan of the last seconds will do; while serving, see `Lookout.library`."""
-        return self._lookout.library(self.roots, fresh=fresh, wait=not self.serves)
+        return self._lookout.library(self.roots, self.bases, fresh=fresh, wait=not self.serves)
 
     def find(self, target: str, *, only_ids: bool = False) -> tuple[Run, Checkpoint | None]:
         """The run, and the checkpoint if one is meant, of a TARGET: an id, or unless `only_ids` a path. Raises NotFound."""
@@ -128,6 +138,7 @@ class Shelf:
 
     def rename(self, target: str, name: str) -> None:
         """Gives a run or checkpoint a display name, used everywhere; empty takes it away. Ids do not change."""
+        self.require_writing()
         run, checkpoint = self.find(target, only_ids=True)
         if len(name) > 200:
             raise BadInput(f"the name has {len(name)} characters", "Use at most 200.")
@@ -139,38 +150,97 @@ class Shelf:
 
         run, checkpoint = self.find(target)
         if checkpoint is None:
-            return describe_run(run, self.answers(run))
-        return describe_checkpoint(run, checkpoint, self.bases, self.store, given)
+            told = describe_run(run, self.answers(run), self._marks_in(run))
+            logs = self._logbook.answered(run)
+            return told | {"answers": {**cast(dict[str, object], told["answers"]), "logs": path_text(logs)}} if logs else told
+        return describe_checkpoint(run, checkpoint, self.bases, self.store, given, self._marks_in(run).get(checkpoint.id, NONE))
+
+    # -- marks ---------------------------------------------------------------------------------------------------------
+
+    def star(self, target: str, on: bool = True, note: str | None = None, *, only_ids: bool = False) -> tuple[str, Mark]:
+        """Puts a star on a checkpoint or takes it away, with `note` unless None; gives the checkpoint's id and how it is marked now.
+
+        Raises BadInput for a run, and Refused where nothing can be kept.
+        """
+        self.require_writing()
+        run, checkpoint = self.find(target, only_ids=only_ids)
+        if checkpoint is None:
+            raise BadInput(f"{target!r} is a run, and stars are for checkpoints", f"Name one, such as {run.id}@final.")
+        text = None if note is None else check_note(note)
+        listed = self._listed(run)
+        own = next((c for c in listed.checkpoints if c.key == checkpoint.key), None) if listed else None
+        kept = self.store.change(STAR, subjects_of(checkpoint, own), lambda before: starred_value(before, on, text))
+        return (own or checkpoint).id, read_star(kept)
+
+    def marks(self, runs: Iterable[Run]) -> Marks:
+        """Stars, notes and given names of runs of the library and their checkpoints, by id; who has none is not in it."""
+        return marks_of(self.store, runs)
+
+    def starred(self, run: Run) -> dict[str, str]:
+        """Which checkpoints of a run have a star, by id, each with its note."""
+        return {name: mark.note for name, mark in self._marks_in(run).items() if mark.star}
+
+    def _marks_in(self, run: Run) -> Marks:
+        """The marks of a run wherever it was found, by its own ids."""
+        listed = self._listed(run)
+        if listed is None:  # its ids may be those of another run
+            stars = self.store.all(STAR)
+            told = {c.id: stars[name] for c in run.checkpoints for name in subjects_of(c, None) if name in stars}
+            return {name: read_star(kept) for name, kept in told.items()}
+        return {run.id + name[len(listed.id) :]: mark for name, mark in self.marks([listed]).items()}
+
+    def _listed(self, run: Run) -> Run | None:
+        """The same run as the roots have it, None if it lies outside all of them, which are not looked at then."""
+        roots = (*(self.settings.runs or (Demo(self.settings.home / "demo").runs,)), *(self.added_folders() if self.serves else ()))
+        place = os.path.realpath(run.folder)
+        if not any(Path(place).is_relative_to(os.path.realpath(root)) for root in roots):
+            return None
+        runs = (own for own in self.library(fresh=False).runs if own is run or own.name == run.name)
+        return next((own for own in runs if own is run or (os.path.realpath(own.folder) == place and own.series == run.series)), None)
 
     # -- curves --------------------------------------------------------------------------------------------------------
 
     def curves(self, run: Run, tags: Iterable[str] = (), logs: Path | None = None) -> Curves:
-        """The logged curves of a run, the training loss first; without `tags` all of them, with `logs` those in that folder.
+        """The logged curves of a run, the training loss first; without `tags` all of them. `logs`: the folder or file to read instead.
 
-        Raises NotFound for a tag that was never logged, and for a folder that is not there.
+        Raises NotFound for a tag that was never logged, and where there are no such logs.
         """
-        if logs is not None and not logs.is_dir():
-            raise NotFound(f"there is no folder {logs}", "--logs takes the folder that holds the event files.")
-        files = run.logs if logs is None else tuple(file for log in logs_of_run(logs.absolute()) for file in log.event_files)
-        curves, notes = read_curves(run.id, files)
-        known = {curve.tag: curve for curve in curves}
-        wanted = tuple(tags) or tuple(known)
-        for tag in wanted:
-            if tag not in known:
-                raise NotFound(f"{run.id!r} has no curve {tag!r}", f"It has: {', '.join(known) or 'none'}.")
-        if not curves:
-            notes = (*notes, "no scalars yet: no event file of this run holds a value")
-        return Curves(tuple(known[tag] for tag in wanted), notes)
+        return self._logbook.curves(run, tags, logs)
 
-    def marks(self, wanted: Iterable[str]) -> dict[str, dict[str, Any]]:
+    def curves_at(self, target: str, tags: Iterable[str] = (), logs: str | None = None) -> tuple[Run, Curves]:
+        """The same for a TARGET, with the logs and why they are its own; a path may also lead to any log or folder of logs.
+
+        `logs` is remembered for the run once it has told a curve; "auto" forgets what was said before.
+        """
+        try:
+            run, _ = self.find(target)
+        except NotFound:
+            place = Path(os.path.abspath(os.path.expanduser(target)))
+            if logs is not None or not os.path.exists(place):
+                raise
+            return self._logbook.opened(place, tags)
+        given = None if logs in (None, MATCHED) else Path(os.path.abspath(os.path.expanduser(str(logs))))
+        if logs == MATCHED:
+            self._logbook.answer(run, None)
+        found = self._logbook.curves(run, tags, given)
+        if given is not None and found.curves:
+            with suppress(Refused):
+                self._logbook.answer(run, given)
+        return run, self._logbook.with_reasons(run, found, given)
+
+    def heads(self, wanted: Iterable[str]) -> dict[str, dict[str, Any]]:
         """What is known of these checkpoints beside their names, by id: loss, converted forms, flaw."""
-        return self._marks.by_id(self.library(fresh=False), wanted)
+        library = self.library(fresh=False)
+        found = self._heads.by_id(library, wanted)
+        marks = self.marks(run for run in library.runs if any(c.id in found for c in run.checkpoints))
+        return {name: told | marks.get(name, NONE).told for name, told in found.items()}
 
     def answers(self, run: Run) -> Answers:
         return remembered_answers(run, self.store)
 
     def answer(self, run: Run, given: Answers) -> None:
         """Remembers alpha and base for this run."""
+        self.require_writing()
         remember_answers(run, self.store, given)
 
     def last_prompts(self, run: Run) -> tuple[str, ...]:
@@ -181,43 +251,48 @@ class Shelf:
     def remember_prompts(self, run: Run, prompts: Iterable[str]) -> None:
         """Keeps what is drawn with this run, to be offered again; where nothing can be kept, nothing is."""
         with suppress(Refused):
+            self.require_writing()
             self.store.put("prompts", subject_of(run.place), list(prompts))
 
     # -- pictures ------------------------------------------------------------------------------------------------------
 
-    def sample_name(self, sample: Sample) -> str:
-        """The name under which a trainer's picture is served: a digest, so that no path ever comes from a caller."""
-        name = hashlib.sha256(f"{sample.path}|{sample.path.stat().st_mtime_ns}".encode("utf-8", "surrogateescape")).hexdigest()
-        self._samples[name] = sample
-        return name
-
     def picture(self, kind: str, name: str) -> tuple[bytes, str]:
         """Bytes and media type of a drawn cell or of a trainer's sample, as `DIGEST.png` or `DIGEST.256.webp`, or as `DIGEST.txt` of the
-        settings in it; raises NotFound.
+        settings in a cell; raises NotFound.
         """
         from cmp.pictures.files import thumbnail, whole
 
-        path, side = self.picture_path(kind, name)
+        digest, side = _named(name)
+        home = self.settings.home
+        if kind == "sample":
+            if not side:
+                return self.gallery.picture(digest, None)
+            return kept_thumbnail(home, digest, side, lambda: self.gallery.picture(digest, side)[0]), "image/webp"
+        path = self.picture_path(kind, name)
         if name.endswith(".txt"):
             from cmp.pictures.settings import infotext_in
 
             return infotext_in(path).encode(), "text/plain; charset=utf-8"
-        return (thumbnail(path, int(side)), "image/webp") if side else whole(path)
+        return (kept_thumbnail(home, digest, side, lambda: thumbnail(path, side)), "image/webp") if side else whole(path)
 
-    def picture_path(self, kind: str, name: str) -> tuple[Path, str | None]:
-        """Where such a picture lies, and the side of the thumbnail that is meant; raises NotFound."""
-        found = _PICTURE.match(name)
-        if not found:
-            raise NotFound(f"there is no picture {name[:100]!r}", "Pictures are named by their digest.")
-        digest, side = found[1], found[2]
-        sample = self._samples.get(digest)
-        path = self.store.cell_path(digest) if kind == "cell" else (sample.path if sample else None)
+    def picture_path(self, kind: str, name: str) -> Path:
+        """Where the file of such a picture lies; raises NotFound, also for a sample that lies within a log."""
+        digest, _ = _named(name)
+        path = self.store.cell_path(digest) if kind == "cell" else self.gallery.file_of(digest)
         if path is None or not path.is_file():
             raise NotFound(f"the picture {digest[:12]}… is not here", "Draw it again, or reload the page.")
-        return path, side
+        return path
 
     def settings_in(self, picture: bytes) -> Restored:
         """The settings that a PNG, JPEG or WebP carries, whoever drew it; raises NotFound where it has none, Unreadable."""
         from cmp.pictures.settings import read_settings
 
         return read_settings(picture)
+
+
+def _named(name: str) -> tuple[str, int]:
+    """The digest in a picture's name, and the side of the thumbnail that is meant, 0 for the whole."""
+    found = _PICTURE.match(name)
+    if not found:
+        raise NotFound(f"there is no picture {name[:100]!r}", "Pictures are named by their digest.")
+    return found[1], int(found[2] or 0)

@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from cmp.core.present import shortened
 from cmp.core.progress import Progress, Rest
 from cmp.core.runs import Checkpoint, Run, validation_prompts
 from cmp.core.stages import UNREAD
 from cmp.disk.ledger import Order
 from cmp.disk.ready import Answers
-from cmp.errors import BadInput, NotFound, Unreadable
+from cmp.errors import BadInput, NotFound, Unreadable, json_place, why_not
 from cmp.jobs import Job, Work
 from cmp.settings import Settings
 from cmp.workbench.long_work import LongWork, Started, answers_json, read_answers
@@ -29,6 +30,7 @@ _STILL = 60.0  # seconds since its last change after which a file is written no 
 _FRESH = 5.0  # the same where somebody waits for an answer
 
 Written = tuple[tuple[str, int, int], ...]
+Seen = tuple[Path, Written]
 
 
 class Watching(LongWork):
@@ -38,17 +40,20 @@ class Watching(LongWork):
         super().__init__(settings)
         self.jobs.make("watch", self._watch_again)
 
-    def watch(self, target: str, pattern: GridSpec, given: Answers = Answers(), *, once: bool = False) -> Iterator[Tile | Progress | Rest]:
+    def watch(
+        self, target: str, pattern: GridSpec, given: Answers = Answers(), *, once: bool = False, there: Iterable[Seen] = ()
+    ) -> Iterator[Tile | Progress | Rest]:
         """Draws the column of every complete checkpoint, the newest first, then rests and looks again; with `once` it ends there.
 
-        The pattern's checkpoints do not count. A checkpoint that is written anew is drawn anew. Raises NotFound if there is no such run.
+        The pattern's checkpoints do not count, nor do those that are as they were `there`, see `seen`. A checkpoint that is written anew
+        is drawn anew. Raises NotFound if there is no such run.
         """
-        drawn: set[tuple[Path, Written]] = set()
+        drawn: set[Seen] = set(there)
         before: dict[Path, Written] = {}  # as it was at the last rest
         rested = False
         while True:
             run = self._look_at(target)
-            now = {c.path: _written(c) for c in run.checkpoints if c.flaw is None and c.layout != UNREAD}
+            now = dict(seen(run))
             new = [c for c in run.checkpoints if now.get(c.path) and (c.path, now[c.path]) not in drawn]
             settled = [c for c in new if before.get(c.path) == now[c.path] or _since(now[c.path]) > _STILL]
             if settled:
@@ -67,22 +72,27 @@ class Watching(LongWork):
         """The same as a job that ends when it is cancelled; other jobs have their turn while it rests."""
         return self.jobs.start(*self._watching(target, pattern, given, False))
 
-    def follow_watch(self, target: str, pattern: GridSpec, given: Answers = Answers(), *, once: bool = False) -> Iterator[Tile | Progress]:
+    def follow_watch(
+        self, target: str, pattern: GridSpec, given: Answers = Answers(), *, once: bool = False, there: Iterable[Seen] = ()
+    ) -> Iterator[Tile | Progress]:
         """The same within the caller's thread."""
-        return self.jobs.follow(*self._watching(target, pattern, given, once))  # type: ignore[return-value]
+        return self.jobs.follow(*self._watching(target, pattern, given, once, tuple(there)))  # type: ignore[return-value]
 
-    def _watching(self, target: str, pattern: GridSpec, given: Answers, once: bool) -> Started:
+    def _watching(self, target: str, pattern: GridSpec, given: Answers, once: bool, there: tuple[Seen, ...] = ()) -> Started:
         from cmp.core.orders import grid_to_json, run_reference
 
+        self.require_writing()
         run = self._look_at(target)
-        order = {"run": run_reference(run), "grid": grid_to_json(pattern), "once": once, **answers_json(given)}
-        return "watch", f"watch {run.id}", 0, lambda: self.watch(target, pattern, given, once=once), pattern, order
+        order = {"run": run_reference(run), "grid": grid_to_json(pattern), "once": once, "there": _seen_json(there), **answers_json(given)}
+        title = f"watch {run.id}, “{shortened(pattern.prompts[0].name or pattern.prompts[0].text, 60)}”"
+        return "watch", title, 0, lambda: self.watch(target, pattern, given, once=once, there=there), pattern, order
 
     def _watch_again(self, order: Order) -> tuple[Work, object]:
         run, pattern = self.run_again(order["run"]), self._pattern(order["grid"])
         known = any(own.id == run.id and own.place == run.place for own in self.library(fresh=False).runs)
         target = run.id if known else order["run"]["path"]
-        return lambda: self.watch(target, pattern, read_answers(order), once=bool(order["once"])), pattern
+        there = _read_seen(order.get("there", []))
+        return lambda: self.watch(target, pattern, read_answers(order), once=bool(order["once"]), there=there), pattern
 
     def _look_at(self, target: str) -> Run:
         self._lookout.forget()
@@ -108,11 +118,12 @@ class Watching(LongWork):
         """
         from cmp.core.grids import GridSpec, Prompt
 
+        usual = self.usual_sampling([run])
         if told is None:
             texts = self.last_prompts(run) or validation_prompts(run)
             if not texts:
                 raise BadInput(f"nothing says what to draw with {run.id}", "Give --grid: a JSON file, or the id of an earlier grid job.")
-            return GridSpec((None,), tuple(map(Prompt, texts)))
+            return GridSpec((None,), tuple(map(Prompt, texts)), samplings=(usual,))
         file = Path(os.path.expanduser(told))
         if not (file.suffix == ".json" or os.path.exists(file)):
             order = self.jobs.order(told)
@@ -122,15 +133,31 @@ class Watching(LongWork):
         try:
             value = json.loads(file.read_bytes())
         except (OSError, ValueError, RecursionError) as fault:
-            raise Unreadable(
-                f"{file} cannot be read: {fault}", 'Give a JSON file such as {"prompts": ["a red shoe"], "seeds": [1]}.'
-            ) from fault
-        return self._pattern(value)
+            why = f"cannot be read: {why_not(fault)}" if isinstance(fault, OSError) else "is no JSON"
+            hint = 'Give a JSON file such as {"prompts": ["a red shoe"], "seeds": [1]}.'
+            raise Unreadable(f"{file} {why}{json_place(fault)}", hint) from fault
+        return self._pattern(value, usual.guidance)
 
-    def _pattern(self, told: object) -> GridSpec:
+    def _pattern(self, told: object, guidance: float | None = None) -> GridSpec:
+        """The pattern that a JSON value describes; `guidance` stands where it says none."""
         from cmp.core.orders import pattern_from_json
 
+        if guidance is not None and isinstance(told, dict) and isinstance(samplings := told.get("samplings", [{}]), list):
+            told = {**told, "samplings": [{"guidance": guidance, **one} if isinstance(one, dict) else one for one in samplings]}
         return pattern_from_json(told, lambda reference: self.checkpoint_again(reference)[1])
+
+
+def seen(run: Run) -> tuple[Seen, ...]:
+    """The complete checkpoints of a run as they are now: one that is written on, or anew, is another."""
+    return tuple((c.path, _written(c)) for c in run.checkpoints if c.flaw is None and c.layout != UNREAD)
+
+
+def _seen_json(there: Iterable[Seen]) -> list[object]:
+    return [[str(path), [list(file) for file in written]] for path, written in there]
+
+
+def _read_seen(told: list[Any]) -> tuple[Seen, ...]:
+    return tuple((Path(path), tuple((name, size, changed) for name, size, changed in written)) for path, written in told)
 
 
 def _written(checkpoint: Checkpoint) -> Written:

@@ -13,7 +13,7 @@ from cmp.core.runs import Checkpoint
 from cmp.errors import BadInput
 
 FIRST = Checkpoint("run", "500", Path("/r/500"), "x", "lora", step=500)
-LIKE = Restored("A1111", "a star", "bad", 77, 30, 4.0, 64, 128, "DDIM", 2, strength=0.5)
+LIKE = Restored(77, 30, 4.0, 64, 128, "DDIM", 2, source="A1111", prompt="a star", negative="bad", strength=0.5)
 
 
 def _spec(like: Restored | None = None, **asked: object) -> GridSpec:

@@ -5,13 +5,11 @@ import math
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cmp.core.curves import LossCurve, Part, as_json, is_epoch_axis, loss_tag, merge, smooth, thin
-from cmp.errors import BadInput
+from cmp.core.curves import LossCurve, Part, as_json, is_epoch_axis, loss_tag, merge
 
 NAN, INF = math.nan, math.inf
 
@@ -109,77 +107,6 @@ def test_merging_keeps_what_reading_the_files_one_step_at_a_time_would_keep(file
     assert (np.diff(curve.steps) > 0).all()
     distinct = sum(len(set(steps)) for steps in files)
     assert curve.steps.size + sum(branch.steps.size for branch in curve.abandoned) == distinct
-
-
-@pytest.mark.parametrize("weight", [0.0, 0.5, 0.9, 0.99, 0.999])
-@pytest.mark.parametrize("count", [1, 2, 3, 1000, 4097])
-def test_smoothing_equals_pandas_for_finite_values(weight: float, count: int) -> None:
-    values = np.random.default_rng(count).normal(size=count) * 10
-    expected = pd.Series(values).ewm(alpha=1 - weight, adjust=True).mean().to_numpy()
-    np.testing.assert_allclose(smooth(values, weight), expected, rtol=1e-11, atol=1e-11)
-
-
-def test_nan_is_carried_over_and_does_not_spread() -> None:
-    values = np.array([1.0, 2.0, NAN, INF, 3.0, -INF, 4.0])
-    smoothed = smooth(values, 0.6)
-    finite = np.isfinite(values)
-    np.testing.assert_array_equal(smoothed[~finite], values[~finite])
-    np.testing.assert_array_equal(smoothed[finite], smooth(values[finite], 0.6))
-
-
-def test_smoothing_follows_tensorboards_loop() -> None:
-    values = [0.3, NAN, 1e38, 0.1, 0.2, INF, 0.4]
-    last, count, expected = 0.0, 0, []
-    for value in values:
-        if math.isfinite(value):
-            last, count = last * 0.8 + value * (1 - 0.8), count + 1
-            expected.append(last / (1 - 0.8**count))
-        else:
-            expected.append(value)
-    np.testing.assert_allclose(smooth(np.array(values), 0.8), expected, rtol=1e-12)
-
-
-def test_smoothing_huge_values_does_not_overflow() -> None:
-    values = np.full(1000, 1.7e308)
-    np.testing.assert_allclose(smooth(values, 0.99), values)
-
-
-def test_smoothing_leaves_its_input_alone() -> None:
-    values = np.array([1.0, 5.0, 2.0])
-    smooth(values, 0.9)
-    assert values.tolist() == [1.0, 5.0, 2.0]
-
-
-@pytest.mark.parametrize("weight", [-0.1, 1.0, 2.0, NAN])
-def test_a_smoothing_outside_its_range_is_refused(weight: float) -> None:
-    with pytest.raises(BadInput, match="smoothing"):
-        smooth(np.array([1.0]), weight)
-
-
-any_value = st.one_of(st.floats(-1e6, 1e6), st.sampled_from([NAN, INF, -INF]))
-any_curve = st.dictionaries(st.integers(-(2**40), 2**40), any_value, min_size=1, max_size=300)
-
-
-@settings(deadline=None)
-@given(any_curve, st.integers(0, 60))
-def test_thinning_keeps_first_last_extremes_and_a_gap_within_the_limit(curve: dict[int, float], most: int) -> None:
-    steps = np.array(sorted(curve), dtype=np.int64)
-    values = np.array([curve[step] for step in sorted(curve)])
-    keep = thin(steps, values, most)
-    assert keep.size <= max(most, 5) and (np.diff(keep) > 0).all()
-    assert keep[0] == 0 and keep[-1] == steps.size - 1
-    finite, kept = values[np.isfinite(values)], values[keep][np.isfinite(values[keep])]
-    if finite.size:
-        assert kept.min() == finite.min() and kept.max() == finite.max()
-    assert np.isfinite(values).all() == np.isfinite(values[keep]).all()
-
-
-def test_thinning_keeps_a_spike_and_a_gap_of_one_point_in_a_million() -> None:
-    values = np.sin(np.arange(1_000_000) / 1e5)
-    values[123_456], values[654_321] = 50.0, NAN
-    keep = thin(np.arange(1_000_000), values, 2000)
-    assert keep.size <= 2000
-    assert {123_456, 654_321} <= set(keep.tolist())
 
 
 @pytest.mark.parametrize(

@@ -230,4 +230,4 @@ def test_what_is_no_record_of_ours_is_refused(text: str) -> None:
 
 
 def test_restored_settings_fill_in_only_what_they_say() -> None:
-    assert Restored("A1111", steps=30).as_sampling(Sampling(guidance=4)) == Sampling(30, 4)
+    assert Restored(source="A1111", steps=30).as_sampling(Sampling(guidance=4)) == Sampling(30, 4)

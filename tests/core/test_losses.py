@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cmp.core.curves import LossCurve, smooth
+from cmp.core.curves import LossCurve
 from cmp.core.losses import losses_at
+from cmp.core.smoothing import smooth
 
 
 def curve(tag: str, steps: list[int], values: list[float]) -> LossCurve:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cmp.core.grids import GridSpec, Prompt, Sampling, Stacked
-from cmp.core.orders import checkpoint_reference, grid_from_json, grid_to_json, pattern_from_json
+from cmp.core.orders import checkpoint_reference, grid_from_json, grid_title, grid_to_json, pattern_from_json
 from cmp.core.runs import Checkpoint
 from cmp.core.work import JobRecord
 from cmp.errors import BadInput
@@ -70,3 +70,15 @@ def test_the_time_that_is_left_counts_only_what_really_took_time() -> None:
     assert record.remaining == 16.0  # two cells took 8 s, four are left
     assert replace(record, done=4).remaining is None, "all that is done was there already"
     assert replace(record, state="done").remaining is None and replace(record, total=0).remaining is None
+
+
+@pytest.mark.parametrize(
+    ("spec", "runs", "told"),
+    [
+        (GridSpec((FIRST,), (Prompt("a shoe"),)), ["run"], "1 cell of run, “a shoe”"),
+        (GridSpec((FIRST,), (Prompt("a shoe"), Prompt("b")), (1, 2)), ["run", "run"], "4 cells of run, “a shoe” and 1 more"),
+        (GridSpec((None,), (Prompt("x" * 99, name="red"),), title="T"), ["a", "b", "c", "d"], "T: 1 cell of a, b, c …, “red”"),
+    ],
+)
+def test_a_grid_among_many_is_known_by_its_runs_and_its_first_prompt(spec: GridSpec, runs: list[str], told: str) -> None:
+    assert grid_title(spec, runs) == told

@@ -14,7 +14,6 @@ from cmp.core.runs import (
     Checkpoint,
     Library,
     Run,
-    Sample,
     Setting,
     display_name,
     escape_id,
@@ -29,6 +28,7 @@ from cmp.core.runs import (
     with_unique_ids,
     with_unique_keys,
 )
+from cmp.core.samples import Sample
 from cmp.errors import BadInput, NotFound
 
 

@@ -6,12 +6,16 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from cmp.core.describing import checkpoint_facts, run_facts
 from cmp.disk.describe import why_not_listed
 from cmp.disk.ready import Answers
 from cmp.errors import NotFound, Refused
-from tests.support import bench_of, diffusers_run, origin_run, spoil
+from cmp.settings import Settings
+from cmp.workbench import Workbench
+from tests.support import adapter_tensors, bench_of, diffusers_run, origin_run, save, spoil
 
 
 def test_a_run_tells_each_setting_with_the_file_that_says_so_and_what_was_answered(tmp_path: Path) -> None:
@@ -83,3 +87,29 @@ def test_what_is_not_there_or_is_no_folder_is_told_as_such(tmp_path: Path) -> No
 def test_an_error_about_a_name_that_is_no_text_can_be_told_as_json() -> None:
     fault = Refused(os.fsdecode(b"/r/caf\xe9 differs"), "half \ud83d")
     assert json.dumps(fault.as_json(), ensure_ascii=False).encode() and fault.message == str(fault) == "/r/caf%E9 differs"
+
+
+def test_doctor_counts_the_checkpoints_that_a_list_has(tmp_path: Path) -> None:
+    made = origin_run(tmp_path)
+    bench = bench_of(made)
+    (run,) = bench.library().runs
+    told = " ".join(bench.doctor(made.outputs)["why"])  # type: ignore[arg-type]
+    assert len(run.checkpoints) == 2 and ", 2 checkpoints" in told and "the same weights as final, so that they count once" in told
+
+
+def test_the_words_that_call_up_what_was_trained_are_shown(tmp_path: Path) -> None:
+    save(tmp_path / "outputs" / "word" / "learned_embeds-steps-2.safetensors", {"<sks>": np.zeros((1, 32), "f4")})
+    lora = {f"unet.{name}": values for name, values in adapter_tensors(1).items()}
+    frequency = json.dumps({"10_ohwx shoe": {"a": 1}})
+    save(tmp_path / "outputs" / "kohya" / "k.safetensors", lora, {"ss_network_module": "networks.lora", "ss_tag_frequency": frequency})
+    job = tmp_path / "outputs" / "job"
+    save(job / "job_000000500.safetensors", lora)
+    (job / "config.yaml").write_text("config:\n  process:\n  - trigger_word: p3rs0n\n    network: {type: lora, linear: 8}\n")
+    bench = Workbench(Settings(tmp_path / "home", (tmp_path / "outputs",)))
+    for run, key, word in (("word", "2", "<sks>"), ("kohya", "final", "ohwx shoe"), ("job", "500", "p3rs0n")):
+        for told, facts in ((bench.show(run), run_facts), (bench.show(f"{run}@{key}"), checkpoint_facts)):
+            assert told["trigger_words"] == [word] and told["trigger_source"]
+            (fact,) = (fact for fact in facts(told) if fact.label == "trigger words")
+            assert fact.lines[0] == word
+    plain = bench_of(origin_run(tmp_path / "other")).show("lora_casual_shoes@500")
+    assert plain["trigger_words"] == [] and all(fact.label != "trigger words" for fact in checkpoint_facts(plain))

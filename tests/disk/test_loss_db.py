@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cmp.core.curves import loss_tag
-from cmp.disk.logs import loss_db
+from cmp.disk.logs import sqlite_file
 from cmp.disk.logs.curves import read_curves, read_latest
 from cmp.disk.logs.loss_db import NAME, read_loss_db
 from cmp.errors import Unreadable
@@ -124,7 +124,7 @@ def test_a_damaged_database_is_refused_in_words(tmp_path: Path) -> None:
 
 
 def test_a_query_that_would_never_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loss_db, "_MOST_WORK", 2)
+    monkeypatch.setattr(sqlite_file, "_MOST_WORK", 2)
     with training(tmp_path) as connection:
         for step in range(5000):
             log(connection, step, 1.0)

@@ -110,7 +110,9 @@ def test_kohyas_pictures_are_joined_to_steps_those_of_an_epoch_by_its_file(tmp_p
     for name in names:
         (run_folder / "sample" / name).write_bytes(b"")
     run = only_run(tmp_path / "kohya_lora" / "outputs")
-    assert [(s.step, s.prompt) for s in run.samples] == [(4, 1), (8, 0)]
+    assert [(s.step, s.prompt) for s in run.samples] == [(4, 1), (8, 0), (72, 0)]
+    sources = [None, "the checkpoint of epoch 1", "8 steps an epoch, by num_batches_per_epoch"]
+    assert [s.step_source for s in run.samples] == sources
     assert run.checkpoints[0].image == run_folder / "sample" / names[0]
 
 

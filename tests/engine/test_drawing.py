@@ -22,6 +22,7 @@ from cmp.errors import Refused
 from cmp.settings import Settings
 from cmp.workbench import Workbench
 from tests.support import tiles_of
+from tests.test_jobs import until
 
 from .conftest import pixels
 from .making import UNET_FILE, WEIGHTS, adapter, unet_adapter, write_step
@@ -75,10 +76,31 @@ def watching(bench: Workbench, base: Path, most: int = 1000) -> Iterator[list[in
     handle.remove()
 
 
-def test_all_checkpoints_share_a_batch_once_the_first_picture_is_out(bench: Workbench, base: Path) -> None:
+def test_all_checkpoints_share_a_batch(bench: Workbench, base: Path) -> None:
     with watching(bench, base) as seen:
         tiles = draw(bench)
-    assert seen == [1, 1, 5, 5] and len(tiles) == 6  # two steps each
+    assert seen == [6, 6] and len(tiles) == 6  # two steps
+
+
+def test_where_somebody_watches_the_first_picture_is_drawn_alone_and_comes_before_the_others(bench: Workbench, base: Path) -> None:
+    with watching(bench, base) as seen:
+        for item in bench.draw_grid(*order(bench), watched=True):
+            if isinstance(item, Tile):
+                assert seen[:2] == [1, 1] and len(seen) in (2, 4)
+    assert seen == [1, 1, 5, 5]
+
+
+@pytest.mark.parametrize("job", [True, False])
+def test_a_job_is_watched_and_a_grid_in_the_callers_thread_is_not(bench: Workbench, base: Path, job: bool) -> None:
+    spec, runs, given = order(bench)
+    bench.answer(runs[0], given)
+    with watching(bench, base) as seen:
+        if job:
+            started = bench.start_grid(spec, runs, given)
+            until(lambda: started.over)
+        else:
+            list(bench.follow_grid(spec, runs, given))
+    assert seen == ([1, 1, 5, 5] if job else [6, 6])
 
 
 def test_exactly_drawn_pictures_are_drawn_alone(bench: Workbench, base: Path) -> None:
@@ -94,7 +116,7 @@ def test_where_memory_runs_out_batches_are_halved_and_stay_small(bench: Workbenc
         assert max(seen) == 2
         seen.clear()
         draw(bench, seeds=(1,))
-    assert seen == [1, 1, 2, 2, 2, 2, 1, 1]  # nothing is tried again that was too much
+    assert seen == [2, 2, 2, 2, 2, 2]  # nothing is tried again that was too much
 
 
 def test_a_picture_for_which_the_memory_is_not_enough_says_so_and_the_others_are_drawn(bench: Workbench, base: Path) -> None:
@@ -125,8 +147,8 @@ def test_closing_a_grid_stops_within_a_step_and_what_was_drawn_stays(bench: Work
 
 def test_a_base_that_is_being_loaded_can_be_left_too(bench: Workbench) -> None:
     work = bench.draw_grid(*order(bench))
-    step = next(item for item in work if isinstance(item, Progress))
-    assert "loading" in step.what and "sd_nano" in step.what
+    step = next(item for item in work if isinstance(item, Progress) and "loading" in item.what)
+    assert "sd_nano" in step.what
     work.close()  # type: ignore[attr-defined]
     assert bench.loaded_models() == [] and not bench.gpu.locked()
 

@@ -89,7 +89,7 @@ def test_the_page_works_below_a_proxys_prefix(browser: Any, proxy: Any) -> None:
         page.wait_for_selector("#curves .main-svg .scatterlayer .trace")
         page.get_by_role("tab", name="Compare").click()
         page.locator("#compare-checkpoints input").first.wait_for()
-        page.get_by_label("drawn by the trainer").click()
+        page.get_by_role("radio", name="drawn by the trainer").click()
         page.wait_for_function("document.querySelectorAll('#grid td img.is-loaded').length > 3")
         assert set(proxy.astray) <= {"/favicon.ico"}, "the browser's own question, since gradio's page names no icon"
         assert complaints == []

@@ -59,7 +59,7 @@ def _the_loss_is_drawn_with_a_mark_per_checkpoint(page: Watched) -> None:
     page.page.wait_for_selector("#curves .main-svg .scatterlayer .trace")
     assert page.page.locator("#curves .scatterlayer .points path").count() >= 6
     before = page.page.locator("#curves .scatterlayer").inner_html()
-    page.page.locator("#curve-log input").click()
+    page.page.locator("#curves [data-set=logY]").click()
     page.page.wait_for_function("before => document.querySelector('#curves .scatterlayer').innerHTML !== before", arg=before)
     page.picture("curves")
 
@@ -86,19 +86,19 @@ def _a_grid_of_three_checkpoints_and_two_prompts_is_drawn(page: Watched) -> None
 
 def _a_cell_opens_large_and_moves_with_the_arrow_keys(page: Watched) -> None:
     page.page.locator("#grid td img").first.click()
-    page.page.wait_for_selector("dialog.cmp-full img")
-    first = page.page.locator("dialog.cmp-full").inner_text()
+    page.page.wait_for_selector("#grid dialog.cmp-full img")
+    first = page.page.locator("#grid dialog.cmp-full").inner_text()
     page.page.keyboard.press("ArrowRight")
-    page.page.wait_for_function("before => document.querySelector('dialog.cmp-full').innerText !== before", arg=first)
-    assert "step 500" in page.page.locator("dialog.cmp-full").inner_text()
+    page.page.wait_for_function("before => document.querySelector('#grid dialog.cmp-full').innerText !== before", arg=first)
+    assert "step 500" in page.page.locator("#grid dialog.cmp-full").inner_text()
     page.picture("full_view")
     page.page.keyboard.press("Escape")
-    page.page.wait_for_selector("dialog.cmp-full", state="hidden")
+    page.page.wait_for_selector("#grid dialog.cmp-full", state="hidden")
 
 
 def _the_trainers_own_pictures_are_shown_without_drawing(page: Watched) -> None:
-    page.page.get_by_label("drawn by the trainer").click()
-    page.page.wait_for_function("document.querySelectorAll('#grid td img').length === 96")
+    page.page.get_by_role("radio", name="drawn by the trainer").click()
+    page.page.wait_for_function("document.querySelectorAll('#grid td[data-state=done]').length === 24")
     page.picture("trainer")
 
 
@@ -187,8 +187,11 @@ def test_a_mark_on_the_curve_leads_by_keyboard_to_its_checkpoint_beside_the_base
     page.row("runs-table", FULL).click()
     page.row("checkpoints-table", f"{FULL}@500").wait_for()
     page.tab("Curves")
+    page.page.locator("#curves .cmp-card").first.wait_for()
     page.page.locator("#curves .cmp-mark").first.focus()
     page.page.keyboard.press("ArrowRight")
+    page.page.keyboard.press("Enter")
+    page.page.locator("#curves .cmp-menu [data-action=compare]:focus").wait_for()
     page.page.keyboard.press("Enter")
     page.page.locator("#compare-checkpoints input").first.wait_for()
     assert ticked(page) == ["base model", "1000"]
@@ -200,6 +203,7 @@ def test_a_mark_on_the_curve_leads_by_keyboard_to_its_checkpoint_beside_the_base
 
 
 def test_boxes_stand_empty_nowhere_and_the_demo_is_told_where_folders_are_added(page: Watched) -> None:
+    page.page.locator("#convert > button").click()
     assert "Tick checkpoints" in page.status("convert-plan", "Tick")
     demo = page.page.get_by_text("This is the bundled demo")
     assert demo.is_visible()
@@ -223,6 +227,8 @@ def test_a_checkpoint_is_told_in_detail_and_the_plan_follows_the_form(page: Watc
         "✓ pipeline",
     ):
         assert words in told
+    page.page.locator("#convert > button").click()
+    page.page.locator("#convert-form").wait_for()
     assert page.page.locator("#convert-strength").count() == 0, "a LoRA file has no strength of its own"
     page.page.locator("#convert-form label").nth(2).click()
     page.page.locator("#convert-strength input").wait_for()

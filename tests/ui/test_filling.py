@@ -86,7 +86,7 @@ def test_a_new_seed_stays_in_the_form_where_the_lock_is_on() -> None:
 def test_a_picture_of_ours_comes_back_as_the_form_that_drew_it(tmp_path: Path) -> None:
     bench = bench_of(origin_run(tmp_path))
     found = Restored(
-        "cmp", "a shoe,\nred", 'say "hi" || blur', 7, 5, 3.5, 64, 96, "DDIM", 2,
+        7, 5, 3.5, 64, 96, "DDIM", 2, source="cmp", prompt="a shoe,\nred", negative='say "hi" || blur',
         checkpoint=f"{RUN}@500", strength=0.5, model="base", loras=((f"{RUN}@1000", 2.0),), not_restored=("odd",),
     )  # fmt: skip
     fields, lost = fields_like(bench, found)
@@ -100,7 +100,9 @@ def test_a_picture_of_ours_comes_back_as_the_form_that_drew_it(tmp_path: Path) -
 
 
 def test_what_another_program_names_and_is_not_here_is_listed(tmp_path: Path) -> None:
-    fields, lost = fields_like(bench_of(origin_run(tmp_path)), Restored("A1111", "a", vae="/gone", model="dream", loras=(("x", 0.5),)))
+    fields, lost = fields_like(
+        bench_of(origin_run(tmp_path)), Restored(source="A1111", prompt="a", vae="/gone", model="dream", loras=(("x", 0.5),))
+    )
     assert "picked" not in fields and fields["vae"] == fields["stack"] == ""
     assert [what.split("'")[1] for what in lost] == ["/gone", "dream", "x"]
 

@@ -13,4 +13,4 @@ LIBRARY = Library(tuple(Run(name, Path(f"/{name}"), Path("/"), "t") for name in 
 def test_runs_of_one_name_are_told_apart_wherever_they_are_listed() -> None:
     names = ["run (a/run)", "run (b/run)", "cat"]
     assert run_choices(LIBRARY, lambda run: run.id.rpartition("/")[2]) == list(zip(names, ("a/run", "b/run", "cat"), strict=True))
-    assert [row["cells"][0] for row in runs_table(LIBRARY, lambda run: run.id.rpartition("/")[2], None)["rows"]] == names
+    assert [row["cells"][0]["text"] for row in runs_table(LIBRARY, lambda run: run.id.rpartition("/")[2], None)["rows"]] == names

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from cmp.core.views import View
+from cmp.viewer import asset
 from cmp.workbench.exporting import Matrix, write_export
 from tests.exporting import SCRIPT, shown
 
@@ -87,7 +88,7 @@ def test_it_opens_as_the_view_has_it_and_can_be_arranged_on(opened: Open, tmp_pa
     page = opened(Matrix(grid.bench, grid.value, view))
     assert heads(page) == ["seed 0", "seed 1"] and pictures(page) == [[64, 64]] * 3
     assert page.locator(".cmp-head.is-row .cmp-label").all_text_contents() == ["step 1500", "step 500", "step 1000"]
-    assert '"base model"' not in page.content()
+    assert '"base model"' not in page.locator('script[type="application/json"]').first.text_content()
     page.locator(".cmp-selectors select").select_option(index=1)
     assert pictures(page) == [[64, 64]] * 3
 
@@ -115,5 +116,27 @@ def test_a_cell_opens_large_with_its_details(opened: Open, tmp_path: Path) -> No
     large = page.locator("dialog .cmp-full-image.is-own")
     expect(large).to_have_class(re.compile("is-loaded"))
     assert large.evaluate("(img) => img.naturalWidth") == 400
-    details = page.locator("dialog .cmp-details").text_content()
+    details = page.locator("dialog .cmp-full-facts").text_content()
     assert "shoes@1000" in details and "0.5 s" in details
+
+
+def test_pictures_are_compared_and_their_settings_copied_on_the_disk_too(opened: Open, tmp_path: Path) -> None:
+    grid = shown(tmp_path / "home", prompts=("a shoe",), seeds=1)
+    page = opened(Matrix(grid.bench, grid.value))
+    page.get_by_role("button", name="Change", exact=True).click()
+    page.locator(".cmp-change-dot").nth(2).wait_for()
+    page.locator("td.cmp-cell").nth(2).click()
+    page.keyboard.press("Shift+M")
+    page.get_by_text("of the pixels are equal").wait_for()
+    assert page.locator("canvas.is-loaded").count() == 1
+    page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: { writeText: async (text) => { window.copied = text; } } })")
+    page.get_by_role("button", name="Copy settings").last.click()
+    page.get_by_role("status").get_by_text("Copied", exact=True).wait_for()
+    assert page.evaluate("copied").startswith("a shoe")
+
+
+def test_the_base_model_has_the_key_by_which_the_viewer_knows_that_it_cannot_be_starred(tmp_path: Path) -> None:
+    value = shown(tmp_path / "home").value
+    steps = next(axis["values"] for axis in value["axes"] if axis["key"] == value["step_axis"])
+    assert steps[0]["details"] == [["checkpoint", "base model"]]
+    assert f'const BASE = "{steps[0]["key"]}"' in asset("full_panel.js")

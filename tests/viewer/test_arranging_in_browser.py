@@ -280,3 +280,35 @@ def test_a_broken_link_changes_nothing(page: Any) -> None:
         page.evaluate("window.M = cmpMatrix(document.querySelector('#matrix'))")
         show(page, four_axes(link="view", source="grid-1"))
         assert len(heads(page, "col")) > 0
+
+
+def with_steps() -> dict[str, Any]:
+    value = four_axes(run="r", place={"step": "x", "strength": "", "prompt": "y", "seed": ""})
+    for one, step in zip(value["axes"][0]["values"], (None, 500, 1000), strict=True):
+        one["step"] = step
+    return value
+
+
+def test_a_step_of_the_curve_is_marked_at_its_column_or_moves_the_slider(page: Any) -> None:
+    show(page, with_steps())
+    tell = "step => window.dispatchEvent(new CustomEvent('cmp:step', {detail: {run: 'r', step, from: 'curves'}}))"
+    linked = "[...document.querySelectorAll('th.is-linked .cmp-label')].map((n) => n.textContent)"
+    page.evaluate(tell, 610)
+    assert page.evaluate(linked) == ["step 500"]
+    page.evaluate(tell, None)
+    assert page.evaluate(linked) == []
+    page.get_by_role("button", name="Step slider").click()
+    page.evaluate(tell, 480)
+    page.wait_for_function("document.querySelector('.cmp-step').textContent.startsWith('step 500')")
+
+
+def test_a_cell_that_is_looked_at_tells_its_step_to_the_curve_and_hears_no_echo(page: Any) -> None:
+    show(page, with_steps())
+    page.evaluate(
+        "window.heard = []; window.addEventListener('cmp:step', ({detail}) => heard.push([detail.run, detail.step, detail.from]))"
+    )
+    page.locator("td.cmp-cell").nth(2).hover()
+    page.locator("td.cmp-cell").nth(0).hover()  # the base model has no step
+    page.locator("td.cmp-cell").nth(1).focus()
+    assert page.evaluate("heard") == [["r", 1000, "matrix"], ["r", 500, "matrix"]]
+    assert page.locator("th.is-linked").count() == 0

@@ -24,6 +24,10 @@ def chart(*series: dict[str, object], **more: object) -> dict[str, object]:
 def plot(page: Any, value: object) -> None:
     page.evaluate("value => C.update(value)", value)
     page.wait_for_function("() => { const c = document.querySelector('.cmp-chart'); return c._fullLayout && c._fullLayout.width }")
+    settle(page)
+
+
+def settle(page: Any) -> None:
     page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
@@ -46,7 +50,8 @@ def drag(page: Any, start: list[float], end: list[float]) -> None:
     page.mouse.down()
     page.mouse.move(*end, steps=6)
     page.mouse.up()
-    page.wait_for_function("document.querySelector('.cmp-chart').layout.xaxis.autorange === false")
+    page.get_by_text("Reset zoom").wait_for()
+    settle(page)
 
 
 def test_a_chart_hidden_at_first_gets_its_size_when_shown(page: Any) -> None:
@@ -62,11 +67,11 @@ def test_a_chart_hidden_at_first_gets_its_size_when_shown(page: Any) -> None:
 def test_a_hostile_run_name_is_shown_as_text_in_legend_hover_and_notes(page: Any) -> None:
     marks = [{"run": HOSTILE, "label": HOSTILE, "step": 500, "y": None}]
     plot(page, chart(line(HOSTILE, HOSTILE, label=HOSTILE), markers=marks, notes=[HOSTILE]))
-    assert page.locator(".cmp-legend").text_content() == page.locator(".cmp-notes").text_content() == HOSTILE
+    assert page.locator(".cmp-curves .cmp-legend").text_content() == page.locator(".cmp-notes").text_content() == HOSTILE
     page.mouse.move(*pixel(page, 480, 0.2))
     page.mouse.move(*pixel(page, 500, 0.2))
-    page.locator(".hoverlayer .legend").wait_for()
-    assert HOSTILE[:59] in page.locator(".hoverlayer").text_content()  # longer names are cut off
+    page.locator(".cmp-tip").wait_for()
+    assert HOSTILE[:59] in page.locator(".cmp-tip").text_content()  # longer names are cut off
     assert page.locator("#curves img").count() == 0
 
 
@@ -76,7 +81,7 @@ def test_log_scale_changes_the_axis_and_lets_go_of_the_old_zoom(page: Any) -> No
     zoomed = inside(page, "_fullLayout.xaxis.range")
     plot(page, chart(log=True))
     assert inside(page, "_fullLayout.yaxis.type") == "log"
-    assert inside(page, "_fullLayout.yaxis.autorange") is True
+    assert inside(page, "_fullLayout.yaxis.range")[0] < -1, "all the heights again, as powers of ten"
     assert inside(page, "_fullLayout.xaxis.range") == zoomed
 
 
@@ -90,7 +95,7 @@ def test_a_zoom_survives_new_points_and_a_double_click_ends_it(page: Any) -> Non
     plot(page, chart(longer, line("b")))
     assert inside(page, "_fullLayout.xaxis.range") == zoomed
     page.mouse.dblclick(*pixel(page, 400, 0.5))
-    page.wait_for_function("document.querySelector('.cmp-chart')._fullLayout.xaxis.autorange")
+    page.wait_for_function("document.querySelector('.cmp-chart')._fullLayout.xaxis.range[1] > 980")
     assert not page.get_by_text("Reset zoom").is_visible()
 
 
@@ -118,10 +123,10 @@ def test_marks_are_reached_looked_at_and_chosen_with_the_keyboard_alone(page: An
     page.keyboard.press("End")
     page.keyboard.press("ArrowLeft")
     assert focused(page) == "checkpoint 300 of run b"
-    page.wait_for_function("document.querySelector('.hoverlayer').textContent.includes('step 300')")
+    page.wait_for_function("document.querySelector('.cmp-tip').textContent.includes('step 300')")
     page.keyboard.press("Enter")
     assert page.evaluate("picked.map(({run, step}) => [run, step])") == [["b", 300]]
-    plot(page, chart(markers=marks, log=True))
+    plot(page, chart(markers=marks, picking="Compare it", log=True))
     assert focused(page) == "checkpoint 300 of run b", "a drawing that is made anew must not take the place away"
     page.keyboard.press("Tab")
     assert "checkpoint" not in (focused(page) or ""), "the row is one stop"
@@ -140,7 +145,7 @@ def test_the_marks_of_a_hidden_line_are_no_stops(page: Any) -> None:
 def test_a_mark_without_height_lies_on_its_line_or_is_counted_in_a_note(page: Any) -> None:
     marks = [{"run": "a", "label": "", "step": step, "y": None} for step in (495, 1000, 5000)]
     plot(page, chart(markers=marks))
-    heights = page.evaluate("document.querySelector('.cmp-chart')._fullData.at(-2).y")
+    heights = page.evaluate("document.querySelector('.cmp-chart')._fullData.find((trace) => trace.uid.startsWith('marks a')).y")
     smooth = line("a")["smooth"]
     assert heights == pytest.approx([(smooth[49] + smooth[50]) / 2, smooth[-1]])  # type: ignore[index]
     assert "1 of 3 checkpoints" in page.locator(".cmp-notes").inner_text()
@@ -165,6 +170,7 @@ def test_the_legend_hides_a_run_and_its_marks(page: Any) -> None:
     plot(page, chart())
     page.get_by_role("button", name="run a").click()
     shown = "document.querySelector('.cmp-chart')._fullData.filter((trace) => trace.visible === true).map((trace) => trace.uid)"
+    settle(page)
     assert page.evaluate(shown) == ["raw b\0loss", "line b\0loss"]
 
 
@@ -179,3 +185,47 @@ def test_the_chart_follows_a_change_of_theme(page: Any) -> None:
 def test_an_empty_chart_says_why(page: Any) -> None:
     page.evaluate("C.update({ series: [], empty: 'This run has no log.' })")
     assert page.locator("#curves").inner_text().strip() == "This run has no log."
+
+
+def test_the_pointer_is_told_all_runs_at_one_step_lowest_first_and_others_hear_of_it(page: Any) -> None:
+    low = line("low")
+    low["smooth"] = [y / 2 for y in low["smooth"]]  # type: ignore[attr-defined]
+    plot(page, chart(line("a"), low))
+    page.evaluate("window.heard = []; addEventListener('cmp:step', ({detail}) => heard.push(detail))")
+    page.mouse.move(*pixel(page, 430, 0.8))
+    page.mouse.move(*pixel(page, 432, 0.8))
+    page.locator(".cmp-tip").wait_for()
+    assert page.locator(".cmp-tip-row span").all_inner_texts() == ["run low", "run a"]
+    assert page.locator(".cmp-tip-head").inner_text() == "step 430"
+    assert page.evaluate("heard.at(-1)") == {"run": "a", "step": 430, "from": "curves"}
+
+
+def test_a_step_told_from_elsewhere_is_a_line_that_is_not_told_again(page: Any) -> None:
+    plot(page, chart())
+    page.evaluate("window.heard = 0; addEventListener('cmp:step', () => { heard += 1 })")
+    page.evaluate("dispatchEvent(new CustomEvent('cmp:step', {detail: {run: 'a', step: 250, from: 'matrix'}}))")
+    told = page.locator(".cmp-cross.is-told")
+    told.wait_for()
+    left = told.bounding_box()["x"]
+    assert left == pytest.approx(pixel(page, 250, 0.5)[0], abs=2)
+    assert page.evaluate("heard") == 1
+    page.evaluate("dispatchEvent(new CustomEvent('cmp:step', {detail: {run: 'a', step: null, from: 'matrix'}}))")
+    told.wait_for(state="hidden")
+
+
+def test_a_strip_has_a_low_chart_and_nothing_else(page: Any) -> None:
+    plot(page, chart(compact=True))
+    assert page.locator("#curves").bounding_box()["height"] <= 170
+    assert not page.locator(".cmp-curves-bar").is_visible() and not page.locator(".cmp-marks").is_visible()
+    assert inside(page, "_fullData.length") > 3
+
+
+def test_outliers_do_not_flatten_a_chart_until_they_are_asked_for(page: Any) -> None:
+    spiked = line("a")
+    spiked["y"] = [*spiked["y"][:50], 90.0, *spiked["y"][51:]]  # type: ignore[index]
+    spiked["smooth"] = None
+    plot(page, chart(spiked))
+    assert inside(page, "_fullLayout.yaxis.range")[1] < 3
+    page.get_by_text("more beyond").click()
+    page.wait_for_function("document.querySelector('.cmp-chart')._fullLayout.yaxis.range[1] > 90")
+    assert page.locator("[data-set=outliers]").get_attribute("aria-pressed") == "false"

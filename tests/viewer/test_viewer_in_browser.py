@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -65,7 +66,7 @@ def test_a_hostile_label_is_shown_as_text(page: Any) -> None:
         "tbody .cmp-sub",
         ".cmp-badge",
         ".cmp-caption",
-        ".cmp-details dt",
+        ".cmp-full-facts dt",
     ):
         assert page.locator(place).first.text_content() == HOSTILE
     assert title(page) == f"{HOSTILE}, {HOSTILE} - {HOSTILE}, {HOSTILE}"
@@ -182,7 +183,7 @@ def test_escape_closes_the_full_view(page: Any) -> None:
     page.locator("td.cmp-cell").nth(5).focus()
     page.keyboard.press("Enter")
     assert title(page) == "step 1 - prompt 1"
-    assert page.locator(".cmp-full-place").inner_text() == "column 2 of 4, row 2 of 3"
+    assert page.locator(".cmp-full-place").inner_text() == "column 2 / 4, row 2 / 3"
     page.keyboard.press("Escape")
     assert not page.locator(".cmp-full").is_visible()
     regains_focus(page, "step 1, prompt 1")
@@ -195,7 +196,8 @@ def test_the_full_view_moves_in_two_dimensions_and_takes_the_cursor_along(page: 
         ("ArrowRight", "step 1 - prompt 0"),
         ("ArrowDown", "step 1 - prompt 1"),
         ("ArrowLeft", "step 0 - prompt 1"),
-        ("ArrowLeft", "step 0 - prompt 1"),
+        ("ArrowLeft", "step 3 - prompt 1"),
+        ("ArrowRight", "step 0 - prompt 1"),
     ):
         page.keyboard.press(key)
         assert title(page) == where
@@ -317,5 +319,6 @@ def test_only_the_listed_files_are_given_out() -> None:
 
 
 def test_the_head_names_every_file_and_the_templates_take_no_data() -> None:
-    assert all(f'"cmp/static/{name}?v=' in viewer.HEAD for name in (*viewer.ASSETS, "plotly.min.js"))
+    assert all(f'"cmp/static/{name}?v=' in viewer.HEAD for name in (*viewer.BUNDLES, "plotly.min.js"))
+    assert all(viewer.asset(name) in viewer.asset(f"viewer{Path(name).suffix}") for name in viewer.ASSETS)
     assert not any(sign in template for template in (viewer.MATRIX_TEMPLATE, viewer.CURVES_TEMPLATE) for sign in ("{", "$", "@"))

@@ -100,7 +100,7 @@ def test_a_gradio_page_updates_both_viewers_and_hears_what_was_chosen(context: A
         )
         page.get_by_label("Log scale").check()
         page.wait_for_function("document.querySelector('.cmp-chart')._fullLayout.yaxis.type === 'log'")
-        assert page.locator(".cmp-legend").text_content() == HOSTILE
+        assert page.locator(".cmp-curves .cmp-legend").text_content() == HOSTILE
         page.get_by_role("tab", name="Compare").click()
         assert page.evaluate("first.isConnected && first.checkVisibility() && window.pwned === undefined")
         assert complaints == []

@@ -11,16 +11,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from cmp.disk.folders import Folder, list_folder
 from cmp.disk.logs.hparams import Value, read_hparams, read_output_dir
+from cmp.disk.logs.others import logs_beside, logs_inside, logs_named
 from cmp.disk.logs.sessions import Begun, Session, logs_of_session
 from cmp.disk.logs.tfevents import EventFileName, oldest_first, read_name
 from cmp.errors import CmpError
 
 _LOG_FOLDERS = ("logs", "log", "tensorboard", "tb_logs", "runs")
-_BESIDE = frozenset(("logs", "log", "tensorboard"))
+_BESIDE = frozenset(("logs", "log", "tensorboard", "wandb", "mlruns"))
 _NO_LOGS = frozenset(("checkpoints", "checkpoint_pipelines", "converted", "validation", "samples", "sample", "final_pipeline"))
 _DEEPEST = 4
 _MOST_FOLDERS = 4000
@@ -30,7 +32,7 @@ _START_FOLDER = re.compile(r"[0-9]{9,11}\.[0-9]+", re.ASCII)  # str(time.time())
 
 @dataclass(frozen=True, slots=True)
 class LogFolder:
-    """Event files of one run that lie in one folder, oldest first, and the settings of its newest start.
+    """Logs of one run that lie in one folder, event files oldest first, and the settings of its newest start.
 
     `hparams` is None where none could be read, `flaw` says why. `why` says what makes the files this run's.
     """
@@ -74,6 +76,7 @@ def logs_of_run(
     inner = tuple(_inside(run_folder))
     inside = [_log_folder(tracker.path, tracker.starts, "it lies in the run's folder") for tracker in inner if alone]
     beside: list[LogFolder] = [] if alone else list(_begun_with(sessions, inner))
+    others = [*logs_inside(run_folder), *logs_beside(run_folder)] if alone else []
     for top in sibling_folders(run_folder):
         trackers = known.get(top) if known is not None else None
         if trackers is None:
@@ -82,11 +85,12 @@ def logs_of_run(
             known[top] = trackers
         if alone:
             beside.extend(_named_in_settings(run_folder, top, trackers))
+            others.extend(logs_named(top, partial(_is_output, run_folder=run_folder, top=top)))
         named = {log.path for log in beside}
         beside.extend(log for log in _begun_with(sessions, trackers) if log.path not in named)
         if alone and not inside and not beside:
             beside.extend(_named_alike(run_folder, top, trackers))
-    return tuple(sorted(inside + beside, key=_newest))
+    return tuple(sorted([*(LogFolder(*told) for told in others), *inside, *beside], key=_newest))
 
 
 def _newest(log: LogFolder) -> tuple[int, str]:

@@ -28,7 +28,7 @@ HEADER = 12
 FOOTER = 4
 LARGEST = 256 << 10  # a longer payload holds pictures or a graph: no scalar is looked for in it, and mostly it is not even read
 _BLOCK = 2 << 20  # larger than LARGEST, so that each block holds at least one whole record or a record to be stepped over
-_CHECKED = 4 << 10  # computing a checksum takes one numpy step per byte of the longest payload: too slow for pictures
+CHECKED = 4 << 10  # computing a checksum takes one numpy step per byte of the longest payload: too slow for pictures
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,12 +112,18 @@ def _walk(data: bytes, base: int) -> Block:
 
 
 def sound(block: Block) -> NDArray[np.bool_]:
-    """For each record whether its payload matches its checksum. Long ones are taken as they are, see `_CHECKED`."""
+    """For each record whether its payload matches its checksum. Long ones are taken as they are, see `is_sound`."""
     right = np.ones(block.starts.size, dtype=np.bool_)
-    short = np.flatnonzero(block.lengths <= _CHECKED)
+    short = np.flatnonzero(block.lengths <= CHECKED)
     starts, lengths = block.starts[short] + HEADER, block.lengths[short]
     right[short] = checksums(block.data, starts, lengths) == _stored(block.data, starts + lengths)
     return right
+
+
+def is_sound(block: Block, record: int) -> bool:
+    """Whether one record's payload matches its checksum, however long it is."""
+    at, length = block.starts[record : record + 1] + HEADER, block.lengths[record : record + 1]
+    return bool((checksums(block.data, at, length) == _stored(block.data, at + length)).all())
 
 
 def first_record(data: bytes) -> int | None:

@@ -1,13 +1,13 @@
 """Scalars out of TensorBoard event files, however long they are and while they grow.
 
-Nearly every record of a training's log is "one simple value of one tag", alike but for the numbers; such records are decoded by
+Nearly every record of a training's log is "one number of one tag", alike but for the numbers; such records are decoded by
 the column. The others go through TensorBoard's own message type.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,44 +16,22 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
-from cmp.core.curves import Floats, Integers
-from cmp.disk.logs.records import HEADER, LARGEST, Block, Bytes, first_record, opened, read_blocks, sound
+from cmp.core.curves import Integers
+from cmp.disk.logs.records import CHECKED, HEADER, LARGEST, Block, Bytes, first_record, is_sound, opened, read_blocks, sound
+from cmp.disk.logs.scalars import EventScalars, SessionStart, TagScalars, columns, continued, joined
 
 _TEMPLATES = 16
 _FEW = 4
 _TENSOR_TYPES = {1: ("<f4", "float_val"), 2: ("<f8", "double_val"), 3: ("<i4", "int_val"), 9: ("<i8", "int64_val")}
+# two numbers of each fixed width that differ in every byte
+_PROBES: dict[str, tuple[float, float]] = {
+    "<f4": (float(np.array(0x3F112233, "<u4").view("<f4")), float(np.array(0x40556677, "<u4").view("<f4"))),
+    "<f8": (float(np.array(0x3FF1223344556677, "<u8").view("<f8")), float(np.array(0x4002334455667788, "<u8").view("<f8"))),
+    "<i4": (0x01020304, 0x05060708),
+    "<i8": (0x0102030405060708, 0x090A0B0C0D0E0F10),
+}
 _NAME = re.compile(r"tfevents\.([0-9]+)\.(.+)", re.ASCII)
 _HOST_PID = re.compile(r"(.+)\.([0-9]+)\.([0-9]+)(?:\.[^0-9].*)?", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TagScalars:
-    """The values of one tag in the order written. `offsets`: where in the file each one's record starts."""
-
-    steps: Integers
-    values: Floats
-    wall_times: Floats
-    offsets: Integers
-
-
-@dataclass(frozen=True, slots=True)
-class SessionStart:
-    """A SessionLog START at `offset` of the file: what was logged before it at `step` and later is void."""
-
-    offset: int
-    step: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class EventScalars:
-    """What bytes `start` to `end` of an event file hold. Reading can go on at `end`; a half-written record lies behind it."""
-
-    path: Path
-    tags: Mapping[str, TagScalars]
-    starts: tuple[SessionStart, ...]
-    start: int
-    end: int
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +74,7 @@ def read_more(earlier: EventScalars) -> EventScalars:
     more = read_scalars(earlier.path, earlier.end)
     if more.start != earlier.end:
         return more
-    tags = dict(earlier.tags)
-    for tag, new in more.tags.items():
-        tags[tag] = _joined([tags[tag], new]) if tag in tags else new
-    notes = tuple(dict.fromkeys(earlier.notes + more.notes))
-    return EventScalars(earlier.path, tags, earlier.starts + more.starts, earlier.start, more.end, notes)
+    return continued(earlier, more)
 
 
 def read_tail(path: Path, wanted: int) -> EventScalars:
@@ -125,20 +99,8 @@ class _Found:
 
     def tags(self) -> dict[str, TagScalars]:
         for tag, rows in self.singles.items():
-            steps, values, times, offsets = zip(*rows, strict=True)
-            single = TagScalars(np.array(steps, np.int64), np.array(values), np.array(times), np.array(offsets, np.int64))
-            self.columns.setdefault(tag, []).append(single)
-        return {tag: _joined(columns) for tag, columns in self.columns.items()}
-
-
-def _joined(columns: Sequence[TagScalars]) -> TagScalars:
-    """All of one tag in the order of the file."""
-    offsets = np.concatenate([column.offsets for column in columns])
-    order = np.argsort(offsets, kind="stable")
-    steps = np.concatenate([column.steps for column in columns])[order]
-    values = np.concatenate([column.values for column in columns])[order]
-    wall_times = np.concatenate([column.wall_times for column in columns])[order]
-    return TagScalars(steps, values, wall_times, offsets[order])
+            self.columns.setdefault(tag, []).append(columns(*zip(*rows, strict=True)))
+        return {tag: joined(parts) for tag, parts in self.columns.items()}
 
 
 def _collect(path: Path, file: BinaryIO, start: int, size: int) -> EventScalars:
@@ -158,6 +120,11 @@ def _collect(path: Path, file: BinaryIO, start: int, size: int) -> EventScalars:
 
 def _decode(block: Block, found: _Found) -> None:
     right = sound(block)
+    for long in np.flatnonzero((block.lengths > CHECKED) & (block.lengths <= LARGEST)).tolist():
+        at = int(block.starts[long]) + HEADER
+        event = _parsed(block.data[at : at + int(block.lengths[long])])
+        if event is not None and any(_scalar(value) is not None for value in event.summary.value):
+            right[long] = is_sound(block, long)  # not pictures, of which a flipped bit makes no wrong number
     found.damaged.extend((block.starts[~right] + block.base).tolist())
     wanted = np.flatnonzero(right & (block.lengths > 0) & (block.lengths <= LARGEST))
     wanted = wanted[np.argsort(block.lengths[wanted], kind="stable")]
@@ -179,45 +146,81 @@ def _decode_alike(block: Block, starts: Integers, length: int, found: _Found) ->
             _decode_one(payloads[left[0]], int(starts[left[0]]) + block.base, found)
             left = left[1:]
             continue
-        tag, mask = template
-        alike = ~((payloads[left] ^ payloads[left[0]]) & mask).any(axis=1)
-        column = _decode_column(payloads[left[alike]], mask, starts[left[alike]] + block.base)
-        found.columns.setdefault(tag, []).append(column)
+        alike = ~((payloads[left] ^ payloads[left[0]]) & template.mask).any(axis=1)
+        column = _decode_column(payloads[left[alike]], template, starts[left[alike]] + block.base)
+        found.columns.setdefault(template.tag, []).append(column)
         left = left[~alike]
     for i in left.tolist():
         _decode_one(payloads[i], int(starts[i]) + block.base, found)
 
 
-def _template(payload: Bytes) -> tuple[str, Bytes] | None:
-    """Tag and mask of a record that is exactly one simple value of one tag, else None.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Template:
+    """What records alike share. `mask` has the bits they have in common: none of the wall time (bytes 1 to 8) and of the value, which is of
+    type `kind` at `at`; of the step's bytes only "another one follows".
+    """
 
-    The mask has the bits that records alike share: none of the wall time (bytes 1 to 8) and the value (the last 4), of the step's
-    bytes only "another one follows". That the bytes lie so is proven by writing the message anew and comparing.
+    tag: str
+    mask: Bytes
+    at: int
+    kind: str
+
+
+def _template(payload: Bytes) -> _Template | None:
+    """What is alike in records as this one, None unless it is exactly one number of one tag.
+
+    Where the bytes lie is proven: the message is written anew with two other numbers, and all else must be the record to the byte.
     """
     event = _parsed(payload)
-    if event is None or len(event.summary.value) != 1 or event.summary.value[0].WhichOneof("value") != "simple_value":
+    if event is None or len(event.summary.value) != 1 or payload.size < 14 or payload[0] != 0x09:
         return None
-    if payload.size < 14 or payload[0] != 0x09:
+    kind = _kind(event.summary.value[0])
+    if not kind or _scalar(event.summary.value[0]) is None or event.session_log.status:
         return None
-    value = event.summary.value[0]
-    plain = Event(wall_time=event.wall_time, step=event.step)
-    plain.summary.value.add(tag=value.tag, simple_value=value.simple_value)
-    written = np.frombuffer(plain.SerializeToString(), np.uint8)
+    first, second = (np.frombuffer(_with_number(event, number, kind), np.uint8) for number in _PROBES[kind])
+    if first.size != payload.size or second.size != payload.size:
+        return None
+    place, width = np.flatnonzero(first != second), np.dtype(kind).itemsize
+    if place.size != width or place[-1] - place[0] != width - 1:
+        return None
     mask = np.full(payload.size, 0xFF, dtype=np.uint8)
-    mask[1:9] = mask[-4:] = 0
+    mask[1:9] = mask[place] = 0
+    if ((first ^ payload) & mask).any():
+        return None
     if payload[9] == 0x10:
         mask[10 : 11 + int(np.argmax(payload[10:] < 0x80))] = 0x80
-    if written.size != payload.size or ((written ^ payload) & mask).any():
-        return None
-    return value.tag, mask
+    return _Template(event.summary.value[0].tag, mask, int(place[0]), kind)
 
 
-def _decode_column(rows: Bytes, mask: Bytes, offsets: Integers) -> TagScalars:
+def _kind(value: Any) -> str:
+    """How the number in a summary value is written where it has a fixed width, else ""."""
+    if value.WhichOneof("value") == "simple_value":
+        return "<f4"
+    kind = _TENSOR_TYPES.get(value.tensor.dtype, ("", ""))[0]
+    return kind if kind in _PROBES and (value.tensor.tensor_content or kind[1] == "f") else ""
+
+
+def _with_number(event: Any, number: float, kind: str) -> bytes:
+    """The event as it is written with another number."""
+    other = Event.FromString(event.SerializeToString())
+    value = other.summary.value[0]
+    if value.WhichOneof("value") == "simple_value":
+        value.simple_value = number
+    elif value.tensor.tensor_content:
+        value.tensor.tensor_content = np.array([number], kind).tobytes()
+    else:
+        getattr(value.tensor, _TENSOR_TYPES[value.tensor.dtype][1])[:] = [number]
+    written: bytes = other.SerializeToString()
+    return written
+
+
+def _decode_column(rows: Bytes, template: _Template, offsets: Integers) -> TagScalars:
     steps = np.zeros(rows.shape[0], dtype=np.uint64)
-    for place, column in enumerate(np.flatnonzero(mask == 0x80).tolist()):
+    for place, column in enumerate(np.flatnonzero(template.mask == 0x80).tolist()):
         steps |= (rows[:, column] & 0x7F).astype(np.uint64) << np.uint64(7 * place)
     wall_times = np.ascontiguousarray(rows[:, 1:9]).view("<f8")[:, 0].astype(np.float64)
-    values = np.ascontiguousarray(rows[:, -4:]).view("<f4")[:, 0].astype(np.float64)
+    behind = template.at + np.dtype(template.kind).itemsize
+    values = np.ascontiguousarray(rows[:, template.at : behind]).view(template.kind)[:, 0].astype(np.float64)
     return TagScalars(steps.view(np.int64), values, wall_times, offsets)
 
 

@@ -6,22 +6,20 @@ weights (EMA) that lie in a folder of their own, `checkpoint-N/unet_ema`, are ch
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from cmp.core.names import COMPONENTS
-from cmp.core.runs import Checkpoint, Sample, Stage, read_stage
+from cmp.core.runs import Checkpoint, Stage, read_stage
 from cmp.core.stages import FINAL
 from cmp.disk.checkpoint import ADAPTER_FILES, TRAINED_PARTS, find_weights, read_checkpoint
 from cmp.disk.folders import Folder, list_folder
 from cmp.disk.trainers.configs import recorded_settings
-from cmp.disk.trainers.found import Found, read_samples
+from cmp.disk.trainers.found import Found
 from cmp.errors import CmpError
 
 FINAL_FOLDERS = ("lora_weights", "final_pipeline", "final")
-_SAMPLE = re.compile(r"(?:epoch(?P<epoch>[0-9]+)_)?step(?P<step>[0-9]+)_prompt(?P<prompt>[0-9]+)_img(?P<image>[0-9]+)\.(png|jpg|webp)\Z")
 _WRITERS = (  # the first that fits: diffusers' script before November 2025 left the whole wrapped model beside its adapter
     ("pytorch_lora_weights.", "diffusers"),
     ("diffusion_pytorch_model.", "diffusers"),
@@ -48,7 +46,6 @@ def recognise(run_id: str, folder: Folder) -> tuple[Found, ...]:
     found = Found(
         trainer=_trainer(checkpoints),
         checkpoints=tuple(checkpoints),
-        samples=read_samples(folder, "validation", _sample),
         warnings=(*warnings, *([closed.message] if closed else [])),
         settings=recorded_settings(checkpoints),
         whole=any(c.path.parent != folder.path or c.file != c.path for c in checkpoints),
@@ -145,11 +142,6 @@ def _names_below(path: Path) -> set[str]:
         return set(folder.files).union(*(list_folder(path / name).files for name in folder.folders))
     except CmpError:
         return set()
-
-
-def _sample(file: Path) -> Sample | None:
-    found = _SAMPLE.match(file.name)
-    return Sample(file, int(found["step"]), int(found["prompt"]), int(found["image"])) if found else None
 
 
 def _dangerous(folder: Folder) -> tuple[str, ...]:

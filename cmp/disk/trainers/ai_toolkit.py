@@ -6,11 +6,10 @@ transformers the trainer takes the rank instead.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from cmp.core.runs import Checkpoint, Sample
+from cmp.core.runs import Checkpoint
 from cmp.core.stages import read_file_name
 from cmp.disk.checkpoint import read_checkpoint
 from cmp.disk.folders import Folder
@@ -22,7 +21,6 @@ from cmp.disk.trainers.found import (
     Settings,
     count_in,
     parse_table,
-    read_samples,
     settings_from,
     tables,
     trigger_words,
@@ -30,7 +28,6 @@ from cmp.disk.trainers.found import (
 from cmp.disk.trainers.series import newest_facts, read_member, weights_files
 
 _CONFIGS = ("config.yaml", "config.yml")
-_SAMPLE = re.compile(r"[0-9]+__(?P<step>[0-9]{1,18})_(?P<prompt>[0-9]{1,9})\.(?:png|jpg|jpeg|webp)", re.ASCII)
 _NETWORK = {"type": "network_type", "linear": "rank", "linear_alpha": "linear_alpha", "conv": "conv", "conv_alpha": "conv_alpha"}
 _TRAIN = {
     "steps": "max_train_steps",
@@ -81,7 +78,6 @@ def recognise(run_id: str, folder: Folder) -> tuple[Found, ...]:
     found = Found(
         trainer="ai-toolkit",
         checkpoints=tuple(checkpoints),
-        samples=read_samples(folder, "samples", _sample),
         warnings=tuple(m.warning for m in members if m.warning),
         settings={**(facts.settings if facts else {}), **job},
         logs=(folder.path / LOSS_DB,) if LOSS_DB in folder.files else (),
@@ -112,8 +108,3 @@ def _whole_models(run_id: str, folder: Folder) -> list[Checkpoint]:
         if named.trainer == "ai-toolkit":
             found.append(read_checkpoint(run_id, folder.path / name, named.stage))
     return found
-
-
-def _sample(file: Path) -> Sample | None:
-    found = _SAMPLE.fullmatch(file.name)
-    return Sample(file, int(found["step"]), int(found["prompt"])) if found else None

@@ -23,6 +23,7 @@ _SAME = (
     frozenset(("base_model", "pretrained_model_name_or_path", "base", "base_model_name_or_path")),
 )
 _VARIANTS = {"use_dora": "use_dora", "use_rslora": "use_rslora"}
+_BASE_KEYS = ("pretrained_model_name_or_path", "base_model", "base")
 _CONFIG_OF_PIPELINE = "model_index.json"
 
 
@@ -75,4 +76,12 @@ def _base(folder: Path) -> Setting | None:
         name = read_json(file).get("_name_or_path")
         if isinstance(name, str) and name and "checkpoint-" not in name:
             return next(iter(settings_from({"name": name}, {"name": "base_model"}, str(file)).values()), None)
+    return None
+
+
+def base_model(settings: Settings) -> str | None:
+    """The base model that a run recorded, None if it did not."""
+    for key in _BASE_KEYS:
+        if key in settings and isinstance(settings[key].value, str):
+            return str(settings[key].value)
     return None

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cmp.core.runs import Checkpoint, Sample, Setting
+from cmp.core.runs import Checkpoint, Setting
 from cmp.disk.checkpoint import open_weights
-from cmp.disk.folders import Folder, list_folder
 from cmp.disk.json_table import read_json_table
 from cmp.disk.logs.hparams import may_be_shown
 from cmp.disk.logs.sessions import Session
@@ -32,7 +31,6 @@ class Found:
 
     trainer: str
     checkpoints: tuple[Checkpoint, ...]
-    samples: tuple[Sample, ...] = ()
     warnings: tuple[str, ...] = ()
     settings: Mapping[str, Setting] = field(default_factory=dict)
     logs: tuple[Path, ...] = ()
@@ -64,15 +62,6 @@ def header_of(file: Path) -> Header | None:
         return open_weights(file).header
     except CmpError:
         return None
-
-
-def read_samples(folder: Folder, name: str, read: Callable[[Path], Sample | None]) -> tuple[Sample, ...]:
-    """The pictures in the folder `name`, if there is one that may be listed; `read` gives None for what is none of the trainer's."""
-    try:
-        inner = list_folder(folder.path / name) if name in folder.folders else None
-    except CmpError:
-        inner = None
-    return tuple(sample for file in sorted(inner.files) if (sample := read(inner.path / file))) if inner else ()
 
 
 def read_json(file: Path) -> dict[str, object]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from cmp.core.runs import Checkpoint, Sample, Setting, Stage
+from cmp.core.runs import Checkpoint, Setting, Stage
 from cmp.core.stages import read_file_name, to_stage
 from cmp.disk.checkpoint import read_checkpoint
 from cmp.disk.folders import Folder, list_folder
@@ -23,7 +23,6 @@ from cmp.disk.trainers.found import (
     parse_table,
     plain_number,
     read_json,
-    read_samples,
     settings_from,
     tables,
     trigger_words,
@@ -68,10 +67,6 @@ _NETWORK_ARGS = (
 _NETWORK_NAMES = {key: f"network_args.{key}" for key in _NETWORK_ARGS.split()}
 _REPEATED = re.compile(r"[0-9]+_(.+)", re.DOTALL)  # `10_sks cat`: how often a folder of images is repeated, and what they show
 _IN_MOST = 0.8  # of the images: a tag that so many have is one that calls them up
-_SAMPLE = re.compile(
-    r"(?:(?P<name>.+)_)?(?:e(?P<epoch>[0-9]{6,18})|(?P<step>[0-9]{6,18}))_(?P<prompt>[0-9]{2,9})_[0-9]{14}(?:_[0-9]+)?\.(?:png|jpg|webp)",
-    re.ASCII | re.DOTALL,
-)
 _STATE = "-state"
 
 
@@ -154,17 +149,3 @@ def _state_stage(folder: Path) -> Stage | None:
     named = read_file_name(folder.name.removesuffix(_STATE)).stage
     step = count_in(told.get("current_step"))
     return to_stage(step, named.epoch) if step is not None and named.step is None else named
-
-
-def samples_of(folder: Folder, series: str | None, checkpoints: Iterable[Checkpoint]) -> tuple[Sample, ...]:
-    """The pictures in `sample/` whose step is known, of one series if several lie here. Those of an epoch have the step of its file."""
-    ends = {c.epoch: c.step for c in checkpoints if read_file_name(c.path.stem).stage.epoch is not None}
-
-    def read(file: Path) -> Sample | None:
-        found = _SAMPLE.fullmatch(file.name)
-        if found is None or (series is not None and (found["name"] or "") != series):
-            return None
-        step = int(found["step"]) if found["step"] else ends.get(int(found["epoch"]))
-        return Sample(file, step, int(found["prompt"])) if step is not None else None
-
-    return read_samples(folder, "sample", read)

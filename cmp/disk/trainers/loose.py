@@ -67,7 +67,6 @@ def _run(run_id: str, folder: Folder, name: str, members: list[Member], alone: b
     return Found(
         trainer=facts.trainer if facts else named,
         checkpoints=tuple(checkpoints),
-        samples=kohya.samples_of(folder, None if alone else name, checkpoints),
         warnings=tuple(m.warning for m in members if m.warning),
         settings=settings,
         sessions=merged(m.facts.session for m in members if m.facts and m.facts.session),

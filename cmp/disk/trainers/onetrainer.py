@@ -7,15 +7,14 @@ into the weights by some of its output formats.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from cmp.core.runs import Checkpoint, Sample
+from cmp.core.runs import Checkpoint
 from cmp.core.stages import read_file_name
 from cmp.disk.checkpoint import read_checkpoint
 from cmp.disk.folders import Folder, list_folder
-from cmp.disk.trainers.found import Facts, Found, Settings, parse_table, read_json, read_samples, settings_from, tables, trigger_words
+from cmp.disk.trainers.found import Facts, Found, Settings, parse_table, read_json, settings_from, tables, trigger_words
 from cmp.disk.trainers.series import Member, newest_facts, read_member, weights_files
 from cmp.errors import CmpError
 
@@ -38,8 +37,6 @@ _NAMES = {
     "train_dtype": "mixed_precision",
     "output_model_format": "output_model_format",
 }
-_SAMPLE = re.compile(r".+-training-sample-(?P<step>[0-9]{1,18})-[0-9]+-[0-9]+\.(?:png|jpg|jpeg|webp)", re.ASCII | re.DOTALL)
-_PROMPT = re.compile(r"(?P<prompt>[0-9]{1,9}) - .*", re.ASCII | re.DOTALL)
 
 
 def read_facts(file: Path, metadata: Mapping[str, str]) -> Facts | None:
@@ -62,7 +59,7 @@ def recognise(run_id: str, folder: Folder) -> tuple[Found, ...]:
     settings = _recorded(folder, members, kept)
     mixed = kept and members and "ema" in settings and settings["ema"].value != "OFF"
     warnings = ("the files in save/ hold averaged weights (EMA), the backups the raw ones: compare only within one kind",) if mixed else ()
-    return (Found("onetrainer", tuple(checkpoints), _samples(folder), warnings, settings),)
+    return (Found("onetrainer", tuple(checkpoints), warnings, settings),)
 
 
 def _inner(folder: Folder, name: str) -> Folder | None:
@@ -100,21 +97,3 @@ def _settings(config: Mapping[str, object], source: str) -> Settings:
     own = tables(config.get("embedding")) if config.get("training_method") == "EMBEDDING" else ()
     embeddings = (*own, *tables(config.get("additional_embeddings")))
     return settings_from(config, _NAMES, source) | trigger_words((e.get("placeholder") for e in embeddings), source)
-
-
-def _samples(folder: Folder) -> tuple[Sample, ...]:
-    """The pictures below `samples/`, which has a folder `NUMBER - PROMPT` for each prompt."""
-    inner = _inner(folder, "samples")
-    if inner is None:
-        return ()
-    samples: list[Sample] = []
-    for name in sorted(inner.folders):
-        found = _PROMPT.fullmatch(name)
-        prompt = int(found["prompt"]) if found else 0
-
-        def read(file: Path, prompt: int = prompt) -> Sample | None:
-            told = _SAMPLE.fullmatch(file.name)
-            return Sample(file, int(told["step"]), prompt) if told else None
-
-        samples.extend(read_samples(inner, name, read))
-    return tuple(samples)

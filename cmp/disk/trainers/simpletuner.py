@@ -5,22 +5,17 @@ Known by `training_state.json` in its checkpoints (`helpers/training/save_hooks.
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
-from pathlib import Path
 
-from cmp.core.runs import Checkpoint, Sample, read_stage
+from cmp.core.runs import Checkpoint, read_stage
 from cmp.disk.folders import Folder, is_file
 from cmp.disk.trainers import accelerate
-from cmp.disk.trainers.found import Found, Settings, count_in, read_json, read_samples, settings_from
+from cmp.disk.trainers.found import Found, Settings, count_in, read_json, settings_from
 from cmp.errors import CmpError
 
 _STATE = "training_state.json"
 _NETWORK = "lycoris_config.json"
 _NETWORK_NAMES = {"algo": "network_args.algo", "linear_dim": "rank", "linear_alpha": "alpha", "factor": "network_args.factor"}
-_SAMPLE = re.compile(
-    r"step_(?P<step>[0-9]{1,18})_(?P<prompt>.+?)(?:_(?P<image>[0-9]{1,9}))?_[0-9]+x[0-9]+\.(?:png|jpg|webp)", re.ASCII | re.DOTALL
-)
 
 
 def recognise(run_id: str, folder: Folder) -> tuple[Found, ...]:
@@ -35,9 +30,7 @@ def recognise(run_id: str, folder: Folder) -> tuple[Found, ...]:
     warnings = tuple(f"{name}: SimpleTuner was writing it and has not finished" for name in sorted(holder.folders) if name.endswith("-tmp"))
     checkpoints = tuple(map(_with_epoch, found.checkpoints))
     settings = {**found.settings, **_network(checkpoints)}
-    prompts: dict[str, int] = {}
-    samples = read_samples(folder, "validation_images", lambda file: _sample(file, prompts))
-    return (replace(found, trainer="simpletuner", checkpoints=checkpoints, samples=samples, warnings=warnings, settings=settings),)
+    return (replace(found, trainer="simpletuner", checkpoints=checkpoints, warnings=warnings, settings=settings),)
 
 
 def _with_epoch(checkpoint: Checkpoint) -> Checkpoint:
@@ -53,11 +46,3 @@ def _network(checkpoints: tuple[Checkpoint, ...]) -> Settings:
         if found := settings_from(read_json(file), _NETWORK_NAMES, str(file)):
             return found
     return {}
-
-
-def _sample(file: Path, prompts: dict[str, int]) -> Sample | None:
-    """A picture; prompts have short names instead of numbers, so that each new one gets the next."""
-    found = _SAMPLE.fullmatch(file.name)
-    if found is None:
-        return None
-    return Sample(file, int(found["step"]), prompts.setdefault(found["prompt"], len(prompts)), int(found["image"] or 0))

@@ -14,7 +14,7 @@ from cmp.errors import CmpError
 _MOST_RUNS = 64  # whose losses are remembered
 
 
-class Marks:
+class Heads:
     """Remembers the losses of runs whose logs have not changed: a grid that is being drawn asks several times a second."""
 
     def __init__(self, curves: Callable[[Run], Sequence[LossCurve]]) -> None:

@@ -1,0 +1,113 @@
+"""The trainers' own pictures of one or several runs, in the matrix, kept up to date while a training goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from cmp import viewer
+from cmp.core.curves import LossCurve
+from cmp.core.grids import Tile
+from cmp.core.losses import losses_at
+from cmp.core.runs import Library, Run
+from cmp.jobs import Job
+from cmp.ui.grid_jobs import KINDS, grid_value
+from cmp.ui.grid_jobs import stamp_of as job_stamp
+from cmp.ui.sample_values import samples_value, step_marks
+from cmp.ui.values import names_apart
+from cmp.workbench import Workbench
+
+LOOK_EVERY = 3  # seconds
+
+
+@dataclass(slots=True)
+class SamplesView:
+    """The widgets that the tab speaks to. `stamp` tells which pictures are shown."""
+
+    matrix: gr.HTML
+    beside: gr.Dropdown
+    stamp: gr.Textbox
+
+
+def build_samples_view(bench: Workbench, chosen: gr.Textbox) -> SamplesView:
+    """Lays out the matrix of the run whose id is in `chosen`, and the choice of runs to be shown beside it."""
+    beside = gr.Dropdown([], multiselect=True, label="Beside the pictures of", visible=False, elem_id="samples-beside")
+    empty, template, mount = value_of(bench, Library(), []), viewer.MATRIX_TEMPLATE, viewer.matrix_on_load()
+    matrix = gr.HTML(empty, apply_default_css=False, html_template=template, js_on_load=mount, elem_id="samples")
+    stamp = gr.Textbox(visible=False)
+
+    def show(run_id: str, others: list[str]) -> Any:
+        library = bench.library(fresh=False)
+        rest = choices_beside(bench, library, run_id)
+        kept = [other for other in others or [] if other in {name for _, name in rest}]
+        ids = [run_id, *kept]
+        now = stamp_of(bench, library, ids)  # before the pictures: what comes meanwhile is found by the next look
+        return value_of(bench, library, ids, wait=False), gr.update(choices=rest, value=kept, visible=bool(rest)), now
+
+    def look(run_id: str, others: list[str], before: str) -> Any:
+        library = bench.library(fresh=False)
+        ids = [run_id, *(others or [])]
+        now = stamp_of(bench, library, ids)
+        return (gr.skip(), gr.skip()) if now == before else (value_of(bench, library, ids, wait=False), now)
+
+    shown = [matrix, beside, stamp]
+    gr.on([chosen.change, beside.input], show, [chosen, beside], shown, queue=False, show_progress="hidden", trigger_mode="always_last")
+    gr.Timer(LOOK_EVERY).tick(look, [chosen, beside, stamp], [matrix, stamp], queue=False, show_progress="hidden")
+    return SamplesView(matrix, beside, stamp)
+
+
+def runs_with(library: Library, ids: Sequence[str]) -> list[Run]:
+    """The runs of these ids in this order, without those that have gone."""
+    known = {run.id: run for run in library.runs}
+    return [known[name] for name in dict.fromkeys(ids) if name in known]
+
+
+def value_of(bench: Workbench, library: Library, ids: Sequence[str], *, wait: bool = True) -> dict[str, Any]:
+    """The pictures of these runs, of several only those that have any; of one that has none what was drawn of it last.
+
+    Without `wait` a loss that was not read yet is left out for now.
+    """
+    shown = [(run, bench.gallery.samples(run)) for run in runs_with(library, ids)]
+    shown = [(run, its) for run, its in shown if its] or shown[:1]
+    if len(ids) == 1 and shown and not shown[0][1] and (job := drawn_of(bench, shown[0][0])):
+        drawn = grid_value(bench, job)
+        return drawn | {"title": f"{bench.name_of(shown[0][0])}: drawn here", "rerolls": [], "link": ""}
+    names = names_apart(library, bench.name_of) if len(shown) > 1 else {}
+    known = [(run, its) for run, its in shown if its and (wait or bench.gallery.knows_loss(run))]
+    losses = {run.id: losses_at(_some(bench.gallery.loss(run)), {s.step for s in its if s.step is not None}) for run, its in known}
+    value = samples_value(shown, lambda item: names.get(item.id) or bench.name_of(item), bench.gallery.name)
+    return value | {"marks": step_marks(value, shown, losses)}
+
+
+def _some(curve: LossCurve | None) -> list[LossCurve]:
+    return [curve] if curve else []
+
+
+def drawn_of(bench: Workbench, run: Run) -> Job | None:
+    """The newest grid in which something of this run was drawn."""
+    for job in reversed(bench.jobs.all()):
+        cells = (item.cell for item in tuple(job.items) if isinstance(item, Tile) and not item.fault)
+        if job.kind in KINDS and any(cell.checkpoint and cell.checkpoint.run_id == run.id for cell in cells):
+            return job
+    return None
+
+
+def stamp_of(bench: Workbench, library: Library, ids: Sequence[str]) -> str:
+    """Equal while what is shown of these runs is: pictures, and what the columns say of checkpoints and loss."""
+    parts = []
+    for run in runs_with(library, ids):
+        made = [(c.key, c.flaw, [form for form, _ in c.converted]) for c in run.checkpoints]
+        drawn = drawn_of(bench, run) if len(ids) == 1 and not bench.gallery.samples(run) else None
+        told = (run.id, bench.name_of(run), bench.gallery.stamp(run), bench.gallery.knows_loss(run), made)
+        parts.append(f"{told}{job_stamp(drawn) if drawn else ''}")
+    return "|".join(parts)
+
+
+def choices_beside(bench: Workbench, library: Library, run_id: str) -> list[tuple[str, str]]:
+    """The other runs that have pictures, if the chosen one has any."""
+    names = names_apart(library, bench.name_of)
+    has = {run.id for run in library.runs if run.samples or (run.id == run_id and bench.gallery.samples(run))}
+    return [(names[name], name) for name in names if name in has and name != run_id] if run_id in has else []

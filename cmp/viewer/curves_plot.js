@@ -1,0 +1,292 @@
+// One chart of curves, drawn with Plotly.js: `cmpCurvePlot({onZoom, onReset, onHover, onLeave, onClick, onToggle, onBeyond})` ->
+// {node, draw(view), cross(x), told(x), dots(rows), marksNear(event), clear()}. All ranges are set here, so that a zoom stays where it is.
+(() => {
+  "use strict";
+
+  const { el, setText, refill } = window.cmpDom;
+  // Okabe and Ito's palette, told apart with every common colour blindness; without its yellow, which vanishes on white.
+  const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8a8f98"];
+  const DASHES = ["solid", "dash", "dot", "dashdot"];
+  const SYMBOLS = { whole: "diamond", converted: "diamond", starred: "star", flawed: "diamond-open" };
+  const REACH = 14; // pixels from a checkpoint's mark within which the pointer still means it
+  const MOST_NAME = 60;
+
+  // On a dark page the same colours, nearer to white: the palette's blue would sink.
+  const lift = (hex, share) => {
+    const part = (i) => Math.round(parseInt(hex.slice(i, i + 2), 16) * (1 - share) + 255 * share);
+    return `rgb(${part(1)}, ${part(3)}, ${part(5)})`;
+  };
+  const colourOf = (place, theme) => {
+    const colour = COLOURS[place % COLOURS.length];
+    return { colour: theme.dark ? lift(colour, 0.24) : colour, turn: Math.floor(place / COLOURS.length) };
+  };
+  const veil = (colour, share) => {
+    const [r, g, b] = colour.startsWith("#") ? [1, 3, 5].map((i) => parseInt(colour.slice(i, i + 2), 16)) : colour.match(/[\d.]+/g).map(Number);
+    return `rgba(${r}, ${g}, ${b}, ${share})`;
+  };
+
+  const short = (text, most = MOST_NAME) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
+
+  const zone = (seconds) => new Date(seconds * 1000).getTimezoneOffset() * 60;
+  const UNITS = [[172800, 86400, "days"], [7200, 3600, "hours"], [300, 60, "minutes"], [0, 1, "seconds"]];
+
+  // How the axis of the value's x is shown: Plotly's numbers and back, its name, a place on it in words.
+  const axisOf = ({ axis, logX }, [low, high]) => {
+    if (axis === "wall") {
+      return { type: "date", title: "", out: (x) => (x - zone(x)) * 1000, back: (p) => p / 1000 + zone(p / 1000),
+        text: (x) => new Date(x * 1000).toLocaleString() };
+    }
+    const [, unit, name] = axis === "relative" ? UNITS.find(([least]) => high - low > least) || UNITS[3] : [0, 1, "step"];
+    const title = axis === "relative" ? `${name} since the start` : "step";
+    return { type: logX ? "log" : "linear", title, out: (x) => x / unit, back: (p) => p * unit,
+      text: (x) => (axis === "relative" ? `${(x / unit).toFixed(2)} ${name}` : `step ${Math.round(x).toLocaleString("en")}`) };
+  };
+
+  const rangeX = (axis, [low, high], log, exact) => {
+    const [a, b] = [axis.out(low), axis.out(high)].map((end) => (log ? Math.log10(Math.max(end, 1e-9)) : end));
+    const room = exact ? 0 : 0.012 * (b - a) || 0.5;
+    return [a - room, b + room];
+  };
+
+  const rangeY = (lines, { outliers, logY }) => {
+    const ends = lines.map((line) => (outliers ? line.usual : line.full)).filter(Boolean);
+    if (!ends.length) return logY ? [-1, 0] : [0, 1];
+    let [low, high] = [Math.min(...ends.map((e) => e[0])), Math.max(...ends.map((e) => e[1]))];
+    if (logY) [low, high] = [Math.log10(low), Math.log10(high)];
+    const room = 0.07 * (high - low) || 0.1 * Math.abs(high) || 0.5;
+    return [low - room, high + room];
+  };
+
+  const build = (hooks) => {
+    const part = {
+      title: el("h4", { class: "cmp-panel-title" }),
+      legend: el("div", { class: "cmp-legend" }),
+      tools: el("div", { class: "cmp-panel-tools" }),
+      chart: el("div", { class: "cmp-chart", role: "img" }),
+      cross: el("i", { class: "cmp-cross", hidden: "" }),
+      told: el("i", { class: "cmp-cross is-told", hidden: "" }),
+      dots: el("div", { class: "cmp-dots", "aria-hidden": "true" }),
+      beyond: el("button", { type: "button", class: "cmp-beyond", hidden: "", title: "Outliers lie outside of what is shown", click: () => hooks.onBeyond() }),
+      none: el("p", { class: "cmp-none", hidden: "" }),
+    };
+    const over = el("div", { class: "cmp-over" }, part.chart, part.cross, part.told, part.dots, part.beyond, part.none);
+    part.node = el("section", { class: "cmp-panel" }, el("header", { class: "cmp-panel-head" }, part.title, part.legend, part.tools), over);
+    part.over = over;
+    return part;
+  };
+
+  window.cmpCurvePlot = (hooks) => {
+    const part = build(hooks);
+    let view = null;
+    let axis = null;
+    let heard = false;
+    let down = null;
+    let clicked = -Infinity;
+
+    const shown = () => view.lines.filter((line) => !view.hidden.has(line.key));
+    const styleOf = (line) => {
+      const { colour, turn } = colourOf(view.placeOf(line.run), view.theme);
+      const tags = [...new Set(view.lines.map((other) => other.tag))];
+      const own = tags.filter((tag) => view.lines.some((other) => other.run === line.run && other.tag === tag));
+      return { colour, dash: DASHES[(own.indexOf(line.tag) + turn) % DASHES.length] };
+    };
+    const flat = (points) => points.map((x) => axis.out(x));
+
+    const linesOf = (line) => {
+      const { colour, dash } = styleOf(line);
+      const faint = view.theme.dark ? 0.34 : 0.26;
+      const few = line.raw.x.length < 60;
+      const common = { type: "scatter", connectgaps: false, hoverinfo: "skip", showlegend: false };
+      const traces = [];
+      for (const [i, old] of line.abandoned.entries()) {
+        traces.push({ ...common, mode: "lines", uid: `old ${i} ${line.key}`, x: flat(old.x), y: old.y, line: { color: veil(view.theme.muted, 0.4), width: 1 } });
+      }
+      if (line.smooth) {
+        traces.push({ ...common, mode: "lines", uid: `raw ${line.key}`, x: flat(line.raw.x), y: line.raw.y, opacity: faint, line: { color: colour, width: 1 } });
+      }
+      const strong = line.smooth || line.raw;
+      traces.push({ ...common, mode: few ? "lines+markers" : "lines", uid: `line ${line.key}`, x: flat(strong.x), y: strong.y, marker: { color: colour, size: 5 },
+        line: { color: colour, width: few ? 2 : line.smooth ? 1.5 : 1.2, dash } });
+      return traces;
+    };
+
+    const extrasOf = (line) => {
+      const { colour } = styleOf(line);
+      const common = { type: "scatter", hoverinfo: "skip", showlegend: false };
+      const traces = [];
+      if (line.band?.length) {
+        const middle = ([a, b]) => axis.out(view.settings.logX ? Math.sqrt(a * b) : (a + b) / 2);
+        const back = [...line.band].reverse();
+        traces.push({ ...common, mode: "lines", uid: `band ${line.key}`, x: [...line.band, ...back, line.band[0]].map(middle), fill: "toself",
+          y: [...line.band.map((w) => w[4]), ...back.map((w) => w[3]), line.band[0][4]], fillcolor: veil(view.theme.paper, 0.66), line: { width: 1.2, color: colour } });
+      }
+      if (line.trend) {
+        const ends = [line.trend.low, line.trend.high];
+        const inner = view.settings.logX ? Array.from({ length: 32 }, (_, i) => ends[0] * (ends[1] / ends[0]) ** (i / 31)) : ends;
+        const at = (x) => line.trend.from + ((x - ends[0]) / (ends[1] - ends[0])) * (line.trend.to - line.trend.from);
+        traces.push({ ...common, mode: "lines", uid: `trend ${line.key}`, x: flat(inner), y: inner.map(at), line: { color: colour, width: 1.6, dash: "longdash" } });
+      }
+      if (line.broken?.length) {
+        traces.push({ ...common, mode: "markers", uid: `broken ${line.key}`, x: flat(line.broken), y: line.broken.map(() => 0.02), yaxis: "y2",
+          marker: { symbol: "x", color: colour, size: 7 } });
+      }
+      const marks = marksOf(line);
+      traces.push({ ...common, mode: "markers", uid: `marks ${line.key}`, cliponaxis: false, visible: marks.length > 0,
+        x: flat(marks.map((mark) => mark.x)), y: marks.map((mark) => mark.y),
+        marker: { symbol: marks.map((mark) => SYMBOLS[mark.state] || "diamond"), size: marks.map((mark) => (mark.state === "starred" ? 15 : view.compact ? 8 : 11)),
+          color: colour, line: { color: marks.map((mark) => (mark.state === "flawed" ? colour : view.theme.paper)), width: 1.5 } } });
+      return traces;
+    };
+
+    // A mark outside of the window would be drawn on the chart's edge, since marks may overlap it.
+    const marksOf = (line) => {
+      const [low, high] = rangeX(axis, view.window, view.settings.logX, view.exact);
+      const [bottom, top] = layoutY();
+      const inside = (mark) => {
+        const [x, y] = [scaled(axis.out(mark.x), view.settings.logX), scaled(mark.y, view.settings.logY)];
+        return x >= low && x <= high && y >= bottom && y <= top;
+      };
+      return (line.marks || []).filter(([, , y]) => y !== null).map(([step, x, y]) => ({ ...view.markOf(line.run, step), run: line.run, step, x, y })).filter(inside);
+    };
+    const scaled = (value, log) => (log ? Math.log10(value) : value);
+    const layoutY = () => view.zoomY || rangeY(shown(), view.settings);
+
+    const layoutOf = (width, height) => {
+      const { theme, compact } = view;
+      const line = { gridcolor: theme.line, linecolor: theme.line, zeroline: false, color: theme.muted, tickcolor: theme.line, automargin: true };
+      return {
+        width, height, showlegend: false, dragmode: "zoom", hovermode: false, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+        margin: compact ? { l: 44, r: 8, t: 6, b: 24 } : { l: 52, r: 14, t: 8, b: 36 },
+        font: { family: theme.font, size: theme.size - (compact ? 2 : 1), color: theme.text },
+        xaxis: { ...line, type: axis.type, ...(view.settings.axis === "step" && axis.type === "linear" && view.window[1] - view.window[0] <= 12 ? { dtick: 1 } : {}), range: rangeX(axis, view.window, view.settings.logX, view.exact), showgrid: false, ticks: "outside", ticklen: 4,
+          title: { text: compact ? "" : `${axis.title}${view.settings.logX ? " (log)" : ""}`, standoff: 6 } },
+        yaxis: { ...line, type: view.settings.logY && !view.zero ? "log" : "linear", range: layoutY(), exponentformat: "power", nticks: compact ? 4 : 8,
+          zeroline: Boolean(view.zero), zerolinecolor: theme.muted, zerolinewidth: 1.5 },
+        yaxis2: { overlaying: "y", range: [0, 1], visible: false, fixedrange: true },
+      };
+    };
+
+    const drawLegend = () => {
+      const tags = [...new Set(view.lines.map((line) => line.tag))];
+      refill(part.legend, view.compact ? [] : view.lines.map((line) => {
+        const { colour, dash } = styleOf(line);
+        const swatch = el("i", { class: "cmp-swatch" });
+        swatch.style.borderTop = `3px ${{ solid: "solid", dash: "dashed", dot: "dotted", dashdot: "double" }[dash]} ${colour}`;
+        const text = [line.label, tags.length > 1 ? line.tag : ""].filter(Boolean).join(" · ");
+        return el("button", { type: "button", class: "cmp-entry", "aria-pressed": String(!view.hidden.has(line.key)), title: `${text}\nClick to hide or show`,
+          click: () => hooks.onToggle(line.key) }, swatch, el("span", { text }));
+      }));
+    };
+
+    const draw = (next) => {
+      view = next;
+      view.settings = view.zero ? { ...view.settings, logY: false } : view.settings;
+      part.node.classList.toggle("is-compact", Boolean(view.compact));
+      setText(part.title, view.compact ? "" : view.title);
+      const width = part.over.clientWidth;
+      setText(part.none, view.lines.length ? "" : view.none);
+      part.chart.style.visibility = view.lines.length ? "visible" : "hidden";
+      drawLegend();
+      if (!width || !view.lines.length) return; // a hidden tab has no size yet; the component calls again when there is one
+      axis = axisOf(view.settings, view.window);
+      const lines = shown();
+      const traces = [...lines.flatMap(linesOf), ...lines.flatMap(extrasOf)];
+      const config = { displayModeBar: false, displaylogo: false, doubleClick: false, responsive: false, showTips: false };
+      window.Plotly.react(part.chart, traces, layoutOf(width, part.chart.clientHeight), config);
+      part.chart.setAttribute("aria-label", `Chart of ${view.lines.length} curves: ${view.lines.map((line) => line.label).join(", ")}`);
+      if (!heard) listen();
+      sayBeyond(lines);
+    };
+
+    const sayBeyond = (lines) => {
+      const [low, high] = layoutY();
+      const out = (edge, below) => lines.some((line) => line.full && (below ? scaled(line.full[0], view.settings.logY) < edge : scaled(line.full[1], view.settings.logY) > edge));
+      const where = [out(high, false) ? "▲" : "", out(low, true) ? "▼" : ""].join("");
+      setText(part.beyond, where && view.settings.outliers && !view.zoomY && !view.compact ? `${where} more beyond` : "");
+    };
+
+    const box = () => {
+      const { l, t, w, h } = part.chart._fullLayout._size;
+      return { left: l, top: t, width: w, height: h };
+    };
+    const placeX = (x) => {
+      const [low, high] = part.chart._fullLayout.xaxis.range.map((end) => (axis.type === "date" ? Date.parse(dated(end)) : end));
+      const { left, width } = box();
+      return left + ((scaled(axis.out(x), axis.type === "log") - low) / (high - low)) * width;
+    };
+    const placeY = (y) => {
+      const [low, high] = part.chart._fullLayout.yaxis.range;
+      const { top, height } = box();
+      return top + (1 - (scaled(y, part.chart._fullLayout.yaxis.type === "log") - low) / (high - low)) * height;
+    };
+    const dated = (text) => (typeof text === "number" ? new Date(text).toISOString() : `${String(text).replace(" ", "T")}${String(text).includes(":") ? "" : "T00:00"}Z`);
+    const unplaced = (end) => axis.back(axis.type === "date" ? Date.parse(dated(end)) : axis.type === "log" ? 10 ** end : Number(end));
+    const valueAt = (event) => {
+      const { left, width } = box();
+      const share = (event.clientX - part.chart.getBoundingClientRect().left - left) / width;
+      if (share < -0.02 || share > 1.02) return null;
+      const [low, high] = part.chart._fullLayout.xaxis.range.map((end) => (axis.type === "date" ? Date.parse(dated(end)) : end));
+      const at = low + share * (high - low);
+      return axis.back(axis.type === "log" ? 10 ** at : at);
+    };
+
+    const markNear = (event) => {
+      if (!view || !part.chart._fullLayout) return null;
+      const frame = part.chart.getBoundingClientRect();
+      let best = null;
+      for (const mark of shown().flatMap(marksOf)) {
+        const far = Math.hypot(event.clientX - frame.left - placeX(mark.x), event.clientY - frame.top - placeY(mark.y));
+        if (far <= REACH && (!best || far < best.far)) best = { far, mark };
+      }
+      return best?.mark ?? null;
+    };
+
+    const listen = () => {
+      heard = true;
+      part.chart.on("plotly_relayout", (what) => {
+        const read = (name) => (what[`${name}.range[0]`] !== undefined ? [what[`${name}.range[0]`], what[`${name}.range[1]`]] : null);
+        const [x, y] = [read("xaxis"), read("yaxis")];
+        if (x || y) hooks.onZoom(x && x.map(unplaced), y && y.map(Number));
+      });
+      part.over.addEventListener("pointermove", (event) => {
+        if (event.buttons) return hooks.onLeave();
+        const x = valueAt(event);
+        const mark = markNear(event);
+        part.chart.classList.toggle("is-at-marker", Boolean(mark));
+        return x === null ? hooks.onLeave() : hooks.onHover(x, event, mark);
+      });
+      part.over.addEventListener("pointerleave", () => hooks.onLeave());
+      part.chart.addEventListener("pointerdown", (event) => { down = event.button === 0 ? { x: event.clientX, y: event.clientY } : null; });
+      window.addEventListener("pointerup", (event) => {
+        const still = down && Math.hypot(event.clientX - down.x, event.clientY - down.y) < 5;
+        down = null;
+        if (!still || !part.chart.isConnected) return;
+        // Plotly lays a cover over the page while a button is down, so that no double click ever reaches the chart
+        const again = event.timeStamp - clicked < 400;
+        clicked = again ? -Infinity : event.timeStamp;
+        const mark = markNear(event);
+        if (again && !mark) hooks.onReset(); else hooks.onClick(valueAt(event), event, mark);
+      });
+    };
+
+    const put = (node, x) => {
+      const there = view && part.chart._fullLayout && x !== null ? placeX(x) : NaN;
+      const inside = there >= box0().left - 1 && there <= box0().left + box0().width + 1;
+      node.hidden = !inside;
+      if (inside) Object.assign(node.style, { left: `${there}px`, top: `${box0().top}px`, height: `${box0().height}px` });
+    };
+    const box0 = () => (part.chart._fullLayout ? box() : { left: 0, top: 0, width: 0, height: 0 });
+
+    const dots = (rows) => part.dots.replaceChildren(...rows.filter((row) => row.y !== null).map((row) => {
+      const dot = el("i", { class: "cmp-dot" });
+      Object.assign(dot.style, { left: `${placeX(row.x)}px`, top: `${Math.max(box().top, Math.min(placeY(row.y), box().top + box().height))}px`, background: row.colour });
+      return dot;
+    }));
+
+    return { node: part.node, part, draw, dots, markNear, cross: (x) => put(part.cross, x), told: (x) => put(part.told, x), styleOf,
+      lines: () => (view ? shown() : []), text: (x) => axis?.text(x) ?? "", visibleMarks: () => (view && axis ? shown().flatMap(marksOf) : []),
+      hasSize: () => Boolean(part.over.clientWidth) };
+  };
+  window.cmpCurvePlot.short = short;
+  window.cmpCurvePlot.colourOf = colourOf;
+})();

@@ -1,0 +1,177 @@
+"""The first screen in a real browser: the pictures that trainers left, as they come, and whatever else bears their names."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from PIL import Image
+
+from tests.support import Training, origin_run
+
+from .conftest import FULL, Server, start_server
+from .watched import Watched
+
+pytestmark = pytest.mark.browser
+
+HOSTILE = ["<img src=x onerror=window.hurt=1>", "${window.hurt=1}", "{{constructor}} `'\"\\", "‮ right to left, " + "long " * 300]
+
+
+def png(colour: str, side: int = 96) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (side, side), colour).save(out, "PNG")
+    return out.getvalue()
+
+
+def draw(made: Training, step: int, prompt: int, content: bytes | None = None) -> Path:
+    """A picture under the name that kohya's scripts give it."""
+    file = made.run / "sample" / f"x_{step:06d}_{prompt:02d}_20261123115343_7.png"
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(png("teal") if content is None else content)
+    return file
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Training]:
+    """Two runs with pictures, one without."""
+    training = tmp_path_factory.mktemp("training")
+    made = {name: origin_run(training, steps=(10, 20), name=name) for name in ("bare", "first", "second")}
+    for name in ("first", "second"):
+        for prompt in range(len(HOSTILE)):
+            draw(made[name], 10, prompt)
+        (made[name].run / "sample" / "prompt.txt").write_text("\n".join(HOSTILE), encoding="utf-8")
+    return made
+
+
+@pytest.fixture(scope="module")
+def own_server(tmp_path_factory: pytest.TempPathFactory, trained: dict[str, Training]) -> Iterator[Server]:
+    outputs = str(trained["first"].outputs)
+    yield from start_server(tmp_path_factory.mktemp("served"), "--runs", outputs, "serve", "--port", "0")
+
+
+@pytest.fixture
+def own(browser: Any, own_server: Server) -> Iterator[Watched]:
+    """The page over these runs. That a picture cannot be shown is told by its cell, and by the browser as well."""
+    context = browser.new_context(viewport={"width": 1400, "height": 900})
+    context.set_default_timeout(60_000)
+    watched = Watched(context.new_page(), own_server)
+    yield watched
+    assert watched.page.evaluate("window.hurt === undefined")
+    context.close()
+    assert [told for told in watched.complaints if "/cmp/sample/" not in told and "Failed to load resource" not in told] == []
+    assert watched.asked <= {urlsplit(own_server.url).netloc, ""}, "a request left the machine"
+
+
+def wait_for_pictures(page: Watched, count: int) -> None:
+    """Waits for so many pictures, of which those in sight are loaded."""
+    page.page.wait_for_function(
+        """count => document.querySelectorAll('#samples td[data-state=done]').length === count
+          && document.querySelector('#samples td img')?.classList.contains('is-loaded')""",
+        arg=count,
+    )
+
+
+def heads(page: Watched, where: str) -> list[str]:
+    return page.page.locator(f"#samples {where} .cmp-label").all_inner_texts()
+
+
+def test_a_new_user_of_the_demo_sees_pictures_first(page: Watched) -> None:
+    wait_for_pictures(page, 24)
+    page.page.wait_for_function("[...document.querySelectorAll('#runs-table .cmp-strip img')].filter(img => img.naturalWidth).length === 6")
+    top = page.page.locator("#samples td.cmp-cell").first.bounding_box()
+    assert top["y"] + top["height"] < 600, "the first row is in sight without scrolling"
+    assert page.row("runs-table", FULL).get_attribute("aria-selected") == "true"
+    assert page.page.locator("#runs-table svg.cmp-line polyline").count() == 2
+    assert heads(page, "thead th") == ["step 500", "step 1000", "step 1500", "step 2000", "step 2500", "step 3000"]
+    assert heads(page, "tbody th")[0] == "a blue casual shoe"
+    page.page.wait_for_function("document.querySelector('#samples thead').innerText.includes('loss 0.0')")
+    page.picture("first_screen")
+
+
+def test_a_picture_opens_large_with_its_step_and_file(page: Watched) -> None:
+    wait_for_pictures(page, 24)
+    page.page.locator("#samples td.cmp-cell img").nth(1).click()
+    page.page.wait_for_selector("#samples dialog.cmp-full img.is-loaded")
+    told = page.page.locator("#samples dialog.cmp-full").inner_text()
+    assert "step 1000" in told and "epoch" in told and "the trainer, while training" in told and ".png" in told
+    page.page.keyboard.press("Escape")
+
+
+def test_another_run_is_chosen_and_one_without_pictures_says_what_to_do(own: Watched) -> None:
+    wait_for_pictures(own, 4)
+    own.row("runs-table", "bare").click()
+    own.page.get_by_text("The trainer left no pictures in this run.").wait_for()
+    assert own.page.locator("#samples-beside").count() == 0, "there is nothing that it could stand beside"
+    own.row("runs-table", "second").locator(".cmp-strip-picture").first.click()
+    wait_for_pictures(own, 4)
+    assert own.page.locator("#samples .cmp-title").inner_text() == "Second: drawn by the trainer"
+
+
+def test_hostile_prompts_stand_on_the_page_as_they_are(own: Watched) -> None:
+    wait_for_pictures(own, 4)
+    told = own.page.locator("#samples tbody th .cmp-label").evaluate_all("nodes => nodes.map(node => node.textContent)")
+    assert told == [prompt.strip() for prompt in HOSTILE]
+    own.page.locator("#samples td.cmp-cell img").first.click()
+    own.page.wait_for_selector("#samples dialog.cmp-full[open]")
+    assert HOSTILE[0] in own.page.locator("#samples dialog.cmp-full").inner_text()
+    own.page.keyboard.press("Escape")
+
+
+def test_runs_stand_beside_each_other_when_that_is_wished(own: Watched) -> None:
+    wait_for_pictures(own, 4)
+    own.row("runs-table", "first").click()
+    own.page.locator("#samples-beside input").click()
+    own.page.get_by_role("option", name="Second").click()
+    wait_for_pictures(own, 8)
+    groups = own.page.locator("#samples .cmp-group-row").all_inner_texts()
+    assert [text.strip() for text in groups] == ["First", "Second"]
+
+
+def test_pictures_appear_while_they_are_drawn_and_half_ones_are_shown_when_they_are_whole(
+    own: Watched, trained: dict[str, Training]
+) -> None:
+    own.row("runs-table", "first").click()
+    wait_for_pictures(own, 4)
+    whole = png("orange", 256)
+    made = [draw(trained["first"], 20, 0, whole), draw(trained["first"], 20, 1, whole[: len(whole) // 2])]
+    try:
+        wait_for_pictures(own, 5)
+        assert heads(own, "thead th") == ["step 10", "step 20"]
+        own.page.locator("#samples").get_by_text("This image could not be loaded.").wait_for()
+        draw(trained["first"], 20, 1, whole)
+        wait_for_pictures(own, 6)
+        assert own.page.locator("#samples td[data-state=fault]").count() == 0
+    finally:
+        for file in made:
+            file.unlink()
+    wait_for_pictures(own, 4)
+
+
+def test_what_is_no_picture_spoils_its_own_cell_only(own: Watched, trained: dict[str, Training]) -> None:
+    own.row("runs-table", "second").click()
+    made = [draw(trained["second"], 30, 0, b"<svg onload='window.hurt=1'>"), draw(trained["second"], 30, 1, b"")]
+    made.append(draw(trained["second"], 30, 2, png("navy")))
+    outside = trained["second"].outputs.parent / "outside.png"
+    outside.write_bytes(png("red"))
+    link = made[-1].with_name("x_000030_03_20261123115343_7.png")
+    link.symlink_to(outside)
+    try:
+        wait_for_pictures(own, 5)
+        own.page.wait_for_function("document.querySelectorAll('#samples td[data-state=fault]').length === 2")
+    finally:
+        for file in [*made, link]:
+            file.unlink()
+
+
+def test_on_a_narrow_page_a_run_is_a_card_with_its_pictures(browser: Any, own_server: Server) -> None:
+    context = browser.new_context(viewport={"width": 390, "height": 844})
+    page = Watched(context.new_page(), own_server)
+    wait_for_pictures(page, 4)
+    card, strip = page.row("runs-table", "first").bounding_box(), page.row("runs-table", "first").locator(".cmp-strip").bounding_box()
+    assert strip["x"] >= card["x"] and strip["x"] + strip["width"] <= card["x"] + card["width"] + 1 and card["width"] <= 390
+    assert page.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing moves the page sideways"
+    context.close()

@@ -1,0 +1,67 @@
+"""A server that may only be looked at: nothing that it is asked for draws, converts or changes anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from cmp.core.grids import GridSpec, Prompt
+from cmp.core.progress import run_through
+from cmp.disk.ready import Answers
+from cmp.errors import Refused
+from cmp.settings import Settings
+from cmp.workbench import Workbench
+from tests.journeys.conftest import FULL, Server, start_server
+from tests.support import Training, origin_run
+
+RUN = "lora_casual_shoes"
+GRID = GridSpec((None,), (Prompt("a"),))
+CHANGES: dict[str, Callable[[Workbench, Training], object]] = {
+    "star": lambda bench, _: bench.star(f"{RUN}@500"),
+    "name": lambda bench, _: bench.rename(RUN, "x"),
+    "answer": lambda bench, _: bench.answer(bench.find(RUN)[0], Answers(alpha=1.0)),
+    "folder": lambda bench, made: bench.add_folder(str(made.run)),
+    "no folder": lambda bench, made: bench.remove_folder(str(made.run)),
+    "grid": lambda bench, _: bench.start_grid(GRID, [bench.find(RUN)[0]]),
+    "grid here": lambda bench, _: list(bench.follow_grid(GRID, [bench.find(RUN)[0]])),
+    "drawing": lambda bench, _: list(bench.draw_grid(GRID, [bench.find(RUN)[0]])),
+    "watch": lambda bench, _: bench.start_watch(RUN, GRID),
+    "conversions": lambda bench, _: bench.start_conversions([bench.plan_conversion(f"{RUN}@500", "lora")]),
+    "conversion": lambda bench, _: run_through(bench.convert(bench.plan_conversion(f"{RUN}@500", "lora"))),
+    "vote": lambda bench, _: bench.cast_vote(bench.find(RUN)[0], "ann", "a", "b", "left"),
+    "vote taken back": lambda bench, _: bench.take_back_vote(bench.find(RUN)[0], "ann"),
+    "cells": lambda bench, _: bench.prune(bench.plan_prune(most_bytes=0)),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_would_change_anything_is_refused_and_leaves_nothing(tmp_path: Path, change: str) -> None:
+    made = origin_run(tmp_path)
+    bench = Workbench(Settings(tmp_path / "home", (made.outputs,), (made.bases,), read_only=True))
+    before = sorted(made.run.rglob("*"))
+    with pytest.raises(Refused, match="read-only"):
+        CHANGES[change](bench, made)
+    assert sorted(made.run.rglob("*")) == before and not bench.jobs.records() and not bench.added_folders()
+    assert not bench.marks(bench.library().runs) and bench.answers(bench.find(RUN)[0]) == Answers()
+
+
+def test_prompts_are_not_remembered_and_runs_are_shown(tmp_path: Path) -> None:
+    made = origin_run(tmp_path)
+    bench = Workbench(Settings(tmp_path / "home", (made.outputs,), (made.bases,), read_only=True))
+    run = bench.find(RUN)[0]
+    bench.remember_prompts(run, ["a shoe"])
+    assert bench.last_prompts(run) == () and bench.curves(run).curves and bench.show(f"{RUN}@500")["forms"]
+
+
+@pytest.fixture
+def server(demo_home: Path) -> Iterator[Server]:
+    yield from start_server(demo_home, "serve", "--port", "0", "--read-only")
+
+
+def test_a_server_that_is_read_only_lists_and_does_not_draw(server: Server) -> None:
+    status, models, _ = server.get("/api/models")
+    assert status == 200 and models["models"]
+    status, told, _ = server.post("/api/generate", {"model_name": f"{FULL}/checkpoint-500", "prompt": "x", "num_inference_steps": 1})
+    assert status == 409 and "read-only" in told["detail"]["error"]
