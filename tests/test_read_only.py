@@ -30,6 +30,8 @@ CHANGES: dict[str, Callable[[Workbench, Training], object]] = {
     "watch": lambda bench, _: bench.start_watch(RUN, GRID),
     "conversions": lambda bench, _: bench.start_conversions([bench.plan_conversion(f"{RUN}@500", "lora")]),
     "conversion": lambda bench, _: run_through(bench.convert(bench.plan_conversion(f"{RUN}@500", "lora"))),
+    "vote": lambda bench, _: bench.cast_vote(bench.find(RUN)[0], "ann", "a", "b", "left"),
+    "vote taken back": lambda bench, _: bench.take_back_vote(bench.find(RUN)[0], "ann"),
     "cells": lambda bench, _: bench.prune(bench.plan_prune(most_bytes=0)),
 }
 

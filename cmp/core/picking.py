@@ -171,7 +171,7 @@ def judge(run: Run, found: Evidence | None, by: str | None = None) -> Verdict:
     if len(ids) == 1:
         return Verdict(ids[0], ids, rule, f"{_key(ids[0])} is the only checkpoint, so there is nothing to choose among")
     if found is None:
-        told = f"no two checkpoints have enough finite values of what {rule} goes by, so that none can be told from another"
+        told = f"no two checkpoints have enough finite values of {by or 'a loss'} in the logs, so that none can be told from another"
         return Verdict(None, ids, rule, told, unknown=ids)
     return verdict_of(found, ids)
 
@@ -213,10 +213,10 @@ def sure_text(run_id: str, verdict: Verdict, taken: Sequence[str]) -> str:
 
 def _verdict(found: Evidence, judged: Judged, ids: Sequence[str]) -> Verdict:
     window = tuple(found.ids[i] for i in judged.window)
-    reason = _reason(found, judged, window)
+    unknown = tuple(name for name in ids if name not in found.ids)
+    reason = _reason(found, judged, window, "all others of which something is known" if unknown else "all others")
     if not found.decides:
         window, reason = found.ids, f"{found.rule} loss names no best; by it {reason}"
-    unknown = tuple(name for name in ids if name not in found.ids)
     scores = tuple(_score(found, judged, i) for i in range(len(found.ids)))
     best = window[0] if len(window) == 1 else None
     return Verdict(best, window, found.rule, reason, found.warnings, scores, unknown, found.decides)
@@ -231,13 +231,13 @@ def _known(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _reason(found: Evidence, judged: Judged, window: Sequence[str]) -> str:
+def _reason(found: Evidence, judged: Judged, window: Sequence[str], rest: str) -> str:
     lead = f"{_key(window[0])} has the {'lowest' if found.lower_is_better else 'highest'} {found.metric}"
     lead += f", {found.values[judged.leader]:.4g}"
     worse = [_key(name) for name in found.ids if name not in window]
     others = ", ".join(map(_key, window[1:]))
     if not others:
-        told = f"{lead}, and all others are worse at 95 %"
+        told = f"{lead}, and {rest} are worse at 95 %"
     elif not worse:
         told = f"{lead}, but no checkpoint can be told from it at 95 %"
     else:

@@ -141,10 +141,11 @@ def draw_pair(pairs: Sequence[tuple[str, str]], seen: Mapping[frozenset[str], in
 
     Uniformly, since pairs that were chosen by what is known already would distort the strengths.
     """
-    counts = [seen.get(frozenset(pair), 0) for pair in pairs]
-    least = [pair for pair, count in zip(pairs, counts, strict=True) if count == min(counts)]
-    if not least:
+    if not pairs:
         return None
+    counts = [seen.get(frozenset(pair), 0) for pair in pairs]
+    fewest = min(counts)
+    least = [pair for pair, count in zip(pairs, counts, strict=True) if count == fewest]
     left, right = rng.choice(least)
     return Pair(right, left) if rng.random() < 0.5 else Pair(left, right)
 

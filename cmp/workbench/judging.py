@@ -123,6 +123,7 @@ class Judging(Easel):
         from cmp.core.votes import Vote, check_vote
         from cmp.disk.votes import Votes, weights_in
 
+        self.require_writing()
         check_vote(outcome, voter)
         shown = {one.key: one for one in self._shown(run, job)}
         one, other = shown.get(left), shown.get(right)
@@ -137,6 +138,7 @@ class Judging(Easel):
         """Forgets the voter's last vote on a run; whether there was one."""
         from cmp.disk.votes import Votes
 
+        self.require_writing()
         return Votes(self.store).take_back(run.place, voter)
 
     def votes(self, run: Run) -> tuple[Vote, ...]:

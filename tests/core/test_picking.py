@@ -188,7 +188,7 @@ def test_no_logs_an_unknown_tag_and_tags_by_epoch_are_told_with_what_there_is() 
 
 def test_checkpoints_without_a_step_or_with_a_flaw_are_not_judged() -> None:
     found = verdict(held(), run=run_of(*STEPS, "final"))
-    assert found.unknown == ("r@final",) and found.best == "r@1500"
+    assert found.unknown == ("r@final",) and found.best == "r@1500" and "all others of which something is known are worse" in found.reason
     flawed = replace(RUN, checkpoints=tuple(replace(c, flaw="half" if c.step == 1500 else None) for c in RUN.checkpoints))
     found = verdict(held(), run=flawed)
     assert "r@1500" not in {*found.window, *found.unknown, *(score.checkpoint_id for score in found.scores)}
