@@ -125,11 +125,12 @@ def curves(
 def _reading(logged: Curves, steps: list[int]) -> list[str]:
     """How to read the training loss, if it is among the curves."""
     from cmp.core.curve_reading import read_curve
-    from cmp.core.curves import held_out_tags, loss_tag
+    from cmp.core.curves import loss_tag
+    from cmp.core.evidence import held_out_tags
 
     known = {curve.tag: curve for curve in logged.curves}
     loss = loss_tag(known)
-    held = next((known[tag] for tag in held_out_tags(known) if tag != loss), None)
+    held = next((known[tag] for tag in held_out_tags(tuple(known)) if tag != loss), None)
     return list(read_curve(known[loss], steps, held)) if loss else []
 
 

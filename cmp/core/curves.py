@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -37,7 +36,6 @@ _LOSS_NAMES = (
     "diffusion_loss",
 )
 _OTHER_LOSS = frozenset(("val", "valid", "validation", "eval", "evaluation", "test", "lr", "for"))
-_HELD_OUT = re.compile(r"loss.*(?:valid|held|eval)|(?:valid|held|eval).*loss|\bval[_/]loss|\bloss[_/]val\b")
 _SMOOTHED = frozenset(("avg", "avr", "average", "mean", "smooth", "smoothed", "moving", "ema"))
 
 
@@ -219,22 +217,6 @@ def as_json(curve: LossCurve) -> dict[str, object]:
         "wall_times": times.tolist() if times is not None and np.isfinite(times).all() else None,
         "source": "".join(f"%{ord(c) - 0xDC00:02X}" if 0xDC80 <= ord(c) <= 0xDCFF else c for c in str(curve.source)),
     }
-
-
-def held_out_tags(tags: Iterable[str]) -> tuple[str, ...]:
-    """The tags of losses on images that were held out, by step."""
-    return tuple(tag for tag in tags if _HELD_OUT.search(tag.lower()) and not is_epoch_axis(tag))
-
-
-def held_out_losses(curves: Iterable[LossCurve], steps: Iterable[int]) -> dict[int, float]:
-    """Step → held-out loss, of those steps at which a trainer logged one; the first such curve counts."""
-    wanted = set(steps)
-    for curve in curves:
-        if _HELD_OUT.search(curve.tag):
-            found = {int(s): float(v) for s, v in zip(curve.steps, curve.values, strict=True) if int(s) in wanted and math.isfinite(v)}
-            if found:
-                return found
-    return {}
 
 
 def table_cell(text: str) -> str:

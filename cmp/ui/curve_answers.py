@@ -13,7 +13,8 @@ from typing import Any
 
 from cmp.core.curve_pairs import pair_text
 from cmp.core.curve_points import AXES, Line, View, band_json, line_of, marks_json, points_json, read_view, window_of
-from cmp.core.curves import LossCurve, held_out_losses, loss_tag, table_cell
+from cmp.core.curves import LossCurve, loss_tag, table_cell
+from cmp.core.losses import held_out_losses
 from cmp.core.present import loss_text
 from cmp.core.run_settings import lineage, side_by_side
 from cmp.core.runs import Checkpoint, Run

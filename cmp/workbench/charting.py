@@ -15,7 +15,8 @@ from pathlib import Path
 from cmp.core.curve_pairs import Pair, difference, find_pair
 from cmp.core.curve_points import View
 from cmp.core.curve_reading import read_curve
-from cmp.core.curves import LossCurve, held_out_tags, is_epoch_axis, loss_tag
+from cmp.core.curves import LossCurve, is_epoch_axis, loss_tag
+from cmp.core.evidence import held_out_tags
 from cmp.core.run_settings import DataSet
 from cmp.core.runs import Run
 from cmp.disk.datasets import read_data_set
@@ -73,7 +74,7 @@ class Charting:
         if tag:
             return [("tag", known[tag])] if tag in known else []
         loss = loss_tag(known)
-        held = [("held", known[name]) for name in held_out_tags(known) if name != loss]
+        held = [("held", known[name]) for name in held_out_tags(tuple(known)) if name != loss]
         return ([("loss", known[loss])] if loss else []) + held
 
     def loss(self, run: Run) -> LossCurve | None:
