@@ -11,7 +11,7 @@ from cmp.core.grids import MOST_CELLS, Cell, Fault, GridPlan, GridSpec, Tile
 from cmp.core.matrices import grid_matrix, upcoming_cell
 from cmp.core.pace import duration_text
 from cmp.core.present import counted, size_text
-from cmp.core.runs import Checkpoint
+from cmp.core.runs import Checkpoint, Run
 from cmp.errors import sentences
 from cmp.jobs import Job
 from cmp.ui.values import names_apart
@@ -84,7 +84,19 @@ def grid_value(bench: Workbench, job: Job, earlier: Sequence[Tile] = ()) -> dict
     tiles = [replace(tile, fault=GONE) if job.over and _is_gone(tile) else tile for tile in tiles_of(job).values()]
     marks = bench.heads(c.id for c in spec.checkpoints if c)
     value = grid_matrix(spec, tiles, label, working, earlier, lambda checkpoint: marks.get(checkpoint, {}))
-    return value | {"link": "view", "source": job.id, "export": f"cmp/export/{job.id}", "stars": not bench.settings.read_only}
+    title = spec.title or ", ".join(dict.fromkeys(bench.name_of(run) for run in _runs_of(bench, spec)))
+    return value | {
+        "title": title,
+        "link": "view",
+        "source": job.id,
+        "export": f"cmp/export/{job.id}",
+        "stars": not bench.settings.read_only,
+    }
+
+
+def _runs_of(bench: Workbench, spec: GridSpec) -> list[Run]:
+    wanted = {c.run_id for c in spec.checkpoints if c}
+    return [run for run in bench.library(fresh=False).runs if run.id in wanted]
 
 
 def labels_of(bench: Workbench, spec: GridSpec, job: Job) -> Label:

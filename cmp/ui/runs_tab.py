@@ -100,7 +100,7 @@ def tables(bench: Workbench, library: Library, run_id: str, ticks: str) -> tuple
 
     return (
         runs_table(library, bench.name_of, run.id if run else None, seen),
-        checkpoints_table(run, bench.name_of, ticked, thumb),
+        checkpoints_table(run, bench.name_of, ticked, thumb, bench.starred(run) if run else ()),
         run.id if run else "",
     )
 

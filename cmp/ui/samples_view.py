@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import gradio as gr
 
@@ -79,7 +80,15 @@ def value_of(bench: Workbench, library: Library, ids: Sequence[str], *, wait: bo
     known = [(run, its) for run, its in shown if its and (wait or bench.gallery.knows_loss(run))]
     losses = {run.id: losses_at(_some(bench.gallery.loss(run)), {s.step for s in its if s.step is not None}) for run, its in known}
     value = samples_value(shown, lambda item: names.get(item.id) or bench.name_of(item), bench.gallery.name)
-    return value | {"marks": step_marks(value, shown, losses)}
+    alone = shown[0][0] if len(shown) == 1 and shown[0][0].samples else None  # pictures within a log are not exported
+    export = {"export": f"cmp/export/samples/{quote(alone.id)}"} if alone else {}
+    return value | {"marks": [_with_star(bench, mark) for mark in step_marks(value, shown, losses)]} | export
+
+
+def _with_star(bench: Workbench, mark: dict[str, Any]) -> dict[str, Any]:
+    ids = [name for what, name in mark.get("details", ()) if what == "checkpoint"]
+    told = bench.heads(ids)
+    return mark | {name: told[key][name] for key in ids if key in told for name in ("star", "note") if name in told[key]}
 
 
 def _some(curve: LossCurve | None) -> list[LossCurve]:
@@ -101,7 +110,7 @@ def stamp_of(bench: Workbench, library: Library, ids: Sequence[str]) -> str:
     for run in runs_with(library, ids):
         made = [(c.key, c.flaw, [form for form, _ in c.converted]) for c in run.checkpoints]
         drawn = drawn_of(bench, run) if len(ids) == 1 and not bench.gallery.samples(run) else None
-        told = (run.id, bench.name_of(run), bench.gallery.stamp(run), bench.gallery.knows_loss(run), made)
+        told = (run.id, bench.name_of(run), bench.gallery.stamp(run), bench.gallery.knows_loss(run), made, bench.starred(run))
         parts.append(f"{told}{job_stamp(drawn) if drawn else ''}")
     return "|".join(parts)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from types import MappingProxyType
@@ -89,8 +89,10 @@ def run_choices(library: Library, name_of: Names) -> list[tuple[str, str]]:
     return [(name, run_id) for run_id, name in names_apart(library, name_of).items()]
 
 
-def checkpoints_table(run: Run | None, name_of: Names, ticked: Sequence[str], thumb: Callable[[Sample], str | None]) -> dict[str, Any]:
-    """The table of a run's checkpoints, each with the trainer's sample of that step."""
+def checkpoints_table(
+    run: Run | None, name_of: Names, ticked: Sequence[str], thumb: Callable[[Sample], str | None], starred: Container[str] = ()
+) -> dict[str, Any]:
+    """The table of a run's checkpoints, each with the trainer's sample of that step; `starred` are the ids of those with a star."""
     rows = []
     first = {s.path: s for s in run.samples} if run else {}
     for c in run.checkpoints if run else ():
@@ -103,7 +105,7 @@ def checkpoints_table(run: Run | None, name_of: Names, ticked: Sequence[str], th
                 "thumb": thumb(first[c.image]) if c.image in first else None,
                 "flaw": c.flaw,
                 "cells": [
-                    {"text": name if name != c.key else c.key, "sort": c.step},
+                    {"text": f"{'★ ' if c.id in starred else ''}{name}", "sort": c.step},
                     {
                         "text": kind_text(c.layout, c.holds, (c.file or c.path / "-").parent.name),
                         "sub": f"same weights as {alias_text(c)}" if c.aliases else "",

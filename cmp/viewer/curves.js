@@ -145,17 +145,23 @@
       const told = await data.ask("catalogue", wanted);
       if (wanted !== runs) return;
       known = told;
-      side.setTags([...new Set(told.runs.flatMap((run) => run.tags))].sort(), settings);
+      const tags = [...new Set(told.runs.flatMap((run) => run.tags))].sort();
+      if (settings.tag && !tags.includes(settings.tag)) { settings = bar.set({ ...settings, tag: "" }); load(); } // what was remembered was of another run
+      side.setTags(tags, settings);
       notes(told.notes);
       soon();
     };
 
+    // It speaks of the training loss, and stands beside no other curve.
+    let read = null;
+    const tellReading = () => { if (settings.tag || !read) facts.clear(); else facts.reading(read); };
     const words = async () => {
       const wanted = runs;
       if (value.compact) return;
       const told = await data.ask("reading", wanted);
       if (wanted !== runs) return;
-      facts.reading(told);
+      read = told;
+      tellReading();
       const before = JSON.stringify(pairs);
       pairs = told.pairs;
       if (JSON.stringify(pairs) !== before) load();
@@ -205,6 +211,7 @@
       if (runs.length && data && !value.compact) remember(`cmp.curves ${runs[0]}`, JSON.stringify(settings));
       side.setTags([...new Set(known.runs.flatMap((run) => run.tags || []))].sort(), settings);
       if (!data) return ownDraw();
+      tellReading();
       clearTimeout(later);
       later = setTimeout(load, wait ? 60 : 0);
     };

@@ -3,6 +3,9 @@
 (() => {
   "use strict";
 
+  // Plotly makes a selector of a trace's name, which a run's name would break.
+  const plainName = (text) => text.replace(/[^a-zA-Z0-9-]/gu, (sign) => `_${sign.codePointAt(0).toString(16)}_`);
+
   const { el, setText, refill } = window.cmpDom;
   // Okabe and Ito's palette, told apart with every common colour blindness; without its yellow, which vanishes on white.
   const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8a8f98"];
@@ -191,6 +194,7 @@
       axis = axisOf(view.settings, view.window);
       const lines = shown();
       const traces = [...lines.flatMap(linesOf), ...lines.flatMap(extrasOf)];
+      for (const trace of traces) Object.assign(trace, { meta: trace.uid, uid: plainName(trace.uid) });
       const config = { displayModeBar: false, displaylogo: false, doubleClick: false, responsive: false, showTips: false };
       window.Plotly.react(part.chart, traces, layoutOf(width, part.chart.clientHeight), config);
       part.chart.setAttribute("aria-label", `Chart of ${view.lines.length} curves: ${view.lines.map((line) => line.label).join(", ")}`);

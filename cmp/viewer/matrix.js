@@ -213,7 +213,8 @@
       const total = Number(value.total) || 0;
       const done = clamp(Number(value.done) || 0, 0, total);
       part.progress.parentElement.hidden = total === 0;
-      dom.setText(part.count, `${done} of ${total}`);
+      const failed = (value.cells || []).filter((cell) => cell.state === "fault").length;
+      dom.setText(part.count, `${done} of ${total}${failed ? `, ${failed} failed` : ""}`);
       part.progress.classList.toggle("is-complete", done === total);
       part.progress.setAttribute("aria-valuemax", String(total));
       part.progress.setAttribute("aria-valuenow", String(done));

@@ -145,7 +145,7 @@ def test_the_marks_of_a_hidden_line_are_no_stops(page: Any) -> None:
 def test_a_mark_without_height_lies_on_its_line_or_is_counted_in_a_note(page: Any) -> None:
     marks = [{"run": "a", "label": "", "step": step, "y": None} for step in (495, 1000, 5000)]
     plot(page, chart(markers=marks))
-    heights = page.evaluate("document.querySelector('.cmp-chart')._fullData.find((trace) => trace.uid.startsWith('marks a')).y")
+    heights = page.evaluate("document.querySelector('.cmp-chart')._fullData.find((trace) => trace.meta.startsWith('marks a')).y")
     smooth = line("a")["smooth"]
     assert heights == pytest.approx([(smooth[49] + smooth[50]) / 2, smooth[-1]])  # type: ignore[index]
     assert "1 of 3 checkpoints" in page.locator(".cmp-notes").inner_text()
@@ -153,7 +153,7 @@ def test_a_mark_without_height_lies_on_its_line_or_is_counted_in_a_note(page: An
 
 def colours(page: Any) -> dict[str, str]:
     return page.evaluate(
-        "Object.fromEntries(document.querySelector('.cmp-chart')._fullData.map((trace) => [trace.uid, trace.line?.color]))"
+        "Object.fromEntries(document.querySelector('.cmp-chart')._fullData.map((trace) => [trace.meta, trace.line?.color]))"
     )
 
 
@@ -169,7 +169,7 @@ def test_a_run_keeps_its_colour_when_another_leaves(page: Any) -> None:
 def test_the_legend_hides_a_run_and_its_marks(page: Any) -> None:
     plot(page, chart())
     page.get_by_role("button", name="run a").click()
-    shown = "document.querySelector('.cmp-chart')._fullData.filter((trace) => trace.visible === true).map((trace) => trace.uid)"
+    shown = "document.querySelector('.cmp-chart')._fullData.filter((trace) => trace.visible === true).map((trace) => trace.meta)"
     settle(page)
     assert page.evaluate(shown) == ["raw b\0loss", "line b\0loss"]
 
@@ -229,3 +229,14 @@ def test_outliers_do_not_flatten_a_chart_until_they_are_asked_for(page: Any) -> 
     page.get_by_text("more beyond").click()
     page.wait_for_function("document.querySelector('.cmp-chart')._fullLayout.yaxis.range[1] > 90")
     assert page.locator("[data-set=outliers]").get_attribute("aria-pressed") == "false"
+
+
+def test_a_run_whose_name_is_no_selector_is_drawn(page: Any) -> None:
+    """Plotly looks for a trace by its name when it is drawn anew: slashes, dots and worse must not break it."""
+    names = ["t2i/outputs/run 1", "a.b#c[d]", 'x"y', "שלום 👟"]
+    for chosen in (names[:2], names[2:], names):
+        series = [{"run": n, "label": n, "tag": "train_loss", "x": [1, 2, 3], "y": [3, 2, 1], "smooth": None} for n in chosen]
+        page.evaluate("value => C.update(value)", {"series": series, "markers": [], "notes": []})
+        page.wait_for_function(
+            "n => document.querySelector('.cmp-chart')._fullData?.filter((t) => t.meta?.startsWith('line')).length === n", arg=len(chosen)
+        )
