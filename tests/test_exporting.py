@@ -138,7 +138,9 @@ def test_no_page_names_a_folder_of_the_users(broken: Shown, tmp_path: Path) -> N
 
 
 def test_hidden_values_are_in_neither_page_nor_archive(grid: Shown, tmp_path: Path) -> None:
-    view = View(hidden={"prompt": frozenset({"a shoe"}), "checkpoint": frozenset({"base model"})})
+    prompt = next(axis for axis in grid.value["axes"] if axis["key"] == "prompt")
+    shoe = next(one["key"] for one in prompt["values"] if one["label"] == "a shoe")
+    view = View(hidden={"prompt": frozenset({shoe}), "checkpoint": frozenset({"base model"})})
     for what, name in (("html", "g.html"), ("zip", "c.zip")):
         write_export(what, Matrix(grid.bench, grid.value, view), tmp_path / name)
         content = (tmp_path / name).read_bytes()

@@ -20,7 +20,7 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.testclient import TestClient
 
-from cmp.core.runs import Library, Run, Sample
+from cmp.core.runs import Library, Run
 from cmp.errors import BadInput
 from cmp.exports import FILES, _view_in, export_routes, value_of
 from cmp.pictures import sheets
@@ -155,15 +155,14 @@ def test_the_guard_stands_before_it(made: tuple[Workbench, str]) -> None:
 
 def test_the_trainers_own_pictures_are_exported_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = shown(tmp_path).bench
-    samples = []
+    (tmp_path / "sample").mkdir()
     for step in (500, 1000):
-        Image.new("RGB", (32, 32), (step // 5, 9, 9)).save(tmp_path / f"{step}.jpg")
-        samples.append(Sample(tmp_path / f"{step}.jpg", step))
-    run = Run("a/run", tmp_path, tmp_path, "kohya", checkpoints=STEPS, samples=tuple(samples))
+        Image.new("RGB", (32, 32), (step // 5, 9, 9)).save(tmp_path / "sample" / f"run_{step:06d}_00_20260101000000.png")
+    run = Run("a/run", tmp_path, tmp_path, "kohya", checkpoints=STEPS)
     monkeypatch.setattr(bench, "library", lambda **more: Library((run,)))
     with serving(bench) as client:
         answer = client.get("/cmp/export/samples/a/run/cells.zip")
         assert answer.status_code == 200, answer.text
         with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
-            assert archive.namelist() == ["001-step-500/picture.jpg", "002-step-1000/picture.jpg", "cells.csv"]
+            assert [name.partition("/")[0] for name in archive.namelist()] == ["001-step-500", "002-step-1000", "cells.csv"]
         assert client.get("/cmp/export/samples/a/run/steps.gif").status_code == 200
