@@ -16,9 +16,10 @@
     };
   };
 
-  const settingsOf = (run) => {
-    try { return JSON.parse(recall(`cmp.curves ${run}`, "{}")) || {}; } catch { return {}; }
-  };
+  const kept = (name, otherwise) => { try { return JSON.parse(recall(name, "")) || otherwise; } catch { return otherwise; } };
+  const settingsOf = (run) => kept(`cmp.curves ${run}`, {});
+  // A page that is loaded anew shows the runs that it showed.
+  const shownLast = () => [].concat(kept("cmp.curves.runs", []));
 
   window.cmpCurves = (root, { onPick, onEdit } = {}) => {
     const { makeData, ownLines, viewOf } = window.cmpCurveData;
@@ -220,6 +221,7 @@
       if (JSON.stringify(ids) === JSON.stringify(runs)) return;
       const first = ids[0] !== runs[0];
       runs = ids;
+      if (data && !value.compact) remember("cmp.curves.runs", JSON.stringify(ids));
       if (first && ids.length) settings = bar.set(value.compact ? {} : settingsOf(ids[0]));
       all();
     };
@@ -282,7 +284,8 @@
       }
       if (before.source !== value.source) data = makeData(value.source);
       const list = value.runs || [];
-      const there = runs.filter((run) => list.some((one) => one.run === run));
+      const exists = (run) => list.some((one) => one.run === run);
+      const there = (runs.length || value.compact ? runs : shownLast()).filter(exists);
       const wanted = value.chosen?.length ? value.chosen : there.length ? there : list.slice(0, 1).map((one) => one.run);
       side.setRuns(list, wanted);
       if (JSON.stringify(side.shown()) === JSON.stringify(runs)) all(); else choose(side.shown());
