@@ -74,6 +74,17 @@ def test_storage_keeps_the_whole_window_and_lets_go_what_is_worse(made: Training
     }  # fmt: skip
 
 
+def test_the_heads_of_a_grid_mark_the_window_where_the_logs_decide(made: Training, tmp_path: Path) -> None:
+    bench = bench_of(made)
+    told = bench.heads(c.id for c in run_of(bench).checkpoints)
+    assert {name.rpartition("@")[2] for name, mark in told.items() if mark.get("window")} == {"1000", "1500"}
+    assert all(str(mark["score"]) for mark in told.values()) and len(told) == 4
+    (tmp_path / "other").mkdir()
+    undecided = origin_run(tmp_path / "other", STEPS, final=False)
+    log_losses(undecided, lambda step: 1 / (step + 1), tag="loss", every=2)
+    assert not any("score" in mark or "window" in mark for mark in bench_of(undecided).heads([f"{RUN}@500"]).values())
+
+
 def test_storage_keeps_checkpoints_that_came_after_the_last_held_out_loss(tmp_path: Path) -> None:
     made = origin_run(tmp_path, STEPS, final=False)
     log_losses(made, lambda step: 0.1 + 0.1 * ((step - 1000) / 500) ** 2, until=1501)

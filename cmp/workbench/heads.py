@@ -1,4 +1,4 @@
-"""What the heads of a grid say of a checkpoint beside its name: the loss there, its converted forms, a flaw, a star."""
+"""What the heads of a grid say of a checkpoint beside its name: the loss there, the verdict, its converted forms, a flaw."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ from cmp.core.losses import losses_at
 from cmp.core.runs import Checkpoint, Library, Run
 from cmp.errors import CmpError
 
-_MOST_RUNS = 64  # whose losses are remembered
+_MOST_RUNS = 64  # that are remembered
+Verdicts = dict[str, dict[str, object]]  # by a checkpoint's id
 
 
 class Heads:
-    """Remembers the losses of runs whose logs have not changed: a grid that is being drawn asks several times a second."""
+    """Remembers losses and verdicts of runs whose logs have not changed: a grid that is being drawn asks several times a second."""
 
-    def __init__(self, curves: Callable[[Run], Sequence[LossCurve]]) -> None:
-        self._curves = curves
-        self._losses: dict[str, tuple[tuple[object, ...], dict[int, float]]] = {}
+    def __init__(self, curves: Callable[[Run], Sequence[LossCurve]], verdict: Callable[[Run], Verdicts]) -> None:
+        self._curves, self._verdict = curves, verdict
+        self._known: dict[str, tuple[tuple[object, ...], dict[int, float], Verdicts]] = {}
 
     def of(self, run: Run, checkpoint: Checkpoint) -> dict[str, Any]:
         """The mark of a checkpoint; without what is not known."""
         forms = ", ".join(form for form, _ in checkpoint.converted)
-        loss = self._loss_at(run).get(checkpoint.step) if checkpoint.step is not None else None
-        told = {"loss": loss, "converted": forms, "flaw": checkpoint.flaw}
+        losses, verdicts = self._of_run(run)
+        loss = losses.get(checkpoint.step) if checkpoint.step is not None else None
+        told = {"loss": loss, "converted": forms, "flaw": checkpoint.flaw, **verdicts.get(checkpoint.id, {})}
         return {name: value for name, value in told.items() if value not in (None, "")}
 
     def by_id(self, library: Library, wanted: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -33,13 +35,14 @@ class Heads:
         ids = set(wanted)
         return {c.id: self.of(run, c) for run in library.runs for c in run.checkpoints if c.id in ids}
 
-    def _loss_at(self, run: Run) -> dict[int, float]:
+    def _of_run(self, run: Run) -> tuple[dict[int, float], Verdicts]:
         stamp = _stamp(run)
-        if self._losses.get(run.id, (None,))[0] != stamp:
-            self._losses[run.id] = stamp, _losses(self._curves, run)
-            for name in list(self._losses)[:-_MOST_RUNS]:
-                self._losses.pop(name, None)
-        return self._losses[run.id][1]
+        known = self._known.get(run.id)
+        if known is None or known[0] != stamp:
+            known = self._known[run.id] = stamp, _losses(self._curves, run), self._verdict(run)
+            for name in list(self._known)[:-_MOST_RUNS]:
+                self._known.pop(name, None)
+        return known[1], known[2]
 
 
 def _stamp(run: Run) -> tuple[object, ...]:

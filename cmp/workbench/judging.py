@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from cmp.core.marks import NONE
 from cmp.core.runs import Checkpoint, Run
-from cmp.errors import BadInput, NotFound, Refused
+from cmp.errors import BadInput, CmpError, NotFound, Refused
+from cmp.settings import Settings
 from cmp.workbench.easel import Easel
+from cmp.workbench.heads import Heads
 
 if TYPE_CHECKING:
     from cmp.core.evidence import Evidence
@@ -21,6 +24,10 @@ if TYPE_CHECKING:
 
 class Judging(Easel):
     """What is known of which checkpoint is the best. Safe to use from several threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._heads = Heads(lambda run: self.curves(run).curves, self.verdict_marks)
 
     # -- verdicts ------------------------------------------------------------------------------------------------------
 
@@ -38,6 +45,27 @@ class Judging(Easel):
         if len(candidates(run)) < 2:
             return judge(run, None, by)
         return judge(run, self._evidence(run, by, higher), by)
+
+    def verdict_marks(self, run: Run) -> dict[str, dict[str, object]]:
+        """By checkpoint what its head shows: its score, and whether it is in the window; nothing where the logs decide nothing."""
+        from cmp.core.evidence import held_out_tags
+
+        try:
+            if not held_out_tags(tuple(curve.tag for curve in self.curves(run).curves)):
+                return {}
+            verdict = self.judge(run)
+        except CmpError:
+            return {}
+        apart = len(verdict.window) < len(verdict.scores)
+        told = {score.checkpoint_id: f"{score.metric.rpartition('/')[2]} {score.value:.3g}" for score in verdict.scores if verdict.decides}
+        return {name: {"score": text} | ({"window": True} if apart and name in verdict.window else {}) for name, text in told.items()}
+
+    def heads(self, wanted: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """What is known of these checkpoints beside their names, by id: loss, converted forms, flaw."""
+        library = self.library(fresh=False)
+        found = self._heads.by_id(library, wanted)
+        marks = self.marks(run for run in library.runs if any(c.id in found for c in run.checkpoints))
+        return {name: told | marks.get(name, NONE).told for name, told in found.items()}
 
     def gate(self, run: Run, text: str, by: str | None = None, higher: bool | None = None, margin: float = 0.0) -> Gate:
         """Whether A of "A vs B" is as good as B; raises Refused where nothing is known of one of them."""

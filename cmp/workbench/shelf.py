@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from cmp.core.marks import NONE, Mark, Marks, check_note, read_star, starred_value
 from cmp.core.runs import Checkpoint, Library, Run, display_name, path_text
@@ -20,7 +20,6 @@ from cmp.disk.thumbs import kept_thumbnail
 from cmp.errors import BadInput, NotFound, Refused
 from cmp.settings import Settings
 from cmp.workbench.gallery import Gallery
-from cmp.workbench.heads import Heads
 from cmp.workbench.logbook import MATCHED, Curves, Logbook
 from cmp.workbench.lookout import Lookout
 from cmp.workbench.marking import STAR, marks_of, subjects_of
@@ -42,7 +41,6 @@ class Shelf:
         self._logbook = Logbook(self.store)
         self.serves = False  # scripts rely on being told of the given folders alone
         self.gallery = Gallery(lambda run: self.curves(run).curves)
-        self._heads = Heads(lambda run: self.curves(run).curves)
 
     def require_writing(self) -> None:
         """Raises Refused where things may only be looked at; whatever changes or draws anything begins with it."""
@@ -227,13 +225,6 @@ class Shelf:
             with suppress(Refused):
                 self._logbook.answer(run, given)
         return run, self._logbook.with_reasons(run, found, given)
-
-    def heads(self, wanted: Iterable[str]) -> dict[str, dict[str, Any]]:
-        """What is known of these checkpoints beside their names, by id: loss, converted forms, flaw."""
-        library = self.library(fresh=False)
-        found = self._heads.by_id(library, wanted)
-        marks = self.marks(run for run in library.runs if any(c.id in found for c in run.checkpoints))
-        return {name: told | marks.get(name, NONE).told for name, told in found.items()}
 
     def answers(self, run: Run) -> Answers:
         return remembered_answers(run, self.store)
