@@ -70,6 +70,7 @@ def proxy(behind: Server) -> Iterator[Any]:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()
+    server.server_close()
 
 
 def test_the_page_works_below_a_proxys_prefix(browser: Any, proxy: Any) -> None:
