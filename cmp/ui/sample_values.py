@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from cmp.core.marks import NONE as UNMARKED
+from cmp.core.marks import Marks
 from cmp.core.runs import Run, validation_prompts
 from cmp.core.samples import FINAL_VARIANT, Sample
 from cmp.ui.values import Names
@@ -48,8 +50,8 @@ def samples_value(shown: Shown, name_of: Names, key_of: Callable[[Sample], str |
     }
 
 
-def step_marks(value: Mapping[str, Any], shown: Shown, losses: Losses) -> list[dict[str, Any]]:
-    """What is known of each column, for each run that has pictures: the loss there, and what became of the checkpoint."""
+def step_marks(value: Mapping[str, Any], shown: Shown, losses: Losses, marks: Marks) -> list[dict[str, Any]]:
+    """What is known of each column, for each run that has pictures: the loss there, what became of the checkpoint, and its star."""
     axes = {axis["key"]: axis["values"] for axis in value["axes"]}
     runs = [head["key"] for head in axes.get(RUN, ())]
     return [
@@ -57,11 +59,11 @@ def step_marks(value: Mapping[str, Any], shown: Shown, losses: Losses) -> list[d
         for run, its in shown
         if its
         for i, head in enumerate(axes.get(STEP, ()))
-        if head["step"] is not None and (known := _known_at(run, head["step"], losses.get(run.id, {})))
+        if head["step"] is not None and (known := _known_at(run, head["step"], losses.get(run.id, {}), marks))
     ]
 
 
-def _known_at(run: Run, step: int, loss: Mapping[int, float]) -> dict[str, Any]:
+def _known_at(run: Run, step: int, loss: Mapping[int, float], marks: Marks) -> dict[str, Any]:
     known: dict[str, Any] = {}
     if step in loss:
         known["loss"] = loss[step]
@@ -71,6 +73,7 @@ def _known_at(run: Run, step: int, loss: Mapping[int, float]) -> dict[str, Any]:
             known["converted"] = ", ".join(form for form, _ in checkpoint.converted)
         if checkpoint.flaw:
             known["flaw"] = checkpoint.flaw
+        known |= marks.get(checkpoint.id, UNMARKED).told
     return known
 
 

@@ -82,13 +82,7 @@ def value_of(bench: Workbench, library: Library, ids: Sequence[str], *, wait: bo
     value = samples_value(shown, lambda item: names.get(item.id) or bench.name_of(item), bench.gallery.name)
     alone = shown[0][0] if len(shown) == 1 and shown[0][0].samples else None  # pictures within a log are not exported
     export = {"export": f"cmp/export/samples/{quote(alone.id)}"} if alone else {}
-    return value | {"marks": [_with_star(bench, mark) for mark in step_marks(value, shown, losses)]} | export
-
-
-def _with_star(bench: Workbench, mark: dict[str, Any]) -> dict[str, Any]:
-    ids = [name for what, name in mark.get("details", ()) if what == "checkpoint"]
-    told = bench.heads(ids)
-    return mark | {name: told[key][name] for key in ids if key in told for name in ("star", "note") if name in told[key]}
+    return value | {"marks": step_marks(value, shown, losses, bench.marks(run for run, _ in shown))} | export
 
 
 def _some(curve: LossCurve | None) -> list[LossCurve]:

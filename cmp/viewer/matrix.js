@@ -138,17 +138,14 @@
 
     const onClick = (event) => {
       const again = event.target.closest(".cmp-again");
-      if (again) return void grid.reroll("row", [...rows.values()].findIndex((row) => row.node.contains(again)), firstFull(again));
+      if (again) return void rerollRow(order.rows.findIndex((key) => rows.get(key).node.contains(again)));
       const place = placeOf(event.target.closest("td.cmp-cell"));
       if (!place) return;
       grid.select(...place);
       if (!grid.isZooming()) grid.open();
     };
-    const firstFull = (again) => {
-      const r = order.rows.findIndex((key) => rows.get(key).node.contains(again));
-      const c = order.columns.findIndex((_, n) => (grid.cellAt(r, n)?.at ?? []).length);
-      return Math.max(0, c);
-    };
+    // any cell of it says which row is meant
+    const rerollRow = (r) => grid.reroll("row", r, Math.max(0, order.columns.findIndex((_, c) => grid.cellAt(r, c)?.at)));
 
     const drawHeads = () => {
       const keys = arranged.columns.map((head) => head.key);

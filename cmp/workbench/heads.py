@@ -8,7 +8,7 @@ from typing import Any
 
 from cmp.core.curves import LossCurve
 from cmp.core.losses import losses_at
-from cmp.core.runs import Checkpoint, Library, Run
+from cmp.core.runs import Checkpoint, Run
 from cmp.errors import CmpError
 
 _MOST_RUNS = 64  # that are remembered
@@ -22,18 +22,16 @@ class Heads:
         self._curves, self._verdict = curves, verdict
         self._known: dict[str, tuple[tuple[object, ...], dict[int, float], Verdicts]] = {}
 
-    def of(self, run: Run, checkpoint: Checkpoint) -> dict[str, Any]:
-        """The mark of a checkpoint; without what is not known."""
-        forms = ", ".join(form for form, _ in checkpoint.converted)
+    def of(self, run: Run, checkpoints: Iterable[Checkpoint]) -> dict[str, dict[str, Any]]:
+        """The marks of some of a run's checkpoints by their ids; without what is not known. The run's logs are looked at once."""
         losses, verdicts = self._of_run(run)
-        loss = losses.get(checkpoint.step) if checkpoint.step is not None else None
-        told = {"loss": loss, "converted": forms, "flaw": checkpoint.flaw, **verdicts.get(checkpoint.id, {})}
-        return {name: value for name, value in told.items() if value not in (None, "")}
-
-    def by_id(self, library: Library, wanted: Iterable[str]) -> dict[str, dict[str, Any]]:
-        """The marks of the checkpoints of these ids that the library has."""
-        ids = set(wanted)
-        return {c.id: self.of(run, c) for run in library.runs for c in run.checkpoints if c.id in ids}
+        found = {}
+        for checkpoint in checkpoints:
+            forms = ", ".join(form for form, _ in checkpoint.converted)
+            loss = losses.get(checkpoint.step) if checkpoint.step is not None else None
+            told = {"loss": loss, "converted": forms, "flaw": checkpoint.flaw, **verdicts.get(checkpoint.id, {})}
+            found[checkpoint.id] = {name: value for name, value in told.items() if value not in (None, "")}
+        return found
 
     def _of_run(self, run: Run) -> tuple[dict[int, float], Verdicts]:
         stamp = _stamp(run)

@@ -61,11 +61,11 @@ class Judging(Easel):
         return {name: {"score": text} | ({"window": True} if apart and name in verdict.window else {}) for name, text in told.items()}
 
     def heads(self, wanted: Iterable[str]) -> dict[str, dict[str, Any]]:
-        """What is known of these checkpoints beside their names, by id: loss, converted forms, flaw."""
-        library = self.library(fresh=False)
-        found = self._heads.by_id(library, wanted)
-        marks = self.marks(run for run in library.runs if any(c.id in found for c in run.checkpoints))
-        return {name: told | marks.get(name, NONE).told for name, told in found.items()}
+        """What is known of these checkpoints beside their names, by id: loss, verdict, converted forms, flaw, star."""
+        ids = set(wanted)
+        asked = [(run, own) for run in self.library(fresh=False).runs if (own := [c for c in run.checkpoints if c.id in ids])]
+        marks = self.marks(run for run, _ in asked)
+        return {name: told | marks.get(name, NONE).told for run, own in asked for name, told in self._heads.of(run, own).items()}
 
     def gate(self, run: Run, text: str, by: str | None = None, higher: bool | None = None, margin: float = 0.0) -> Gate:
         """Whether A of "A vs B" is as good as B; raises Refused where nothing is known of one of them."""

@@ -312,3 +312,12 @@ def test_a_cell_that_is_looked_at_tells_its_step_to_the_curve_and_hears_no_echo(
     page.locator("td.cmp-cell").nth(1).focus()
     assert page.evaluate("heard") == [["r", 1000, "matrix"], ["r", 500, "matrix"]]
     assert page.locator("th.is-linked").count() == 0
+
+
+def test_a_row_that_was_moved_is_the_one_that_is_drawn_again(page: Any) -> None:
+    page.evaluate("""window.edits = [];
+        window.M = cmpMatrix(document.querySelector("#matrix"), {onEdit: ({what, at}) => edits.push([what, at.prompt, at.seed])});""")
+    show(page, four_axes(rerolls=["prompt", "seed"]))
+    page.evaluate("M.grid.setView({order: {prompt: ['star', 'shoe']}})")
+    page.locator(".cmp-again").first.click(force=True)
+    assert page.evaluate("edits") == [["row", "star", "1"]]
