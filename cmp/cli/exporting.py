@@ -73,7 +73,4 @@ class _Names:
         self._several = len({c.run_id for c in spec.checkpoints if c}) > 1
 
     def of(self, checkpoint: Checkpoint | None) -> tuple[str, str]:
-        if checkpoint is None:
-            return "base model", ""
-        name = self._bench.name_of(checkpoint)
-        return f"step {name}" if name == str(checkpoint.step) else name, checkpoint.run_id if self._several else ""
+        return self._bench.column_name(checkpoint), checkpoint.run_id if checkpoint and self._several else ""

@@ -108,20 +108,13 @@ def labels_of(bench: Workbench, spec: GridSpec, job: Job) -> Label:
     base = next((str(tile.base["id"]) for cell, tile in tiles_of(job).items() if several and not cell.checkpoint and tile.base), "")
 
     def label(checkpoint: Checkpoint | None) -> tuple[str, str]:
-        return column_name(bench, checkpoint), names.get(checkpoint.run_id, "") if checkpoint else base
+        return bench.column_name(checkpoint), names.get(checkpoint.run_id, "") if checkpoint else base
 
     return label
 
 
 def _is_gone(tile: Tile) -> bool:
     return not tile.fault and not (tile.path and tile.path.is_file())
-
-
-def column_name(bench: Workbench, checkpoint: Checkpoint | None) -> str:
-    if checkpoint is None:
-        return "base model"
-    name = bench.name_of(checkpoint)
-    return f"step {name}" if name == str(checkpoint.step) else name
 
 
 def stamp_of(job: Job) -> str:
@@ -179,7 +172,7 @@ def _ahead(bench: Workbench, job: Job, tiles: dict[Cell, Tile]) -> list[str]:
         upcoming = upcoming_cell(job.subject.cells(), tiles)
         if upcoming and not what.startswith("waiting") and job.progress:
             preview = "preview of " if job.subject.preview and upcoming not in tiles else ""
-            what = f"{preview}{column_name(bench, upcoming.checkpoint)}: {what}"
+            what = f"{preview}{bench.column_name(upcoming.checkpoint)}: {what}"
     return [*told, what]
 
 
@@ -212,7 +205,7 @@ def plan_text(bench: Workbench, spec: GridSpec, plan: GridPlan | None) -> str:
         told += [size_text(plan.bytes)] if plan.bytes is not None else []
     against: dict[str, dict[str, None]] = {}
     for cell, fault in plan.faults:
-        against.setdefault(sentences(fault.error, fault.hint), {})[column_name(bench, cell.checkpoint)] = None
+        against.setdefault(sentences(fault.error, fault.hint), {})[bench.column_name(cell.checkpoint)] = None
     lines = [f"{', '.join(names)}: {why}" for why, names in list(against.items())[:_MOST_FAULTS]]
     more = len(against) - len(lines)
     return "\n".join([" · ".join(told), *lines, *([f"and {more} more reasons"] if more > 0 else [])])

@@ -134,6 +134,15 @@ class Shelf:
             return given
         return (display_name(item.name) or item.name) if isinstance(item, Run) else item.key
 
+    def column_name(self, checkpoint: Checkpoint | None) -> str:
+        """What a column of a grid is called; None is the base model's."""
+        from cmp.core.labels import BASE_MODEL  # grids are nothing that a list of runs should load
+
+        if checkpoint is None:
+            return BASE_MODEL
+        name = self.name_of(checkpoint)
+        return f"step {name}" if name == str(checkpoint.step) else name
+
     def rename(self, target: str, name: str) -> None:
         """Gives a run or checkpoint a display name, used everywhere; empty takes it away. Ids do not change."""
         self.require_writing()
