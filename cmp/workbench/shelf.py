@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from cmp.core.marks import NONE, Mark, Marks, check_note, read_star, starred_value
-from cmp.core.runs import Checkpoint, Library, Run, display_name, path_text
+from cmp.core.runs import Checkpoint, Library, Run, folder_name, path_text
 from cmp.core.stages import UNREAD
 from cmp.disk.demo import Demo, open_demo
 from cmp.disk.locate import locate, locate_in_hub
@@ -128,11 +128,13 @@ class Shelf:
             raise
 
     def name_of(self, item: Run | Checkpoint) -> str:
-        """The name people gave it, else one made from its folder's name or its step."""
+        """The name people gave it, else its folder's own, or its step."""
+        return self.given_name(item) or (folder_name(item.name) if isinstance(item, Run) else item.key)
+
+    def given_name(self, item: Run | Checkpoint) -> str | None:
+        """The name people gave it, None for none."""
         given = self.store.get("name", item.id)
-        if isinstance(given, str):
-            return given
-        return (display_name(item.name) or item.name) if isinstance(item, Run) else item.key
+        return given if isinstance(given, str) else None
 
     def column_name(self, checkpoint: Checkpoint | None) -> str:
         """What a column of a grid is called; None is the base model's."""
