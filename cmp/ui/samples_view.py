@@ -80,7 +80,7 @@ def value_of(bench: Workbench, library: Library, ids: Sequence[str], *, wait: bo
     known = [(run, its) for run, its in shown if its and (wait or bench.gallery.knows_loss(run))]
     losses = {run.id: losses_at(_some(bench.gallery.loss(run)), {s.step for s in its if s.step is not None}) for run, its in known}
     value = samples_value(shown, lambda item: names.get(item.id) or bench.name_of(item), bench.gallery.name)
-    alone = shown[0][0] if len(shown) == 1 and shown[0][0].samples else None  # pictures within a log are not exported
+    alone = shown[0][0] if len(shown) == 1 and shown[0][1] else None
     export = {"export": f"cmp/export/samples/{quote(alone.id)}"} if alone else {}
     return value | {"marks": step_marks(value, shown, losses, bench.marks(run for run, _ in shown))} | export
 
