@@ -71,7 +71,7 @@
     const toggle = dom.el("button", { type: "button", class: "cmp-button", text: "Change", "aria-pressed": "false",
       title: "How far each picture is from that of the step before" });
     const note = dom.el("p", { class: "cmp-change-note", hidden: "" });
-    part.tools.append(toggle);
+    part.more.append(toggle);
     part.under.append(note);
     const found = new Map();
     let on = dom.recall(NAME, "0") === "1";

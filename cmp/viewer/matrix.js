@@ -5,7 +5,7 @@
 (() => {
   "use strict";
 
-  const PARTS = ["cmpSize", "cmpZoom", "cmpLook", "cmpSelectors", "cmpArrangePanel", "cmpExport", "cmpLinking", "cmpViewLink", "cmpChosen", "cmpBlink", "cmpChanges", "cmpHelp"];
+  const PARTS = ["cmpPanels", "cmpSize", "cmpZoom", "cmpLook", "cmpSelectors", "cmpArrangePanel", "cmpExport", "cmpLinking", "cmpViewLink", "cmpChosen", "cmpBlink", "cmpChanges", "cmpHelp"];
   const WAITING = { state: "waiting" };
 
   const clamp = (value, low, high) => Math.max(low, Math.min(high, value));
@@ -18,6 +18,8 @@
       fill: el("i", { class: "cmp-progress-fill" }),
       count: el("span", { class: "cmp-count" }),
       tools: el("div", { class: "cmp-tools" }),
+      first: el("div", { class: "cmp-first" }),
+      more: el("div", { class: "cmp-more", role: "group", "aria-label": "More" }),
       under: el("div", { class: "cmp-under" }),
       note: el("p", { class: "cmp-note" }),
       groups: el("tr", { role: "row", class: "cmp-groups" }),
@@ -27,12 +29,12 @@
       body: el("tbody", { role: "rowgroup" }),
     };
     part.progress.append(part.fill);
+    part.tools.append(part.first, part.more);
+    part.bar = el("div", { class: "cmp-bar" }, part.title, el("div", { class: "cmp-done" }, part.progress, part.count), part.tools);
     part.table = el("table", { class: "cmp-grid", role: "grid" }, el("thead", { role: "rowgroup" }, part.groups, part.head), part.body);
     part.box = el("div", { class: "cmp-box" }, part.table);
     root.classList.add("cmp-matrix");
-    root.replaceChildren(
-      el("div", { class: "cmp-bar" }, part.title, el("div", { class: "cmp-done" }, part.progress, part.count), part.tools),
-      part.under, part.note, part.box);
+    root.replaceChildren(part.bar, part.under, part.note, part.box);
     return part;
   };
 

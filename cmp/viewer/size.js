@@ -17,7 +17,7 @@
     const { el } = dom;
     const slider = el("input", { type: "range", min: SIZE.min, max: SIZE.max, step: SIZE.step, "aria-label": "Size of a cell in pixels" });
     const fit = el("button", { type: "button", class: "cmp-button", text: "Fit width", title: "Makes all columns fit into the width", "aria-pressed": "false" });
-    part.tools.append(fit, el("label", { class: "cmp-slider" }, el("span", { text: "Size" }), slider));
+    part.more.append(fit, el("label", { class: "cmp-slider" }, el("span", { text: "Size" }), slider));
     const stored = dom.recall(SIZE.name, 0);
     let chosen = stored === FIT ? FIT : clamp(Number(stored) || 0, 0, SIZE.max);
     let pixels = 0;
