@@ -133,10 +133,11 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """Everything found below the given folders."""
+    """Everything found below the given folders. `unread` of them were told by names alone so far: what is not here may still be found."""
 
     runs: tuple[Run, ...] = ()
     problems: tuple[Problem, ...] = ()
+    unread: int = 0
 
     def run(self, run_id: str) -> Run:
         for run in self.runs:

@@ -10,7 +10,7 @@ import gradio as gr
 from cmp import viewer
 from cmp.core.runs import Library
 from cmp.ui.faults import told
-from cmp.ui.values import names_apart
+from cmp.ui.values import names_apart, reading_text
 from cmp.workbench import Workbench
 
 SOURCE = "cmp/curve/"  # relative, since the page may lie below another address than /
@@ -37,7 +37,7 @@ def curves_value(bench: Workbench, library: Library, *chosen: str, compact: bool
     known = [run.id for run in library.runs if run.id in chosen]
     more = ["convert", *([] if bench.settings.read_only else ["star"])]
     actions = ["compare", *([] if compact else more)]
-    return {"source": SOURCE, "runs": runs, "chosen": known, "actions": actions, "compact": compact, "empty": "" if runs else EMPTY}
+    return {"source": SOURCE, "runs": runs, "chosen": known, "actions": actions, "compact": compact, "empty": "" if runs else reading_text(library) or EMPTY}
 
 
 def connect_marks(bench: Workbench, curves: gr.HTML, tabs: gr.Tabs, chosen: gr.Textbox, ticked: gr.Textbox) -> None:

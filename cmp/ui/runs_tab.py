@@ -17,9 +17,9 @@ from cmp.errors import BadInput
 from cmp.ui.converting import build_conversion
 from cmp.ui.details import build_details
 from cmp.ui.faults import told
-from cmp.ui.glance import first_run, glances
+from cmp.ui.glance import first_run, glances, has_pictures
 from cmp.ui.samples_view import build_samples_view
-from cmp.ui.values import checkpoints_table, runs_table
+from cmp.ui.values import LOOKING, checkpoints_table, runs_table
 from cmp.workbench import Workbench
 
 
@@ -35,7 +35,7 @@ class RunsTab:
 def build_runs_tab(bench: Workbench, page: gr.Blocks) -> RunsTab:
     """Lays out the tab and connects its events."""
     chosen, ticked, looked, seen, changed = (gr.Textbox(visible=False) for _ in range(5))
-    runs = _table("runs-table")
+    runs = _table("runs-table", LOOKING)
     with gr.Row(elem_classes="cmp-run-page"):
         with gr.Column(scale=2, min_width=320, elem_id="samples-column"):
             build_samples_view(bench, chosen)
@@ -84,14 +84,18 @@ def _stamp(value: object) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
-def _table(name: str) -> gr.HTML:
-    return gr.HTML(apply_default_css=False, html_template=viewer.TABLE_TEMPLATE, js_on_load=viewer.table_on_load(), elem_id=name)
+def _table(name: str, note: str = "") -> gr.HTML:
+    empty = {"columns": [], "rows": [], "ticked": [], "many": False, "note": note}
+    return gr.HTML(empty, apply_default_css=False, html_template=viewer.TABLE_TEMPLATE, js_on_load=viewer.table_on_load(), elem_id=name)
 
 
 def tables(bench: Workbench, library: Library, run_id: str, ticks: str) -> tuple[dict[str, Any], dict[str, Any], str]:
     """Both tables and the id of the chosen run; while none is chosen, the first one that has pictures."""
     seen = glances(bench, library)
-    run = next((r for r in library.runs if r.id == run_id), first_run(bench, library))
+    first = first_run(bench, library)
+    if library.unread and first and not has_pictures(bench, first):
+        first = None  # one that has some may still be found
+    run = next((r for r in library.runs if r.id == run_id), first)
     ticked = ticks.split("\n") if ticks else []
 
     def thumb(sample: Sample) -> str | None:

@@ -18,7 +18,7 @@ from cmp.jobs import Job
 from cmp.ui.grid_jobs import KINDS, grid_value
 from cmp.ui.grid_jobs import stamp_of as job_stamp
 from cmp.ui.sample_values import samples_value, step_marks
-from cmp.ui.values import names_apart
+from cmp.ui.values import LOOKING, is_unread, names_apart, reading_text
 from cmp.workbench import Workbench
 
 LOOK_EVERY = 3  # seconds
@@ -36,7 +36,7 @@ class SamplesView:
 def build_samples_view(bench: Workbench, chosen: gr.Textbox) -> SamplesView:
     """Lays out the matrix of the run whose id is in `chosen`, and the choice of runs to be shown beside it."""
     beside = gr.Dropdown([], multiselect=True, label="Beside the pictures of", visible=False, elem_id="samples-beside")
-    empty, template, mount = value_of(bench, Library(), []), viewer.MATRIX_TEMPLATE, viewer.matrix_on_load()
+    empty, template, mount = value_of(bench, Library(), []) | {"note": LOOKING}, viewer.MATRIX_TEMPLATE, viewer.matrix_on_load()
     matrix = gr.HTML(empty, apply_default_css=False, html_template=template, js_on_load=mount, elem_id="samples")
     stamp = gr.Textbox(visible=False)
 
@@ -82,7 +82,16 @@ def value_of(bench: Workbench, library: Library, ids: Sequence[str], *, wait: bo
     value = samples_value(shown, lambda item: names.get(item.id) or bench.name_of(item), bench.gallery.name)
     alone = shown[0][0] if len(shown) == 1 and shown[0][1] else None
     export = {"export": f"cmp/export/samples/{quote(alone.id)}"} if alone else {}
+    if not value["cells"] and (reading := _reading(library, [run for run, _ in shown])):
+        value |= {"note": reading}
     return value | {"marks": step_marks(value, shown, losses, bench.marks(run for run, _ in shown))} | export
+
+
+def _reading(library: Library, shown: Sequence[Run]) -> str:
+    """What is said while it is not known yet whether there are pictures; "" once it is."""
+    if not shown:
+        return reading_text(library)
+    return "The folder of this run is being read …" if any(map(is_unread, shown)) else ""
 
 
 def _some(curve: LossCurve | None) -> list[LossCurve]:
@@ -100,11 +109,20 @@ def drawn_of(bench: Workbench, run: Run) -> Job | None:
 
 def stamp_of(bench: Workbench, library: Library, ids: Sequence[str]) -> str:
     """Equal while what is shown of these runs is: pictures, and what the columns say of checkpoints and loss."""
-    parts = []
-    for run in runs_with(library, ids):
+    runs = runs_with(library, ids)
+    parts = [] if runs else [f"none, {library.unread}"]
+    for run in runs:
         made = [(c.key, c.flaw, [form for form, _ in c.converted]) for c in run.checkpoints]
         drawn = drawn_of(bench, run) if len(ids) == 1 and not bench.gallery.samples(run) else None
-        told = (run.id, bench.name_of(run), bench.gallery.stamp(run), bench.gallery.knows_loss(run), made, bench.starred(run))
+        told = (
+            run.id,
+            bench.name_of(run),
+            bench.gallery.stamp(run),
+            bench.gallery.knows_loss(run),
+            made,
+            bench.starred(run),
+            is_unread(run),
+        )
         parts.append(f"{told}{job_stamp(drawn) if drawn else ''}")
     return "|".join(parts)
 
