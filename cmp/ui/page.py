@@ -8,6 +8,7 @@ from cmp.ui.compare_tab import build_compare_tab
 from cmp.ui.curves_tab import build_curves_tab, connect_marks
 from cmp.ui.grid_drawing import FORGET
 from cmp.ui.runs_tab import build_runs_tab
+from cmp.ui.samples_view import LINK
 from cmp.workbench import Workbench
 
 CSS = """
@@ -46,4 +47,5 @@ def build_page(bench: Workbench) -> gr.Blocks:
                 build_compare_tab(bench, page, compare_tab, tabs, runs, curves)
         connect_marks(bench, curves, tabs, runs.chosen, runs.ticked)
         gr.on([runs_page.select, curves_tab.select], None, js=FORGET)
+        runs_page.select(None, [runs.chosen, runs.beside], None, js=LINK)
     return page

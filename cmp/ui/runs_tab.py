@@ -22,6 +22,8 @@ from cmp.ui.samples_view import build_samples_view
 from cmp.ui.values import LOOKING, checkpoints_table, runs_table
 from cmp.workbench import Workbench
 
+_FROM_LINK = "(run, ...rest) => [new URL(location).searchParams.get('run') || run, ...rest]"
+
 
 @dataclass(slots=True)
 class RunsTab:
@@ -30,6 +32,8 @@ class RunsTab:
     chosen: gr.Textbox
     ticked: gr.Textbox
     compare: gr.Button
+    strip: gr.HTML
+    beside: gr.Dropdown
 
 
 def build_runs_tab(bench: Workbench, page: gr.Blocks) -> RunsTab:
@@ -38,7 +42,7 @@ def build_runs_tab(bench: Workbench, page: gr.Blocks) -> RunsTab:
     runs = _table("runs-table", LOOKING)
     with gr.Row(elem_classes="cmp-run-page"):
         with gr.Column(scale=2, min_width=320, elem_id="samples-column"):
-            build_samples_view(bench, chosen)
+            samples = build_samples_view(bench, chosen)
         with gr.Column(scale=1, min_width=320):
             checkpoints = _table("checkpoints-table")
             compare = gr.Button("Compare the ticked ones", variant="primary", elem_id="compare-selected")
@@ -64,12 +68,12 @@ def build_runs_tab(bench: Workbench, page: gr.Blocks) -> RunsTab:
         library = bench.library(fresh=False)
         return [*tables(bench, library, run_id, ""), "", ""]
 
-    page.load(refresh, [chosen, ticked, seen], shown, show_progress="hidden")
+    page.load(refresh, [chosen, ticked, seen], shown, js=_FROM_LINK, show_progress="hidden")
     gr.Timer(3).tick(refresh, [chosen, ticked, seen], shown, queue=False, show_progress="hidden")
     runs.select(choose, None, [runs, checkpoints, chosen, ticked, looked], queue=False, show_progress="hidden")
     _open_when_ticked(convert, ticked, changed)
     checkpoints.select(pick, None, [ticked, looked], queue=False, show_progress="hidden")
-    return RunsTab(chosen, ticked, compare)
+    return RunsTab(chosen, ticked, compare, samples.strip, samples.beside)
 
 
 def _open_when_ticked(convert: gr.Accordion, ticked: gr.Textbox, changed: gr.Textbox) -> None:
@@ -95,7 +99,7 @@ def tables(bench: Workbench, library: Library, run_id: str, ticks: str) -> tuple
     first = first_run(bench, library)
     if library.unread and first and not has_pictures(bench, first):
         first = None  # one that has some may still be found
-    run = next((r for r in library.runs if r.id == run_id), first)
+    run = next((r for r in library.runs if r.id == run_id), None if run_id and library.unread else first)
     ticked = ticks.split("\n") if ticks else []
 
     def thumb(sample: Sample) -> str | None:
@@ -105,7 +109,7 @@ def tables(bench: Workbench, library: Library, run_id: str, ticks: str) -> tuple
     return (
         runs_table(library, bench.name_of, run.id if run else None, seen),
         checkpoints_table(run, bench.name_of, ticked, thumb, bench.starred(run) if run else ()),
-        run.id if run else "",
+        run.id if run else run_id,
     )
 
 

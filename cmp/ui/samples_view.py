@@ -15,6 +15,7 @@ from cmp.core.grids import Tile
 from cmp.core.losses import losses_at
 from cmp.core.runs import Library, Run
 from cmp.jobs import Job
+from cmp.ui.curves_tab import build_strip, strip_of
 from cmp.ui.grid_jobs import KINDS, grid_value
 from cmp.ui.grid_jobs import stamp_of as job_stamp
 from cmp.ui.sample_values import samples_value, step_marks
@@ -22,12 +23,18 @@ from cmp.ui.values import LOOKING, is_unread, names_apart, reading_text
 from cmp.workbench import Workbench
 
 LOOK_EVERY = 3  # seconds
+# what the page's address names beside the chosen run, and the address once they are shown
+_FROM_LINK = "(run, others, linked) => [run, others, window.cmpRunLink?.beside(run) ?? '']"
+_IS_SHOWN = "document.querySelector('#runs-table')?.checkVisibility()"
+_TO_LINK = f"(run, others) => {{ if ({_IS_SHOWN}) window.cmpRunLink?.write([run, ...(others || [])], true); }}"
+LINK = "(run, others) => { window.cmpRunLink?.write([run, ...(others || [])]); }"
 
 
 @dataclass(slots=True)
 class SamplesView:
     """The widgets that the tab speaks to. `stamp` tells which pictures are shown."""
 
+    strip: gr.HTML
     matrix: gr.HTML
     beside: gr.Dropdown
     stamp: gr.Textbox
@@ -36,28 +43,38 @@ class SamplesView:
 def build_samples_view(bench: Workbench, chosen: gr.Textbox) -> SamplesView:
     """Lays out the matrix of the run whose id is in `chosen`, and the choice of runs to be shown beside it."""
     beside = gr.Dropdown([], multiselect=True, label="Beside the pictures of", visible=False, elem_id="samples-beside")
+    strip = build_strip("samples-curve")
     empty, template, mount = value_of(bench, Library(), []) | {"note": LOOKING}, viewer.MATRIX_TEMPLATE, viewer.matrix_on_load()
     matrix = gr.HTML(empty, apply_default_css=False, html_template=template, js_on_load=mount, elem_id="samples")
-    stamp = gr.Textbox(visible=False)
+    stamp, linked = gr.Textbox(visible=False), gr.Textbox(visible=False)
 
-    def show(run_id: str, others: list[str]) -> Any:
+    def show(run_id: str, others: list[str], wanted: str) -> Any:
         library = bench.library(fresh=False)
         rest = choices_beside(bench, library, run_id)
-        kept = [other for other in others or [] if other in {name for _, name in rest}]
+        kept = wanted.split("\n")[1:] if wanted else others or []
+        kept = [other for other in kept if other in {name for _, name in rest}]
         ids = [run_id, *kept]
         now = stamp_of(bench, library, ids)  # before the pictures: what comes meanwhile is found by the next look
-        return value_of(bench, library, ids, wait=False), gr.update(choices=rest, value=kept, visible=bool(rest)), now
+        choice = gr.update(choices=rest, value=kept, visible=bool(rest))
+        return linked_value(bench, library, ids), choice, now, strip_of(bench, library, ids)
 
     def look(run_id: str, others: list[str], before: str) -> Any:
         library = bench.library(fresh=False)
         ids = [run_id, *(others or [])]
         now = stamp_of(bench, library, ids)
-        return (gr.skip(), gr.skip()) if now == before else (value_of(bench, library, ids, wait=False), now)
+        return [gr.skip()] * 3 if now == before else (linked_value(bench, library, ids), now, strip_of(bench, library, ids))
 
-    shown = [matrix, beside, stamp]
-    gr.on([chosen.change, beside.input], show, [chosen, beside], shown, queue=False, show_progress="hidden", trigger_mode="always_last")
-    gr.Timer(LOOK_EVERY).tick(look, [chosen, beside, stamp], [matrix, stamp], queue=False, show_progress="hidden")
-    return SamplesView(matrix, beside, stamp)
+    asked, shown = [chosen, beside, linked], [matrix, beside, stamp, strip]
+    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
+    told = gr.on([chosen.change, beside.input], show, asked, shown, js=_FROM_LINK, trigger_mode="always_last", **quiet)
+    told.then(None, [chosen, beside], None, js=_TO_LINK)
+    gr.Timer(LOOK_EVERY).tick(look, [chosen, beside, stamp], [matrix, stamp, strip], **quiet)
+    return SamplesView(strip, matrix, beside, stamp)
+
+
+def linked_value(bench: Workbench, library: Library, ids: Sequence[str]) -> dict[str, Any]:
+    """The same as `value_of`, its view in the page's address."""
+    return value_of(bench, library, ids, wait=False) | {"link": "samples", "source": " ".join(filter(None, ids))}
 
 
 def runs_with(library: Library, ids: Sequence[str]) -> list[Run]:

@@ -53,10 +53,7 @@ class Shelf:
     def roots(self) -> tuple[Path, ...]:
         """The folders to look in: those given at the start, or else the demo, and while serving those that were added on the page."""
         added = self.added_folders() if self.serves else ()
-        return (*(self.settings.runs or (self._demo_runs(),)), *added)
-
-    def _demo_runs(self) -> Path:
-        return open_demo(self.settings.home).runs
+        return (*(self.settings.runs or (open_demo(self.settings.home).runs,)), *added)
 
     @property
     def shows_demo(self) -> bool:
