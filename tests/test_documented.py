@@ -13,7 +13,8 @@ from cmp.cli import VERBS
 from cmp.settings import VARIABLES
 
 ROOT = Path(__file__).resolve().parents[1]
-PROSE = "\n".join(page.read_text("utf-8") for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if page.name != "reference.md")
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+PROSE = "\n".join(page.read_text("utf-8") for page in PAGES if page.name != "reference.md")
 
 
 def test_the_reference_page_says_what_the_program_does() -> None:
@@ -38,7 +39,7 @@ def test_the_prose_names_every_setting(name: str) -> None:
 
 def test_links_between_pages_lead_somewhere() -> None:
     broken = []
-    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+    for page in PAGES:
         for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text("utf-8")):
             if "://" not in target and not (page.parent / target).exists():
                 broken.append(f"{page.name}: {target}")
