@@ -19,7 +19,8 @@ sys.path.insert(0, str(ROOT))
 HEAD = """# Reference
 
 Every verb, option, setting, error and route. This page is written from the program itself by
-`python scripts/write_reference.py`; `make test` fails where it has not been written anew. How things are done stands in the [README](../README.md)."""
+`python scripts/write_reference.py`; `make test` fails where it has not been written anew. How things are done stands in
+the [README](../README.md)."""
 
 
 def main() -> int:
