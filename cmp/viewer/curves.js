@@ -265,6 +265,7 @@
       const before = value;
       value = next && typeof next === "object" ? { ...next } : {};
       root.classList.toggle("is-compact", Boolean(value.compact));
+      if (value.compact) for (const { node } of [side, bar]) node.remove(); // a strip has no room for them
       root.classList.toggle("has-source", Boolean(value.source));
       for (const { run } of value.runs || []) placeOf(run);
       if (!value.source) {
