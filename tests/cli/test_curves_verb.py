@@ -117,6 +117,8 @@ def test_what_a_later_start_wrote_over_is_told_only_when_it_is_asked_for(tmp_pat
     told = command(tmp_path / "home", *arguments, "--abandoned").json
     assert told["curves"][0]["steps"] == list(range(1, 11))
     assert [(one["tag"], one["branch"], one["steps"]) for one in told["abandoned"]] == [("train_loss", 1, [5, 6])]
+    kept = dict(zip(told["curves"][0]["steps"], told["curves"][0]["wall_times"], strict=True))
+    assert all(kept[4] < time < kept[5] for time in told["abandoned"][0]["wall_times"]), "logged before the resume"
 
 
 def test_what_a_training_appends_is_in_the_next_answer(made: Training) -> None:
