@@ -286,7 +286,8 @@
       const list = value.runs || [];
       const exists = (run) => list.some((one) => one.run === run);
       const there = (runs.length || value.compact ? runs : shownLast()).filter(exists);
-      const wanted = value.chosen?.length ? value.chosen : there.length ? there : list.slice(0, 1).map((one) => one.run);
+      const first = exists(value.usual) ? [value.usual] : list.slice(0, 1).map((one) => one.run);
+      const wanted = value.chosen?.length ? value.chosen : there.length ? there : first;
       side.setRuns(list, wanted);
       if (JSON.stringify(side.shown()) === JSON.stringify(runs)) all(); else choose(side.shown());
     };
