@@ -176,7 +176,7 @@ def first_record(data: bytes) -> int | None:
 
 
 def _good_headers(data: bytes) -> Integers:
-    """Where in `data` a length stands that matches its checksum, of less than 16 MiB; empty payloads, which say nothing, are passed over."""
+    """Where in `data` a length below 16 MiB stands that matches its checksum. Empty payloads, which say nothing, are passed over."""
     view = np.frombuffer(data, np.uint8)
     places = view.size - HEADER + 1
     if places < 1:
