@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tensorboard.compat.proto.event_pb2 import Event
 
-from tests.disk.test_tfevents import record
+from tests.disk.test_tfevents import record, start
 from tests.support import NOW, origin_run
 
 from .conftest import Server, start_server
@@ -22,9 +22,9 @@ from .watched import Watched
 ONE, TWO = "first_run", "second_run"
 
 
-def logged(at: int, **values: float) -> bytes:
-    """One event of the values at a step; `__` stands for the slash in a tag."""
-    event = Event(wall_time=NOW + 60.0 * at, step=at)
+def logged(at: int, late: float = 0.0, **values: float) -> bytes:
+    """One event of the values at a step, which takes a minute; `__` stands for the slash in a tag."""
+    event = Event(wall_time=NOW + 60.0 * at + late, step=at)
     for tag, value in values.items():
         event.summary.value.add(tag=tag.replace("__", "/"), simple_value=value)
     return record(event)
@@ -32,7 +32,9 @@ def logged(at: int, **values: float) -> bytes:
 
 @pytest.fixture(scope="module")
 def two_runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Two runs with the same steps; the first logs a held-out loss and rates of two layers, too, and one loss far off."""
+    """Two runs with the same steps; the first logs a held-out loss and rates of two layers, too, and one loss far off. The second was killed
+    at step 600, and ten hours later resumed at 501.
+    """
     top = tmp_path_factory.mktemp("words")
     for number, name in enumerate((ONE, TWO)):
         made = origin_run(top, name=name)
@@ -40,6 +42,12 @@ def two_runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         told = [
             logged(step, loss=90.0 if number == 0 and step == 333 else 0.3 + number + 1 / step + noise[step]) for step in range(1, 1001)
         ]
+        if number == 1:
+            told[500:] = [
+                *told[500:600],
+                record(start(501)),
+                *(logged(step, late=36000, loss=1.4 + noise[step]) for step in range(501, 1001)),
+            ]
         if number == 0:
             told += [logged(step, val_loss=0.5 + step / 1e4, lr__unet=0.1, lr__text=0.2, grad__norm=1.0) for step in range(100, 1001, 100)]
         next((top / "logs" / f"train_{name}").glob("events.*")).write_bytes(b"".join(told))
@@ -137,6 +145,16 @@ def test_smoothing_without_lag_and_log_x_and_a_trend_change_what_is_drawn(curves
     button(curves, "logX").click()
     until(curves, "chart._fullLayout.xaxis.type === 'linear' && chart._fullData.find((t) => t.meta?.startsWith('line')).x.at(-1) > 16")
     assert line(curves, f"line {ONE} loss")["x"][-1] == pytest.approx(999 / 60, abs=0.1), "hours"
+
+
+def test_what_a_resume_overwrote_is_drawn_at_the_time_at_which_it_was_logged(curves: Any) -> None:
+    show_both(curves)
+    assert line(curves, f"old 0 {TWO} loss")["x"] == list(range(501, 601))
+    curves.get_by_label("Horizontal axis").select_option("relative")
+    until(curves, "chart._fullLayout.xaxis.title.text.includes('since the start')")
+    old, new = line(curves, f"old 0 {TWO} loss")["x"], line(curves, f"line {TWO} loss")["x"]
+    assert [old[0], old[-1]] == pytest.approx([500 / 60, 599 / 60], abs=0.01), "hours"
+    assert min(x for x in new if x > 500 / 60) == pytest.approx(500 / 60 + 10, abs=0.01), "the resumed one begins ten hours later"
 
 
 def test_runs_and_tags_are_filtered_by_a_pattern_and_tags_grouped_by_the_slash(curves: Any) -> None:
