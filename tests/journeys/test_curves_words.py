@@ -32,8 +32,8 @@ def logged(at: int, late: float = 0.0, **values: float) -> bytes:
 
 @pytest.fixture(scope="module")
 def two_runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Two runs with the same steps; the first logs a held-out loss and rates of two layers, too, and one loss far off. The second was killed
-    at step 600, and ten hours later resumed at 501.
+    """Two runs with the same steps. The first logs a held-out loss, the rates of two layers and one loss far off; the second was killed at
+    step 600, and ten hours later resumed at 501.
     """
     top = tmp_path_factory.mktemp("words")
     for number, name in enumerate((ONE, TWO)):
