@@ -18,16 +18,19 @@ SOURCE = "cmp/curve/"  # relative, since the page may lie below another address 
 EMPTY = "No training run was found. Add the folder that holds yours on the Runs tab."
 
 
-def build_curves_tab(bench: Workbench, tab: gr.Tab, chosen: gr.Textbox) -> gr.HTML:
-    """Lays out the tab and connects its events; gives the chart, which tells of the checkpoint that is to be compared."""
+def build_curves_tab(bench: Workbench, tab: gr.Tab, chosen: gr.Textbox, picked: gr.Textbox) -> gr.HTML:
+    """Lays out the tab and connects its events; gives the chart, which tells of the checkpoint that is to be compared.
+
+    A run that was `picked` since the last look is shown; else those that were shown last, and at the very first that which is `chosen`.
+    """
     came_with = gr.Textbox(visible=False)
     picture = gr.HTML(apply_default_css=False, html_template=viewer.CURVES_TEMPLATE, js_on_load=viewer.curves_on_load(), elem_id="curves")
 
-    def enter(run_id: str, earlier: str) -> Any:
+    def enter(run_id: str, clicked: str, earlier: str) -> Any:
         library = bench.library(fresh=False)
-        return curves_value(bench, library, run_id if run_id != earlier else ""), run_id
+        return curves_value(bench, library, clicked if clicked != earlier else "") | {"usual": run_id}, clicked
 
-    tab.select(enter, [chosen, came_with], [picture, came_with], queue=False, show_progress="hidden")
+    tab.select(enter, [chosen, picked, came_with], [picture, came_with], queue=False, show_progress="hidden")
     return picture
 
 

@@ -42,7 +42,7 @@ def build_page(bench: Workbench) -> gr.Blocks:
                     gr.Markdown(DEMO)
                 runs = build_runs_tab(bench, page)
             with gr.Tab("Curves", id="curves") as curves_tab:
-                curves = build_curves_tab(bench, curves_tab, runs.chosen)
+                curves = build_curves_tab(bench, curves_tab, runs.chosen, runs.picked)
             with gr.Tab("Compare", id="compare") as compare_tab:
                 build_compare_tab(bench, page, compare_tab, tabs, runs, curves)
         connect_marks(bench, curves, tabs, runs.chosen, runs.ticked)

@@ -27,9 +27,10 @@ _FROM_LINK = "(run, ...rest) => [new URL(location).searchParams.get('run') || ru
 
 @dataclass(slots=True)
 class RunsTab:
-    """The widgets that other tabs speak to."""
+    """The widgets that other tabs speak to. `chosen` is the run that is shown, `picked` the one that somebody clicked."""
 
     chosen: gr.Textbox
+    picked: gr.Textbox
     ticked: gr.Textbox
     compare: gr.Button
     strip: gr.HTML
@@ -38,7 +39,7 @@ class RunsTab:
 
 def build_runs_tab(bench: Workbench, page: gr.Blocks) -> RunsTab:
     """Lays out the tab and connects its events."""
-    chosen, ticked, looked, seen, changed = (gr.Textbox(visible=False) for _ in range(5))
+    chosen, picked, ticked, looked, seen, changed = (gr.Textbox(visible=False) for _ in range(6))
     runs = _table("runs-table", LOOKING)
     with gr.Row(elem_classes="cmp-run-page"):
         with gr.Column(scale=2, min_width=320, elem_id="samples-column"):
@@ -66,14 +67,14 @@ def build_runs_tab(bench: Workbench, page: gr.Blocks) -> RunsTab:
     def choose(event: gr.EventData) -> Any:
         run_id = (event._data.get("ticked") or [""])[0]
         library = bench.library(fresh=False)
-        return [*tables(bench, library, run_id, ""), "", ""]
+        return [*tables(bench, library, run_id, ""), run_id, "", ""]
 
     page.load(refresh, [chosen, ticked, seen], shown, js=_FROM_LINK, show_progress="hidden")
     gr.Timer(3).tick(refresh, [chosen, ticked, seen], shown, queue=False, show_progress="hidden")
-    runs.select(choose, None, [runs, checkpoints, chosen, ticked, looked], queue=False, show_progress="hidden")
+    runs.select(choose, None, [runs, checkpoints, chosen, picked, ticked, looked], queue=False, show_progress="hidden")
     _open_when_ticked(convert, ticked, changed)
     checkpoints.select(pick, None, [ticked, looked], queue=False, show_progress="hidden")
-    return RunsTab(chosen, ticked, compare, samples.strip, samples.beside)
+    return RunsTab(chosen, picked, ticked, compare, samples.strip, samples.beside)
 
 
 def _open_when_ticked(convert: gr.Accordion, ticked: gr.Textbox, changed: gr.Textbox) -> None:

@@ -44,6 +44,7 @@ The chart's value names where its points are asked for:
     source         str; the address below which they are, "" for a value that brings its own
     runs           [{"run", "label", "training": bool}]; all that can be shown
     chosen         [run]; those to show now, empty to leave the user's choice
+    usual          run; the one to show where nothing was shown before
     actions        ["compare" | "convert" | "star"]; what a checkpoint's mark offers; a single one is done at once
     compact        bool; a strip of about 160 pixels without lists and words
     empty          str in place of an empty chart

@@ -74,7 +74,8 @@
     part.more.append(toggle);
     part.under.append(note);
     const found = new Map();
-    let on = dom.recall(NAME, "0") === "1";
+    let on = grid.recall(NAME, "0") === "1";
+    grid.onRuns(() => { on = grid.recall(NAME, "0") === "1"; });
     let wanted = false;
     let before = new Map(); // record -> the one at the step before
     let queue = [];
@@ -140,7 +141,7 @@
 
     toggle.addEventListener("click", () => {
       on = !on;
-      dom.remember(NAME, on ? 1 : 0);
+      grid.remember(NAME, on ? 1 : 0);
       if (on) run();
       draw();
     });

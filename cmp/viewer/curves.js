@@ -284,7 +284,8 @@
       if (isNew) data = makeData(value.source);
       const linked = isNew && !value.compact ? (window.cmpRunLink?.all() ?? []).filter(exists) : [];
       const there = (runs.length || value.compact ? runs : shownLast()).filter(exists);
-      const wanted = linked.length ? linked : value.chosen?.length ? value.chosen : there.length ? there : list.slice(0, 1).map((one) => one.run);
+      const first = exists(value.usual) ? [value.usual] : list.slice(0, 1).map((one) => one.run);
+      const wanted = linked.length ? linked : value.chosen?.length ? value.chosen : there.length ? there : first;
       side.setRuns(list, wanted);
       if (JSON.stringify(side.shown()) === JSON.stringify(runs)) all(); else choose(side.shown());
     };

@@ -37,9 +37,10 @@
       graded();
     } });
     const which = el("select", { class: "cmp-select", "aria-label": "Score to tint by", change: () => tint() });
-    const way = el("select", { class: "cmp-select", "aria-label": "How to tint", change: () => { dom.remember("cmp.matrix.tint", way.value); tint(); } },
+    const way = el("select", { class: "cmp-select", "aria-label": "How to tint", change: () => { grid.remember("cmp.matrix.tint", way.value); tint(); } },
       ...WAYS.map(([value, text]) => el("option", { value, text })));
-    way.value = dom.recall("cmp.matrix.tint", "");
+    way.value = grid.recall("cmp.matrix.tint", "");
+    grid.onRuns(() => { way.value = grid.recall("cmp.matrix.tint", ""); });
     const legend = el("span", { class: "cmp-legend", hidden: "" });
     const tinting = el("span", { class: "cmp-check" }, el("span", { text: "Tint" }), way, which, legend);
     const panel = el("div", { class: "cmp-panel cmp-look", role: "group", "aria-label": "Look" },

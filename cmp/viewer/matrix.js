@@ -68,6 +68,14 @@
     grid.url = (record, which) => record?.[which] || fillIn(value.urls?.[which], record?.key);
     // calls `told` after every change of what is shown or of how it is arranged
     grid.onChange = (told) => listeners.push(told);
+    // What is chosen is remembered for the runs that are shown; where nothing was for them, the last choice of all holds.
+    grid.runs = () => (arranged.axes?.find((axis) => axis.key === "run")?.keys || [value.run]).filter(Boolean).join("\n");
+    grid.remember = (name, choice) => { for (const of of new Set(["", grid.runs()])) dom.remember(of ? `${name} ${of}` : name, choice); };
+    grid.recall = (name, otherwise) => dom.recall(`${name} ${grid.runs()}`, null) ?? dom.recall(name, otherwise);
+    grid.onRuns = (told) => {
+      let before = grid.runs();
+      grid.onChange(() => { if (grid.runs() !== before) { before = grid.runs(); told(); } });
+    };
     // the same after the cursor has moved, or the zoom
     grid.onMove = (told) => movers.push(told);
     grid.moved = () => { for (const told of movers) told(); };

@@ -99,13 +99,13 @@ class Shelf:
 
     def library(self, *, fresh: bool = True) -> Library:
         """All runs of all roots. With `fresh=False` a scan of the last seconds will do; while serving, see `Lookout.library`."""
-        return self._lookout.library(self.roots, self.bases, fresh=fresh, wait=not self.serves)
+        return self._logbook.with_answers(self._lookout.library(self.roots, self.bases, fresh=fresh, wait=not self.serves), fresh=fresh)
 
     def find(self, target: str, *, only_ids: bool = False) -> tuple[Run, Checkpoint | None]:
         """The run, and the checkpoint if one is meant, of a TARGET: an id, or unless `only_ids` a path. Raises NotFound."""
         if not only_ids and (located := locate(target)):
             run, key = located
-            run = self._lookout.completed(run)
+            run = self._logbook.with_answer(self._lookout.completed(run))
             return run, run.checkpoint(key) if key else None
         library = self.library(fresh=False)
         try:
@@ -228,6 +228,7 @@ class Shelf:
         given = None if logs in (None, MATCHED) else Path(os.path.abspath(os.path.expanduser(str(logs))))
         if logs == MATCHED:
             self._logbook.answer(run, None)
+            run, _ = self.find(target)
         found = self._logbook.curves(run, tags, given)
         if given is not None and found.curves:
             with suppress(Refused):
