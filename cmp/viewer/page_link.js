@@ -48,6 +48,11 @@
     return ["beside", ...all().slice(1)].join("\n");
   };
 
+  // At once, and not when the server has answered: what is arranged meanwhile belongs to this run.
+  document.addEventListener("click", (event) => {
+    const row = event.isTrusted && event.target.closest?.("#runs-table tr[data-key]");
+    if (row && row.dataset.key !== all()[0]) write([row.dataset.key], true);
+  }, true);
   window.cmpRunLink = { opened: all(), beside, write };
   window.addEventListener("popstate", () => {
     const run = all()[0];
