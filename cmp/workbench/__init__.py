@@ -100,7 +100,8 @@ class Workbench(Storing):
 
     def convert(self, plan: ConversionPlan) -> Generator[Progress, None, Conversion]:
         """Carries out a plan; raises NoSpace before the first byte if the result does not fit."""
-        from cmp.disk.planning import check_space, make_way
+        from cmp.disk.planning import check_space
+        from cmp.disk.replaced import make_way, put_back
 
         self.require_writing()
         check_space([plan])
@@ -113,8 +114,7 @@ class Workbench(Storing):
             conversion = yield from self._carry_out(plan)
         finally:
             if old is not None and conversion is None:  # failed or cancelled: what was there is better than nothing
-                os.replace(old, plan.target)
-                old.unlink(missing_ok=True)  # of two names of one file os.replace takes neither away
+                put_back(old, plan.target)
         self._lookout.forget()
         return conversion
 

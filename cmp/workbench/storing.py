@@ -137,8 +137,14 @@ class Storing(Judging):
 
     def _homes(self, runs: Iterable[Run]) -> tuple[Path, ...]:
         """The folders whose trash is these runs' own: theirs, and those in CMP_HOME that stand in where nothing can be written."""
-        found = [place for run in runs for place in (run.folder, self.store.stand_in(run.place)) if place.is_dir()]
-        return tuple(dict.fromkeys(found))
+        from cmp.disk.trash import FOLDER
+
+        found: dict[Path, None] = {}
+        for run in runs:
+            elsewhere = self.store.stand_in(run.place)
+            found |= dict.fromkeys(place for place in (run.folder, elsewhere) if place.is_dir())
+            found |= dict.fromkeys(trash.parent for trash in sorted(elsewhere.glob(f"converted/*/{FOLDER}")))
+        return tuple(found)
 
     def _begun(self, homes: Iterable[Path]) -> tuple[str, ...]:
         from cmp.disk.trash import begun
