@@ -17,8 +17,8 @@ from cmp.core.progress import Progress, counted_from, run_through
 from cmp.core.runs import Checkpoint, Run
 from cmp.disk.ready import Answers, digesting
 from cmp.errors import BadInput, CmpError, Refused
+from cmp.workbench.reclaiming import Reclaiming
 from cmp.workbench.shelf import Curves
-from cmp.workbench.storing import Storing
 
 if TYPE_CHECKING:
     from cmp.core.conversion import Conversion, ConversionPlan, Writing
@@ -34,7 +34,7 @@ class FailedConversion:
     error: CmpError
 
 
-class Workbench(Storing):
+class Workbench(Reclaiming):
     """Everything one process can do with runs. Safe to use from several threads."""
 
     def doctor(self, path: Path | None = None) -> dict[str, object]:
