@@ -52,7 +52,7 @@ def disks(runs: Collection[Run], homes_of: Callable[[Run], Collection[Path]], st
             usage = shutil.disk_usage(place)
             own = {f"{name}_bytes": sum(size for (dev, _), size in found[name].items() if dev == device) for name in PARTS}
             yield {
-                "path": path_text(place), "total_bytes": usage.total, "free_bytes": usage.free, **own,
+                "path": path_text(_mount_of(place)), "total_bytes": usage.total, "free_bytes": usage.free, **own,
                 "forecast": _told(coming.get(device, []), usage.free),
             }  # fmt: skip
 
@@ -64,6 +64,12 @@ def _devices(places: Iterable[Path]) -> dict[int, Path]:
         with suppress(OSError):
             found.setdefault(os.stat(place).st_dev, place)
     return found
+
+
+def _mount_of(place: Path) -> Path:
+    """Where the disk begins that a place is on."""
+    place = place.resolve()
+    return next((above for above in (place, *place.parents) if os.path.ismount(above)), place)
 
 
 def _coming(runs: Iterable[Run], now: float) -> Mapping[int, list[Forecast]]:

@@ -9,9 +9,7 @@ from pathlib import Path
 
 from cmp.disk.converted import read_record
 from cmp.disk.replacing import cannot_write
-from cmp.disk.trash import FOLDER, record_of, write_synced
-
-_LONGEST = 200  # bytes of a name that follow the time; file systems take 255 in all
+from cmp.disk.trash import FOLDER, plain_name, record_of, write_synced
 
 
 def make_way(target: Path, run_folder: Path, *, link: bool = False) -> Path | None:
@@ -24,8 +22,9 @@ def make_way(target: Path, run_folder: Path, *, link: bool = False) -> Path | No
     home = run_folder if target.is_relative_to(run_folder) else target.parent
     folder = home / FOLDER
     # a second thing of this name may have come in the same second: the forms "lora" and "webui" name their files alike
-    ending = os.fsdecode(os.fsencode(target.name)[-_LONGEST:])
-    names = (f"{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}{again}-{ending}" for again in ("", *(f"-{n}" for n in range(2, 1000))))
+    names = (
+        f"{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}{again}-{plain_name(target)}" for again in ("", *(f"-{n}" for n in range(2, 1000)))
+    )
     name = next(name for name in names if not os.path.lexists(folder / name) and not os.path.lexists(record_of(home, name)))
     form = read_record(target).get("form")
     why = f"replaced by convert --force{f' (form {form})' if form else ''}"

@@ -99,11 +99,16 @@ def _trashed(home: Path, name: str) -> Trashed:
     return Trashed(name, home, None, size, 0.0, "")
 
 
+def plain_name(path: Path) -> str:
+    """The end of an id in the trash. It is typed by people, so it holds nothing that a shell takes for something else."""
+    return re.sub(r"[^\w.-]", "_", path.name, flags=re.ASCII)[-80:].lstrip(".-")
+
+
 def move_to_trash(home: Path, path: Path, why: str) -> Trashed:
     """Moves a file or folder within `home` into its trash; raises Refused where that would be no rename."""
-    # the id is typed by people, so it holds nothing that a shell takes for something else
-    name = re.sub(r"[^\w.-]", "_", path.name, flags=re.ASCII)[-80:].lstrip(".-")
-    trashed = Trashed(f"{time.strftime('%Y%m%dT%H%M%S')}-{secrets.token_hex(4)}-{name}", home, path, freed_by([path]), time.time(), why)
+    trashed = Trashed(
+        f"{time.strftime('%Y%m%dT%H%M%S')}-{secrets.token_hex(4)}-{plain_name(path)}", home, path, freed_by([path]), time.time(), why
+    )
     record = record_of(home, trashed.id)
     try:
         if os.lstat(path).st_dev != os.stat(home / FOLDER).st_dev:

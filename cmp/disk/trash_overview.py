@@ -34,21 +34,12 @@ def occupancy(run: Run, homes: Collection[Path], bases: tuple[Path, ...], store:
     trash = [each for home in homes for each in list_trash(home)]
     free = shutil.disk_usage(run.folder).free
     coming = forecast(run, free) if subject.training else None
-    checkpoints = [
-        {
-            "checkpoint": plain_text(unit.ids[0]),
-            "path": path_text(unit.path),
-            "bytes": occupied([unit.path]),
-            "optimizer_bytes": occupied(optimizers[unit.path]),
-        }
-        for unit in units
-    ]
     return {
         "run": plain_text(run.id),
         "folder": path_text(run.folder),
         "state": run.state(now),
         "bytes": occupied([*homes, *(unit.path for unit in units)]),
-        "checkpoints": checkpoints,
+        "checkpoints": [_unit(unit, optimizers[unit.path]) for unit in units],
         "parts": sizes_of(_parts(run, homes, units, [target for _, _, target in made], chain(*optimizers.values()))),
         "compacted": list(_compacted(run)),
         "converted": [{"checkpoint": c, "form": form, "path": path_text(p), "bytes": occupied([p])} for c, form, p in made],
@@ -61,6 +52,15 @@ def occupancy(run: Run, homes: Collection[Path], bases: tuple[Path, ...], store:
         },
         "free_bytes": free,
         "forecast": coming.as_json() if coming else None,
+    }
+
+
+def _unit(unit: Unit, optimizers: Iterable[Path]) -> dict[str, object]:
+    return {
+        "checkpoint": plain_text(unit.ids[0]),
+        "path": path_text(unit.path),
+        "bytes": occupied([unit.path]),
+        "optimizer_bytes": occupied(optimizers),
     }
 
 
