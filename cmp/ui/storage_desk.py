@@ -18,7 +18,7 @@ from cmp.workbench.storing import Asked
 from cmp.workbench.surveys import Survey
 
 KINDS = ("storage", "restore")
-_FRESH = 10.0  # seconds for which what was measured is shown again without measuring
+_FRESH = 2.0  # seconds for which what was measured is shown again without measuring
 _MOMENT = 0.3  # seconds that a page waits for what may be known at once
 _MOST = 16  # previews that are remembered
 

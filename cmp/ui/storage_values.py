@@ -178,9 +178,15 @@ def _group(key: str, label: str, items: list[Item]) -> dict[str, Any]:
     whys = dict.fromkeys(_plainly(item.why) for item in items)
     undos = dict.fromkeys(_undo_of(item) for item in items)
     alike = len(items) > 1 and len(whys) == 1, len(items) > 1 and len(undos) == 1
-    notes = [*(whys if alike[0] else ()), *(undo for undo in undos if undo and alike[1])]
+    notes = ["; ".join([*(whys if alike[0] else ()), *(undo for undo in undos if undo and alike[1])])] if any(alike) else []
     rows = [_item(item, not alike[0], not alike[1]) for item in items]
-    return {"key": key, "label": label, "text": size if key == "keep" else f"{len(items)} · {size}", "notes": notes, "items": rows}
+    return {
+        "key": key,
+        "label": label,
+        "text": size if key == "keep" else f"{len(items)} · {size}",
+        "notes": list(filter(None, notes)),
+        "items": rows,
+    }
 
 
 def _item(item: Item, why: bool, undo: bool) -> dict[str, Any]:
