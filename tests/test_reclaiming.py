@@ -157,3 +157,16 @@ def test_two_trainings_that_fit_one_by_one_and_not_together_do_not_fit(tmp_path:
     (both,) = disks([one, replace(one, id="other")], lambda _: (), bench.store, 1001.0)
     assert alone["forecast"]["fits"] is True and both["forecast"]["fits"] is False  # type: ignore[index]
     assert both["forecast"]["needed_bytes"] == 2 * need  # type: ignore[index]
+
+
+def test_one_that_is_cancelled_leaves_each_thing_whole_on_one_of_its_two_sides(made: Training) -> None:
+    before = contents(made.run)
+    bench = bench_of(made)
+    shown = preview(bench, Rules(), Asked(compact=True))
+    job = bench.start_cleanup(shown)
+    bench.jobs.cancel(job.id)
+    assert finished(job).state == "cancelled" and len(job.items) < 3
+    assert not [*made.run.rglob(".tmp-*"), *made.run.rglob(".begun-*")]
+    if job.items:
+        list(bench.restore(RUN))
+    assert contents(made.run) == before
