@@ -16,7 +16,7 @@ from cmp.errors import CmpError
 from cmp.workbench import Workbench
 from cmp.workbench.reclaiming import Preview
 from cmp.workbench.storing import Asked, NotDone
-from tests.storing import RUN, contents, frozen_run, grow_old
+from tests.storing import RUN, cmp, contents, frozen_run, grow_old
 from tests.support import Training, bench_of, convert
 
 THIN = Rules(named=True, last=1)
@@ -153,8 +153,8 @@ def test_two_trainings_that_fit_one_by_one_and_not_together_do_not_fit(tmp_path:
     one = replace(run, settings=settings, last_logged=1000.0)
     need = 2 * run.checkpoints[0].bytes
     monkeypatch.setattr(shutil, "disk_usage", lambda place: namedtuple("usage", "total used free")(10 * need, 0, need + need // 2))
-    (alone,) = disks([one], lambda _: (), bench.store, 1001.0)
-    (both,) = disks([one, replace(one, id="other")], lambda _: (), bench.store, 1001.0)
+    (alone,) = disks([one], (), bench.store, 1001.0)
+    (both,) = disks([one, replace(one, id="other")], (), bench.store, 1001.0)
     assert alone["forecast"]["fits"] is True and both["forecast"]["fits"] is False  # type: ignore[index]
     assert both["forecast"]["needed_bytes"] == 2 * need  # type: ignore[index]
 
@@ -170,3 +170,30 @@ def test_one_that_is_cancelled_leaves_each_thing_whole_on_one_of_its_two_sides(m
     if job.items:
         list(bench.restore(RUN))
     assert contents(made.run) == before
+
+
+def test_what_goes_from_a_folder_in_which_no_run_is_left_is_listed_brought_back_and_emptied(tmp_path: Path) -> None:
+    made = frozen_run(tmp_path, (500, 1000))
+    shutil.rmtree(tmp_path / "logs")
+    grow_old(tmp_path)
+    before = contents(made.run)
+    for emptied in (False, True):
+        said = cmp(made, "storage", "--keep", "every:7", "--yes")
+        assert said.code == 0 and cmp(made, "list").json["runs"] == [], said.told
+        told = cmp(made, "storage").json
+        assert len(told["left_in_trash"]) == 2 and told["trash_bytes"] == sum(one["bytes"] for one in told["left_in_trash"])
+        if emptied:
+            assert cmp(made, "storage", "--empty-trash", "--yes").code == 0 and list_trash(made.run) == ()
+        else:
+            assert {cmp(made, "restore", one["trash_id"]).code for one in told["left_in_trash"]} == {0}
+            assert contents(made.run) == before
+
+
+def test_what_was_replaced_at_a_place_of_the_users_own_is_found_by_its_id(made: Training, tmp_path: Path) -> None:
+    target = tmp_path / "mine" / "x.safetensors"
+    for more in ((), ("--force",)):
+        assert cmp(made, "convert", f"{RUN}@500", "--to", "lora", "--output", str(target), *more).code == 0
+    (one,) = list_trash(target.parent)
+    target.unlink()
+    assert cmp(made, "restore", one.id).json["restored"][0]["path"] == str(target) and target.is_file()
+    assert cmp(made, "storage").json["left_in_trash"] == [], "what lies outside of the folders that are looked at is none of their business"

@@ -232,7 +232,8 @@ class Item:
 class CleanupPlan:
     """What would become of everything, and the bytes that are occupied, the trash included, before and after.
 
-    `trash_bytes` is what lies in the trash afterwards. `homes` are the folders that are changed; `begun` says what a killed process left.
+    `trash_bytes` is what lies in the trash afterwards. `homes` are the folders that are changed; `begun` says what a killed process left,
+    `left` what lies in the trash of folders in which no run is left.
     """
 
     items: tuple[Item, ...]
@@ -243,6 +244,7 @@ class CleanupPlan:
     runs: tuple[Mapping[str, object], ...] = ()
     cells: Mapping[str, object] | None = None
     disks: tuple[Mapping[str, object], ...] = ()
+    left: tuple[Mapping[str, object], ...] = ()
     rules: Rules = Rules()
     share: str | None = None
 
@@ -269,4 +271,5 @@ class CleanupPlan:
             "before_bytes": self.before, "after_bytes": self.after, "trash_bytes": self.trash_bytes,
             "items": [item.as_json() for item in self.items], "done": done, "begun": list(map(plain_text, self.begun)),
             "runs": list(self.runs), "cells": self.cells, "disks": list(self.disks),
+            "left_in_trash": list(self.left),
         }  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -35,15 +35,14 @@ def sizes_of(parts: Parts) -> dict[str, int]:
     return {name: sum(files.values()) for name, files in counted_once(parts).items()}
 
 
-def disks(runs: Collection[Run], homes_of: Callable[[Run], Collection[Path]], store: Store, now: float) -> Iterator[dict[str, object]]:
-    """Each disk that holds something of these runs or of the drawn cells."""
-    homes = {home for run in runs for home in homes_of(run)}
+def disks(runs: Collection[Run], homes: Collection[Path], store: Store, now: float) -> Iterator[dict[str, object]]:
+    """Each disk that holds something of these runs or of the drawn cells. `homes` are the folders that have a trash."""
     found = counted_once(
         (
             ("trash", [home / FOLDER for home in homes]),
             ("converted", [target for run in runs for c in run.checkpoints for _, target in c.converted]),
             ("cells", [store.home / "cells"]),
-            ("runs", [*homes, *(c.path for run in runs for c in run.checkpoints)]),
+            ("runs", [place for run in runs for place in (run.folder, *(c.path for c in run.checkpoints))]),
         )
     )
     coming = _coming(runs, now)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from dataclasses import replace
 from typing import Any
 
 from cmp.core.runs import Run
@@ -47,7 +48,7 @@ class Desk:
                 self._measuring.stop()
                 self._measuring = None
             if self._measuring is None and (fresh or not known):
-                self._measuring = Survey(self._bench.planning(runs, Rules()))
+                self._measuring = Survey(self._bench.planning(runs, Rules(), Asked(left=True)))
             survey = self._measuring
         if survey:
             survey.wait(_MOMENT)
@@ -77,6 +78,7 @@ class Desk:
             if earlier := self._previews.get(before):
                 earlier.stop()
             name = str(next(self._numbers))
+            asked = replace(asked, left=not ids)
             survey = self._previews[name] = Survey(self._bench.previewing(runs, rules, asked))
             for old in list(self._previews)[:-_MOST]:
                 self._previews.pop(old).stop()
@@ -116,7 +118,7 @@ class Desk:
         if not (isinstance(job.subject, Preview) and job.state == "failed" and not job.items):
             return ""
         asked = job.subject
-        return self.preview([run.id for run in asked.runs], asked.rules, asked.asked, "")
+        return self.preview([] if asked.asked.left else [run.id for run in asked.runs], asked.rules, asked.asked, "")
 
     # -- what is being done --------------------------------------------------------------------------------------------
 

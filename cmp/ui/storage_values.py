@@ -29,6 +29,7 @@ GROUPS = (  # in this order: what costs nothing to lose stands first
     ("checkpoint", "Checkpoints, to the trash"),
     ("delete", "Deleted for good"),
 )
+LEFT: dict[str, Any] = {"run": "no run is left there", "folder": "", "compacted": ()}
 NOTHING = "Choose what may go, and look at the preview. Nothing is changed before you have seen it and said so twice."
 _DONE = {"compact": "compacted", "trash": "moved to the trash", "delete": "deleted", "share": "shared"}
 _MOST_FAULTS = 5
@@ -52,7 +53,7 @@ def overview_value(plan: CleanupPlan | None, names: Mapping[str, str], writable:
     return {
         "disks": [_disk(disk, plan.cells or {}) for disk in plan.disks],
         "runs": [_run(run, names.get(str(run["run"]), str(run["run"])), most) for run in runs],
-        "undo": list(_undo(runs)) if writable else [],
+        "undo": list(_undo([*runs, LEFT | {"trash": plan.left}])) if writable else [],
         "begun": [f"{line}; the next clean-up ends it" for line in plan.begun],
         "writable": writable,
         "busy": busy(progress),
@@ -113,7 +114,8 @@ def _undo(runs: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
         for each in run["trash"]:
             if each["trash_id"] not in seen:
                 seen.add(each["trash_id"])
-                path = os.path.relpath(each["path"], run["folder"]) if each["path"] else each["trash_id"]
+                path = each["path"] and (os.path.relpath(each["path"], run["folder"]) if run["folder"] else each["path"])
+                path = path or each["trash_id"]
                 when = f"in the trash since {str(each['moved_at'] or '').replace('T', ' ').removesuffix('Z')}"
                 sub = " · ".join(part for part in (run["run"], each["why"], when) if part)
                 act = "Bring back" if each["path"] else ""

@@ -115,6 +115,8 @@ class Workbench(Reclaiming):
         finally:
             if old is not None and conversion is None:  # failed or cancelled: what was there is better than nothing
                 put_back(old, plan.target)
+        if plan.replaces:  # an --output may lie where no run is
+            self._remember_trash(plan.run.folder if plan.target.is_relative_to(plan.run.folder) else plan.target.parent)
         self._lookout.forget()
         return conversion
 

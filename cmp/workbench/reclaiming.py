@@ -114,7 +114,7 @@ class Reclaiming(Storing):
             return next((each for each in list_trash(path.parent.parent) if each.id == path.name), None)
         if os.sep in target or "@" in target:
             return None
-        homes = self._homes(self.library(fresh=False).runs)
+        homes = (*self._homes(self.library(fresh=False).runs), *self._left_homes(anywhere=True))
         return next((each for home in homes for each in list_trash(home) if each.id == target), None)
 
     def _restore_dumps(self, target: str, run: Run, checkpoint: Checkpoint | None) -> Iterator[Progress | Restored]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cmp.core.progress import Progress, run_through
 from cmp.core.runs import Run, path_text
+from cmp.disk.store import subject_of
 from cmp.errors import CmpError, NotFound, Refused
 from cmp.workbench.judging import Judging
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from cmp.disk.compact_planning import Against
     from cmp.disk.trash_planning import Subject
 
+TRASH = "trash"  # the store's kind of folders that have one
 Best = Callable[[Run], Collection[str]]  # the ids in the window of a verdict; raises what stands against one
 
 
@@ -36,6 +38,7 @@ class Asked:
     empty_trash: bool = False
     older: float | None = None
     share: str | None = None
+    left: bool = False  # the trash of folders in which no run is left, too
     unjudged: bool = False  # a run on which there is no verdict stays whole instead of being an error where the best is to stay
 
 
@@ -92,13 +95,14 @@ class Storing(Judging):
         """The same a run at a time, for whoever wants to see how far it has come. Without `overview` only what would go is looked at."""
         from cmp.core.storage import CleanupPlan
         from cmp.disk.disks import disks
-        from cmp.disk.trash import list_trash
-        from cmp.disk.trash_overview import occupancy
+        from cmp.disk.trash import FOLDER, list_trash
+        from cmp.disk.trash_overview import occupancy, trash_json
         from cmp.disk.trash_planning import emptied
         from cmp.disk.usage import freed_by, occupied
 
         runs, now = tuple(runs), time.time()
-        homes = self._homes(runs)
+        left = self._left_homes() if asked.left else ()
+        homes = (*self._homes(runs), *left)
         trashed = [each for home in homes for each in list_trash(home)]
         items = [*emptied(trashed, now, asked.older)] if asked.empty_trash else []
         told: list[Mapping[str, object]] = []
@@ -108,11 +112,12 @@ class Storing(Judging):
             told += [occupancy(run, self._homes([run]), self.bases, self.store, now)] if overview else []
         yield Progress(len(runs), len(runs), "adding up")
         count, used = self.cells_size() if overview else (0, 0)
-        places = [*homes, *(c.path for run in runs for c in run.checkpoints)]
-        found = disks(runs, lambda run: self._homes([run]), self.store, now) if overview else ()
+        places = [*self._homes(runs), *(home / FOLDER for home in left), *(c.path for run in runs for c in run.checkpoints)]
+        found = disks(runs, homes, self.store, now) if overview else ()
         return CleanupPlan(
             tuple(items), occupied(places), freed_by(each.place for each in trashed), homes, self._begun(homes), tuple(told),
-            {"cells": count, "bytes": used}, tuple(found), rules, asked.share,
+            {"cells": count, "bytes": used}, tuple(found),
+            tuple(trash_json(each) for each in trashed if each.home in left), rules, asked.share,
         )  # fmt: skip
 
     def _choices(self, subject: Subject, asked: Asked, best: Best | None) -> tuple[Choice, ...]:
@@ -178,6 +183,19 @@ class Storing(Judging):
             found |= dict.fromkeys(trash.parent for trash in sorted(elsewhere.glob(f"converted/*/{FOLDER}")))
         return tuple(found)
 
+    def _left_homes(self, *, anywhere: bool = False) -> tuple[Path, ...]:
+        """Folders below those that are looked at, or `anywhere`, that have something of ours in their trash and are no run's by now."""
+        from cmp.disk.trash import list_trash
+
+        known, roots = set(self._homes(self.library(fresh=False).runs)), self.roots
+        found = sorted({Path(str(place)) for place in self.store.all(TRASH).values()} - known)
+        return tuple(place for place in found if (anywhere or any(map(place.is_relative_to, roots))) and list_trash(place))
+
+    def _remember_trash(self, home: Path) -> None:
+        """Has the trash of a folder found again when no run is left in it."""
+        with suppress(Refused):
+            self.store.put(TRASH, subject_of(home), str(home))
+
     def _begun(self, homes: Iterable[Path]) -> tuple[str, ...]:
         from cmp.disk.trash import begun
 
@@ -231,6 +249,7 @@ class Storing(Judging):
         still_there(item)
         if item.action == "trash":
             require_free(item)
+            self._remember_trash(item.home)
             trashed = move_to_trash(item.home, item.path, item.why)
             return replace(item, trash_id=trashed.id, undo=f"restore {trashed.id}")
         if item.action == "share":
