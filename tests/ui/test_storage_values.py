@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,21 @@ def test_a_page_that_may_only_look_gets_no_way_to_bring_anything_back(made: Trai
     assert sum(part["share"] for part in without["runs"][0]["parts"]) == pytest.approx(1)
     assert sum(part["share"] for part in without["disks"][0]["parts"]) == pytest.approx(1)
     assert str(made.run) not in str(without), "where things lie is the owner's to know"
+
+
+def test_a_training_for_which_the_disk_is_too_small_is_told_so(made: Training) -> None:
+    (told,) = (plan := bench_of(made).plan_cleanup(bench_of(made).library().runs, Rules())).runs
+    coming = {"checkpoints": 5, "checkpoint_bytes": 2, "needed_bytes": 10 * 10**9, "free_bytes": 3 * 10**9, "fits": False}
+    (disk,) = plan.disks
+    short = replace(
+        plan, runs=(dict(told) | {"state": "training", "forecast": coming},), disks=(dict(disk) | {"forecast": coming | {"trainings": 1}},)
+    )
+    value = overview_value(short, {}, True, None)
+    for one in (value["runs"][0], value["disks"][0]):
+        assert one["forecast"]["bad"] and one["forecast"]["text"].endswith(
+            "5 checkpoints, 10.0 GB more, and only 3.0 GB are free: that is not enough."
+        )
+    assert value["runs"][0]["live"]
 
 
 # -- surveys ---------------------------------------------------------------------------------------------------------------
