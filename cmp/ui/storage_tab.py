@@ -11,7 +11,7 @@ import gradio as gr
 
 from cmp import viewer
 from cmp.core.runs import path_text
-from cmp.errors import CmpError
+from cmp.errors import BadInput, CmpError
 from cmp.ui.faults import cancelling, told
 from cmp.ui.storage_desk import Desk
 from cmp.ui.storage_form import KEEP, SHARE, WHAT, Fields, emptying, rules_of
@@ -120,20 +120,24 @@ def _doing(bench: Workbench, desk: Desk, widgets: Widgets) -> None:
         label="What is being done", interactive=False, lines=2, max_lines=12, visible=False, elem_id="storage-status"
     )
 
+    asked_of = gr.Textbox(visible=False)  # the preview that the question is about
+
     def ask(name: str) -> Any:
         preview = desk.previewed(name)
-        return (gr.update(visible=True), confirmation(preview)) if preview else (gr.update(visible=False), "")
+        return (gr.update(visible=True), confirmation(preview), name) if preview else (gr.update(visible=False), "", "")
 
     @told
-    def carry_out(name: str) -> Any:
+    def carry_out(name: str, meant: str) -> Any:
+        if name != meant:
+            raise BadInput("the preview is another one by now", "Look at it, and press Do it again.")
         job = desk.start(name)
         off, on = gr.update(interactive=False), gr.update(interactive=True)
         return gr.update(visible=False), off, on, job.id, gr.update(value=job_text(job), visible=True), gr.Timer(active=True)
 
-    widgets.do.click(ask, widgets.preview, [confirm, question], **_QUIET)
+    widgets.do.click(ask, widgets.preview, [confirm, question, asked_of], **_QUIET)
     no.click(lambda: gr.update(visible=False), None, confirm, **_QUIET)
     started = [confirm, widgets.do, widgets.cancel, widgets.job, widgets.status, widgets.clock]
-    yes.click(carry_out, widgets.preview, started, show_progress="minimal", show_progress_on=yes)
+    yes.click(carry_out, [widgets.preview, asked_of], started, show_progress="minimal", show_progress_on=yes)
     widgets.preview.change(lambda: gr.update(visible=False), None, confirm, **_QUIET)  # the question was about another one
     widgets.cancel.click(cancelling(bench), widgets.job, None)
 
