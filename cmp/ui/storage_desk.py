@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from collections.abc import Generator
 from dataclasses import replace
 from typing import Any
 
-from cmp.core.runs import Run
+from cmp.core.progress import Progress
 from cmp.core.storage import CleanupPlan, Rules
 from cmp.errors import BadInput, CmpError
 from cmp.jobs import Job
@@ -40,7 +41,6 @@ class Desk:
 
     def measure(self, *, fresh: bool = False) -> None:
         """Has what is occupied measured in the background, unless that is under way or was done just now; `fresh`: whatever is known."""
-        runs = self._runs([])
         with self._lock:
             self._take()
             known = self._measured is not None and time.monotonic() - self._measured[0] < _FRESH
@@ -48,10 +48,13 @@ class Desk:
                 self._measuring.stop()
                 self._measuring = None
             if self._measuring is None and (fresh or not known):
-                self._measuring = Survey(self._bench.planning(runs, Rules(), Asked(left=True)))
+                self._measuring = Survey(self._planning())
             survey = self._measuring
         if survey:
             survey.wait(_MOMENT)
+
+    def _planning(self) -> Generator[Progress, None, CleanupPlan]:
+        return (yield from self._bench.planning(self._bench.library().runs, Rules(), Asked(left=True)))
 
     def _take(self) -> None:
         if self._measuring and self._measuring.over:
@@ -65,7 +68,7 @@ class Desk:
         with self._lock:
             self._take()
             survey, plan, fault = self._measuring, self._measured[1] if self._measured else None, self._fault
-        names = {run.id: self._bench.name_of(run) for run in self._runs([])}
+        names = {run.id: self._bench.name_of(run) for run in self._bench.library(fresh=False).runs}
         value = overview_value(plan, names, not self._bench.settings.read_only, survey.progress if survey else None)
         return value | ({"note": fault.told} if fault and not survey else {}), survey is not None
 
@@ -73,21 +76,19 @@ class Desk:
 
     def preview(self, ids: list[str], rules: Rules, asked: Asked, before: str) -> str:
         """Begins to find out what would go, and gives the name under which that is shown. `before` is the one that nobody waits for now."""
-        runs = self._runs(ids)
         with self._lock:
             if earlier := self._previews.get(before):
                 earlier.stop()
             name = str(next(self._numbers))
-            asked = replace(asked, left=not ids)
-            survey = self._previews[name] = Survey(self._bench.previewing(runs, rules, asked))
+            survey = self._previews[name] = Survey(self._previewing(ids, rules, replace(asked, left=not ids)))
             for old in list(self._previews)[:-_MOST]:
                 self._previews.pop(old).stop()
         survey.wait(_MOMENT)
         return name
 
-    def _runs(self, ids: list[str]) -> list[Run]:
-        runs = list(self._bench.library(fresh=False).runs)
-        return [run for run in runs if run.id in ids] if ids else runs
+    def _previewing(self, ids: list[str], rules: Rules, asked: Asked) -> Generator[Progress, None, Preview]:
+        runs = [run for run in self._bench.library().runs if run.id in ids or not ids]
+        return (yield from self._bench.previewing(runs, rules, asked))
 
     def shown(self, name: str, note: str) -> tuple[dict[str, Any], bool]:
         """A preview's value, and whether it is still being found out."""
