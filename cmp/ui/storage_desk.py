@@ -54,7 +54,7 @@ class Desk:
             survey.wait(_MOMENT)
 
     def _planning(self) -> Generator[Progress, None, CleanupPlan]:
-        return (yield from self._bench.planning(self._bench.library().runs, Rules(), Asked(left=True)))
+        return (yield from self._bench.planning((yield from self._bench.settled()), Rules(), Asked(left=True)))
 
     def _take(self) -> None:
         if self._measuring and self._measuring.over:
@@ -87,7 +87,7 @@ class Desk:
         return name
 
     def _previewing(self, ids: list[str], rules: Rules, asked: Asked) -> Generator[Progress, None, Preview]:
-        runs = [run for run in self._bench.library().runs if run.id in ids or not ids]
+        runs = [run for run in (yield from self._bench.settled()) if run.id in ids or not ids]
         return (yield from self._bench.previewing(runs, rules, asked))
 
     def shown(self, name: str, note: str) -> tuple[dict[str, Any], bool]:

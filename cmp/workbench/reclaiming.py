@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cmp.core.present import counted
 from cmp.core.progress import Progress
 from cmp.core.runs import Checkpoint, Run
 from cmp.disk.ledger import Order
@@ -20,6 +22,9 @@ from cmp.workbench.storing import Asked, NotDone, Restored, Storing
 if TYPE_CHECKING:
     from cmp.core.storage import CleanupPlan, Item, Rules
     from cmp.disk.trash import Trashed
+
+
+_MOMENT = 0.1  # seconds between two looks whether all has been read
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,15 @@ class Reclaiming(Storing):
         self.jobs.make("restore", self._restore_again)
 
     # -- as jobs -------------------------------------------------------------------------------------------------------
+
+    def settled(self) -> Generator[Progress, None, tuple[Run, ...]]:
+        """All runs, once the headers of what is new have been read: before that some are known by names alone, or not at all."""
+        runs = self.library().runs
+        while unread := self._lookout.unread:  # the look has begun to read them in the background
+            yield Progress(0, 0, f"reading the headers of {counted(unread, 'folder')}")
+            time.sleep(_MOMENT)
+            runs = self.library(fresh=not self._lookout.unread).runs
+        return runs
 
     def previewing(self, runs: Iterable[Run], rules: Rules, asked: Asked) -> Generator[Progress, None, Preview]:
         """The plan that is to be shown before it may be started."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Generator
 from dataclasses import replace
@@ -135,6 +136,24 @@ def test_a_training_for_which_the_disk_is_too_small_is_told_so(made: Training) -
             "5 checkpoints, 10.0 GB more, and only 3.0 GB are free: that is not enough."
         )
     assert value["runs"][0]["live"]
+
+
+def test_a_run_that_came_while_others_were_being_read_is_measured_too(made: Training, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cmp.workbench import lookout
+
+    monkeypatch.setattr(lookout, "_MOMENT", 0.0)  # nothing is read at once, as on a slow disk
+    bench = bench_of(made)
+    bench.serves = True
+    desk = Desk(bench)
+    for name in (None, "other"):
+        if name:
+            shutil.copytree(made.run, made.outputs / name)
+            grow_old(made.outputs)
+        desk.measure(fresh=True)
+        if desk._measuring:
+            assert desk._measuring.wait(60)
+        value, under_way = desk.overview()
+        assert not under_way and [run["key"] for run in value["runs"]] == sorted([RUN, *([name] if name else [])], key=len, reverse=True)
 
 
 # -- surveys ---------------------------------------------------------------------------------------------------------------
