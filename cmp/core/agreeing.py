@@ -1,0 +1,123 @@
+"""What several rules say of a run's checkpoints together: where they agree, and that they do not where that is so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from cmp.core.curves import LossCurve, is_epoch_axis
+from cmp.core.evidence import BASE, Evidence, direction_of, held_out_tags, words_of
+from cmp.core.picking import HELD_OUT, TRAINING, VOTES, Verdict, candidates, evidence_in_logs, judge
+from cmp.core.runs import Run
+from cmp.errors import BadInput, NotFound
+
+_NAMES = {HELD_OUT: "held-out loss", TRAINING: "training loss", VOTES: "votes"}
+_MOST_TAGS = 12  # that are judged beside the losses
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """`agree` is None where fewer than two rules tell checkpoints apart; `common` are those that none of them rules out."""
+
+    told: str
+    agree: bool | None = None
+    common: tuple[str, ...] = ()
+
+
+def rule_name(rule: str) -> str:
+    """What people call a rule; a tag is called what it was logged as."""
+    return _NAMES.get(rule, rule)
+
+
+def tells_apart(verdict: Verdict) -> bool:
+    """Whether a rule that may decide holds any checkpoint for worse."""
+    return verdict.decides and len(verdict.window) < len(verdict.scores)
+
+
+def every_evidence(run: Run, curves: Sequence[LossCurve]) -> tuple[Evidence, ...]:
+    """What each rule finds in the logs: the held-out loss, the training loss, which never decides, and every metric whose name says what is
+    better. The base model is among them where it was logged.
+    """
+    tags = [curve.tag for curve in curves]
+    found = []
+    for rule in (HELD_OUT, TRAINING, *[tag for tag in tags if _is_metric(tag)][:_MOST_TAGS]):
+        with suppress(NotFound, BadInput):
+            one = evidence_in_logs(run, curves, rule, base=True)
+            found += [replace(one, decides=False) if rule == TRAINING else one] if one else []
+    return tuple(found)
+
+
+def _is_metric(tag: str) -> bool:
+    if is_epoch_axis(tag) or held_out_tags([tag]) or any(word.endswith("loss") for word in words_of(tag)):
+        return False
+    try:
+        direction_of(tag)
+    except BadInput:
+        return False
+    return True
+
+
+def judge_beside_base(run: Run, found: Evidence) -> Verdict | None:
+    """The verdict on the checkpoints alone, with what the base model has; None where fewer than two checkpoints are left."""
+    kept = [i for i, name in enumerate(found.ids) if name != BASE]
+    if len(kept) < 2:
+        return None
+    own = replace(
+        found, ids=tuple(found.ids[i] for i in kept), values=found.values[kept], covariance=found.covariance[kept][:, kept],
+        counts=tuple(found.counts[i] for i in kept),
+    )  # fmt: skip
+    base = float(found.values[found.ids.index(BASE)]) if BASE in found.ids else None
+    return replace(judge(run, own), base=base)
+
+
+def leading(verdicts: Sequence[Verdict]) -> Verdict | None:
+    """The verdict to go by: the first that tells checkpoints apart, else the first that may decide."""
+    deciding = [verdict for verdict in verdicts if verdict.decides]
+    return next(filter(tells_apart, deciding), deciding[0] if deciding else None)
+
+
+def told_by(verdict: Verdict) -> str:
+    """Rule and reason in one sentence."""
+    return f"{_upper(rule_name(verdict.rule))}: {verdict.reason}."
+
+
+def agreement(run: Run, verdicts: Sequence[Verdict]) -> Agreement:
+    """What the verdicts of all rules come to. A checkpoint of which a rule knows nothing is not ruled out by it."""
+    order = [c.id for c in candidates(run)]
+    telling = [verdict for verdict in verdicts if tells_apart(verdict)]
+    silent = [rule_name(verdict.rule) for verdict in verdicts if verdict.decides and not tells_apart(verdict)]
+    if not telling:
+        told = f"{_upper(_listed(silent))} cannot tell any checkpoint from another." if silent else "Nothing that is known decides."
+        return Agreement(told, None, tuple(order))
+    known = {name for verdict in telling for name in verdict.window}
+    worse = {score.checkpoint_id for verdict in telling for score in verdict.scores if score.checkpoint_id not in verdict.window}
+    common = tuple(name for name in order if name in known - worse)
+    rest = f" {_upper(_listed(silent))} cannot tell any apart." if silent else ""
+    if len(telling) > 1 and common:
+        who = "All rules" if not silent else _upper(_listed([rule_name(verdict.rule) for verdict in telling]))
+        return Agreement(f"{who} agree on {steps_text(common, order)}.{rest}", True, common)
+    says = [f"{rule_name(v.rule)} {'say' if v.rule == VOTES else 'says'} {steps_text(v.window, order)}" for v in telling]
+    if len(telling) > 1:
+        return Agreement(f"{_upper(', '.join(says))}: they disagree.{rest}", False)
+    return Agreement(f"{_upper(says[0])}.{rest}", None, common)
+
+
+def steps_text(ids: Sequence[str], order: Sequence[str]) -> str:
+    """`step 500`; `steps 500–1500` where there is none between that is not meant; else one after the other."""
+    places = sorted(order.index(name) for name in ids if name in order)
+    keys = [order[place].rpartition("@")[2] for place in places]
+    if not all(key.isdigit() for key in keys):
+        return ", ".join(f"step {key}" if key.isdigit() else key for key in keys)
+    if len(keys) > 1 and places[-1] - places[0] == len(places) - 1:
+        return f"steps {keys[0]}–{keys[-1]}"
+    return f"step{'s' if len(keys) > 1 else ''} {', '.join(keys)}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
+
+
+def _upper(text: str) -> str:
+    """A sentence begins with a capital; a logged tag stays as it is written."""
+    return text[:1].upper() + text[1:] if text.startswith(tuple(_NAMES.values())) else text
