@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from cmp.core.curves import LossCurve, is_epoch_axis
 from cmp.core.evidence import BASE, Evidence, direction_of, held_out_tags, words_of
+from cmp.core.packing import harmless
 from cmp.core.picking import HELD_OUT, TRAINING, VOTES, Verdict, candidates, evidence_in_logs, judge
 from cmp.core.runs import Run
 from cmp.errors import BadInput, NotFound
@@ -43,9 +44,16 @@ def every_evidence(run: Run, curves: Sequence[LossCurve]) -> tuple[Evidence, ...
     found = []
     for rule in (HELD_OUT, TRAINING, *[tag for tag in tags if _is_metric(tag)][:_MOST_TAGS]):
         with suppress(NotFound, BadInput):
-            one = evidence_in_logs(run, curves, rule, base=True)
-            found += [replace(one, decides=False) if rule == TRAINING else one] if one else []
+            if one := evidence_in_logs(run, curves, rule):
+                found.append(replace(one, decides=False) if rule == TRAINING else _with_base(run, one, curves))
     return tuple(found)
+
+
+def _with_base(run: Run, found: Evidence, curves: Sequence[LossCurve]) -> Evidence:
+    """The same evidence with the base model in it, if its curve knows that."""
+    own = [curve for curve in curves if curve.tag == found.metric]
+    more = evidence_in_logs(run, own, found.rule, base=True)
+    return more if more and tuple(name for name in more.ids if name != BASE) == found.ids else found
 
 
 def _is_metric(tag: str) -> bool:
@@ -101,6 +109,27 @@ def agreement(run: Run, verdicts: Sequence[Verdict]) -> Agreement:
     if len(telling) > 1:
         return Agreement(f"{_upper(', '.join(says))}: they disagree.{rest}", False)
     return Agreement(f"{_upper(says[0])}.{rest}", None, common)
+
+
+def verdicts_json(run: Run, verdicts: Sequence[Verdict]) -> dict[str, object]:
+    """All verdicts as `best` tells each, and what they come to together."""
+    both = agreement(run, verdicts)
+    told = {"run": run.id, "told": both.told, "agree": both.agree, "common": list(both.common)}
+    return told | {"verdicts": [verdict.as_json(run) for verdict in verdicts]}
+
+
+def scores_table(run: Run, verdicts: Sequence[Verdict]) -> list[list[str]]:
+    """A head and a row for each score of each rule; texts that no spreadsheet takes for formulas."""
+    steps = {c.id: c.step for c in run.checkpoints}
+    rows = [["rule", "metric", "checkpoint", "step", "value", "low", "high", "n", "window", "best"]]
+    for verdict in verdicts:
+        for score in verdict.scores:
+            inside = "yes" if verdict.decides and score.checkpoint_id in verdict.window else ""
+            numbers = [steps.get(score.checkpoint_id), score.value, score.low, score.high, score.n]
+            told = ["" if number is None else str(number) for number in numbers]
+            best = "yes" if score.checkpoint_id == verdict.best else ""
+            rows.append([harmless(text) for text in (verdict.rule, score.metric, score.checkpoint_id, *told, inside, best)])
+    return rows
 
 
 def steps_text(ids: Sequence[str], order: Sequence[str]) -> str:
