@@ -26,9 +26,9 @@ class Agreement:
     common: tuple[str, ...] = ()
 
 
-def rule_name(rule: str) -> str:
-    """What people call a rule; a tag is called what it was logged as."""
-    return _NAMES.get(rule, rule)
+def rule_name(rule: str, *, begins: bool = False) -> str:
+    """What people call a rule, also where a sentence begins; a tag is called what it was logged as."""
+    return _upper(_NAMES.get(rule, rule)) if begins else _NAMES.get(rule, rule)
 
 
 def tells_apart(verdict: Verdict) -> bool:

@@ -19,9 +19,9 @@ def build_pick_tab(bench: Workbench, tab: gr.Tab, tabs: gr.Tabs, chosen: gr.Text
     shown = gr.Textbox(visible=False)
     panels = gr.HTML(apply_default_css=False, html_template=viewer.PICK_TEMPLATE, js_on_load=viewer.pick_on_load(), elem_id="pick")
 
-    def enter(run_id: str, before: str) -> Any:
+    def enter(run_id: str, before: str | None) -> Any:
         """The run that is chosen on the Runs tab, unless another was chosen here since."""
-        came_with, _, here = before.partition("\n")
+        came_with, _, here = (before or "").partition("\n")
         wanted = here if here and came_with == run_id else run_id
         return value_of(bench, wanted), f"{run_id}\n{wanted}"
 

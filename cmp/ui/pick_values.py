@@ -22,7 +22,6 @@ def pick_value(
     verdicts: Sequence[Verdict],
     name_of: Names,
     starred: Collection[str] = (),
-    *,
     read_only: bool = False,
 ) -> dict[str, Any]:
     """What the tab is fed with. `empty` stands in place of everything, `next` where no rule decides."""
@@ -81,7 +80,7 @@ def panel(run: Run, verdict: Verdict, labels: Mapping[str, str], leads: bool) ->
         points.append(told)
     return {
         "rule": verdict.rule,
-        "name": rule_name(verdict.rule),
+        "name": rule_name(verdict.rule, begins=True),
         "metric": verdict.scores[0].metric,
         "better": _better(verdict.scores),
         "sentence": f"{verdict.reason}.",

@@ -6,6 +6,7 @@ one gives its body the class `cmp-alone`, and they follow the system's light or 
 
 The matrix's value:
     title, note    str; `note` alone explains an empty matrix
+    verdict        str; which checkpoint is the best, by which rule and why, "" or none for nothing
     axes           [{"key", "label", "values": [{"key", "label", "sub", "details": [[name, value]]}]}]: every axis of the grid, also those
                    with one value. Keys are short: a link to a view holds them
     place          {axis key: "x" | "X" | "y" | "Y" | ""}: across, in groups across, down, in groups down, or one value at a time; until
@@ -56,6 +57,9 @@ or brings them, thinned to what a screen can show (about 1,500 points each):
 It tells `{"index": step, "value": run, "run", "step"}` of the checkpoint that is to be compared, and as an edit
 `{"what": "convert"|"star", "run", "step", "id", "on": bool}`. On the window it dispatches `cmp:step` with
 `{"run", "step", "from": "curves"}` for the step below the pointer, and shows a line where such an event from elsewhere says.
+
+The verdicts' value is what `ui/pick_values` makes. They tell `{"run", "ids"}` of the checkpoints that are to be compared, and as an edit
+`{"what": "run"|"look"|"convert"|"star", "run", "id", "on"}`.
 
 The table's value:
     columns        [str]

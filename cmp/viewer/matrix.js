@@ -20,6 +20,7 @@
       tools: el("div", { class: "cmp-tools" }),
       under: el("div", { class: "cmp-under" }),
       note: el("p", { class: "cmp-note" }),
+      verdict: el("p", { class: "cmp-verdict", hidden: "" }),
       groups: el("tr", { role: "row", class: "cmp-groups" }),
       apart: el("td", { class: "cmp-corner" }),
       corner: el("td", { class: "cmp-corner" }),
@@ -32,7 +33,7 @@
     root.classList.add("cmp-matrix");
     root.replaceChildren(
       el("div", { class: "cmp-bar" }, part.title, el("div", { class: "cmp-done" }, part.progress, part.count), part.tools),
-      part.under, part.note, part.box);
+      part.under, part.note, part.verdict, part.box);
     return part;
   };
 
@@ -243,6 +244,7 @@
     const update = (next) => {
       value = next && typeof next === "object" ? next : {};
       dom.setText(part.title, value.title);
+      dom.setText(part.verdict, value.verdict);
       drawProgress();
       part.table.setAttribute("aria-label", value.title || "Images by column and row");
       draw();

@@ -53,7 +53,7 @@
     };
 
     const makePanel = (rule) => {
-      const name = el("h4");
+      const name = el("h3");
       const about = el("span", { class: "cmp-pick-about" });
       const file = el("button", { type: "button", class: "cmp-pick-file", text: "SVG", title: "This chart as a picture" });
       const sentence = el("p", { class: "cmp-pick-sentence" });

@@ -52,10 +52,12 @@
 
   // Shades from halfway to the neighbour before to halfway to the one behind; a window may be in several pieces.
   const shade = (svg, points, { x, left }, width) => {
+    const between = (i) => (i < 0 ? left : i >= points.length - 1 ? width - RIGHT : (x(points[i].x) + x(points[i + 1].x)) / 2);
     points.forEach((point, i) => {
-      if (!point.window) return;
-      const from = i ? (x(points[i - 1].x) + x(point.x)) / 2 : left;
-      const to = i < points.length - 1 ? (x(point.x) + x(points[i + 1].x)) / 2 : width - RIGHT;
+      if (!point.window || points[i - 1]?.window) return;
+      let last = i;
+      while (points[last + 1]?.window) last += 1;
+      const [from, to] = [between(i - 1), between(last)];
       svg.append(node("rect", { class: "cmp-pick-window", x: from.toFixed(1), y: TOP, width: Math.max(0, to - from).toFixed(1), height: HIGH - TOP - BOTTOM }));
     });
   };
@@ -97,11 +99,14 @@
     return group;
   };
 
+  // Its name stands at the end where the nearest point leaves more room.
   const base = (svg, panel, { y, left }, width) => {
     if (panel.base === null) return;
     const at = y(panel.base);
-    svg.append(node("line", { class: "cmp-pick-base", x1: left, x2: width - RIGHT, y1: at.toFixed(1), y2: at.toFixed(1) }),
-      node("text", { class: "cmp-pick-tick", x: width - RIGHT - 4, y: (at > TOP + 18 ? at - 5 : at + 14).toFixed(1), "text-anchor": "end" }, "base model"));
+    const room = (point) => Math.abs(y(point.value) - at);
+    const start = room(panel.points[0]) > room(panel.points.at(-1));
+    const words = { class: "cmp-pick-tick cmp-pick-of-base", x: start ? left + 4 : width - RIGHT - 4, y: (at > TOP + 18 ? at - 5 : at + 14).toFixed(1), "text-anchor": start ? "start" : "end" };
+    svg.append(node("line", { class: "cmp-pick-base", x1: left, x2: width - RIGHT, y1: at.toFixed(1), y2: at.toFixed(1) }), node("text", words, "base model"));
   };
 
   const words = (point, panel) => {
@@ -111,7 +116,7 @@
   };
 
   // A file by itself: what the page's style sheet says of each part is written into it.
-  const STYLED = ["fill", "fill-opacity", "stroke", "stroke-width", "stroke-dasharray", "font-size", "font-weight"];
+  const STYLED = ["fill", "fill-opacity", "stroke", "stroke-width", "stroke-dasharray", "paint-order", "font-size", "font-weight"];
   const standalone = (svg, background) => {
     const copy = svg.cloneNode(true);
     const [own, made] = [[...svg.querySelectorAll("*")], [...copy.querySelectorAll("*")]];

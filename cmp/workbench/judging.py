@@ -29,7 +29,7 @@ class Judging(Easel):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self._heads = Heads(lambda run: self.curves(run).curves, self.verdict_marks)
+        self._heads = Heads(lambda run: self.curves(run).curves, self.verdict_marks, self.verdict_told)
         self._drawn = DrawnCells(self.store, self.ready)
 
     # -- verdicts ------------------------------------------------------------------------------------------------------
@@ -72,6 +72,15 @@ class Judging(Easel):
         if found is None or not found.scores:
             return ""
         return f"{told_by(found)} {both.told}" if both.agree is False else told_by(found)
+
+    def verdict_line(self, checkpoints: Iterable[Checkpoint | None]) -> str:
+        """The same of the runs that these are of, as it stands beside their pictures; made anew only where logs or votes have changed."""
+        from cmp.disk.votes import Votes
+
+        wanted = {(c.run_id, c.path) for c in checkpoints if c}  # another run may have had the same id
+        runs = [run for run in self.library(fresh=False).runs if any((run.id, c.path) in wanted for c in run.checkpoints)] if wanted else []
+        told = {run.id: line for run in runs if (line := self._heads.sentence(run, Votes(self.store).stamp(run.place)))}
+        return " ".join(f"{name}: {line}" if len(told) > 1 else line for name, line in told.items())
 
     def _curves_of(self, run: Run) -> Sequence[LossCurve]:
         try:
