@@ -18,7 +18,7 @@ _HANDED = (
     "verdict",
     "place",
     "step_axis",
-)  # of what is not gone through by itself; all else is for the page and its server
+)  # of what is not gone through by itself; all else is for the page
 _PATH = re.compile(r"(?<![\w.:/\\])(?:/(?:[^\s/:;,'\"()<>|*?]+/)+|[A-Za-z]:[\\/](?:[^\s\\/:;,'\"()<>|*?]+[\\/])*)(?=[^\s/\\])")
 
 
