@@ -19,7 +19,7 @@ _MOST_TAGS = 12  # that are judged beside the losses
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """`agree` is None where fewer than two rules tell checkpoints apart; `common` are those that none of them rules out."""
+    """`agree` is None where that cannot be said; `common` are those that every rule which tells checkpoints apart has chosen."""
 
     told: str
     agree: bool | None = None
@@ -91,24 +91,30 @@ def told_by(verdict: Verdict) -> str:
 
 
 def agreement(run: Run, verdicts: Sequence[Verdict]) -> Agreement:
-    """What the verdicts of all rules come to. A checkpoint of which a rule knows nothing is not ruled out by it."""
+    """What the verdicts of all rules come to. Rules agree on what all of them chose, and disagree where one rules out all that another
+    chose; where they only judged different checkpoints neither is so.
+    """
     order = [c.id for c in candidates(run)]
     telling = [verdict for verdict in verdicts if tells_apart(verdict)]
     silent = [rule_name(verdict.rule) for verdict in verdicts if verdict.decides and not tells_apart(verdict)]
     if not telling:
         told = f"{_upper(_listed(silent))} cannot tell any checkpoint from another." if silent else "Nothing that is known decides."
         return Agreement(told, None, tuple(order))
-    known = {name for verdict in telling for name in verdict.window}
-    worse = {score.checkpoint_id for verdict in telling for score in verdict.scores if score.checkpoint_id not in verdict.window}
-    common = tuple(name for name in order if name in known - worse)
+    common = tuple(name for name in order if all(name in verdict.window for verdict in telling))
     rest = f" {_upper(_listed(silent))} cannot tell any apart." if silent else ""
-    if len(telling) > 1 and common:
+    says = [f"{rule_name(v.rule)} {'say' if v.rule == VOTES else 'says'} {steps_text(v.window, order)}" for v in telling]
+    if len(telling) == 1:
+        return Agreement(f"{_upper(says[0])}.{rest}", None, common)
+    if common:
         who = "All rules" if not silent else _upper(_listed([rule_name(verdict.rule) for verdict in telling]))
         return Agreement(f"{who} agree on {steps_text(common, order)}.{rest}", True, common)
-    says = [f"{rule_name(v.rule)} {'say' if v.rule == VOTES else 'says'} {steps_text(v.window, order)}" for v in telling]
-    if len(telling) > 1:
-        return Agreement(f"{_upper(', '.join(says))}: they disagree.{rest}", False)
-    return Agreement(f"{_upper(says[0])}.{rest}", None, common)
+    apart = any(set(one.window) <= _worse(other) for one in telling for other in telling)
+    why = "they disagree" if apart else "they judged different checkpoints"
+    return Agreement(f"{_upper(', '.join(says))}: {why}.{rest}", False if apart else None)
+
+
+def _worse(verdict: Verdict) -> set[str]:
+    return {score.checkpoint_id for score in verdict.scores} - set(verdict.window)
 
 
 def verdicts_json(run: Run, verdicts: Sequence[Verdict]) -> dict[str, object]:

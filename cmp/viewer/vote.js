@@ -62,7 +62,7 @@
   const tell = ({ mine, votes, voters, pairs, seen, more }) => {
     if (!votes) return void setText(progress, "No votes yet.");
     const whose = voters > 1 ? `${votes} votes by ${voters} voters, ${mine} of them yours` : `${votes} vote${votes === 1 ? "" : "s"}`;
-    const left = more === 0 ? "that settles it" : more === null ? "how many more would settle it cannot be said yet" : `about ${more} more might settle it`;
+    const left = more === 0 ? "that settles it" : more === null ? "how many more would settle it cannot be said yet" : `about ${more.toLocaleString("en")} more might settle it`;
     setText(progress, `${whose}; ${seen} of ${pairs} pairs of checkpoints compared; ${left}.`);
   };
 

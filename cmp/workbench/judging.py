@@ -18,6 +18,7 @@ from cmp.workbench.easel import Easel
 from cmp.workbench.heads import Heads
 
 if TYPE_CHECKING:
+    from cmp.core.agreeing import Agreement
     from cmp.core.curves import LossCurve
     from cmp.core.evidence import Evidence
     from cmp.core.picking import Gate, Verdict
@@ -62,6 +63,12 @@ class Judging(Easel):
         voted = evidence_of(run, self.votes(run))
         found = (*held, *([voted] if voted else []), *rest)
         return tuple(verdict for one in found if (verdict := judge_beside_base(run, one)))
+
+    def agreement(self, run: Run) -> Agreement:
+        """What the verdicts of all rules come to together."""
+        from cmp.core.agreeing import agreement
+
+        return agreement(run, self.verdicts(run))
 
     def verdict_told(self, run: Run) -> str:
         """The verdict on a run in one sentence, with its rule and its reason, and that rules disagree where they do; "" for none."""
