@@ -57,10 +57,10 @@ class Guard:
         return refusal(403, f"the request comes from {origin!r}, another site", "Use the dashboard's own address.")
 
     def _token_in_address(self, request: Request) -> Response | None:
-        given = parse_qs(request.url.query).get("token", [""])[0]
+        given = parse_qs(request.scope["query_string"].decode("latin-1")).get("token", [""])[0]
         if not self.token or request.method != "GET" or not _same(given, self.token):
             return None
-        last = quote(request.url.path.rpartition("/")[2])  # the id of a run may hold any sign
+        last = quote(request.scope["path"].rpartition("/")[2])  # the id of a run may hold any sign
         answer = RedirectResponse(f"./{last}", 303)  # relative: a proxy may have put something in front
         answer.set_cookie(COOKIE, self.token, httponly=True, samesite="lax", secure=request.url.scheme == "https")
         return answer

@@ -15,7 +15,6 @@ from cmp.core.agreeing import (
     leading,
     scores_table,
     steps_text,
-    tells_apart,
     told_by,
     verdicts_json,
 )
