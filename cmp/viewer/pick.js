@@ -44,7 +44,7 @@
     };
 
     const tableOf = (panel) => {
-      const head = ["checkpoint", panel.metric, "95 %", panel.counts, ""].map((text) => el("th", { scope: "col", text }));
+      const head = ["checkpoint", panel.metric, "95 %", panel.counts, "verdict"].map((text) => el("th", { scope: "col", text }));
       const rows = panel.points.map((point) => el("tr", {}, el("th", { scope: "row", text: point.label }), el("td", { text: figure(point.value) }),
         el("td", { text: point.low === null || point.high === null ? "–" : `${figure(point.low)} to ${figure(point.high)}` }), el("td", { text: String(point.n) }),
         el("td", { text: point.best ? "best" : point.window ? "in the window" : "" })));
