@@ -61,7 +61,8 @@
 
   const tell = ({ mine, votes, voters, pairs, seen, more }) => {
     if (!votes) return void setText(progress, "No votes yet.");
-    const whose = voters > 1 ? `${votes} votes by ${voters} voters, ${mine} of them yours` : `${votes} vote${votes === 1 ? "" : "s"}`;
+    const many = (count, what) => `${count} ${what}${count === 1 ? "" : "s"}`;
+    const whose = mine === votes ? many(votes, "vote") : `${many(votes, "vote")} by ${many(voters, "voter")}, ${mine} of them yours`;
     const left = more === 0 ? "that settles it" : more === null ? "how many more would settle it cannot be said yet" : `about ${more.toLocaleString("en")} more might settle it`;
     setText(progress, `${whose}; ${seen} of ${pairs} pairs of checkpoints compared; ${left}.`);
   };
