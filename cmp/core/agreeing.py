@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from cmp.core.curves import LossCurve, is_epoch_axis
 from cmp.core.evidence import BASE, Evidence, direction_of, held_out_tags, words_of
 from cmp.core.packing import harmless
-from cmp.core.picking import HELD_OUT, TRAINING, VOTES, Verdict, candidates, evidence_in_logs, judge
+from cmp.core.picking import HELD_OUT, TRAINING, VOTES, Verdict, candidates, evidence_in_logs
 from cmp.core.runs import Run
 from cmp.errors import BadInput, NotFound
 
@@ -36,24 +36,25 @@ def tells_apart(verdict: Verdict) -> bool:
     return verdict.decides and len(verdict.window) < len(verdict.scores)
 
 
-def every_evidence(run: Run, curves: Sequence[LossCurve]) -> tuple[Evidence, ...]:
-    """What each rule finds in the logs: the held-out loss, the training loss, which never decides, and every metric whose name says what is
-    better. The base model is among them where it was logged.
+def every_evidence(run: Run, curves: Sequence[LossCurve]) -> tuple[tuple[Evidence, float | None], ...]:
+    """What each rule finds in the logs, and what the base model has there: of the held-out loss, the training loss, which never decides,
+    and every metric whose name says what is better.
     """
     tags = [curve.tag for curve in curves]
-    found = []
+    found: list[tuple[Evidence, float | None]] = []
     for rule in (HELD_OUT, TRAINING, *[tag for tag in tags if _is_metric(tag)][:_MOST_TAGS]):
         with suppress(NotFound, BadInput):
-            if one := evidence_in_logs(run, curves, rule):
-                found.append(replace(one, decides=False) if rule == TRAINING else _with_base(run, one, curves))
+            if (one := evidence_in_logs(run, curves, rule)) and rule == TRAINING:
+                found.append((replace(one, decides=False), None))
+            elif one:
+                own = [curve for curve in curves if curve.tag == one.metric]
+                found.append((one, base_in(evidence_in_logs(run, own, rule, base=True))))
     return tuple(found)
 
 
-def _with_base(run: Run, found: Evidence, curves: Sequence[LossCurve]) -> Evidence:
-    """The same evidence with the base model in it, if its curve knows that."""
-    own = [curve for curve in curves if curve.tag == found.metric]
-    more = evidence_in_logs(run, own, found.rule, base=True)
-    return more if more and tuple(name for name in more.ids if name != BASE) == found.ids else found
+def base_in(found: Evidence | None) -> float | None:
+    """What the base model has in evidence that may know of it."""
+    return float(found.values[found.ids.index(BASE)]) if found and BASE in found.ids else None
 
 
 def _is_metric(tag: str) -> bool:
@@ -64,19 +65,6 @@ def _is_metric(tag: str) -> bool:
     except BadInput:
         return False
     return True
-
-
-def judge_beside_base(run: Run, found: Evidence) -> Verdict | None:
-    """The verdict on the checkpoints alone, with what the base model has; None where fewer than two checkpoints are left."""
-    kept = [i for i, name in enumerate(found.ids) if name != BASE]
-    if len(kept) < 2:
-        return None
-    own = replace(
-        found, ids=tuple(found.ids[i] for i in kept), values=found.values[kept], covariance=found.covariance[kept][:, kept],
-        counts=tuple(found.counts[i] for i in kept),
-    )  # fmt: skip
-    base = float(found.values[found.ids.index(BASE)]) if BASE in found.ids else None
-    return replace(judge(run, own), base=base)
 
 
 def leading(verdicts: Sequence[Verdict]) -> Verdict | None:

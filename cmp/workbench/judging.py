@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -52,17 +53,16 @@ class Judging(Easel):
 
     def verdicts(self, run: Run) -> tuple[Verdict, ...]:
         """What every rule says of which something is known, the one that counts for most first; empty where nothing is known."""
-        from cmp.core.agreeing import every_evidence, judge_beside_base
+        from cmp.core.agreeing import every_evidence
         from cmp.core.picking import HELD_OUT, candidates, judge
         from cmp.core.votes import evidence_of
 
         if len(candidates(run)) < 2:
             return (judge(run, None),) if candidates(run) else ()
-        logged = every_evidence(run, self._curves_of(run))
-        held, rest = [one for one in logged if one.rule == HELD_OUT], [one for one in logged if one.rule != HELD_OUT]
-        voted = evidence_of(run, self.votes(run))
-        found = (*held, *([voted] if voted else []), *rest)
-        return tuple(verdict for one in found if (verdict := judge_beside_base(run, one)))
+        logged, voted = every_evidence(run, self._curves_of(run)), evidence_of(run, self.votes(run))
+        held, rest = ([one for one in logged if (one[0].rule == HELD_OUT) is wanted] for wanted in (True, False))
+        found = (*held, *([(voted, None)] if voted else []), *rest)
+        return tuple(replace(judge(run, one), base=base) for one, base in found)
 
     def agreement(self, run: Run) -> Agreement:
         """What the verdicts of all rules come to together."""

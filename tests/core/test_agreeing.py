@@ -11,7 +11,6 @@ import pytest
 from cmp.core.agreeing import (
     agreement,
     every_evidence,
-    judge_beside_base,
     leading,
     scores_table,
     steps_text,
@@ -20,21 +19,19 @@ from cmp.core.agreeing import (
 )
 from cmp.core.curves import LossCurve
 from cmp.core.evidence import Evidence
-from cmp.core.picking import BASE, Verdict
+from cmp.core.picking import BASE, Verdict, judge
 from tests.core.test_picking import RUN, STEPS, curve, held, run_of, training, verdict
 
 
 def verdicts(*curves: LossCurve) -> list[Verdict]:
-    return [found for one in every_evidence(RUN, curves) if (found := judge_beside_base(RUN, one))]
+    return [replace(judge(RUN, one), base=base) for one, base in every_evidence(RUN, curves)]
 
 
 def voted(**strengths: float) -> Verdict:
     """Votes that know these steps, to ±0.2."""
     ids = tuple(f"r@{name[1:]}" for name in strengths)
     found = Evidence("votes", "strength in votes", False, ids, np.array(list(strengths.values())), 0.01 * np.eye(len(ids)), (9,) * len(ids))
-    judged = judge_beside_base(run_of(*STEPS, "final"), found)
-    assert judged
-    return judged
+    return judge(run_of(*STEPS, "final"), found)
 
 
 # -- verdicts --------------------------------------------------------------------------------------------------------------
@@ -63,11 +60,6 @@ def test_the_base_model_stands_beside_the_verdict_and_never_in_it() -> None:
     best_at_zero = held(bottom=0)
     (worse,) = verdicts(best_at_zero)
     assert worse.base is not None and worse.base < worse.scores[0].value and BASE not in worse.window and worse.best == "r@500"
-
-
-def test_one_checkpoint_and_the_base_model_are_nothing_to_choose_among() -> None:
-    found = Evidence("measured", "loss", True, ("r@500", BASE), np.array([1.0, 2.0]), np.eye(2), (1, 1))
-    assert judge_beside_base(RUN, found) is None
 
 
 # -- agreement -------------------------------------------------------------------------------------------------------------
