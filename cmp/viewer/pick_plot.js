@@ -112,7 +112,7 @@
   const words = (point, panel) => {
     const range = point.low === null || point.high === null ? "interval not known" : `${figure(point.low)} to ${figure(point.high)} at 95 %`;
     const place = point.best ? "the best" : point.window ? "in the window" : "";
-    return [figure(point.value), range, `${point.n} ${panel.counts}`, place].filter(Boolean);
+    return [figure(point.value), range, `${point.n} ${point.n === 1 ? panel.counts.replace(/s$/, "") : panel.counts}`, place].filter(Boolean);
   };
 
   // A file by itself: what the page's style sheet says of each part is written into it.
