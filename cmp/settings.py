@@ -13,6 +13,8 @@ from cmp.errors import BadInput
 
 MODES = ("local", "token", "space")
 BUSY = ("wait", "cpu", "draw")
+READING = ("token", "open")
+AUTO = "auto"  # said instead of a token: one is made
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +23,8 @@ class Settings:
 
     `runs` empty means: show the bundled demo. `device` "auto" picks CUDA, then MPS, then the CPU. `busy` says what to do while another
     program uses the graphics card: "wait" for it, draw on the "cpu", or "draw" in spite of it. `read_only`: nothing is drawn, converted,
-    marked or answered, whoever asks for it.
+    marked or answered, whoever asks for it; in the mode "space" it may still be drawn, within limits. `open_reading`: where there is a
+    token, looking needs none. `hosts` are further names by which this server is reached.
     """
 
     home: Path
@@ -33,16 +36,26 @@ class Settings:
     port: int = 7860
     busy: str = "wait"
     read_only: bool = False
+    open_reading: bool = False
+    hosts: tuple[str, ...] = ()
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
-        """Reads CMP_HOME, CMP_RUNS, CMP_BASES, CMP_DEVICE, CMP_MODE, CMP_TOKEN, CMP_PORT and CMP_BUSY; raises BadInput."""
-        mode = environ.get("CMP_MODE", "local")
+        """Reads CMP_HOME, CMP_RUNS, CMP_BASES, CMP_DEVICE, CMP_MODE, CMP_TOKEN, CMP_READING, CMP_HOSTS, CMP_PORT and CMP_BUSY.
+
+        On a Space of Hugging Face the mode is "space" and its own name is among the hosts. Raises BadInput.
+        """
+        on_space = environ.get("SYSTEM") == "spaces"
+        mode = environ.get("CMP_MODE") or ("space" if on_space else "local")
         if mode not in MODES:
             raise BadInput(f"CMP_MODE is {mode!r}", f"Use one of: {', '.join(MODES)}.")
         busy = environ.get("CMP_BUSY") or "wait"
         if busy not in BUSY:
             raise BadInput(f"CMP_BUSY is {busy!r}", f"Use one of: {', '.join(BUSY)}.")
+        reading = environ.get("CMP_READING") or "token"
+        if reading not in READING:
+            raise BadInput(f"CMP_READING is {reading!r}", f"Use one of: {', '.join(READING)}.")
+        hosts = [*environ.get("CMP_HOSTS", "").split(","), *(environ.get("SPACE_HOST", "").split(",") if on_space else ())]
         return cls(
             home=_path(environ["CMP_HOME"]) if environ.get("CMP_HOME") else user_data_path("cmp", appauthor=False),
             runs=_paths(environ.get("CMP_RUNS", "")),
@@ -52,6 +65,9 @@ class Settings:
             token=environ.get("CMP_TOKEN") or None,
             port=_port(environ.get("CMP_PORT", "7860")),
             busy=busy,
+            read_only=mode == "space",
+            open_reading=reading == "open" or mode == "space",
+            hosts=tuple(host.strip().lower() for host in hosts if host.strip()),
         )
 
 

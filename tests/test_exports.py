@@ -23,15 +23,17 @@ from starlette.testclient import TestClient
 from cmp.core.runs import Library, Run
 from cmp.errors import BadInput
 from cmp.exports import FILES, _view_in, export_routes, value_of
+from cmp.guard import Guard, Rules
 from cmp.pictures import sheets
 from cmp.pictures.layouts import Limits
-from cmp.server import Guard
 from cmp.workbench import Workbench, exporting
 from tests.exporting import STEPS, shown
 
 
 def serving(bench: Workbench, token: str | None = None) -> TestClient:
-    return TestClient(Starlette(routes=export_routes(bench), middleware=[Middleware(Guard, token=token)]))
+    return TestClient(
+        Starlette(routes=export_routes(bench), middleware=[Middleware(Guard, rules=Rules(token=token, hosts=frozenset({"testserver"})))])
+    )
 
 
 def drawn_job(bench: Workbench, spec: Any, tiles: list[Any]) -> str:

@@ -156,6 +156,7 @@ class Storing(Judging):
         from cmp.disk.compact_restoring import end_begun
         from cmp.disk.trash import FOLDER, reclaiming, tidy
 
+        self.require_writing()
         concerned = {item.home for item in plan.changes}
         with ExitStack() as locks:
             for home in plan.homes:
@@ -222,6 +223,7 @@ class Storing(Judging):
         from cmp.disk.compact_restoring import end_begun
         from cmp.disk.trash import reclaiming, take_back, tidy
 
+        self.require_writing()
         if trashed := self._in_trash(target):
             with reclaiming(trashed.home):
                 tidy(trashed.home)
