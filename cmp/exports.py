@@ -16,13 +16,16 @@ from typing import Any
 from urllib.parse import quote
 
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from cmp.core.packing import file_name
 from cmp.core.views import LARGEST_VIEW, read_view
 from cmp.errors import BadInput, CmpError, NotFound
+from cmp.guard import refusal
 from cmp.workbench import Workbench
+from cmp.workbench.callers import caller
+from cmp.workbench.curtain import Curtain
 
 SAMPLES = "samples/"
 FILES = {  # the name in the address: what is written, and what that is called
@@ -113,7 +116,7 @@ def export_routes(bench: Workbench) -> list[BaseRoute]:
             path, notes = exports.get(value, _view_in(request), name, _options_in(request))
             return _file(path, str(value.get("title") or ""), name, notes)
         except CmpError as fault:
-            return JSONResponse({"detail": fault.as_json()}, fault.http_status)
+            return refusal(fault, hide=None if caller().owner else Curtain(bench).hide)
 
     return [Route("/cmp/export/{source:path}/{name}", answer)]
 

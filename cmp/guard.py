@@ -147,7 +147,7 @@ class Guard:
         """Who asks; raises what stands against it."""
         self._check_names(request)
         path = request.scope["path"]
-        caller = Caller(self._is_owner(request), self._address(request))
+        caller = Caller(self._is_owner(request), self._address(request), by_id=path.startswith("/api/"))
         if not caller.owner and path != STARTUP:
             looks = request.method in ("GET", "HEAD", "OPTIONS") or (request.method == "POST" and self._may_send(path))
             if not (self.rules.open_reading and looks):
@@ -251,8 +251,9 @@ def _same(given: str, token: str) -> bool:
     return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), token.encode())
 
 
-def refusal(fault: CmpError, status: int | None = None) -> Response:
-    """An error in the contract's form, with its own status unless another is given."""
+def refusal(fault: CmpError, status: int | None = None, *, hide: Callable[[Any], Any] | None = None) -> Response:
+    """An error in the contract's form, with its own status unless another is given; `hide` takes out what its reader should not see."""
     wait = getattr(fault, "retry_after", None)
     headers = {"Retry-After": str(max(1, round(wait)))} if wait is not None else None
-    return JSONResponse({"detail": fault.as_json()}, status or fault.http_status, headers)
+    told = hide(fault.as_json()) if hide else fault.as_json()
+    return JSONResponse({"detail": told}, status or fault.http_status, headers)

@@ -21,6 +21,8 @@ from cmp.guard import LARGEST_UPLOAD, LOOPBACK, Guard, Rules, is_address, refusa
 from cmp.settings import AUTO, Settings
 from cmp.viewer import HEAD, asset
 from cmp.workbench import Workbench
+from cmp.workbench.callers import Caller, acting_for, caller
+from cmp.workbench.curtain import Curtain
 
 FOR_EVER = "private, max-age=31536000, immutable"
 EVERYWHERE = ("0.0.0.0", "::", "")
@@ -35,7 +37,9 @@ def file_routes(bench: Workbench) -> list[BaseRoute]:
         if name == "plotly.min.js":
             content = files("plotly").joinpath("package_data", name).read_bytes()
             return Response(content, media_type=_TYPES["js"], headers={"Cache-Control": FOR_EVER})
-        return _or_refusal(lambda: Response(asset(name), media_type=_TYPES[name.rpartition(".")[2]], headers={"Cache-Control": FOR_EVER}))
+        return _or_refusal(
+            bench, lambda: Response(asset(name), media_type=_TYPES[name.rpartition(".")[2]], headers={"Cache-Control": FOR_EVER})
+        )
 
     def picture(kind: str) -> Callable[[Request], Response]:
         def answer(request: Request) -> Response:
@@ -43,7 +47,7 @@ def file_routes(bench: Workbench) -> list[BaseRoute]:
                 content, media_type = bench.picture(kind, request.path_params["name"])
                 return Response(content, media_type=media_type, headers={"Cache-Control": FOR_EVER, "X-Content-Type-Options": "nosniff"})
 
-            return _or_refusal(read)
+            return _or_refusal(bench, read)
 
         return answer
 
@@ -57,29 +61,31 @@ def file_routes(bench: Workbench) -> list[BaseRoute]:
 
 def curve_route(bench: Workbench) -> BaseRoute:
     """What the chart of curves asks for; runs are named by their ids."""
-    from cmp.ui.curve_answers import CurveAnswers
+    from cmp.ui.curve_answers import FILES, CurveAnswers
 
     curves = CurveAnswers(bench)
 
     def curve(request: Request) -> Response:
         def answer() -> Response:
             told = curves.answer(request.path_params["name"], request.query_params.multi_items())
+            if not caller().owner and told.media_type != FILES["png"]:
+                told = replace(told, body=Curtain(bench).hide(told.body.decode()).encode())
             headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"} | told.headers
             if "gzip" not in request.headers.get("accept-encoding", "") or len(told.body) < 1000:
                 return Response(told.body, media_type=told.media_type, headers=headers)
             packed = gzip.compress(told.body, 5, mtime=0)
             return Response(packed, media_type=told.media_type, headers=headers | {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"})
 
-        return _or_refusal(answer)
+        return _or_refusal(bench, answer)
 
     return Route("/cmp/curve/{name}", curve)
 
 
-def _or_refusal(make: Callable[[], Response]) -> Response:
+def _or_refusal(bench: Workbench, make: Callable[[], Response]) -> Response:
     try:
         return make()
     except CmpError as fault:
-        return refusal(fault)
+        return refusal(fault, hide=None if caller().owner else Curtain(bench).hide)
 
 
 def launch_options(bench: Workbench, host: str, *, share: bool = False) -> dict[str, Any]:
@@ -160,7 +166,6 @@ def dashboard(bench: Workbench) -> Any:
     if bench.settings.token == AUTO:
         bench.settings = replace(bench.settings, token=secrets.token_urlsafe(24))
     from cmp.ui.page import build_page
-    from cmp.workbench.callers import Caller, acting_for
 
     with acting_for(Caller(owner=not bench.settings.open_reading)):  # what everybody gets to see before it is asked who they are
         page = build_page(bench)

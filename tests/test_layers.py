@@ -45,8 +45,8 @@ LAYERS = {
     "workbench": Layer("version errors settings core disk jobs workbench", inside="pictures viewer engine"),
     # a page and a command name what a verb takes and gives: Answers, Job
     "ui": Layer("version errors core disk.ready jobs workbench viewer ui", "gradio plotly pandas matplotlib numpy"),
-    "rest": Layer("errors core workbench viewer rest", "fastapi pydantic starlette"),
-    "exports": Layer("errors core workbench", "starlette", inside="ui"),
+    "rest": Layer("version errors core disk.ready workbench viewer guard rest", "fastapi pydantic starlette"),
+    "exports": Layer("errors core workbench guard", "starlette", inside="ui"),
     "guard": Layer("errors core workbench", "starlette"),
     "server": Layer("errors settings core workbench viewer guard", "fastapi starlette gradio", inside="rest ui exports"),
     "cli": Layer("errors settings core disk.ready disk.converted workbench cli", "typer", inside="server pictures viewer"),

@@ -49,8 +49,13 @@ def _on_behalf(bench: Workbench, curtain: Curtain, handler: Callable[..., Any]) 
         with acting_for(who):
             if not who.owner and getattr(handler, "does", "") == CHANGES:
                 told(bench.require_writing)()
-            found = handler(*values)
-            return found if who.owner else curtain.hide(found)
+            if who.owner:
+                return handler(*values)
+            try:
+                return curtain.hide(handler(*values))
+            except gr.Error as fault:
+                fault.message = curtain.hide(fault.message)
+                raise
 
     return answer
 

@@ -10,10 +10,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks. `address` tells those apart who ask over the network, and is "" for this process itself."""
+    """Who asks. `address` tells those apart who ask over the network, and is "" for this process itself.
+
+    `by_id`: what they name is an id and never a path; of visitors this holds in any case.
+    """
 
     owner: bool = True
     address: str = ""
+    by_id: bool = False
+
+    @property
+    def only_ids(self) -> bool:
+        return self.by_id or not self.owner
 
 
 _OWNER = Caller()

@@ -104,9 +104,9 @@ class Shelf(Permission):
     def find(self, target: str, *, only_ids: bool = False) -> tuple[Run, Checkpoint | None]:
         """The run, and the checkpoint if one is meant, of a TARGET: an id, or unless `only_ids` a path. Raises NotFound.
 
-        A visitor's is an id in any case.
+        Whoever may not name paths names an id in any case.
         """
-        only_ids = only_ids or not caller().owner
+        only_ids = only_ids or caller().only_ids
         if not only_ids and (located := locate(target)):
             run, key = located
             run = self._lookout.completed(run)
@@ -224,7 +224,7 @@ class Shelf(Permission):
             run, _ = self.find(target)
         except NotFound:
             place = Path(os.path.abspath(os.path.expanduser(target)))
-            if logs is not None or not os.path.exists(place):
+            if logs is not None or caller().only_ids or not os.path.exists(place):
                 raise
             return self._logbook.opened(place, tags)
         given = None if logs in (None, MATCHED) else Path(os.path.abspath(os.path.expanduser(str(logs))))

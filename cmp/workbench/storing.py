@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from cmp.core.progress import Progress
 from cmp.core.runs import Checkpoint, Run, path_text
 from cmp.errors import BadInput, CmpError, NotFound, Refused
+from cmp.workbench.callers import caller
 from cmp.workbench.judging import Judging
 
 if TYPE_CHECKING:
@@ -241,7 +242,7 @@ class Storing(Judging):
         from cmp.disk.trash import FOLDER, list_trash
 
         path = Path(os.path.abspath(os.path.expanduser(target)))
-        if path.parent.name == FOLDER:  # of a run that lies elsewhere
+        if path.parent.name == FOLDER and not caller().only_ids:  # of a run that lies elsewhere
             return next((each for each in list_trash(path.parent.parent) if each.id == path.name), None)
         if os.sep in target or "@" in target:
             return None
