@@ -27,7 +27,7 @@ def add_looking(router: APIRouter, bench: Workbench) -> None:
     @router.get("/api/v1/list", **answers)
     def list_runs() -> JSONResponse:
         """Every run and checkpoint."""
-        return told(bench, list_json(bench, fresh=False))
+        return told(bench, list_json(bench))
 
     @router.get("/api/v1/show", **answers)
     def show(target: Named) -> JSONResponse:

@@ -176,7 +176,7 @@ def _controls(bench: Workbench, form: Form) -> None:
 def _rerolling(bench: Workbench, form: Form, earlier: Earlier) -> None:
     """A row of the grid with another seed, or for a cell a row beside it: the matrix tells which by its `edit` event."""
 
-    @told
+    @drawing
     def reroll(event: gr.EventData, job_id: str, *values: Any) -> Any:
         filled = Filled(*values)
         job = bench.jobs.find(job_id)

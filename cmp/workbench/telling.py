@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from cmp.workbench import Workbench
 
 
-def list_json(bench: Workbench, *, fresh: bool = True) -> dict[str, object]:
+def list_json(bench: Workbench) -> dict[str, object]:
     """`list`: every run with its checkpoints, stars and names."""
-    library = bench.library(fresh=fresh)
+    library = bench.complete_library()
     return library_json(library, time.time(), bench.marks(library.runs))
 
 
