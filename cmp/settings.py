@@ -15,6 +15,18 @@ MODES = ("local", "token", "space")
 BUSY = ("wait", "cpu", "draw")
 READING = ("token", "open")
 AUTO = "auto"  # said instead of a token: one is made
+VARIABLES = {  # what the environment may say, for the reference
+    "CMP_RUNS": "Folders that hold training runs, separated as in PATH; without any the bundled demo is shown.",
+    "CMP_BASES": "Folders that hold base models, separated as in PATH; the Hugging Face cache is looked through in any case.",
+    "CMP_HOME": "Where pictures, votes, names and answers are kept; the platform's folder for user data otherwise.",
+    "CMP_DEVICE": "What draws: auto (CUDA, then MPS, then the processor), or a device as torch names it, such as cuda:1 or cpu.",
+    "CMP_BUSY": "What a grid does while another program uses the graphics card: wait, cpu (draw there meanwhile), or draw in spite of it.",
+    "CMP_MODE": "How it is served: local, token, or space.",
+    "CMP_TOKEN": "What callers must show; see serve --token.",
+    "CMP_READING": "What looking needs where there is a token: token, or open for nothing; see serve --open-reading.",
+    "CMP_HOSTS": "Further names by which the server is reached, such as a proxy's, separated by commas.",
+    "CMP_PORT": "The port of the page and REST; 0 takes any free one.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +53,7 @@ class Settings:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
-        """Reads CMP_HOME, CMP_RUNS, CMP_BASES, CMP_DEVICE, CMP_MODE, CMP_TOKEN, CMP_READING, CMP_HOSTS, CMP_PORT and CMP_BUSY.
-
-        On a Space of Hugging Face the mode is "space" and its own name is among the hosts. Raises BadInput.
-        """
+        """Reads VARIABLES; on a Space of Hugging Face the mode is "space" and its own name is among the hosts. Raises BadInput."""
         on_space = environ.get("SYSTEM") == "spaces"
         mode = environ.get("CMP_MODE") or ("space" if on_space else "local")
         if mode not in MODES:
