@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from .conftest import FULL, ROOT, Server, environment, start_server
+from .watched import Watched
 
 pytestmark = pytest.mark.model
 
@@ -144,8 +145,8 @@ def test_page_events_that_change_something_need_the_token(opened: Server, name: 
 
 def test_a_read_only_page_has_no_event_that_changes_or_draws(looked_at: Server, server: Server) -> None:
     there, here = set(dependencies(looked_at)), set(dependencies(server))
-    assert set(CHANGING) <= here and {"reroll", "newest", "start"} <= here, "what this test looks for has other names by now"
-    assert not there & {*CHANGING, "reroll", "newest", "start"}
+    assert set(CHANGING) <= here and {"reroll", "newest", "start", "start_1"} <= here, "what this test looks for has other names by now"
+    assert not there & {*CHANGING, "reroll", "newest", "start", "start_1"}
     for path in WRITING:
         assert send(looked_at, path) in ((409,) if path in ("/api/generate", "/api/v1/jobs/grid-1") else (404, 405)), path
 
@@ -323,8 +324,52 @@ def test_in_a_space_everybody_draws_a_little_and_changes_nothing(space: Server) 
         if path not in ("/api/generate", "/api/v1/grid"):
             assert send(space, path) in (401, 404, 405), path
     events = set(dependencies(space))
-    assert not events & set(CHANGING) and "start" in events
+    assert not events & {*CHANGING, "start"} and "start_1" in events, "conversions start by the first of these names, grids by the second"
     told = [space.post("/api/generate", asked) for _ in range(8)]
     refused = [one for one in told if one[0] == 429]
     assert refused and refused[0][1]["detail"]["code"] == 75
     assert {name: digest for name, digest in state_of(space.home).items() if not name.startswith("cells")} == before
+
+
+# -- in a browser ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.browser
+def test_a_read_only_page_shows_everything_and_offers_nothing_that_it_would_refuse(browser: Any, looked_at: Server) -> None:
+    with browser.new_context(viewport={"width": 1400, "height": 900}) as context:
+        context.set_default_timeout(60_000)
+        watched = Watched(context.new_page(), looked_at)
+        page = watched.page
+        page.locator(f'#runs-table tr[data-key="{FULL}"]').click()
+        page.locator("#checkpoints-table tbody img").first.wait_for()
+        assert page.get_by_role("button", name="Compare the ticked ones").is_visible()
+        for name in ("#convert", "#save-name", "#folder-add", "#convert-selected"):
+            assert not page.locator(name).is_visible(), name
+        watched.picture("read-only-runs")
+        page.get_by_role("tab", name="Compare").click()
+        page.locator("#compare-checkpoints input").first.wait_for()
+        for name in ("#compare-draw", "#compare-pause", "#compare-cancel", "#cells-prune"):
+            assert not page.locator(name).is_visible(), name
+        page.get_by_role("radio", name="drawn by the trainer").click()
+        page.wait_for_function("document.querySelectorAll('#grid td img.is-loaded').length > 3")
+        watched.picture("read-only-compare")
+        assert watched.complaints == []
+
+
+@pytest.mark.browser
+def test_a_visitor_is_told_why_nothing_is_drawn_and_the_owner_draws(browser: Any, opened: Server) -> None:
+    for address, heard in (("", "only the owner"), (f"/?token={TOKEN.replace(' ', '%20')}", None)):
+        with browser.new_context(viewport={"width": 1400, "height": 900}) as context:
+            context.set_default_timeout(60_000)
+            page = context.new_page()
+            page.goto(opened.url + address)
+            page.locator(f'#runs-table tr[data-key="{FULL}"]').click()
+            page.locator("#checkpoints-table tbody img").first.wait_for()
+            page.get_by_role("tab", name="Compare").click()
+            page.locator("#compare-checkpoints input:checked").first.wait_for()
+            page.locator("#compare-draw").click()
+            if heard:
+                page.get_by_text(heard).first.wait_for()
+                assert opened.get("/api/v1/jobs")[1]["jobs"] == []
+            else:
+                page.wait_for_function("document.querySelectorAll('#grid td img.is-loaded').length > 0")
