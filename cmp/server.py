@@ -45,6 +45,8 @@ def file_routes(bench: Workbench) -> list[BaseRoute]:
         def answer(request: Request) -> Response:
             def read() -> Response:
                 content, media_type = bench.picture(kind, request.path_params["name"])
+                if media_type.startswith("text/") and not caller().owner:
+                    content = Curtain(bench).hide(content.decode()).encode()
                 return Response(content, media_type=media_type, headers={"Cache-Control": FOR_EVER, "X-Content-Type-Options": "nosniff"})
 
             return _or_refusal(bench, read)

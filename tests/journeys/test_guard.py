@@ -236,7 +236,7 @@ def test_where_reading_is_open_everybody_looks_and_learns_no_place(opened: Serve
     places = [str(opened.home), str(Path.home()), os.path.realpath(opened.home)]
     for path in ("/", "/config", "/health", "/api/models", "/api/v1/list", f"/api/v1/show?target={STEP}", f"/api/v1/show?target={FULL}",
                  f"/api/v1/curves?run={FULL}", f"/api/v1/best?run={FULL}", "/api/v1/storage", "/api/v1/cells", "/api/v1/jobs",
-                 f"/cmp/curve/{FULL}"):  # fmt: skip
+                 f"/cmp/curve/{FULL}", f"/cmp/export/samples/{FULL}/grid.html"):  # fmt: skip
         status, body, _ = ask(opened, "GET", path)
         assert status in (200, 404), path
         assert not [place for place in places if place.encode() in body], (
