@@ -54,7 +54,7 @@ class Settings:
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
         """Reads VARIABLES; on a Space of Hugging Face the mode is "space" and its own name is among the hosts. Raises BadInput."""
-        on_space = environ.get("SYSTEM") == "spaces"
+        on_space = environ.get("SYSTEM") == "spaces" or bool(environ.get("SPACE_ID"))
         mode = environ.get("CMP_MODE") or ("space" if on_space else "local")
         if mode not in MODES:
             raise BadInput(f"CMP_MODE is {mode!r}", f"Use one of: {', '.join(MODES)}.")
