@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, MutableMapping
+import re
+from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +15,11 @@ from cmp.errors import BadInput
 MODES = ("local", "token", "space")
 BUSY = ("wait", "cpu", "draw")
 READING = ("token", "open")
+HUB = "hf://"  # what an address on the Hugging Face Hub begins with
+_BETWEEN = re.compile(re.escape(os.pathsep) + r"(?!//)")  # the colon of an address is none
 AUTO = "auto"  # said instead of a token: one is made
 VARIABLES = {  # what the environment may say, for the reference
-    "CMP_RUNS": "Folders that hold training runs, separated as in PATH; without any the bundled demo is shown.",
+    "CMP_RUNS": "Folders that hold training runs, and hf://OWNER/NAME for those on the Hub, separated as in PATH; else the bundled demo.",
     "CMP_BASES": "Folders that hold base models, separated as in PATH; the Hugging Face cache is looked through in any case.",
     "CMP_HOME": "Where pictures, votes, names and answers are kept; the platform's folder for user data otherwise.",
     "CMP_DEVICE": "What draws: auto (CUDA, then MPS, then the processor), or a device as torch names it, such as cuda:1 or cpu.",
@@ -33,10 +36,10 @@ VARIABLES = {  # what the environment may say, for the reference
 class Settings:
     """Where to look, where to keep state, and how to serve.
 
-    `runs` empty means: show the bundled demo. `device` "auto" picks CUDA, then MPS, then the CPU. `busy` says what to do while another
-    program uses the graphics card: "wait" for it, draw on the "cpu", or "draw" in spite of it. `read_only`: nothing is drawn, converted,
-    marked or answered, whoever asks for it; in the mode "space" it may still be drawn, within limits. `open_reading`: where there is a
-    token, looking needs none. `hosts` are further names by which this server is reached.
+    `runs` and `hub` (addresses hf://…) empty mean: show the bundled demo. `device` "auto" picks CUDA, then MPS, then the CPU. `busy` says
+    what to do while another program uses the graphics card: "wait" for it, draw on the "cpu", or "draw" in spite of it. `read_only`:
+    nothing is drawn, converted, marked or answered, whoever asks for it; in the mode "space" it may still be drawn, within limits.
+    `open_reading`: where there is a token, looking needs none. `hosts` are further names by which this server is reached.
     """
 
     home: Path
@@ -50,6 +53,7 @@ class Settings:
     read_only: bool = False
     open_reading: bool = False
     hosts: tuple[str, ...] = ()
+    hub: tuple[str, ...] = ()
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
@@ -64,10 +68,12 @@ class Settings:
         reading = environ.get("CMP_READING") or "token"
         if reading not in READING:
             raise BadInput(f"CMP_READING is {reading!r}", f"Use one of: {', '.join(READING)}.")
+        runs, hub = split_runs(re.split(_BETWEEN, environ.get("CMP_RUNS", "")))
         hosts = [*environ.get("CMP_HOSTS", "").split(","), *(environ.get("SPACE_HOST", "").split(",") if on_space else ())]
         return cls(
             home=_path(environ["CMP_HOME"]) if environ.get("CMP_HOME") else user_data_path("cmp", appauthor=False),
-            runs=_paths(environ.get("CMP_RUNS", "")),
+            runs=runs,
+            hub=hub,
             bases=_paths(environ.get("CMP_BASES", "")),
             device=environ.get("CMP_DEVICE") or "auto",
             mode=mode,
@@ -90,6 +96,12 @@ def prepare_libraries(environ: MutableMapping[str, str]) -> None:
     environ.setdefault("GOMP_SPINCOUNT", "0")
     environ.setdefault("HF_HUB_OFFLINE", "1")
     environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told how Ray is used
+
+
+def split_runs(texts: Iterable[str]) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    """Folders, and addresses on the Hub; empty texts are none."""
+    texts = [text for text in texts if text]
+    return tuple(_path(text) for text in texts if not text.startswith(HUB)), tuple(text for text in texts if text.startswith(HUB))
 
 
 def _path(text: str) -> Path:
