@@ -26,6 +26,7 @@ VARIABLES = {  # what the environment may say, for the reference
     "CMP_BUSY": "What a grid does while another program uses the graphics card: wait, cpu (draw there meanwhile), or draw in spite of it.",
     "CMP_MODE": "How it is served: local, token, or space.",
     "CMP_TOKEN": "What callers must show; see serve --token.",
+    "CMP_AT_TOKEN": "The token of the other instance that `grid --at URL` draws on.",
     "CMP_READING": "What looking needs where there is a token: token, or open for nothing; see serve --open-reading.",
     "CMP_HOSTS": "Further names by which the server is reached, such as a proxy's, separated by commas.",
     "CMP_PORT": "The port of the page and REST; 0 takes any free one.",
@@ -54,6 +55,7 @@ class Settings:
     open_reading: bool = False
     hosts: tuple[str, ...] = ()
     hub: tuple[str, ...] = ()
+    at_token: str | None = None
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
@@ -74,6 +76,7 @@ class Settings:
             home=_path(environ["CMP_HOME"]) if environ.get("CMP_HOME") else user_data_path("cmp", appauthor=False),
             runs=runs,
             hub=hub,
+            at_token=environ.get("CMP_AT_TOKEN") or None,
             bases=_paths(environ.get("CMP_BASES", "")),
             device=environ.get("CMP_DEVICE") or "auto",
             mode=mode,

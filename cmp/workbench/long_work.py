@@ -84,14 +84,19 @@ class LongWork(Shelf):
     def follow_grid(
         self, spec: GridSpec, runs: Iterable[Run], given: Answers = Answers(), ray: str | None = None
     ) -> Iterator[Tile | Progress]:
-        """The same within the caller's thread: the tiles as they come. Leaving it cancels the job. `ray` is a cluster's address."""
+        """The same within the caller's thread: the tiles as they come. Leaving it cancels the job. `ray` is a cluster's address,
+        or that of another instance of this program.
+        """
         return self.jobs.follow(*self._grid(spec, tuple(runs), given, ray))  # type: ignore[return-value]
 
     def _grid(self, spec: GridSpec, runs: tuple[Run, ...], given: Answers, ray: str | None = None, *, watched: bool = False) -> Started:
+        from cmp.core.errands import instance_address, is_instance
         from cmp.core.orders import grid_title, grid_to_json, run_reference
 
         self.require_drawing(spec, given)
-        if ray is not None:
+        if is_instance(ray):
+            ray = instance_address(str(ray))
+        elif ray is not None:
             from cmp.engine.ray_cluster import check_address
 
             check_address(ray)
