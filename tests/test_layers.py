@@ -50,7 +50,8 @@ LAYERS = {
     "ballots": Layer("errors core workbench viewer guard", "starlette"),
     "guard": Layer("errors core workbench", "starlette"),
     "server": Layer("errors settings core workbench viewer guard", "fastapi starlette gradio", inside="rest ui exports ballots"),
-    "cli": Layer("errors settings core disk.ready disk.converted workbench cli", "typer", inside="server pictures viewer"),
+    "tools": Layer("errors core workbench", "mcp"),
+    "cli": Layer("errors settings core disk.ready disk.converted workbench cli", "typer", inside="server tools pictures viewer"),
     "__main__": Layer("cli"),
     "app": Layer("errors settings server workbench"),
 }

@@ -38,6 +38,7 @@ VERBS = {
     "storage": "storing",
     "restore": "storing",
     "serve": "serving",
+    "mcp": "tooling",
     "doctor": "looking",
 }
 
