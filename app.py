@@ -9,9 +9,10 @@ prepare_libraries(os.environ)
 from cmp.errors import CmpError  # noqa: E402  (torch reads the thread settings when it is imported)
 from cmp.server import dashboard  # noqa: E402
 from cmp.workbench import Workbench  # noqa: E402
+from cmp.zero_gpu import lend_card  # noqa: E402
 
 try:
-    demo = dashboard(Workbench(Settings.from_env(os.environ)))
+    demo = dashboard(lend_card(Workbench(Settings.from_env(os.environ)), os.environ))
     if __name__ == "__main__":
         demo.launch()
 except CmpError as fault:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from cmp.engine.prepare import Preparing
     from cmp.engine.ray_cluster import Spreading
     from cmp.engine.studio import Studio
+    from cmp.workbench.zero import InRows
 
 Self = TypeVar("Self", bound="Easel")
 
@@ -74,9 +75,14 @@ class Easel(Watching):
 
     def _drawer(
         self, spec: GridSpec, runs: tuple[Run, ...], given: Answers, ray: str | None, watched: bool
-    ) -> AbstractContextManager[Drawing | Spreading | Elsewhere]:
+    ) -> AbstractContextManager[Drawing | Spreading | Elsewhere | InRows]:
         from cmp.core.errands import instance_address, is_instance
 
+        if ray is None and self.draw_row:
+            from cmp.workbench.zero import InRows, Row
+
+            row = Row(self.settings, spec, runs, given, (), 0)
+            return nullcontext(InRows(self.draw_row, row, self.drawing(spec, runs, given), self.gpu))
         if ray is None:
             return nullcontext(self.drawing(spec, runs, given, watched))
         if is_instance(ray):

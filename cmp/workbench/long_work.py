@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from cmp.core.conversion import ConversionPlan, Writing
     from cmp.core.grids import GridPlan, GridSpec, Tile
     from cmp.disk.cells import PrunePlan
+    from cmp.workbench.zero import DrawRow
 
 _SLOW_ON_CPU = 500_000_000  # bytes of a base model; Stable Diffusion 1.5 has 2 GB in half precision
 _ASK_AGAIN = 10.0  # seconds after which a card in use is asked for again
@@ -38,6 +39,7 @@ class LongWork(Shelf):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self.gpu, self.loading = threading.Lock(), threading.Lock()
+        self.draw_row: DrawRow | None = None  # where a card is lent for a call at a time
         self.cluster = threading.Lock()  # a process has one connection to Ray
         self.jobs = Jobs(Ledger(self.store))
         self.jobs.make("grid", self._grid_again)
@@ -102,7 +104,15 @@ class LongWork(Shelf):
             check_address(ray)
         order = {"grid": grid_to_json(spec), "runs": list(map(run_reference, runs)), "ray": ray, **answers_json(given)}
         title = grid_title(spec, [run.id for run in runs])
-        return "grid", title, spec.size, lambda: self.draw_when_free(spec, runs, given, ray, watched=watched), spec, order
+        return "grid", title, spec.size, self._as_asked(lambda: self.draw_when_free(spec, runs, given, ray, watched=watched)), spec, order
+
+    def _as_asked(self, work: Work) -> Work:
+        """The work in the context of the request that asks for it, where a card is lent to that."""
+        if self.draw_row is None:
+            return work
+        from cmp.workbench.zero import as_asked
+
+        return as_asked(work)
 
     def grid_again(self, job_id: str) -> Job | None:
         """The grid of a job that an earlier process has ended, as a new job. None where that would have to draw: looking draws nothing.
