@@ -9,6 +9,7 @@ from cmp.ui.curves_tab import build_curves_tab, connect_marks
 from cmp.ui.grid_drawing import FORGET
 from cmp.ui.runs_tab import build_runs_tab
 from cmp.ui.samples_view import LINK
+from cmp.ui.storage_tab import build_storage_tab
 from cmp.workbench import Workbench
 
 CSS = """
@@ -45,6 +46,8 @@ def build_page(bench: Workbench) -> gr.Blocks:
                 curves = build_curves_tab(bench, curves_tab, runs.chosen, runs.picked)
             with gr.Tab("Compare", id="compare") as compare_tab:
                 build_compare_tab(bench, page, compare_tab, tabs, runs, curves)
+            with gr.Tab("Storage", id="storage") as storage_tab:
+                build_storage_tab(bench, storage_tab)
         connect_marks(bench, curves, tabs, runs.chosen, runs.ticked)
         gr.on([runs_page.select, curves_tab.select], None, js=FORGET)
         runs_page.select(None, [runs.chosen, runs.beside], None, js=LINK)

@@ -69,6 +69,21 @@ It tells `{"ticked": [key]}` after every change, and where many can be ticked `{
 The details' value:
     title, note    str; `note` alone explains an empty list
     facts          [{"label", "lines": [str], "tone": ""|"list"|"good"|"bad"|"ask"}]
+
+The value of what is occupied; a share is of 1, and a part's "key" names its colour:
+    disks          [{"label", "text", "parts": [{"key", "label", "text", "share"}], "forecast": {"text", "bad": bool} | null}]
+    runs           [{"key", "label", "sub", "live": bool, "text", "share", "parts", "could", "forecast", "checkpoints": [part]}]
+    undo           [{"key", "kind": "trash"|"compact", "label", "sub", "text", "act"}]; "" as the act of what only hands can bring back
+    begun          [str]; what a killed process has left
+    writable       bool; whether runs are ticked
+    busy           {"text", "share"} | null, how far measuring has come
+It tells `{"ticked": [key]}` of runs, and as an edit `{"what": "undo", "kind", "key"}`.
+
+The value of what would go:
+    summary, note  str
+    bars           [{"label", "text", "share", "trash"}]; "trash" is the part of the share that lies there
+    groups, kept   [{"key", "label", "text", "notes": [str], "items": [{"label", "why", "text"}]}], and one of those or null
+    busy           as above
 """
 
 from __future__ import annotations
@@ -81,13 +96,13 @@ from cmp.errors import NotFound
 
 # In the order in which a page must load them.
 ASSETS = (
-    "matrix.css", "fullview.css", "curves.css", "table.css", "details.css",
+    "matrix.css", "fullview.css", "curves.css", "table.css", "details.css", "storage.css",
     "dom.js", "arrange.js", "heads.js", "cell.js", "others.js", "oklab.js", "pictures.js", "full_zoom.js", "compare.js", "difference.js",
     "full_panel.js", "full_history.js", "full_layout.js", "fullview.js", "panels.js", "size.js", "zoom.js", "look.js", "selectors.js",
     "arrange_panel.js", "export.js", "linking.js", "view_link.js", "chosen.js", "blink.js", "change_curves.js", "changes.js", "help.js",
     "matrix.js", "marks.js",
     "curves_data.js", "curves_plot.js", "curves_hover.js", "curves_bar.js", "curves_facts.js", "curves_theme.js", "curves_pointer.js",
-    "curves.js", "table.js", "details.js", "drop.js", "page_link.js",
+    "curves.js", "table.js", "details.js", "drop.js", "page_link.js", "storage.js", "storage_plan.js",
 )  # fmt: skip
 
 BUNDLES = ("viewer.css", "viewer.js")  # two requests instead of forty
@@ -101,6 +116,7 @@ _MATRIX_NEEDS = (
 MATRIX_TEMPLATE = '<div class="cmp-mount"></div>'
 TABLE_TEMPLATE = '<div class="cmp-mount"></div>'
 DETAILS_TEMPLATE = '<div class="cmp-mount"></div>'
+STORAGE_TEMPLATE = '<div class="cmp-mount"></div>'
 CURVES_TEMPLATE = '<div class="cmp-mount"></div>'
 
 
@@ -183,3 +199,13 @@ def table_on_load() -> str:
 def details_on_load() -> str:
     """`js_on_load` of a `gr.HTML` that holds facts about one thing."""
     return _mount("cmpDetails", "cmpDom")
+
+
+def storage_on_load() -> str:
+    """`js_on_load` of a `gr.HTML` that shows what is occupied; `select` tells the ticked runs, `edit` what is to be brought back."""
+    return _mount("cmpStorage", "cmpDom", "cmpSizes")
+
+
+def storage_plan_on_load() -> str:
+    """`js_on_load` of a `gr.HTML` that shows what would go."""
+    return _mount("cmpStoragePlan", "cmpDom", "cmpSizes")

@@ -267,6 +267,7 @@
       const before = value;
       value = next && typeof next === "object" ? { ...next } : {};
       root.classList.toggle("is-compact", Boolean(value.compact));
+      if (value.compact) for (const { node } of [side, bar]) node.remove(); // a strip has no room for them
       root.classList.toggle("has-source", Boolean(value.source));
       for (const { run } of value.runs || []) placeOf(run);
       if (!value.source) {
@@ -283,10 +284,10 @@
       const exists = (run) => list.some((one) => one.run === run);
       const isNew = before.source !== value.source;
       if (isNew) data = makeData(value.source);
-      const linked = isNew && !value.compact ? (window.cmpRunLink?.all() ?? []).filter(exists) : [];
+      const linked = isNew && !value.compact ? (window.cmpRunLink?.opened ?? []).filter(exists) : [];
       const there = (runs.length || value.compact ? runs : shownLast()).filter(exists);
       const first = exists(value.usual) ? [value.usual] : list.slice(0, 1).map((one) => one.run);
-      const wanted = linked.length ? linked : value.chosen?.length ? value.chosen : there.length ? there : first;
+      const wanted = value.chosen?.length ? value.chosen : linked.length ? linked : there.length ? there : first;
       side.setRuns(list, wanted);
       if (JSON.stringify(side.shown()) === JSON.stringify(runs)) all(); else choose(side.shown());
     };
