@@ -56,8 +56,8 @@ def test_the_setup_tells_images_captions_draws_and_circumstances_apart() -> None
     images = [("d1", "a shoe"), ("d2", "")]
     setups = [
         Draws(16).setup(images, ROUND), Draws(24).setup(images, ROUND), Draws(16, 1).setup(images, ROUND),
-        Draws(16).setup(images[:1], ROUND), Draws(16).setup([("d1", "a boot"), ("d2", "")], ROUND), Draws(16).setup(images, {"device": "cuda"}),
-        Draws(16).setup([("d1", "a lone \ud800"), ("d2", "")], ROUND),
+        Draws(16).setup(images[:1], ROUND), Draws(16).setup([("d1", "a boot"), ("d2", "")], ROUND),
+        Draws(16).setup(images, {"device": "cuda"}), Draws(16).setup([("d1", "a lone \ud800"), ("d2", "")], ROUND),
     ]  # fmt: skip
     assert len(set(setups)) == len(setups) and Draws(15).setup(images, ROUND) == setups[0]
 
