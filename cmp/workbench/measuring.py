@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -11,63 +11,26 @@ from typing import TYPE_CHECKING
 
 from cmp.core.progress import Progress, Rest, run_through
 from cmp.core.runs import Checkpoint, Run
-from cmp.disk.demo import Demo
 from cmp.disk.ledger import Order
 from cmp.disk.ready import Answers
-from cmp.disk.store import subject_of
 from cmp.errors import BadInput, CmpError, Refused
 from cmp.jobs import Job, Work
 from cmp.settings import Settings
-from cmp.workbench.easel import Easel
+from cmp.workbench.known import Known
 from cmp.workbench.long_work import Started, answers_json, read_answers
 
 if TYPE_CHECKING:
-    from cmp.core.evidence import Evidence
     from cmp.core.measured import Measured, MeasurePlan, MeasureSpec, NotMeasured
     from cmp.disk.labelled import LabelledFolder
     from cmp.engine.measuring import LossMeter, Meant
 
-_FOLDERS = "measured-folders"
 
-
-class Measuring(Easel):
-    """What was measured of runs, and measuring more. Safe to use from several threads."""
+class Measuring(Known):
+    """What measures. Safe to use from several threads."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self.jobs.make("measure", self._measure_again)
-
-    # -- what is known -------------------------------------------------------------------------------------------------
-
-    def measurements(self, run: Run) -> dict[str, tuple[Measured, ...]]:
-        """By metric what is known of the run's checkpoints as they are now, and of its base model; nothing where nothing can be kept."""
-        from cmp.disk.measures import Measures
-
-        try:
-            return Measures(self.store).of(run)
-        except CmpError:
-            return {}
-
-    def measured(self, run: Run, *, base: bool = False) -> tuple[Evidence, ...]:
-        """What was measured, one for each metric of which two checkpoints have values; the held-out loss first. With `base` the base
-        model stands among them, as evidence.BASE.
-        """
-        from cmp.core.measured import LOSS, TRAINING_LOSS, evidence_of
-        from cmp.core.picking import candidates
-
-        known, ids = self.measurements(run), [c.id for c in candidates(run)]
-        order = sorted(known, key=lambda metric: (metric != LOSS, metric != TRAINING_LOSS, metric))
-        found = (evidence_of(known[metric], ids, base=base) for metric in order)
-        return tuple(one for one in found if one is not None)
-
-    def measured_folders(self, run: Run) -> tuple[Path | None, Path | None]:
-        """The folders of held-out and of training images that a run was last measured on; the demo comes with its own."""
-        known = self.store.get(_FOLDERS, subject_of(run.place))
-        told = known if isinstance(known, dict) else {}
-        demo = Demo(self.settings.home / "demo")
-        own = demo.data / "held_out" if run.folder.is_relative_to(demo.folder) else None
-        held, training = (told.get(name) for name in ("held_out", "training"))
-        return Path(str(held)) if held else own, Path(str(training)) if training else None
 
     # -- measuring -----------------------------------------------------------------------------------------------------
 
@@ -76,10 +39,11 @@ class Measuring(Easel):
         from cmp.core.measured import MeasurePlan, NotMeasured
         from cmp.disk.measures import Measures
 
+        spec = self._completed(run, spec)
         meters, measures = self._meters(run, spec, given), Measures(self.store)
         new: list[tuple[LossMeter, Meant]] = []
         faults: list[NotMeasured] = []
-        for checkpoint in (None, *self._chosen(run, spec)):
+        for checkpoint in (None, *spec.checkpoints):
             for meter in meters:
                 try:
                     meant = run_through(meter.prepare(checkpoint))
@@ -91,7 +55,7 @@ class Measuring(Easel):
                     faults.append(NotMeasured(meter.metric, checkpoint.id, fault))
         seconds = [meter.expect(meant) for meter, meant in new]
         return MeasurePlan(
-            tuple(meter.metric for meter in meters), len(meters) * (1 + len(self._chosen(run, spec))), len(new),
+            tuple(meter.metric for meter in meters), len(meters) * (1 + len(spec.checkpoints)), len(new),
             tuple((meter.metric, len(meter.labelled.images)) for meter in meters), meters[0].draws.total,
             None if None in seconds else sum(filter(None, seconds)), self._smallest(run, meters[0]), tuple(faults),
             tuple(dict.fromkeys(text for meter in meters for text in meter.labelled.told)),
@@ -106,10 +70,11 @@ class Measuring(Easel):
         from cmp.core.measured import NotMeasured
 
         self.require_writing()
-        meters, chosen = self._meters(run, spec, given), self._chosen(run, spec)
-        self._remember_folders(run, meters)
-        total, done, proven = len(meters) * (1 + len(chosen)), 0, False
-        for checkpoint in (None, *chosen):
+        spec = self._completed(run, spec)
+        meters = self._meters(run, spec, given)
+        self._remember(run, spec)
+        total, done, proven = len(meters) * (1 + len(spec.checkpoints)), 0, False
+        for checkpoint in (None, *spec.checkpoints):
             for meter in meters:
                 name = checkpoint.id if checkpoint else "base model"
                 try:
@@ -140,17 +105,12 @@ class Measuring(Easel):
         measures.note(run, found, checkpoint, "" if alpha is None else str(alpha))
         return found
 
-    def _chosen(self, run: Run, spec: MeasureSpec) -> tuple[Checkpoint, ...]:
-        from cmp.core.picking import candidates
-
-        return spec.checkpoints or candidates(run)
-
     def _meters(self, run: Run, spec: MeasureSpec, given: Answers) -> list[LossMeter]:
         """One for each set of images that the loss is measured on."""
         from cmp.core.draws import Draws
         from cmp.core.grids import GridSpec, Prompt
 
-        draws, sets = Draws(spec.draws, spec.seed), self._sets(run, spec)
+        draws, sets = Draws(spec.draws or 0, spec.seed or 0), self._sets(run, spec)
         studio = self.studio()
         with self.loading:
             from cmp.engine.measuring import LossMeter
@@ -165,8 +125,7 @@ class Measuring(Easel):
 
         if strange := [metric for metric in spec.metrics if metric != LOSS]:
             raise BadInput(f"there is no metric {strange[0]!r}", f"Known are: {LOSS}.")
-        last_held, last_training = self.measured_folders(run)
-        held, training = spec.held_out or last_held, spec.training or last_training
+        held, training = spec.held_out, spec.training
         if held is None and training is None:
             hint = "Give a folder of images that were not trained with as --held-out, and those that were as --training."
             raise BadInput(f"nothing says on which images the loss of {run.id} is to be measured", hint)
@@ -181,12 +140,6 @@ class Measuring(Easel):
                 raise Refused(f"every image in {held} was trained with, so that none of them is held out", "Give other images.")
             found.append((LOSS, labelled))
         return [*found, *([(TRAINING_LOSS, trained)] if trained else [])]
-
-    def _remember_folders(self, run: Run, meters: list[LossMeter]) -> None:
-        from cmp.core.measured import SETS
-
-        now = {SETS[meter.metric].replace("-", "_"): str(meter.labelled.folder.absolute()) for meter in meters}
-        self.store.put(_FOLDERS, subject_of(run.place), now)
 
     def _smallest(self, run: Run, meter: LossMeter) -> float | None:
         """The smallest difference that will be seen, by how much the images differed that were measured before; None without any."""
@@ -211,7 +164,8 @@ class Measuring(Easel):
         from cmp.core.orders import checkpoint_reference, run_reference
 
         self.require_writing()
-        sets, chosen = self._sets(run, spec), self._chosen(run, spec)
+        spec = self._completed(run, spec)
+        sets = self._sets(run, spec)
         told = {
             "metrics": list(spec.metrics), "checkpoints": list(map(checkpoint_reference, spec.checkpoints)), "draws": spec.draws,
             "held_out": str(spec.held_out) if spec.held_out else None, "training": str(spec.training) if spec.training else None,
@@ -219,7 +173,7 @@ class Measuring(Easel):
         }  # fmt: skip
         order = {"measure": told, "run": run_reference(run), **answers_json(given)}
         title = f"measure {', '.join(metric for metric, _ in sets)} of {run.id}"
-        return "measure", title, len(sets) * (1 + len(chosen)), lambda: self.measure_when_free(run, spec, given), spec, order
+        return "measure", title, len(sets) * (1 + len(spec.checkpoints)), lambda: self.measure_when_free(run, spec, given), spec, order
 
     def _measure_again(self, order: Order) -> tuple[Work, object]:
         from cmp.core.measured import MeasureSpec
@@ -238,6 +192,26 @@ class Measuring(Easel):
         """The same once no other program uses the graphics card."""
         bench = yield from self.when_free(0)
         yield from bench.measure(run, spec, given)
+
+    # -- while it is trained -------------------------------------------------------------------------------------------
+
+    def require_images(self, run: Run) -> None:
+        """Raises BadInput where nothing says on which images the loss of a run is to be measured, and what reading them raises."""
+        from cmp.core.measured import MeasureSpec
+
+        self._sets(run, self._completed(run, MeasureSpec()))
+
+    def measure_landed(
+        self, run: Run, checkpoints: Iterable[Checkpoint], given: Answers
+    ) -> Iterator[Progress | Rest | Measured | NotMeasured]:
+        """Measures checkpoints as the run was measured last; those that are known cost nothing. What stands against it is told."""
+        from cmp.core.measured import LOSS, MeasureSpec, NotMeasured
+
+        checkpoints = tuple(checkpoints)
+        try:
+            yield from self.measure_when_free(run, MeasureSpec(checkpoints=checkpoints), given)
+        except CmpError as fault:
+            yield NotMeasured(LOSS, checkpoints[-1].id, fault)
 
 
 def _told(work: Generator[Progress, None, Measured], done: int, total: int, name: str) -> Generator[Progress, None, Measured]:

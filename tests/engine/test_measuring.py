@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 
 from cmp.core.draws import Draws, timesteps
 from cmp.core.evidence import BASE
+from cmp.core.grids import GridSpec, Prompt, Sampling, Tile
 from cmp.core.measured import LOSS, TRAINING_LOSS, Measured, MeasureSpec, NotMeasured
 from cmp.core.progress import Progress
 from cmp.disk.ready import Answers
@@ -26,7 +28,6 @@ from cmp.errors import BadInput, CmpError, NotFound, Refused, Unreadable
 from cmp.settings import Settings
 from cmp.workbench import Workbench
 from tests.support import unpack
-from tests.test_jobs import until
 
 from .making import WEIGHTS, adapter, unet_adapter, write_step
 
@@ -358,13 +359,41 @@ def test_leaving_stops_within_a_batch_keeps_what_was_measured_and_frees_the_card
 def test_a_job_is_made_again_from_what_was_kept_of_it(bench: Workbench, tmp_path: Path) -> None:
     run, _ = bench.find("run")
     spec = MeasureSpec(checkpoints=run.checkpoints[:1], held_out=tmp_path / "held_out", draws=4)
-    job = bench.start_measure(run, spec, Answers(base="sd_nano"))
-    until(lambda: job.over)
-    order = bench.jobs.order(job.id)
-    assert order is not None and job.state == "done" and job.record().done == 2
+    assert len(list(bench.follow_measure(run, spec, Answers(base="sd_nano")))) > 2
+    (record,) = bench.jobs.records()
+    order = bench.jobs.order(record.id)
+    assert order is not None and (record.state, record.done, record.total) == ("done", 2, 2)
     work, subject = Workbench(bench.settings)._measure_again(json.loads(json.dumps(order)))
-    assert subject == spec
+    assert subject == replace(spec, seed=0)
     assert [(item.checkpoint_id, item.reused) for item in work() if isinstance(item, Measured)] == [(BASE, True), ("run@1", True)]
+
+
+def test_a_run_is_measured_on_with_the_draws_that_it_was_measured_with(bench: Workbench, tmp_path: Path) -> None:
+    measure(bench, tmp_path / "held_out", draws=6, seed=2)
+    assert all(one.reused for one in measure(bench, None, draws=None).values())
+    assert not measure(bench, None, draws=4)[LOSS, "1"].reused
+
+
+def test_watch_measures_each_checkpoint_that_lands_and_goes_on_where_images_are_gone(bench: Workbench, tmp_path: Path) -> None:
+    pattern = GridSpec((None,), (Prompt("a"),), samplings=(Sampling(1, 1.0),))
+    run, _ = bench.find("run")
+    with pytest.raises(BadInput, match="on which images"):
+        bench.start_watch("run", pattern, measure=True)
+    measure(bench, tmp_path / "held_out", checkpoints=run.checkpoints[:1])
+    for file in (tmp_path / "outputs").rglob("*.safetensors"):
+        os.utime(file, (1_700_000_000, 1_700_000_000))
+    found = list(bench.watch("run", pattern, Answers(base="sd_nano"), once=True, measure=True))
+    new = [item.checkpoint_id for item in found if isinstance(item, Measured) and not item.reused]
+    assert new == ["run@3", "run@2"]  # the newest first; the other's weights are known
+    assert {one.checkpoint_id for one in bench.measurements(bench.find("run")[0])[LOSS]} == {BASE, "run@1", "run@2", "run@3"}
+    shutil.rmtree(tmp_path / "held_out")
+    again = list(bench.watch("run", pattern, Answers(base="sd_nano"), once=True, measure=True))
+    assert sum(isinstance(item, Tile) for item in again) == 3 and any(isinstance(item, NotMeasured) for item in again)
+
+
+def test_the_demo_comes_with_images_of_its_own(demo_home: Path) -> None:
+    bench = Workbench(Settings(home=demo_home, device="cpu"))
+    assert bench.last_measured(bench.library().runs[0]).held_out == demo_home / "demo" / "data" / "held_out"
 
 
 def test_the_alpha_and_base_that_were_given_are_remembered_only_where_they_were_proven(bench: Workbench, tmp_path: Path) -> None:
