@@ -44,6 +44,7 @@ from cmp.engine.words import Bundled, bundled_words
 from cmp.errors import NoSpace, Refused
 from cmp.pictures.cropping import cropped
 
+_ROWS = 4  # predictions for each picture that could be drawn at once: that has two rows under guidance, and is decoded in the end
 _PLAIN = Sampling(guidance=1.0)  # the prompt alone, as in training
 
 
@@ -113,7 +114,7 @@ class LossMeter:
         steering = [self._steer(worn, image.caption, meant.words[image.caption]) for image in self.labelled.images]
         began = time.monotonic()
         with in_lanes(worn.denoiser):
-            values = self._drawn(worn, asked, latents, steering, self._most(clothes), report)
+            values = self._drawn(worn, asked, latents, steering, _ROWS * self._most(clothes), report)
         remember_loss_pace(self.store, self.studio.device.type, clothes, (time.monotonic() - began) / self._calls)
         return values, self.draws.labels(asked.steps), told
 
