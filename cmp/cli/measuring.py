@@ -33,6 +33,7 @@ from cmp.core.picking import Verdict, candidates, score_json, verdict_of
 from cmp.core.present import counted
 from cmp.core.progress import Progress
 from cmp.core.runs import Checkpoint, Run
+from cmp.disk.ready import Answers
 from cmp.workbench import Workbench
 
 QUIET = 5.0  # seconds without a line after which progress within a checkpoint is told
@@ -75,12 +76,14 @@ def measure(
     folders = [folder.expanduser().absolute() if folder else None for folder in (held_out, training)]
     spec = MeasureSpec(tuple(parse_text_axis(metric, "metric")), chosen, *folders, draws=draws, seed=seed)
     given = read_answers(alpha, base)
+    plan = bench.plan_measure(found, spec, given)
     if dry_run:
-        plan = bench.plan_measure(found, spec, given)
         _tell_plan(found, plan, json)
         _leave(plan.faults, plan.total - len(plan.metrics))
         return
-    faults, count = _measure(bench, found, spec, given)
+    for told in _beforehand(plan):
+        in_trouble(told)
+    faults, count = _measure(bench, found, spec, given, plan)
     known = bench.measurements(found)
     if json:
         print_json(_as_json(found, known, faults))
@@ -93,10 +96,11 @@ def _chosen(bench: Workbench, run: Run, axis: str) -> tuple[Checkpoint, ...]:
     return choose_checkpoints(axis, run.checkpoints, lambda count: bench.best_of(run, run.checkpoints, count)[0])
 
 
-def _measure(bench: Workbench, run: Run, spec: MeasureSpec, given: object) -> tuple[list[NotMeasured], int]:
+def _measure(bench: Workbench, run: Run, spec: MeasureSpec, given: Answers, plan: MeasurePlan) -> tuple[list[NotMeasured], int]:
     """What could not be measured, and of how many values of checkpoints. Each is told as it comes."""
     faults: list[NotMeasured] = []
-    shown, count, before = time.monotonic(), 0, set[str]()
+    began = shown = time.monotonic()
+    count, before = 0, set[str]()
     for item in bench.follow_measure(run, spec, given):
         if isinstance(item, Progress):
             if time.monotonic() - shown > QUIET:
@@ -104,18 +108,26 @@ def _measure(bench: Workbench, run: Run, spec: MeasureSpec, given: object) -> tu
                 shown = time.monotonic()
             continue
         shown = time.monotonic()
-        for told in item.told if isinstance(item, Measured) else ():
-            if told not in before:
-                in_trouble(f"note: {told}")
-        before.update(item.told if isinstance(item, Measured) else ())
         count += item.checkpoint_id != BASE
-        name = "base model" if item.checkpoint_id == BASE else item.checkpoint_id
+        _tell_item(item, before)
         if isinstance(item, NotMeasured):
             faults.append(item)
-            in_trouble(f"{name}, {item.metric}: not measured: {item.error.told}")
-        else:
-            in_trouble(f"{name}, {item.metric}: {float(item.values.mean()):.4g}{', known' if item.reused else ''}")
+        elif not count and plan.seconds is None and plan.new > 1:  # the base model is the first, and nothing has told the pace before
+            in_trouble(f"{duration_text((shown - began) * (plan.new - 1), about=True)} to go")
     return faults, count
+
+
+def _tell_item(item: Measured | NotMeasured, before: set[str]) -> None:
+    """A line for a value, and whatever is to be known of it that was not told `before`."""
+    name = "base model" if item.checkpoint_id == BASE else item.checkpoint_id
+    if isinstance(item, NotMeasured):
+        in_trouble(f"{name}, {item.metric}: not measured: {item.error.told}")
+        return
+    for told in item.told:
+        if told not in before:
+            in_trouble(f"note: {told}")
+    before.update(item.told)
+    in_trouble(f"{name}, {item.metric}: {float(item.values.mean()):.4g}{', known' if item.reused else ''}")
 
 
 def _leave(faults: Sequence[NotMeasured], count: int) -> None:
@@ -136,18 +148,20 @@ def _tell_plan(run: Run, plan: MeasurePlan, json: bool) -> None:
     if json:
         print_json({"run": run.id, "scores": [], **plan.as_json()})
         return
+    for told in _beforehand(plan):
+        say(told)
+
+
+def _beforehand(plan: MeasurePlan) -> tuple[str, str]:
+    """How much there is to measure, how long it takes, and how small a difference it will show."""
     images = ", ".join(f"{metric} on {counted(count, 'image')}" for metric, count in plan.items)
     known = plan.total - plan.new - len(plan.faults)
-    took = (
-        ""
-        if not plan.new
-        else f", {'how long it takes the first will tell' if plan.seconds is None else duration_text(plan.seconds, about=True)}"
-    )
-    say(f"{images}, {counted(plan.draws, 'draw')} each: {counted(plan.new, 'value')} to measure, {known} known{took}")
-    if plan.smallest is None:
-        say("How small a difference can be seen shows once two checkpoints were measured.")
-    else:
-        say(f"Differences of about {100 * plan.smallest:.2g} % of the base's loss will be seen.")
+    took = "how long it takes the first will tell" if plan.seconds is None else duration_text(plan.seconds, about=True)
+    work = f"{counted(plan.new, 'value')} to measure, {known} known{f', {took}' if plan.new else ''}"
+    seen = "How small a difference can be seen shows once two checkpoints were measured."
+    if plan.smallest is not None:
+        seen = f"Differences of about {100 * plan.smallest:.2g} % of the base's loss will be seen."
+    return f"{images}, {counted(plan.draws, 'draw')} each: {work}", seen
 
 
 def _verdicts(run: Run, known: Known) -> list[tuple[str, Evidence, Verdict]]:
