@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -73,8 +74,8 @@ def measure(
     bench: Workbench = context.obj
     found, one = bench.find(run)
     chosen = (one,) if one else _chosen(bench, found, checkpoints)
-    folders = [folder.expanduser().absolute() if folder else None for folder in (held_out, training)]
-    spec = MeasureSpec(tuple(parse_text_axis(metric, "metric")), chosen, *folders, draws=draws, seed=seed)
+    held_out, training = (folder.expanduser().absolute() if folder else None for folder in (held_out, training))
+    spec = MeasureSpec(tuple(parse_text_axis(metric, "metric")), chosen, held_out, training, draws, seed)
     given = read_answers(alpha, base)
     plan = bench.plan_measure(found, spec, given)
     if dry_run:
@@ -112,8 +113,9 @@ def _measure(bench: Workbench, run: Run, spec: MeasureSpec, given: Answers, plan
         _tell_item(item, before)
         if isinstance(item, NotMeasured):
             faults.append(item)
-        elif not count and plan.seconds is None and plan.new > 1:  # the base model is the first, and nothing has told the pace before
+        elif plan.seconds is None and plan.new > 1 and not item.reused:  # the first of them: nothing has told the pace before
             in_trouble(f"{duration_text((shown - began) * (plan.new - 1), about=True)} to go")
+            plan = replace(plan, seconds=0.0)
     return faults, count
 
 

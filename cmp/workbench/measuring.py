@@ -21,7 +21,7 @@ from cmp.workbench.long_work import Started, answers_json, read_answers
 
 if TYPE_CHECKING:
     from cmp.core.measured import Measured, MeasurePlan, MeasureSpec, NotMeasured
-    from cmp.disk.labelled import LabelledFolder
+    from cmp.disk.labelled import Labelled, LabelledFolder
     from cmp.engine.measuring import LossMeter, Meant
 
 
@@ -123,7 +123,6 @@ class Measuring(Known):
     def _sets(self, run: Run, spec: MeasureSpec) -> list[tuple[str, LabelledFolder]]:
         """The folders of images by the metric that is measured on them. Held-out images that were trained with are left out."""
         from cmp.core.measured import LOSS, TRAINING_LOSS
-        from cmp.disk.datasets import read_data_set
         from cmp.disk.labelled import read_labelled, without
 
         if strange := [metric for metric in spec.metrics if metric != LOSS]:
@@ -135,15 +134,24 @@ class Measuring(Known):
         trained = read_labelled(training, self.store) if training else None
         found = []
         if held is not None:
-            labelled, others = read_labelled(held, self.store), trained
-            if others is None and (data := read_data_set(run)) and data.images:
-                with suppress(CmpError):  # nobody named that folder now, so that it stands against nothing
-                    others = read_labelled(Path(data.folder), self.store)
-            labelled = without(labelled, others.images, "training images") if others else labelled
+            labelled = read_labelled(held, self.store)
+            others = trained.images if trained else self._trained(run)
+            labelled = without(labelled, others, "training images")
             if not labelled.images:
                 raise Refused(f"every image in {held} was trained with, so that none of them is held out", "Give other images.")
             found.append((LOSS, labelled))
         return [*found, *([(TRAINING_LOSS, trained)] if trained else [])]
+
+    def _trained(self, run: Run) -> list[Labelled]:
+        """The images that a run was trained with, as far as they are at hand."""
+        from cmp.disk.datasets import data_folders
+        from cmp.disk.labelled import read_labelled
+
+        found: list[Labelled] = []
+        for folder in data_folders(run):
+            with suppress(CmpError):  # nobody named it now, so that what is wrong with it stands against nothing
+                found += read_labelled(folder, self.store).images
+        return found
 
     def _smallest(self, run: Run, meter: LossMeter) -> float | None:
         """The smallest difference that will be seen, by how much the images differed that were measured before; None without any."""
