@@ -127,7 +127,21 @@ def dependencies(server: Server, **headers: str) -> dict[str, int]:
     return {told["api_name"]: told["id"] for told in server.get("/config", **headers)[1]["dependencies"] if told["backend_fn"]}
 
 
-CHANGING = ("rename", "add_folder", "remove_folder", "answer", "watch_2", "pause", "cancel", "cancel_1", "carry_out")
+CHANGING = (
+    "rename", "add_folder", "remove_folder", "answer", "watch_2", "pause", "cancel", "cancel_1", "cancel_2", "carry_out", "carry_out_1",
+)  # fmt: skip
+    "rename",
+    "add_folder",
+    "remove_folder",
+    "answer",
+    "watch_2",
+    "pause",
+    "cancel",
+    "cancel_1",
+    "cancel_2",
+    "carry_out",
+    "carry_out_1",
+)
 
 
 @pytest.mark.parametrize("name", CHANGING)
