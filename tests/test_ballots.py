@@ -17,8 +17,8 @@ from starlette.testclient import TestClient
 from cmp.ballots import LARGEST_BODY, ballot_routes
 from cmp.core.grids import Sampling
 from cmp.core.runs import Run
+from cmp.guard import Guard, Rules
 from cmp.pictures.files import save_png
-from cmp.server import Guard
 from cmp.settings import Settings
 from cmp.workbench import Workbench
 from tests.support import Training, bench_of, origin_run, spoil
@@ -52,7 +52,8 @@ def drawn(bench: Workbench, seeds: int = 2, **more: object) -> dict[str, str]:
 
 
 def serving(bench: Workbench, token: str | None = None) -> TestClient:
-    return TestClient(Starlette(routes=ballot_routes(bench), middleware=[Middleware(Guard, token=token)]))
+    rules = Rules(token=token, hosts=frozenset({"testserver"}))
+    return TestClient(Starlette(routes=ballot_routes(bench), middleware=[Middleware(Guard, rules=rules)]))
 
 
 def ask(client: TestClient, what: str, code: int = 200, **told: object) -> Any:
@@ -175,9 +176,9 @@ def test_previews_are_not_voted_on(made: Training) -> None:
 def test_what_another_site_can_send_is_refused(client: TestClient, what: str) -> None:
     told = {"run": RUN, "voter": "ann", "pair": "x", "outcome": "left"}
     at = f"/cmp/ballot/{what}"
-    assert client.post(at, data=told).status_code == 422
-    assert client.post(at).status_code == 422
-    assert client.post(at, content="{}", headers={"Content-Type": "text/plain"}).status_code == 422
+    assert client.post(at, data=told).status_code == 415
+    assert client.post(at).status_code == 415
+    assert client.post(at, content="{}", headers={"Content-Type": "text/plain"}).status_code == 415
     assert client.post(at, json=told, headers={"Origin": "http://evil.test"}).status_code == 403
     assert client.get(at).status_code in (404, 405)
 
