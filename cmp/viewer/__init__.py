@@ -233,13 +233,15 @@ _VOTE_PAGE = """<!doctype html>
 <script defer src="%(up)scmp/static/dom.js?v=%(stamp)s"></script>
 <script defer src="%(up)scmp/static/vote.js?v=%(stamp)s"></script>
 </head>
-<body data-up="%(up)s" data-run="%(run)s" data-name="%(name)s"%(read_only)s>
+<body data-up="%(up)s" data-run="%(run)s" data-name="%(name)s" data-closed="%(closed)s">
 <main id="vote"></main>
 </body>
 </html>
 """
 
 
-def vote_page(up: str, run: str, name: str, *, read_only: bool) -> str:
-    """The voting page of a run, all texts escaped already; `up` leads from the page's address to the dashboard's."""
-    return _VOTE_PAGE % {"up": up, "run": run, "name": name, "stamp": _stamp(), "read_only": ' data-read-only="yes"' if read_only else ""}
+def vote_page(up: str, run: str, name: str, closed: str = "") -> str:
+    """The voting page of a run, all texts escaped already; `up` leads from the page's address to the dashboard's, `closed` says why no
+    votes are taken.
+    """
+    return _VOTE_PAGE % {"up": up, "run": run, "name": name, "stamp": _stamp(), "closed": closed}
