@@ -38,18 +38,30 @@ class Workbench(Storing):
     """Everything one process can do with runs. Safe to use from several threads."""
 
     def doctor(self, path: Path | None = None) -> dict[str, object]:
-        """Why a folder is not listed, or what this machine can do."""
+        """Why a folder is not listed, or what this machine can do; and in `misfits` what does not fit, with what to type."""
         from cmp.disk.describe import describe_machine, why_not_listed
+        from cmp.disk.misfits import folder_misfits, machine_misfits
 
         if path is not None:
             place = Path(os.path.abspath(os.path.expanduser(path)))
-            return {"why": why_not_listed(place, self.bases, self._lookout.completed)}
+            why = why_not_listed(place, self.bases, self._lookout.completed)
+            found = folder_misfits(place, self._runs_in(place), self.roots, self.bases, self.store)
+            return {"why": why, "misfits": [misfit.as_json() for misfit in found]}
         self.load_engine()
-        from cmp.engine.device import describe_devices
+        from cmp.engine.device import describe_devices, finds_cuda
 
         count, used = self.cells_size()
-        cells = f"{counted(count, 'cell')}, {size_text(used)}; `python -m cmp cells` makes room"
-        return describe_machine(self.roots, self.bases, self.settings.home) | {"device": describe_devices(), "cells": cells}
+        told = {"device": describe_devices(), "cells": f"{counted(count, 'cell')}, {size_text(used)}; `python -m cmp cells` makes room"}
+        found = machine_misfits(self.library(), self.roots, self.bases, self.store, self.settings.device, finds_cuda())
+        machine = describe_machine(self.roots, self.bases, self.settings.home)
+        return machine | told | {"misfits": [misfit.as_json() for misfit in found]}
+
+    def _runs_in(self, place: Path) -> tuple[Run, ...]:
+        """The runs in a folder, whether or not it is looked at; under the ids by which lists have them."""
+        from cmp.disk.scan import scan
+
+        known = {run.place: run for run in self.library(fresh=False).runs}
+        return tuple(known.get(run.place) or self._lookout.completed(run) for run in scan([place], self.bases).runs)
 
     # -- conversion ----------------------------------------------------------------------------------------------------
 
