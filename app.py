@@ -12,6 +12,6 @@ from cmp.workbench import Workbench  # noqa: E402
 
 if __name__ == "__main__":
     try:
-        serve_forever(Workbench(Settings.from_env(os.environ)))
+        raise SystemExit(serve_forever(Workbench(Settings.from_env(os.environ))))
     except CmpError as fault:
         raise SystemExit(f"{fault.title}: {fault.message}\n  {fault.hint}") from None

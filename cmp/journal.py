@@ -17,9 +17,8 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-from cmp.errors import BadInput, Unreadable, why_not
+from cmp.errors import Unreadable, why_not
 
-FORMATS = ("text", "json")
 REQUEST: ContextVar[str] = ContextVar("request", default="")  # the id of the request that is being answered
 HEADER = b"x-request-id"
 _GIVEN = re.compile(rb"[A-Za-z0-9._-]{1,64}\Z")
@@ -82,16 +81,16 @@ def _printable(text: str) -> str:
 def open_journal(form: str = "text", file: Path | None = None, secrets: Iterable[str] = ()) -> logging.Handler:
     """Tells events from now on, at the end of `file`, else on standard error. Other libraries' warnings come in the same form.
 
-    Raises BadInput for an unknown form, Unreadable for a file that cannot be written.
+    `form` is "text" or "json". Raises Unreadable for a file that cannot be written.
     """
-    if form not in FORMATS:
-        raise BadInput(f"--log-format is {form!r}", f"Use one of: {', '.join(FORMATS)}.")
     handler: logging.Handler = logging.StreamHandler(sys.stderr)
     if file is not None:
         try:
-            handler = logging.handlers.WatchedFileHandler(file, encoding="utf-8")  # opened anew where another program has moved it away
+            handler = logging.handlers.WatchedFileHandler(file, encoding="utf-8")  # opened anew where it was moved away
         except OSError as fault:
-            raise Unreadable(f"cannot write the log {file}: {why_not(fault)}", "Give --log-file a file in a folder that is there.") from fault
+            raise Unreadable(
+                f"cannot write the log {file}: {why_not(fault)}", "Give --log-file a file in a folder that is there."
+            ) from fault
     handler.setFormatter(Line(form, secrets))
     logging.getLogger().addHandler(handler)
     logging.getLogger("cmp").setLevel(logging.INFO)

@@ -79,8 +79,10 @@ def api_routes(bench: Workbench) -> list[BaseRoute]:
 
     @router.get("/health")
     def health() -> dict[str, Any]:
-        """Whether the server answers, and what it draws with."""
-        return {"status": "healthy", "timestamp": _now(), "device": bench.device_name(), "models_cached": bench.loaded_models()}
+        """Whether the server answers, what it draws with, its memory, its queue, how long it has been up."""
+        from cmp.workbench.vitals import vitals
+
+        return {**vitals(bench), "timestamp": _now()}
 
     @router.get("/api/models")
     def models() -> dict[str, Any]:

@@ -18,9 +18,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from cmp.ending import Ending
 from cmp.errors import BadInput, CmpError
+from cmp.journal import Requests, adopt_libraries, open_journal
 from cmp.viewer import HEAD, asset
 from cmp.workbench import Workbench
+from cmp.workbench.alerting import Alerting
+from cmp.workbench.sending import targets_of
 
 COOKIE = "cmp_token"
 STARTUP = "/gradio_api/startup-events"  # gradio asks its own server for it once when it starts; it tells nothing
@@ -140,6 +144,7 @@ def _or_refusal(make: Callable[[], Response]) -> Response:
 def launch_options(bench: Workbench, host: str) -> dict[str, Any]:
     """What gradio's `launch` needs so that routes, guard and limits hold however it is started."""
     from cmp.exports import export_routes
+    from cmp.notices import notice_routes
     from cmp.rest import api_routes
     from cmp.ui.page import CSS
 
@@ -148,8 +153,8 @@ def launch_options(bench: Workbench, host: str) -> dict[str, Any]:
         middleware.insert(0, Middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK)))
     return {
         "app_kwargs": {
-            "routes": [*file_routes(bench), *export_routes(bench), *api_routes(bench)],
-            "middleware": middleware,
+            "routes": [*file_routes(bench), *notice_routes(bench), *export_routes(bench), *api_routes(bench)],
+            "middleware": [Middleware(Requests), *middleware],
             "title": "cmp",
             "docs_url": None,
             "redoc_url": None,
@@ -173,24 +178,31 @@ def prepare_environment(bench: Workbench, environ: MutableMapping[str, str]) -> 
     environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 
-def serve_forever(bench: Workbench, host: str = "127.0.0.1") -> None:
-    """Serves until it is interrupted; raises BadInput if the port is taken."""
+def serve_forever(bench: Workbench, host: str = "127.0.0.1") -> int:
+    """Serves until it is interrupted, and gives the exit code; raises BadInput if the port is taken or an alert could never be told."""
     if host not in LOOPBACK and not bench.settings.token:
         from dataclasses import replace
 
         bench.settings = replace(bench.settings, token=secrets.token_urlsafe(24))
     port = free_port(host, bench.settings.port)
+    settings = bench.settings
+    alerting = Alerting(bench, targets_of(settings.alert_webhook, settings.alert_command))
+    open_journal(settings.log_format, settings.log_file, filter(None, (settings.token, settings.alert_webhook)))
     bench.serves = True
     prepare_environment(bench, os.environ)
     from cmp.ui.page import build_page
 
     page = build_page(bench)
-    if not bench.settings.read_only:
-        bench.jobs.resume_interrupted()
-    page.queue(max_size=64, default_concurrency_limit=8)
-    query = f"?token={bench.settings.token}" if bench.settings.token else ""
-    print(f"cmp serves {', '.join(map(str, bench.roots))}\nOpen http://{host}:{port}/{query}", flush=True)
-    page.launch(server_name=host, server_port=port, **launch_options(bench, host))
+    with Ending(bench, alerting) as ending:
+        if not bench.settings.read_only:
+            bench.jobs.resume_interrupted()
+        alerting.start()
+        page.queue(max_size=64, default_concurrency_limit=8)
+        query = f"?token={bench.settings.token}" if bench.settings.token else ""
+        print(f"cmp serves {', '.join(map(str, bench.roots))}\nOpen http://{host}:{port}/{query}", flush=True)
+        page.launch(server_name=host, server_port=port, prevent_thread_lock=True, **launch_options(bench, host))
+        adopt_libraries()
+        return ending.wait(page)
 
 
 def free_port(host: str, port: int) -> int:

@@ -12,6 +12,7 @@ from platformdirs import user_data_path
 from cmp.errors import BadInput
 
 MODES = ("local", "token", "space")
+LOG_FORMATS = ("text", "json")
 BUSY = ("wait", "cpu", "draw")
 VARIABLES = {  # what the environment may say, for the reference
     "CMP_RUNS": "Folders that hold training runs, separated as in PATH; without any the bundled demo is shown.",
@@ -22,6 +23,10 @@ VARIABLES = {  # what the environment may say, for the reference
     "CMP_MODE": "How it is served: local, token, or space.",
     "CMP_TOKEN": "What callers must show; see serve --token.",
     "CMP_PORT": "The port of the page and REST; 0 takes any free one.",
+    "CMP_LOG_FORMAT": "How a server tells what it does, line by line: text, or json; see serve --log-format.",
+    "CMP_LOG_FILE": "Where it tells it; standard error otherwise.",
+    "CMP_ALERT_WEBHOOK": "An address to which alerts are posted as JSON; see serve --alert-webhook.",
+    "CMP_ALERT_COMMAND": "A command that gets each alert as JSON on its standard input; see serve --alert-command.",
 }
 
 
@@ -31,7 +36,7 @@ class Settings:
 
     `runs` empty means: show the bundled demo. `device` "auto" picks CUDA, then MPS, then the CPU. `busy` says what to do while another
     program uses the graphics card: "wait" for it, draw on the "cpu", or "draw" in spite of it. `read_only`: nothing is drawn, converted,
-    marked or answered, whoever asks for it.
+    marked or answered, whoever asks for it. `alert_webhook` and `alert_command` are told of alerts; only who starts the server sets them.
     """
 
     home: Path
@@ -43,6 +48,10 @@ class Settings:
     port: int = 7860
     busy: str = "wait"
     read_only: bool = False
+    log_format: str = "text"
+    log_file: Path | None = None
+    alert_webhook: str | None = None
+    alert_command: str | None = None
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
@@ -53,6 +62,9 @@ class Settings:
         busy = environ.get("CMP_BUSY") or "wait"
         if busy not in BUSY:
             raise BadInput(f"CMP_BUSY is {busy!r}", f"Use one of: {', '.join(BUSY)}.")
+        form = environ.get("CMP_LOG_FORMAT") or "text"
+        if form not in LOG_FORMATS:
+            raise BadInput(f"CMP_LOG_FORMAT is {form!r}", f"Use one of: {', '.join(LOG_FORMATS)}.")
         return cls(
             home=_path(environ["CMP_HOME"]) if environ.get("CMP_HOME") else user_data_path("cmp", appauthor=False),
             runs=_paths(environ.get("CMP_RUNS", "")),
@@ -62,6 +74,10 @@ class Settings:
             token=environ.get("CMP_TOKEN") or None,
             port=_port(environ.get("CMP_PORT", "7860")),
             busy=busy,
+            log_format=form,
+            log_file=_path(environ["CMP_LOG_FILE"]) if environ.get("CMP_LOG_FILE") else None,
+            alert_webhook=environ.get("CMP_ALERT_WEBHOOK") or None,
+            alert_command=environ.get("CMP_ALERT_COMMAND") or None,
         )
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from cmp.errors import BadInput
+from cmp.settings import LOG_FORMATS
 from cmp.workbench import Workbench
 
 app = typer.Typer(rich_markup_mode=None)
@@ -21,6 +24,12 @@ def serve(
     read_only: Annotated[
         bool, typer.Option("--read-only", help="Only to be looked at: nothing is drawn, converted or changed for anybody.")
     ] = False,
+    log_format: Annotated[str | None, typer.Option(help="How events are told, one a line: text, or json.")] = None,
+    log_file: Annotated[Path | None, typer.Option(help="Where events are told, at its end; standard error otherwise.")] = None,
+    alert_webhook: Annotated[str | None, typer.Option(help="Alerts are posted to this address as JSON.")] = None,
+    alert_command: Annotated[
+        str | None, typer.Option(help="This command gets each alert as JSON on its standard input; no shell reads it.")
+    ] = None,
 ) -> None:
     """Serve the dashboard and the REST API. Beyond this computer it wants a token, and makes one up if none is given."""
     from cmp.server import serve_forever
@@ -28,5 +37,11 @@ def serve(
     bench: Workbench = context.obj
     settings = bench.settings
     settings = replace(settings, port=settings.port if port is None else port, token=token or settings.token, read_only=read_only)
-    bench.settings = settings
-    serve_forever(bench, host)
+    if log_format not in (None, *LOG_FORMATS):
+        raise BadInput(f"--log-format is {log_format!r}", f"Use one of: {', '.join(LOG_FORMATS)}.")
+    bench.settings = replace(
+        settings, log_format=log_format or settings.log_format,
+        log_file=log_file.expanduser().absolute() if log_file else settings.log_file,
+        alert_webhook=alert_webhook or settings.alert_webhook, alert_command=alert_command or settings.alert_command,
+    )  # fmt: skip
+    raise typer.Exit(serve_forever(bench, host))

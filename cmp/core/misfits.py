@@ -68,7 +68,7 @@ def memory_misfit(base: str, parameters: int, memory: int | None, free: int | No
             "out-of-memory",
             f"{base} needs about {size_text(needed)} of memory, and this machine lets it have {size_text(memory)}",
             "drawing would be ended by the system, or swap for hours",
-            "python -m cmp grid RUN --prompt TEXT --ray ADDRESS (draws on a machine that has it); convert --to lora needs no base in memory",
+            "python -m cmp grid RUN --prompt TEXT --ray ADDRESS (draws where it is); convert --to lora needs no base in memory",
         )
     if free is not None and needed > free:
         return Misfit(
@@ -107,7 +107,7 @@ def home_misfits(home: str, fault: str | None, of_another_machine: str) -> list[
     found = []
     if fault:
         found.append(
-            Misfit("home-unwritable", f"nothing can be kept in {home}: {fault}", "pictures, votes and answers would be forgotten", elsewhere)
+            Misfit("home-unwritable", f"nothing can be kept in {home}: {fault}", "pictures and votes would be forgotten", elsewhere)
         )
     if of_another_machine:
         found.append(
@@ -154,15 +154,15 @@ def silent_misfit(run: str, checkpoint: str, layout: str, tensors: int, of_adapt
         return Misfit(
             "missing-keys",
             f"“Missing keys: {missing}, Unexpected keys: {tensors}” is what load_state_dict(strict=False) says of {checkpoint}",
-            "it is not normal: PEFT has wrapped every name, so that none of them is a plain UNet's. Nothing is loaded, and each result is the "
-            "base model, byte for byte. Here every tensor is accounted for, or the conversion is refused",
+            "it is not normal: PEFT has wrapped every name, so that none is a plain UNet's. Nothing is loaded, and each result is the base "
+            "model, byte for byte. Here every tensor is accounted for, or the conversion is refused",
             f"python -m cmp convert {shlex.quote(run)} --to lora",
         )
     if layout == "peft-adapter":
         return Misfit(
             "no-lora-keys",
             f"“No LoRA keys found with the prefix 'unet'” is what load_lora_weights says of {checkpoint}",
-            "PEFT's own names lack that prefix: nothing is loaded, and the pictures are the base model's. The file made here is loaded whole",
+            "PEFT's own names lack that prefix: nothing is loaded, and pictures are the base model's. What is made here is loaded whole",
             f"python -m cmp convert {shlex.quote(checkpoint)} --to lora",
         )
     return None

@@ -21,8 +21,10 @@ _LIMITS = ("memory.max", "memory/memory.limit_in_bytes")  # version 2 and 1
 _USED = ("memory.current", "memory/memory.usage_in_bytes")
 _UNLIMITED = 1 << 60
 # SQLite's write-ahead log needs memory that all its processes share, which no file system of other machines has
-_OF_OTHERS = frozenset("nfs nfs4 cifs smb3 smbfs 9p afs ceph glusterfs lustre gpfs beegfs orangefs pvfs2 davfs fuse.sshfs fuse.s3fs "
-                       "fuse.rclone fuse.glusterfs fuse.gcsfuse fuse.blobfuse fuse.juicefs fuse.davfs".split())  # fmt: skip
+_OF_OTHERS = frozenset(
+    ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "gpfs", "beegfs", "orangefs", "pvfs2", "davfs",
+     "fuse.sshfs", "fuse.s3fs", "fuse.rclone", "fuse.glusterfs", "fuse.gcsfuse", "fuse.blobfuse", "fuse.juicefs", "fuse.davfs")
+)  # fmt: skip
 _REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+)\s*((?:[<>=!~]=?\s*[0-9][^,;\s]*\s*,?\s*)+)")
 _BOUND = re.compile(r"(>=|<=|==|!=|<|>)\s*([0-9][0-9.]*)")
 

@@ -42,7 +42,7 @@ _PROBE = "doctor"  # a kind of facts of which there are none
 def machine_misfits(
     library: Library, roots: Iterable[Path], bases: tuple[Path, ...], store: Store, wanted: str, works: bool | None
 ) -> tuple[Misfit, ...]:
-    """All misfits of this machine and the runs on it. `wanted` is the device that was asked for, `works` whether torch finds a CUDA card."""
+    """All misfits of this machine and the runs on it. `wanted` is the device asked for, `works` whether torch finds a CUDA card."""
     cards = graphics_cards()
     device = judge.device_misfit([card.name for card in cards], torch_build(), works, wanted)
     found_bases, missing = _bases_of(library.runs, bases, store)
@@ -58,9 +58,7 @@ def machine_misfits(
     )
 
 
-def folder_misfits(
-    path: Path, runs: Sequence[Run], roots: Iterable[Path], bases: tuple[Path, ...], store: Store
-) -> tuple[Misfit, ...]:
+def folder_misfits(path: Path, runs: Sequence[Run], roots: Iterable[Path], bases: tuple[Path, ...], store: Store) -> tuple[Misfit, ...]:
     """What the runs in one folder are up against: not listed, silently not loaded, no base model, too large for the disk or for memory."""
     real = Path(os.path.realpath(path))
     listed = any(real.is_relative_to(os.path.realpath(root)) for root in roots)
@@ -183,7 +181,9 @@ def _silent(run: Run) -> Misfit | None:
 
 def _empty(run: Run, bases: tuple[Path, ...], store: Store) -> Misfit | None:
     """A pipeline that another converter made and that is the base model still; by the first one, since all are made alike."""
-    with suppress(CmpError, OSError):
+    with suppress(CmpError, OSError, IndexError):
+        if "unet" not in open_checkpoint(_usable(run)[-1]).weights.components:
+            return None
         base = find_base(run, bases, None, remembered_answers(run, store).base).path
         for pipeline in sorted((run.folder / "checkpoint_pipelines").glob("*/model_index.json")):
             if is_ours(pipeline.parent):

@@ -247,12 +247,17 @@ class Jobs(Closing):
             self._end(job, "cancelled", items)
             raise
         finally:
-            if job.leaving:
-                self._end(job, job.state, items)
-            elif not job.over:  # a fault of ours: its traceback goes to standard error, the other jobs go on
-                told = "It is a fault of ours; the traceback is where the server was started."
-                job.error = CmpError("the program failed while doing this", told)
-                self._end(job, "failed", items)
+            self._end_otherwise(job, items)
+
+    def _end_otherwise(self, job: Job, items: Iterator[object]) -> None:
+        """The end of a job that is not over: its process ends, or a fault of ours goes to standard error and the other jobs go on."""
+        if job.leaving:
+            self._end(job, job.state, items)
+        elif not job.over:
+            job.error = CmpError(
+                "the program failed while doing this", "It is a fault of ours; the traceback is where the server was started."
+            )
+            self._end(job, "failed", items)
 
     def _end(self, job: Job, state: str, items: Iterator[object]) -> None:
         """Closes the work, which may be in the middle of an item, and lets the next job through."""

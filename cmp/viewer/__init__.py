@@ -80,13 +80,13 @@ from cmp.errors import NotFound
 
 # In the order in which a page must load them.
 ASSETS = (
-    "matrix.css", "fullview.css", "curves.css", "table.css", "details.css",
+    "matrix.css", "fullview.css", "curves.css", "table.css", "details.css", "alerts.css",
     "dom.js", "arrange.js", "heads.js", "cell.js", "others.js", "oklab.js", "pictures.js", "full_zoom.js", "compare.js", "difference.js",
     "full_panel.js", "full_history.js", "full_layout.js", "fullview.js", "size.js", "zoom.js", "look.js", "selectors.js",
     "arrange_panel.js", "export.js", "linking.js", "view_link.js", "chosen.js", "blink.js", "change_curves.js", "changes.js", "help.js",
     "matrix.js", "marks.js",
     "curves_data.js", "curves_plot.js", "curves_hover.js", "curves_bar.js", "curves_facts.js", "curves_theme.js", "curves_pointer.js",
-    "curves.js", "table.js", "details.js", "drop.js", "page_link.js",
+    "curves.js", "table.js", "details.js", "drop.js", "page_link.js", "alerts.js",
 )  # fmt: skip
 
 BUNDLES = ("viewer.css", "viewer.js")  # two requests instead of forty
@@ -101,6 +101,7 @@ MATRIX_TEMPLATE = '<div class="cmp-mount"></div>'
 TABLE_TEMPLATE = '<div class="cmp-mount"></div>'
 DETAILS_TEMPLATE = '<div class="cmp-mount"></div>'
 CURVES_TEMPLATE = '<div class="cmp-mount"></div>'
+ALERTS_TEMPLATE = '<div class="cmp-mount"></div>'
 
 
 def asset(name: str) -> str:
@@ -177,6 +178,11 @@ def curves_on_load() -> str:
 def table_on_load() -> str:
     """`js_on_load` of a `gr.HTML` that holds a table; its `select` event tells which rows are ticked: `{"ticked": [key]}`."""
     return _mount("cmpTable", "cmpDom")
+
+
+def alerts_on_load() -> str:
+    """`js_on_load` of a `gr.HTML` that shows alerts, which it asks for itself."""
+    return _mount("cmpAlerts", "cmpDom")
 
 
 def details_on_load() -> str:

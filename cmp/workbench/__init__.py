@@ -6,6 +6,7 @@ What only one verb needs is imported in it: `list` has nobody wait for what conv
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -17,11 +18,14 @@ from cmp.core.progress import Progress, counted_from, run_through
 from cmp.core.runs import Checkpoint, Run
 from cmp.disk.ready import Answers, digesting
 from cmp.errors import BadInput, CmpError, Refused
+from cmp.settings import Settings
 from cmp.workbench.shelf import Curves
 from cmp.workbench.storing import Storing
 
 if TYPE_CHECKING:
     from cmp.core.conversion import Conversion, ConversionPlan, Writing
+    from cmp.disk.machine import GraphicsCard
+    from cmp.workbench.alerting import Alerting
 
 __all__ = ["Curves", "FailedConversion", "Workbench"]
 
@@ -36,6 +40,18 @@ class FailedConversion:
 
 class Workbench(Storing):
     """Everything one process can do with runs. Safe to use from several threads."""
+
+    alerting: Alerting | None = None  # what a server looks out for
+    cards: tuple[GraphicsCard, ...] | None = None  # of this machine, once they were asked for
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.began = time.monotonic()
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether something was drawn, so that torch and the device are known."""
+        return self._studio is not None
 
     def doctor(self, path: Path | None = None) -> dict[str, object]:
         """Why a folder is not listed, or what this machine can do; and in `misfits` what does not fit, with what to type."""
