@@ -64,6 +64,5 @@ class Ending:
         logging.shutdown()
         if still:  # a library is deep in a computation; the interpreter's own end would wait for it or crash
             os._exit(code)
-        page.server.force_exit = True  # open pages hold connections for ever
         page.close(verbose=False)
         return code
