@@ -25,7 +25,7 @@ PATIENCE = 10.0  # usual intervals without a record
 QUICK = 60.0  # seconds; whoever started a job that took no longer is still there to see its end
 _LONGEST, _SHORTEST = 200, 5  # values of the window in which a loss is judged
 _TWENTIETH = 20
-_MOST_HELD = 60  # held-out values that are judged together; more are averaged by neighbours
+_MOST_HELD = 40  # held-out values that are judged together; more are averaged by neighbours
 _LAST = 2  # so many must be worse than the best: of single ones one in twenty is by chance
 
 
@@ -93,7 +93,7 @@ def _not_finite(run: Run, curve: LossCurve, now: float) -> Alert | None:
     first = int(curve.steps[broken[0]])
     if broken.size == curve.values.size - broken[0]:
         what = f"the loss is not a number from step {first:,} on"
-        hint = "What is saved from there on is likely broken, too. Stop it, go back to a checkpoint before, with a lower rate."
+        hint = "What is saved from there on is likely broken. Go back to a checkpoint before, with a lower learning rate."
     else:
         what = f"the loss was not a number at {broken.size:,} of {curve.values.size:,} steps, first at {first:,}"
         hint = "Single ones are often skipped by the trainer's own scaling of fp16; more and more of them are not."
