@@ -11,7 +11,14 @@ HOSTILE = "<img src=x onerror='window.pwned=1'> ${window.pwned=1} {{x}}"
 
 
 def alert(number: int, **more: object) -> dict[str, object]:
-    told = {"id": f"a{number}", "kind": "disk", "about": "shoes", "what": f"alert {number}", "hint": "do this", "at": "2026-11-27T00:00:00Z"}
+    told = {
+        "id": f"a{number}",
+        "kind": "disk",
+        "about": "shoes",
+        "what": f"alert {number}",
+        "hint": "do this",
+        "at": "2026-11-27T00:00:00Z",
+    }
     return told | {"severe": True} | more
 
 
