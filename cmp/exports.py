@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -104,7 +106,10 @@ class Exports:
 
 
 def export_routes(bench: Workbench) -> list[BaseRoute]:
-    """`GET cmp/export/SOURCE/FILE?view=JSON`. SOURCE is a grid's job or `samples/RUN`; no path comes from a caller."""
+    """`GET cmp/export/SOURCE/FILE?view=JSON`. SOURCE is a grid's job or `samples/RUN`; no path comes from a caller.
+
+    `GET cmp/scores/RUN/FILE` gives the verdicts on a run.
+    """
     exports = Exports(bench)
 
     def answer(request: Request) -> Response:
@@ -118,7 +123,34 @@ def export_routes(bench: Workbench) -> list[BaseRoute]:
         except CmpError as fault:
             return JSONResponse({"detail": fault.as_json()}, fault.http_status)
 
-    return [Route("/cmp/export/{source:path}/{name}", answer)]
+    def scores(request: Request) -> Response:
+        try:
+            return _scores(bench, request.path_params["run"], request.path_params["name"])
+        except CmpError as fault:
+            return JSONResponse({"detail": fault.as_json()}, fault.http_status)
+
+    return [Route("/cmp/export/{source:path}/{name}", answer), Route("/cmp/scores/{run:path}/{name}", scores)]
+
+
+def _scores(bench: Workbench, run_id: str, name: str) -> Response:
+    """`scores.csv`, every score of every rule; or `verdicts.json`, each as `best --json` tells it."""
+    from cmp.core.agreeing import scores_table, verdicts_json
+
+    if name not in ("scores.csv", "verdicts.json"):
+        raise NotFound(f"there is no export {name[:60]!r}", "There are scores.csv and verdicts.json.")
+    run, _ = bench.find(run_id, only_ids=True)
+    verdicts = bench.verdicts(run)
+    out = io.StringIO(newline="")
+    if name == "scores.csv":
+        csv.writer(out).writerows(scores_table(run, verdicts))
+    else:
+        json.dump(verdicts_json(run, verdicts), out, ensure_ascii=False, indent=1)
+    stem, _, ending = name.partition(".")
+    called = file_name(f"{bench.name_of(run)} {stem}", stem)
+    told = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(called)}.{ending}", "Cache-Control": "private, no-store"}
+    kind = "text/csv; charset=utf-8" if ending == "csv" else "application/json"
+    content = out.getvalue().encode("utf-8", "replace")
+    return Response(content, media_type=kind, headers=told | {"X-Content-Type-Options": "nosniff"})
 
 
 def value_of(bench: Workbench, source: str) -> Mapping[str, Any]:

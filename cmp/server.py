@@ -10,7 +10,7 @@ import socket
 from collections.abc import Awaitable, Callable, MutableMapping
 from importlib.resources import files
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -61,10 +61,11 @@ class Guard:
         return refusal(403, f"the request comes from {origin!r}, another site", "Use the dashboard's own address.")
 
     def _token_in_address(self, request: Request) -> Response | None:
-        given = parse_qs(request.url.query).get("token", [""])[0]
+        given = parse_qs(request.scope["query_string"].decode("latin-1")).get("token", [""])[0]
         if not self.token or request.method != "GET" or not _same(given, self.token):
             return None
-        answer = RedirectResponse(f"./{request.url.path.rpartition('/')[2]}", 303)  # relative: a proxy may have put something in front
+        last = quote(request.scope["path"].rpartition("/")[2])  # the id of a run may hold any sign
+        answer = RedirectResponse(f"./{last}", 303)  # relative: a proxy may have put something in front
         answer.set_cookie(COOKIE, self.token, httponly=True, samesite="lax", secure=request.url.scheme == "https")
         return answer
 
@@ -143,6 +144,7 @@ def _or_refusal(make: Callable[[], Response]) -> Response:
 
 def launch_options(bench: Workbench, host: str) -> dict[str, Any]:
     """What gradio's `launch` needs so that routes, guard and limits hold however it is started."""
+    from cmp.ballots import ballot_routes
     from cmp.exports import export_routes
     from cmp.notices import notice_routes
     from cmp.rest import api_routes
@@ -153,7 +155,13 @@ def launch_options(bench: Workbench, host: str) -> dict[str, Any]:
         middleware.insert(0, Middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK)))
     return {
         "app_kwargs": {
-            "routes": [*file_routes(bench), *notice_routes(bench), *export_routes(bench), *api_routes(bench)],
+            "routes": [
+                *file_routes(bench),
+                *notice_routes(bench),
+                *ballot_routes(bench),
+                *export_routes(bench),
+                *api_routes(bench),
+            ],
             "middleware": [Middleware(Requests), *middleware],
             "title": "cmp",
             "docs_url": None,

@@ -47,11 +47,12 @@ LAYERS = {
     "ui": Layer("version errors core disk.ready jobs workbench viewer ui", "gradio plotly pandas matplotlib numpy"),
     "rest": Layer("errors core workbench viewer rest", "fastapi pydantic starlette"),
     "exports": Layer("errors core workbench", "starlette", inside="ui"),
-    # what is told of events, and how a server ends; nothing of ours but errors, so that no layer is drawn in by them
+    "ballots": Layer("errors core workbench viewer", "starlette"),
     "notices": Layer("workbench", "starlette"),
+    # what is told of events, and how a server ends
     "journal": Layer("errors"),
     "ending": Layer("workbench"),
-    "server": Layer("errors settings core workbench viewer journal ending", "fastapi starlette gradio", inside="rest ui exports notices"),
+    "server": Layer("errors settings core workbench viewer journal ending", "fastapi starlette gradio", "rest ui exports notices ballots"),
     "cli": Layer("errors settings core disk.ready disk.converted workbench cli", "typer", inside="server pictures viewer"),
     "__main__": Layer("cli"),
     "app": Layer("errors settings server workbench"),

@@ -46,6 +46,8 @@ def best(
     else:
         _tell(verdict)
     _warn(verdict.warnings)
+    if by is None and (both := bench.agreement(found)).agree is False:
+        in_trouble(f"note: {both.told}")
     if judged:
         raise typer.Exit(_code(judged))
 

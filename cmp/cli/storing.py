@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
@@ -49,15 +50,16 @@ def storage(
     rules = parse_rules(keep, max_count, max_size, min_age)
     if share not in (None, "reflink", "hardlink"):
         raise BadInput(f"--share is {share!r}", "Use reflink or hardlink.")
-    asked = Asked(compact, _dropped(drop), empty_trash, parse_age(min_age, "--min-age") if min_age and empty_trash else None, share)
+    older = parse_age(min_age, "--min-age") if min_age and empty_trash else None
+    asked = Asked(compact, _dropped(drop), empty_trash, older, share, left=not targets)
     plan = bench.plan_cleanup(_runs(bench, targets), rules, asked, best=bench.kept_as_best)
     became: list[Item] = []
     failed: list[NotDone] = []
     if yes:
         _carry_out(bench, plan, became, failed)
-        after = bench.plan_cleanup(_runs(bench, targets), Rules())
+        after = bench.plan_cleanup(_runs(bench, targets), Rules(), Asked(left=not targets))
         items = (*became, *(item for item in plan.items if item.action == "keep"))
-        told = CleanupPlan(items, plan.before, plan.trash_before, plan.homes, (), after.runs, after.cells).as_json(done=True)
+        told = replace(after, items=items, before=plan.before, begun=()).as_json(done=True)
         told |= {"after_bytes": after.before, "trash_bytes": after.trash_before}
         told["failed"] = [{"path": str(one.item.path), **one.error.as_json()} for one in failed]
     else:

@@ -8,8 +8,10 @@ from cmp import viewer
 from cmp.ui.compare_tab import build_compare_tab
 from cmp.ui.curves_tab import build_curves_tab, connect_marks
 from cmp.ui.grid_drawing import FORGET
+from cmp.ui.pick_tab import build_pick_tab
 from cmp.ui.runs_tab import build_runs_tab
 from cmp.ui.samples_view import LINK
+from cmp.ui.storage_tab import build_storage_tab
 from cmp.workbench import Workbench
 
 CSS = """
@@ -51,9 +53,13 @@ def build_page(bench: Workbench) -> gr.Blocks:
                 runs = build_runs_tab(bench, page)
             with gr.Tab("Curves", id="curves") as curves_tab:
                 curves = build_curves_tab(bench, curves_tab, runs.chosen, runs.picked)
+            with gr.Tab("Pick", id="pick") as pick_tab:
+                pick = build_pick_tab(bench, pick_tab, tabs, runs.chosen, runs.ticked)
             with gr.Tab("Compare", id="compare") as compare_tab:
-                build_compare_tab(bench, page, compare_tab, tabs, runs, curves)
+                build_compare_tab(bench, page, compare_tab, tabs, runs, (curves, pick))
+            with gr.Tab("Storage", id="storage") as storage_tab:
+                build_storage_tab(bench, storage_tab)
         connect_marks(bench, curves, tabs, runs.chosen, runs.ticked)
-        gr.on([runs_page.select, curves_tab.select], None, js=FORGET)
+        gr.on([runs_page.select, curves_tab.select, pick_tab.select, storage_tab.select], None, js=FORGET)
         runs_page.select(None, [runs.chosen, runs.beside], None, js=LINK)
     return page

@@ -19,8 +19,8 @@ from cmp.core.runs import Checkpoint, Run
 from cmp.disk.ready import Answers, digesting
 from cmp.errors import BadInput, CmpError, Refused
 from cmp.settings import Settings
+from cmp.workbench.reclaiming import Reclaiming
 from cmp.workbench.shelf import Curves
-from cmp.workbench.storing import Storing
 
 if TYPE_CHECKING:
     from cmp.core.conversion import Conversion, ConversionPlan, Writing
@@ -38,7 +38,7 @@ class FailedConversion:
     error: CmpError
 
 
-class Workbench(Storing):
+class Workbench(Reclaiming):
     """Everything one process can do with runs. Safe to use from several threads."""
 
     alerting: Alerting | None = None  # what a server looks out for
@@ -128,7 +128,8 @@ class Workbench(Storing):
 
     def convert(self, plan: ConversionPlan) -> Generator[Progress, None, Conversion]:
         """Carries out a plan; raises NoSpace before the first byte if the result does not fit."""
-        from cmp.disk.planning import check_space, make_way
+        from cmp.disk.planning import check_space
+        from cmp.disk.replaced import make_way, put_back
 
         self.require_writing()
         check_space([plan])
@@ -141,8 +142,9 @@ class Workbench(Storing):
             conversion = yield from self._carry_out(plan)
         finally:
             if old is not None and conversion is None:  # failed or cancelled: what was there is better than nothing
-                os.replace(old, plan.target)
-                old.unlink(missing_ok=True)  # of two names of one file os.replace takes neither away
+                put_back(old, plan.target)
+        if plan.replaces:  # an --output may lie where no run is
+            self._remember_trash(plan.run.folder if plan.target.is_relative_to(plan.run.folder) else plan.target.parent)
         self._lookout.forget()
         return conversion
 

@@ -18,8 +18,11 @@ Verdicts = dict[str, dict[str, object]]  # by a checkpoint's id
 class Heads:
     """Remembers losses and verdicts of runs whose logs have not changed: a grid that is being drawn asks several times a second."""
 
-    def __init__(self, curves: Callable[[Run], Sequence[LossCurve]], verdict: Callable[[Run], Verdicts]) -> None:
-        self._curves, self._verdict = curves, verdict
+    def __init__(
+        self, curves: Callable[[Run], Sequence[LossCurve]], verdict: Callable[[Run], Verdicts], told: Callable[[Run], str] = lambda run: ""
+    ) -> None:
+        self._curves, self._verdict, self._told = curves, verdict, told
+        self._sentences: dict[str, tuple[tuple[object, ...], str]] = {}
         self._known: dict[str, tuple[tuple[object, ...], dict[int, float], Verdicts]] = {}
 
     def of(self, run: Run, checkpoints: Iterable[Checkpoint]) -> dict[str, dict[str, Any]]:
@@ -32,6 +35,16 @@ class Heads:
             told = {"loss": loss, "converted": forms, "flaw": checkpoint.flaw, **verdicts.get(checkpoint.id, {})}
             found[checkpoint.id] = {name: value for name, value in told.items() if value not in (None, "")}
         return found
+
+    def sentence(self, run: Run, votes: object) -> str:
+        """The verdict on a run in words; `votes` is what changes when one is cast."""
+        stamp = (*_stamp(run), votes)
+        known = self._sentences.get(run.id)
+        if known is None or known[0] != stamp:
+            known = self._sentences[run.id] = stamp, self._told(run)
+            for name in list(self._sentences)[:-_MOST_RUNS]:
+                self._sentences.pop(name, None)
+        return known[1]
 
     def _of_run(self, run: Run) -> tuple[dict[int, float], Verdicts]:
         stamp = _stamp(run)
