@@ -391,6 +391,17 @@ def test_of_many_that_take_up_an_interrupted_job_at_once_one_gets_it(tmp_path: P
     assert [taken.id for taken in got] == [job.id] and got[0].items == ["a again"]
 
 
+def test_a_job_that_another_process_has_taken_up_and_ended_meanwhile_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left_behind(tmp_path)
+    slow, quick = home_of(tmp_path), home_of(tmp_path)
+    before = slow.records()  # what it saw when it looked
+    over(*quick.resume_interrupted())
+    monkeypatch.setattr(slow, "records", lambda: before)
+    assert slow.resume_interrupted() == []
+
+
 def test_a_running_job_is_paused_resumed_and_cancelled_from_another_process(tmp_path: Path) -> None:
     here, there, gate = home_of(tmp_path), home_of(tmp_path), Gate("a", "b", "c")
     job = here.start("grid", "1", 3, gate, order={"words": []})

@@ -78,7 +78,8 @@ class Jobs(Closing):
         resumed = []
         for record in self.records():
             if record.state == "interrupted" and record.tries < _TRIES:
-                with suppress(Locked, NotFound, Refused):  # another process was faster, or it was not kept how it is made
+                # another process was faster, and may even be done with it, or it was not kept how it is made
+                with suppress(Locked, BadInput, NotFound, Refused):
                     resumed.append(self.resume(record.id))
         return resumed
 
