@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,8 @@ def ask(path: str, status: int, *headers: tuple[bytes, bytes]) -> tuple[dict[byt
         answers.append(message)
 
     scope = {"type": "http", "method": "GET", "path": path, "query_string": b"token=secret", "headers": list(headers)}
-    asyncio.run(Requests(app)(scope, None, send))
+    with ThreadPoolExecutor(1) as aside:  # a browser's test may have left a loop in this thread
+        aside.submit(lambda: asyncio.run(Requests(app)(scope, None, send))).result()
     return dict(answers[0]["headers"]), seen[0]
 
 
