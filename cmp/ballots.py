@@ -22,6 +22,7 @@ from starlette.routing import BaseRoute, Route
 from cmp.core.runs import Run
 from cmp.core.votes import Pair, chances, check_vote
 from cmp.errors import BadInput, CmpError, NotFound
+from cmp.guard import or_refusal, refusal
 from cmp.viewer import vote_page
 from cmp.workbench import Workbench
 
@@ -133,7 +134,7 @@ def ballot_routes(bench: Workbench) -> list[BaseRoute]:
             content = ballots.picture(request.path_params["pair"], request.path_params["side"])
             return Response(content, media_type="image/webp", headers=_PRIVATE)
 
-        return _or_refusal(make)
+        return or_refusal(bench, make)
 
     posts = {
         "next": _asking(ballots.next, "run", "voter"),
@@ -144,7 +145,7 @@ def ballot_routes(bench: Workbench) -> list[BaseRoute]:
     return [
         *(Route(f"/cmp/ballot/{name}", reply, methods=["POST"]) for name, reply in posts.items()),
         Route("/cmp/ballot/{pair}/{side}.webp", picture),
-        Route("/cmp/vote/{run:path}", lambda request: _or_refusal(lambda: _page(bench, request.path_params["run"]))),
+        Route("/cmp/vote/{run:path}", lambda request: or_refusal(bench, lambda: _page(bench, request.path_params["run"]))),
     ]
 
 
@@ -161,7 +162,7 @@ def _asking(answer: Callable[[Mapping[str, str]], Told], *wanted: str) -> Callab
             told = await _body(request, wanted)
             return JSONResponse(await run_in_threadpool(answer, told), headers=_PRIVATE)
         except CmpError as fault:
-            return JSONResponse({"detail": fault.as_json()}, fault.http_status)
+            return refusal(fault)
 
     return reply
 
@@ -182,10 +183,3 @@ async def _body(request: Request, wanted: tuple[str, ...]) -> dict[str, str]:
     if not isinstance(told, dict) or not all(isinstance(told.get(name), str) for name in wanted):
         raise BadInput("the request lacks something", f"Send an object with {', '.join(wanted)}, each a text.")
     return {name: told[name] for name in wanted}
-
-
-def _or_refusal(make: Callable[[], Response]) -> Response:
-    try:
-        return make()
-    except CmpError as fault:
-        return JSONResponse({"detail": fault.as_json()}, fault.http_status)

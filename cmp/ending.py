@@ -11,7 +11,6 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from cmp.workbench import Workbench
-from cmp.workbench.alerting import Alerting
 
 WITHIN = 8.0  # seconds to finish what is in hand: docker kills after ten
 _LOG = logging.getLogger("cmp.server")
@@ -26,9 +25,8 @@ class Ending:
     run in the middle of anything, a lock held by this very thread included.
     """
 
-    def __init__(self, bench: Workbench, alerting: Alerting, within: float = WITHIN) -> None:
+    def __init__(self, bench: Workbench, within: float = WITHIN) -> None:
         self.bench = bench
-        self.alerting = alerting
         self.within = within
         self.asked: int | None = None
         self._before: dict[int, Any] = {}
@@ -59,7 +57,8 @@ class Ending:
         # what was asked for through REST is no job: whoever draws it holds the device
         still = not self.bench.gpu.acquire(timeout=max(0.0, until - time.monotonic())) or still
         _LOG.info("server stopped", extra={"about": {"jobs_left": len(left), "cut_off": still}})
-        self.alerting.stop()
+        if self.bench.alerting:
+            self.bench.alerting.stop()
         code = _CANCELLED if self.asked == signal.SIGINT else 0
         logging.shutdown()
         if still:  # a library is deep in a computation; the interpreter's own end would wait for it or crash

@@ -73,7 +73,6 @@ def test_a_broken_loss_of_a_run_in_training_is_told_once_by_all_processes_and_sh
     alerting = Alerting(bench, targets_of(hook.url, None))
     (alert,) = alerting.look(JUST_NOW + 1)
     assert alert.kind == "not-finite" and alerting.look(JUST_NOW + 1) == () and [shown.id for shown in alerting.shown()] == [alert.id]
-    assert bench.alerting is alerting
     after = Alerting(Workbench(bench.settings), targets_of(hook.url, None))
     assert after.look(JUST_NOW + 1) == () and [shown.id for shown in after.shown()] == [alert.id]
     assert [(told["kind"], told["about"], told["text"] == told["content"]) for told in hook.got] == [

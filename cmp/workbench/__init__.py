@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from cmp.core.present import counted, size_text
 from cmp.core.progress import Progress, counted_from, run_through
-from cmp.core.runs import Checkpoint, Run
+from cmp.core.runs import Checkpoint, Library, Run
 from cmp.disk.ready import Answers, digesting
 from cmp.errors import BadInput, CmpError, Refused
 from cmp.settings import Settings
@@ -52,6 +52,12 @@ class Workbench(Reclaiming):
     def is_loaded(self) -> bool:
         """Whether something was drawn, so that torch and the device are known."""
         return self._studio is not None
+
+    def complete_library(self) -> Library:
+        """All runs with what their headers tell. While serving, what is still being read is waited for, unlike by `library`."""
+        if self._lookout.unread:
+            self._lookout.read_now(None)
+        return self.library(fresh=not self.serves)
 
     def doctor(self, path: Path | None = None) -> dict[str, object]:
         """Why a folder is not listed, or what this machine can do; and in `misfits` what does not fit, with what to type."""

@@ -46,7 +46,6 @@ class Alerting:
         self._ends = threading.Event()
         self._looking = threading.Lock()
         self._thread: threading.Thread | None = None
-        bench.alerting = self
 
     def shown(self) -> tuple[Alert, ...]:
         """What the page shows, the newest first."""
