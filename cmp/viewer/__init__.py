@@ -100,13 +100,14 @@ from cmp.errors import NotFound
 
 # In the order in which a page must load them.
 ASSETS = (
-    "matrix.css", "fullview.css", "curves.css", "table.css", "details.css", "pick.css", "storage.css",
+    "matrix.css", "fullview.css", "curves.css", "table.css", "details.css", "pick.css", "storage.css", "alerts.css",
     "dom.js", "arrange.js", "heads.js", "cell.js", "others.js", "oklab.js", "pictures.js", "full_zoom.js", "compare.js", "difference.js",
     "full_panel.js", "full_history.js", "full_layout.js", "fullview.js", "panels.js", "size.js", "zoom.js", "look.js", "selectors.js",
     "arrange_panel.js", "export.js", "linking.js", "view_link.js", "chosen.js", "blink.js", "change_curves.js", "changes.js", "help.js",
     "matrix.js", "marks.js",
     "curves_data.js", "curves_plot.js", "curves_hover.js", "curves_bar.js", "curves_facts.js", "curves_theme.js", "curves_pointer.js",
     "curves.js", "table.js", "details.js", "pick_plot.js", "pick.js", "drop.js", "page_link.js", "storage.js", "storage_plan.js",
+    "alerts.js",
 )  # fmt: skip
 
 VOTE_ASSETS = ("vote.css", "vote.js")  # of the voting page, which needs nothing of the others but dom.js
@@ -124,6 +125,7 @@ DETAILS_TEMPLATE = '<div class="cmp-mount"></div>'
 STORAGE_TEMPLATE = '<div class="cmp-mount"></div>'
 CURVES_TEMPLATE = '<div class="cmp-mount"></div>'
 PICK_TEMPLATE = '<div class="cmp-mount"></div>'
+ALERTS_TEMPLATE = '<div class="cmp-mount"></div>'
 
 
 def asset(name: str) -> str:
@@ -200,6 +202,11 @@ def curves_on_load() -> str:
 def table_on_load() -> str:
     """`js_on_load` of a `gr.HTML` that holds a table; its `select` event tells which rows are ticked: `{"ticked": [key]}`."""
     return _mount("cmpTable", "cmpDom")
+
+
+def alerts_on_load() -> str:
+    """`js_on_load` of a `gr.HTML` that shows alerts, which it asks for itself."""
+    return _mount("cmpAlerts", "cmpDom")
 
 
 def details_on_load() -> str:
