@@ -56,7 +56,7 @@ def test_the_window_is_shaded_only_where_something_is_outside_it_and_its_ends_ar
 
 def test_where_nothing_is_known_it_is_said_what_to_do_and_no_chart_is_shown() -> None:
     told = value()
-    assert told["panels"] == [] and len(told["next"]) == 2 and "validation loss" in told["next"][0] and "blind" in told["next"][1]
+    assert told["panels"] == [] and len(told["next"]) == 3 and "validation loss" in told["next"][1] and "blind" in told["next"][2]
     assert next_steps(verdicts(held())) == [] and len(next_steps(verdicts(training()))) == 3
     alone = value(Verdict("r@500", ("r@500",), "training", "it is the only checkpoint"), run=run_of(500))
     assert alone["panels"] == [] == alone["next"] and alone["told"] == "it is the only checkpoint."
