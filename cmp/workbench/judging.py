@@ -13,8 +13,8 @@ from cmp.core.marks import NONE
 from cmp.core.runs import Checkpoint, Run
 from cmp.errors import BadInput, CmpError, NotFound, Refused
 from cmp.settings import Settings
-from cmp.workbench.easel import Easel
 from cmp.workbench.heads import Heads
+from cmp.workbench.measuring import Measuring
 
 if TYPE_CHECKING:
     from cmp.core.evidence import Evidence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cmp.core.votes import Pair, Shown, Tally, Vote
 
 
-class Judging(Easel):
+class Judging(Measuring):
     """What is known of which checkpoint is the best. Safe to use from several threads."""
 
     def __init__(self, settings: Settings) -> None:
@@ -32,11 +32,11 @@ class Judging(Easel):
     # -- verdicts ------------------------------------------------------------------------------------------------------
 
     def judge(self, run: Run, by: str | None = None, higher: bool | None = None) -> Verdict:
-        """The verdict on a run's checkpoints by a rule ("held-out", "training", "votes") or by a logged tag.
+        """The verdict on a run's checkpoints by a rule ("measured", "held-out", "training", "votes"), a logged tag or a measured metric.
 
-        Without `by` it goes by the held-out loss, or where that was not logged by the training loss, which names no best then. `higher`:
-        whether a higher value of the tag is better; None goes by its name. Raises NotFound where there is nothing to judge by, and
-        BadInput for a tag of which it is not known what is better.
+        Without `by` it goes by the held-out loss that was measured, or else by the logged one, or where there is neither by the training
+        loss, which names no best then. `higher`: whether a higher value of the tag is better; None goes by its name. Raises NotFound where
+        there is nothing to judge by, and BadInput for a tag of which it is not known what is better.
         """
         from cmp.core.picking import VOTES, candidates, judge
 
@@ -47,13 +47,14 @@ class Judging(Easel):
         return judge(run, self._evidence(run, by, higher), by)
 
     def verdict_marks(self, run: Run) -> dict[str, dict[str, object]]:
-        """By checkpoint what its head shows: its score, and whether it is in the window; nothing where the logs decide nothing."""
+        """By checkpoint what its head shows: its score, and whether it is in the window; nothing where no held-out loss decides."""
         from cmp.core.evidence import held_out_tags
+        from cmp.core.picking import MEASURED
 
         try:
-            if not held_out_tags(tuple(curve.tag for curve in self.curves(run).curves)):
-                return {}
             verdict = self.judge(run)
+            if verdict.rule != MEASURED and not held_out_tags(tuple(curve.tag for curve in self.curves(run).curves)):
+                return {}
         except CmpError:
             return {}
         apart = len(verdict.window) < len(verdict.scores)
@@ -87,7 +88,7 @@ class Judging(Easel):
         return compared
 
     def best_of(self, run: Run, checkpoints: Sequence[Checkpoint], count: int) -> tuple[list[Checkpoint], str]:
-        """The `count` best of these by the held-out loss in the logs, and in words how sure that is; raises BadInput without one.
+        """The `count` best of these by the held-out loss, and in words how sure that is; raises BadInput without one.
 
         Those that cannot be told apart are taken in the order of their values.
         """
@@ -99,7 +100,7 @@ class Judging(Easel):
         order = ranked(verdict)
         best = sorted((c for c in checkpoints if c.id in order), key=lambda c: order.index(c.id))[:count]
         if not best:
-            raise BadInput(f"of the checkpoints chosen of {run.id} none has a held-out loss in its logs", "Name the checkpoints.")
+            raise BadInput(f"of the checkpoints chosen of {run.id} none has a held-out loss", "Name the checkpoints.")
         return [c for c in checkpoints if c in best], sure_text(run.id, verdict, [c.id for c in best])
 
     def kept_as_best(self, run: Run) -> Collection[str]:
@@ -111,22 +112,35 @@ class Judging(Easel):
         return {*verdict.window, *verdict.unknown}
 
     def _decided(self, run: Run) -> Verdict:
-        """A verdict that may name a best; raises BadInput where the logs hold none."""
-        from cmp.core.picking import HELD_OUT
+        """A verdict that may name a best; raises BadInput where no held-out loss was measured or logged."""
+        from cmp.core.picking import HELD_OUT, MEASURED
 
-        told = f"{run.id} has no held-out loss in its logs at two of its checkpoints"
+        told = f"{run.id} has no held-out loss in its logs at two of its checkpoints, and none was measured"
+        hint = "Without one the best is not known: name the checkpoints, or `python -m cmp measure` them first."
         try:
             verdict = self.judge(run)
         except NotFound as fault:
-            raise BadInput(told, "Without one the best is not known: name the checkpoints.") from fault
-        if verdict.rule != HELD_OUT and verdict.best is None:  # a single checkpoint is the best by whatever rule
-            raise BadInput(told, "Without one the best is not known: name the checkpoints.")
+            raise BadInput(told, hint) from fault
+        if verdict.rule not in (MEASURED, HELD_OUT) and verdict.best is None:  # a single checkpoint is the best by whatever rule
+            raise BadInput(told, hint)
         return verdict
 
     def _evidence(self, run: Run, by: str | None, higher: bool | None, base: bool = False) -> Evidence | None:
-        from cmp.core.picking import evidence_in_logs
+        """By a rule, tag or metric; what was logged under a metric's name goes before what was measured under it."""
+        from cmp.core.picking import MEASURED, evidence_in_logs
 
-        return evidence_in_logs(run, self.curves(run).curves, by, higher, base)
+        found = {name: one for one in self.measured(run, base=base) for name in (one.metric, one.rule)}
+        if by in (None, MEASURED) and MEASURED in found:
+            return found[MEASURED]
+        if by == MEASURED:
+            told = f"no held-out loss of {run.id!r} was measured at two of its checkpoints"
+            raise NotFound(told, f"`python -m cmp measure {run.id} --held-out DIR` measures it.")
+        curves = self.curves(run).curves
+        if by not in found or any(curve.tag == by for curve in curves):
+            return evidence_in_logs(run, curves, by, higher, base)
+        if higher is found[by].lower_is_better:
+            raise BadInput(f"of {by} {'less' if higher else 'more'} is better", f"Leave out {'--higher' if higher else '--lower'}.")
+        return found[by]
 
     # -- votes ---------------------------------------------------------------------------------------------------------
 
