@@ -68,7 +68,7 @@ KINDS: Mapping[str, Kind] = {
         )),
         Kind(PREFERENCE, False, "how much the model's users would prefer the picture, for its own prompt", (
             "PickScore's choice between two pictures is its users' in 70.2 % of pairs; that of other people is in 68.0 %, of CLIP-H in "
-            "60.8 %, of an aesthetics model in 56.8 % (Kirstain et al. 2023, arXiv 2305.01569); of other models no such figure is known here",
+            "60.8 %, of an aesthetics model in 56.8 % (Kirstain et al. 2023, arXiv 2305.01569); of other models it is not known here",
             "it was trained on pictures of other base models and knows nothing of your subject", _ONE_MODEL, _OF_THESE,
         )),
         Kind(UPDATE, True, "Frobenius norm of what was trained", (
