@@ -15,9 +15,11 @@ import numpy as np
 
 from cmp.core.comparing import FEWEST_ITEMS, t_quantile
 from cmp.core.curves import Floats
+from cmp.core.draws import USUAL_DRAWS
 from cmp.core.evidence import BASE, Evidence
 from cmp.core.present import counted
 from cmp.core.runs import Checkpoint
+from cmp.errors import CmpError
 
 LOSS, TRAINING_LOSS = "loss", "training-loss"  # the loss on held-out images, and on those that were trained with
 MEASURED = "measured"  # the rule that goes by the held-out loss
@@ -70,16 +72,30 @@ class Measured:
 class MeasureSpec:
     """What is to be measured: which metrics of which checkpoints, on which images.
 
-    `held_out` and `training` are folders of images. `draws` of noise and timestep per image; None takes the usual number. `answers` of
-    other metrics (which model, which reference) stand in `given`, as names and values.
+    No checkpoints are all that can be used. `held_out` and `training` are folders of images; None are those that were last measured on.
+    LOSS is measured on whichever of the two there are. `draws` of noise and timestep an image, other ones for each `seed`. What other
+    metrics need (which model, which reference) stands in `given`, as names and values.
     """
 
     metrics: tuple[str, ...] = (LOSS,)
     checkpoints: tuple[Checkpoint, ...] = ()
     held_out: Path | None = None
     training: Path | None = None
-    draws: int | None = None
+    draws: int = USUAL_DRAWS
+    seed: int = 0
     given: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NotMeasured:
+    """What of a checkpoint could not be measured, and why."""
+
+    metric: str
+    checkpoint_id: str
+    error: CmpError
+
+    def as_json(self) -> dict[str, object]:
+        return {"checkpoint": self.checkpoint_id, "metric": self.metric, **self.error.as_json()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,15 +113,14 @@ class MeasurePlan:
     draws: int = 0
     seconds: float | None = None
     smallest: float | None = None
-    faults: tuple[tuple[str, str, int], ...] = ()  # checkpoint, why, exit code
+    faults: tuple[NotMeasured, ...] = ()
     told: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, object]:
-        faults = [{"checkpoint": name, "error": why, "code": code} for name, why, code in self.faults]
         return {
-            "metrics": list(self.metrics), "values": self.total, "new": self.new, "known": self.total - self.new - len(faults),
+            "metrics": list(self.metrics), "values": self.total, "new": self.new, "known": self.total - self.new - len(self.faults),
             "items": dict(self.items), "draws": self.draws, "seconds": self.seconds, "smallest_difference": self.smallest,
-            "faults": faults, "warnings": list(self.told),
+            "failed": [fault.as_json() for fault in self.faults], "warnings": list(self.told),
         }  # fmt: skip
 
 
@@ -130,8 +145,8 @@ def levels_of(found: Sequence[Measured], zero: Measured | None) -> Floats:
     return np.where(levels > 0, levels, 1.0)
 
 
-def evidence_of(found: Iterable[Measured], ids: Sequence[str], *, base: bool = False) -> Evidence | None:
-    """What one metric says of checkpoints (`ids`, in their order): None where fewer than two have finite values.
+def evidence_of(found: Iterable[Measured], ids: Sequence[str], *, base: bool = False, fewest: int = 2) -> Evidence | None:
+    """What one metric says of checkpoints (`ids`, in their order): None where fewer than `fewest` have finite values.
 
     With `base` the base model stands among them.
     """
@@ -139,7 +154,7 @@ def evidence_of(found: Iterable[Measured], ids: Sequence[str], *, base: bool = F
     zero = known.get(BASE)
     usable = zero if zero is not None and zero.finite else None
     names = [name for name in ids if name in known and known[name].finite]
-    if len(names) < 2:
+    if len(names) < fewest:
         return None
     first = known[names[0]]
     levels = levels_of([known[name] for name in names], usable)
@@ -181,7 +196,8 @@ def _floor(first: Measured, items: Floats) -> str:
     smallest = smallest_difference(items)
     if smallest is None or not first.relative:
         return ""
-    return f"with {counted(items.shape[1], 'image')} differences of {100 * smallest:.2g} % of the base's loss can be seen"
+    seen = f"with {counted(items.shape[1], 'image')} differences of {100 * smallest:.2g} % of it can be seen"
+    return f"losses are shares of the base model's, and {seen}"
 
 
 def smallest_difference(items: Floats) -> float | None:

@@ -13,7 +13,7 @@ _FOLDERS = ("train_data_dir", "instance_data_dir", "train_data_directory")
 _REPEATS = ("dataset_repeats", "repeats")
 _IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".jxl")
 _CAPTIONS = (".txt", ".caption")
-_MOST_FILES = 20_000
+MOST_IMAGES = 20_000
 _MOST_BYTES = 256 << 20  # to be read for a digest; of more images only names and sizes count
 
 
@@ -24,7 +24,7 @@ def read_data_set(run: Run) -> DataSet | None:
         return None
     repeats = next((s.value for key in _REPEATS if (s := run.settings.get(key)) and isinstance(s.value, int)), None)
     for folder in _candidates(run, named):
-        found = _images(folder)
+        found = images_below(folder)
         if found:
             digest, whole = _digest(folder, found)
             return DataSet(str(folder), len(found), _captions(folder, found), repeats, digest, whole)
@@ -44,16 +44,16 @@ def _candidates(run: Run, named: str) -> list[Path]:
     return [Path(os.path.normpath(place / named)) for place in places]
 
 
-def _images(folder: Path) -> list[Path]:
+def images_below(folder: Path) -> list[Path]:
     """The images below a folder, in the order of their names; links are not followed, and hidden folders not entered."""
     found: list[Path] = []
     for place, folders, names in os.walk(folder, onerror=lambda _: None):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         paths = (Path(place, name) for name in sorted(names) if name.lower().endswith(_IMAGES))
         found += [path for path in paths if path.is_file() and not path.is_symlink()]
-        if len(found) > _MOST_FILES:
+        if len(found) > MOST_IMAGES:
             break
-    return sorted(found[:_MOST_FILES])
+    return sorted(found[:MOST_IMAGES])
 
 
 def _captions(folder: Path, images: list[Path]) -> int | None:

@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cmp.core.progress import Progress
-from cmp.core.runs import Run
+from cmp.core.progress import Progress, Rest, run_through
+from cmp.core.runs import Checkpoint, Run
+from cmp.disk.demo import Demo
+from cmp.disk.ledger import Order
 from cmp.disk.ready import Answers
-from cmp.errors import BadInput, CmpError
+from cmp.disk.store import subject_of
+from cmp.errors import BadInput, CmpError, Refused
+from cmp.jobs import Job, Work
+from cmp.settings import Settings
 from cmp.workbench.easel import Easel
+from cmp.workbench.long_work import Started, answers_json, read_answers
 
 if TYPE_CHECKING:
     from cmp.core.evidence import Evidence
-    from cmp.core.measured import Measured, MeasurePlan, MeasureSpec
+    from cmp.core.measured import Measured, MeasurePlan, MeasureSpec, NotMeasured
+    from cmp.disk.labelled import LabelledFolder
+    from cmp.engine.measuring import LossMeter, Meant
+
+_FOLDERS = "measured-folders"
 
 
 class Measuring(Easel):
     """What was measured of runs, and measuring more. Safe to use from several threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.jobs.make("measure", self._measure_again)
+
+    # -- what is known -------------------------------------------------------------------------------------------------
 
     def measurements(self, run: Run) -> dict[str, tuple[Measured, ...]]:
         """By metric what is known of the run's checkpoints as they are now, and of its base model; nothing where nothing can be kept."""
@@ -40,10 +60,193 @@ class Measuring(Easel):
         found = (evidence_of(known[metric], ids, base=base) for metric in order)
         return tuple(one for one in found if one is not None)
 
+    def measured_folders(self, run: Run) -> tuple[Path | None, Path | None]:
+        """The folders of held-out and of training images that a run was last measured on; the demo comes with its own."""
+        known = self.store.get(_FOLDERS, subject_of(run.place))
+        told = known if isinstance(known, dict) else {}
+        demo = Demo(self.settings.home / "demo")
+        own = demo.data / "held_out" if run.folder.is_relative_to(demo.folder) else None
+        held, training = (told.get(name) for name in ("held_out", "training"))
+        return Path(str(held)) if held else own, Path(str(training)) if training else None
+
+    # -- measuring -----------------------------------------------------------------------------------------------------
+
     def plan_measure(self, run: Run, spec: MeasureSpec, given: Answers = Answers()) -> MeasurePlan:
         """What measuring would do, how long it takes, and how small a difference it will see. Measures nothing."""
-        raise BadInput("nothing is measured yet", "It is being built.")
+        from cmp.core.measured import MeasurePlan, NotMeasured
+        from cmp.disk.measures import Measures
 
-    def measure(self, run: Run, spec: MeasureSpec, given: Answers = Answers()) -> Iterator[Progress | Measured]:
-        """Measures; what is known already comes as it is. One Measured for each metric, checkpoint and the base model, in that order."""
-        raise BadInput("nothing is measured yet", "It is being built.")
+        meters, measures = self._meters(run, spec, given), Measures(self.store)
+        new: list[tuple[LossMeter, Meant]] = []
+        faults: list[NotMeasured] = []
+        for checkpoint in (None, *self._chosen(run, spec)):
+            for meter in meters:
+                try:
+                    meant = run_through(meter.prepare(checkpoint))
+                    if measures.find(*meter.key(meant)) is None:
+                        new.append((meter, meant))
+                except CmpError as fault:
+                    if checkpoint is None:
+                        raise
+                    faults.append(NotMeasured(meter.metric, checkpoint.id, fault))
+        seconds = [meter.expect(meant) for meter, meant in new]
+        return MeasurePlan(
+            tuple(meter.metric for meter in meters), len(meters) * (1 + len(self._chosen(run, spec))), len(new),
+            tuple((meter.metric, len(meter.labelled.images)) for meter in meters), meters[0].draws.total,
+            None if None in seconds else sum(filter(None, seconds)), self._smallest(run, meters[0]), tuple(faults),
+            tuple(dict.fromkeys(text for meter in meters for text in meter.labelled.told)),
+        )  # fmt: skip
+
+    def measure(self, run: Run, spec: MeasureSpec, given: Answers = Answers()) -> Iterator[Progress | Measured | NotMeasured]:
+        """Measures, first the base model, then each checkpoint; what is known already comes as it is.
+
+        One Measured for each of them and each metric, kept as it comes; a checkpoint that cannot be measured is told and does not stop
+        the rest. Raises what stands against all: no images, or a base model of a kind that is not measured.
+        """
+        from cmp.core.measured import NotMeasured
+
+        self.require_writing()
+        meters, chosen = self._meters(run, spec, given), self._chosen(run, spec)
+        self._remember_folders(run, meters)
+        total, done, proven = len(meters) * (1 + len(chosen)), 0, False
+        for checkpoint in (None, *chosen):
+            for meter in meters:
+                name = checkpoint.id if checkpoint else "base model"
+                try:
+                    with closing(self._one(run, meter, checkpoint, given)) as work:
+                        found = yield from _told(work, done, total, name)
+                    yield found
+                    proven = proven or checkpoint is not None
+                except CmpError as fault:
+                    if checkpoint is None:
+                        raise
+                    yield NotMeasured(meter.metric, checkpoint.id, fault)
+                done += 1
+        if proven and given != Answers() and self.answers(run) != given:  # a wrong answer must not outlive what it was given for
+            self.answer(run, given)
+
+    def _one(self, run: Run, meter: LossMeter, checkpoint: Checkpoint | None, given: Answers) -> Generator[Progress, None, Measured]:
+        """One metric of one checkpoint: from what is kept, or measured and kept."""
+        from cmp.core.evidence import BASE
+        from cmp.disk.measures import Measures
+
+        measures = Measures(self.store)
+        meant = yield from meter.prepare(checkpoint)
+        known = measures.find(*meter.key(meant), checkpoint.id if checkpoint else BASE)
+        found = known or (yield from meter.measure(meant))
+        if known is None:
+            measures.keep(found)
+        alpha = self.answers(run).alpha if given.alpha is None else given.alpha
+        measures.note(run, found, checkpoint, "" if alpha is None else str(alpha))
+        return found
+
+    def _chosen(self, run: Run, spec: MeasureSpec) -> tuple[Checkpoint, ...]:
+        from cmp.core.picking import candidates
+
+        return spec.checkpoints or candidates(run)
+
+    def _meters(self, run: Run, spec: MeasureSpec, given: Answers) -> list[LossMeter]:
+        """One for each set of images that the loss is measured on."""
+        from cmp.core.draws import Draws
+        from cmp.core.grids import GridSpec, Prompt
+
+        draws, sets = Draws(spec.draws, spec.seed), self._sets(run, spec)
+        studio = self.studio()
+        with self.loading:
+            from cmp.engine.measuring import LossMeter
+        preparing = self._preparing(GridSpec((None,), (Prompt(""),), mode="exact"), (run,), given)
+        return [LossMeter(preparing, studio, self.store, self.gpu, metric, labelled, draws) for metric, labelled in sets]
+
+    def _sets(self, run: Run, spec: MeasureSpec) -> list[tuple[str, LabelledFolder]]:
+        """The folders of images by the metric that is measured on them. Held-out images that were trained with are left out."""
+        from cmp.core.measured import LOSS, TRAINING_LOSS
+        from cmp.disk.datasets import read_data_set
+        from cmp.disk.labelled import read_labelled, without
+
+        if strange := [metric for metric in spec.metrics if metric != LOSS]:
+            raise BadInput(f"there is no metric {strange[0]!r}", f"Known are: {LOSS}.")
+        last_held, last_training = self.measured_folders(run)
+        held, training = spec.held_out or last_held, spec.training or last_training
+        if held is None and training is None:
+            hint = "Give a folder of images that were not trained with as --held-out, and those that were as --training."
+            raise BadInput(f"nothing says on which images the loss of {run.id} is to be measured", hint)
+        trained = read_labelled(training, self.store) if training else None
+        found = []
+        if held is not None:
+            data = None if trained else read_data_set(run)
+            others = trained or (read_labelled(Path(data.folder), self.store) if data and data.images else None)
+            labelled = read_labelled(held, self.store)
+            labelled = without(labelled, others.images, "training images") if others else labelled
+            if not labelled.images:
+                raise Refused(f"every image in {held} was trained with, so that none of them is held out", "Give other images.")
+            found.append((LOSS, labelled))
+        return [*found, *([(TRAINING_LOSS, trained)] if trained else [])]
+
+    def _remember_folders(self, run: Run, meters: list[LossMeter]) -> None:
+        from cmp.core.measured import SETS
+
+        now = {SETS[meter.metric].replace("-", "_"): str(meter.labelled.folder.absolute()) for meter in meters}
+        self.store.put(_FOLDERS, subject_of(run.place), now)
+
+    def _smallest(self, run: Run, meter: LossMeter) -> float | None:
+        """The smallest difference that will be seen, by how much the images differed that were measured before; None without any."""
+        from cmp.core.measured import smallest_difference
+
+        known = {one.metric: one for one in self.measured(run)}.get(meter.metric)
+        if known is None or known.items is None or (before := smallest_difference(known.items)) is None:
+            return None
+        return before * math.sqrt(known.items.shape[1] / len(meter.labelled.images))
+
+    # -- as a job ------------------------------------------------------------------------------------------------------
+
+    def start_measure(self, run: Run, spec: MeasureSpec, given: Answers = Answers()) -> Job:
+        """Queues measuring; what was measured by then is not measured again if this process is killed."""
+        return self.jobs.start(*self._measuring(run, spec, given))
+
+    def follow_measure(self, run: Run, spec: MeasureSpec, given: Answers = Answers()) -> Iterator[Progress | Measured | NotMeasured]:
+        """The same within the caller's thread. Leaving it cancels the job."""
+        return self.jobs.follow(*self._measuring(run, spec, given))  # type: ignore[return-value]
+
+    def _measuring(self, run: Run, spec: MeasureSpec, given: Answers) -> Started:
+        from cmp.core.orders import checkpoint_reference, run_reference
+
+        self.require_writing()
+        sets, chosen = self._sets(run, spec), self._chosen(run, spec)
+        told = {
+            "metrics": list(spec.metrics), "checkpoints": list(map(checkpoint_reference, spec.checkpoints)), "draws": spec.draws,
+            "held_out": str(spec.held_out) if spec.held_out else None, "training": str(spec.training) if spec.training else None,
+            "seed": spec.seed, "given": [list(pair) for pair in spec.given],
+        }  # fmt: skip
+        order = {"measure": told, "run": run_reference(run), **answers_json(given)}
+        title = f"measure {', '.join(metric for metric, _ in sets)} of {run.id}"
+        return "measure", title, len(sets) * (1 + len(chosen)), lambda: self.measure_when_free(run, spec, given), spec, order
+
+    def _measure_again(self, order: Order) -> tuple[Work, object]:
+        from cmp.core.measured import MeasureSpec
+
+        run, told = self.run_again(order["run"]), order["measure"]
+        folders = {name: Path(told[name]) if told[name] else None for name in ("held_out", "training")}
+        spec = MeasureSpec(
+            tuple(told["metrics"]), tuple(self.checkpoint_again(one)[1] for one in told["checkpoints"]), draws=told["draws"],
+            seed=told["seed"], given=tuple((name, value) for name, value in told["given"]), **folders,
+        )  # fmt: skip
+        return lambda: self.measure_when_free(run, spec, read_answers(order)), spec
+
+    def measure_when_free(
+        self, run: Run, spec: MeasureSpec, given: Answers = Answers()
+    ) -> Iterator[Progress | Rest | Measured | NotMeasured]:
+        """The same once no other program uses the graphics card."""
+        bench = yield from self.when_free(0)
+        yield from bench.measure(run, spec, given)
+
+
+def _told(work: Generator[Progress, None, Measured], done: int, total: int, name: str) -> Generator[Progress, None, Measured]:
+    """What the work gives; its steps as those of the whole, told in words."""
+    while True:
+        try:
+            step = next(work)
+        except StopIteration as finished:
+            found: Measured = finished.value
+            return found
+        inside = f" {step.done}/{step.total}" if step.total > 1 and not step.total_bytes else ""
+        yield replace(step, done=done, total=total, what=f"{name}: {step.what}{inside}")

@@ -1,0 +1,234 @@
+"""The verb that measures: the loss of every checkpoint on the same images, noise and timesteps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cmp.cli.answers import read_answers
+from cmp.cli.output import Json, in_trouble, print_json, print_table, say
+from cmp.core.axes import parse_text_axis
+from cmp.core.choosing import choose_checkpoints
+from cmp.core.draws import USUAL_DRAWS
+from cmp.core.evidence import BASE, Evidence
+from cmp.core.measured import (
+    LOSS,
+    TRAINING_LOSS,
+    BandScore,
+    Gap,
+    Measured,
+    MeasurePlan,
+    MeasureSpec,
+    NotMeasured,
+    by_band,
+    evidence_of,
+    gaps_of,
+)
+from cmp.core.pace import duration_text
+from cmp.core.picking import Verdict, candidates, score_json, verdict_of
+from cmp.core.present import counted
+from cmp.core.progress import Progress
+from cmp.core.runs import Checkpoint, Run
+from cmp.workbench import Workbench
+
+QUIET = 5.0  # seconds without a line after which progress within a checkpoint is told
+Known = Mapping[str, tuple[Measured, ...]]
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command()
+def measure(
+    context: typer.Context,
+    run: Annotated[str, typer.Argument(help="A run, or one checkpoint of it, by its id or path.")],
+    held_out: Annotated[
+        Path | None, typer.Option(help="A folder of images that were not trained with, with captions; remembered for the run.")
+    ] = None,
+    training: Annotated[
+        Path | None, typer.Option(help="A folder of images that were trained with; their loss shows what is learned by heart.")
+    ] = None,
+    metric: Annotated[str, typer.Option(help="What to measure: loss.")] = LOSS,
+    draws: Annotated[int, typer.Option(help="Draws of noise and timestep for each image.")] = USUAL_DRAWS,
+    seed: Annotated[int, typer.Option(help="Other draws for each number.")] = 0,
+    checkpoints: Annotated[str, typer.Option(help="Steps: all, last 4, 500, 1000, 500:3000:500 …")] = "all",
+    base: Annotated[str | None, typer.Option(help="Base model: an id or a folder.")] = None,
+    alpha: Annotated[str | None, typer.Option(help="The LoRA's alpha, where nothing says it.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be measured and how long it takes, and measure nothing.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Measure the loss of checkpoints on images that they were not trained with: the same noise and timesteps for all of them.
+
+    Captions come from metadata.jsonl, captions.json, or a .txt beside each image. What was measured is kept by the weights: another
+    checkpoint costs only itself.
+    """
+    bench: Workbench = context.obj
+    found, one = bench.find(run)
+    chosen = (one,) if one else _chosen(bench, found, checkpoints)
+    folders = [folder.expanduser().absolute() if folder else None for folder in (held_out, training)]
+    spec = MeasureSpec(tuple(parse_text_axis(metric, "metric")), chosen, *folders, draws=draws, seed=seed)
+    given = read_answers(alpha, base)
+    if dry_run:
+        plan = bench.plan_measure(found, spec, given)
+        _tell_plan(found, plan, json)
+        _leave(plan.faults, plan.total - len(plan.metrics))
+        return
+    faults, count = _measure(bench, found, spec, given)
+    known = bench.measurements(found)
+    if json:
+        print_json(_as_json(found, known, faults))
+    else:
+        _tell(found, known)
+    _leave(faults, count)
+
+
+def _chosen(bench: Workbench, run: Run, axis: str) -> tuple[Checkpoint, ...]:
+    return choose_checkpoints(axis, run.checkpoints, lambda count: bench.best_of(run, run.checkpoints, count)[0])
+
+
+def _measure(bench: Workbench, run: Run, spec: MeasureSpec, given: object) -> tuple[list[NotMeasured], int]:
+    """What could not be measured, and of how many values of checkpoints. Each is told as it comes."""
+    faults: list[NotMeasured] = []
+    shown, count = time.monotonic(), 0
+    for item in bench.follow_measure(run, spec, given):
+        if isinstance(item, Progress):
+            if time.monotonic() - shown > QUIET:
+                in_trouble(f"{item.done}/{item.total} {item.what}")
+                shown = time.monotonic()
+            continue
+        shown = time.monotonic()
+        count += item.checkpoint_id != BASE
+        name = "base model" if item.checkpoint_id == BASE else item.checkpoint_id
+        if isinstance(item, NotMeasured):
+            faults.append(item)
+            in_trouble(f"{name}, {item.metric}: not measured: {item.error.told}")
+        else:
+            in_trouble(f"{name}, {item.metric}: {float(item.values.mean()):.4g}{', known' if item.reused else ''}")
+    return faults, count
+
+
+def _leave(faults: Sequence[NotMeasured], count: int) -> None:
+    """Ends with 1 if some could not be measured, or with their own code if none could for the one same reason."""
+    reasons = {(fault.error.message, fault.error.exit_code) for fault in faults}
+    if faults:
+        raise typer.Exit(faults[0].error.exit_code if len(faults) >= count and len(reasons) == 1 else 1)
+
+
+# -- what is told ----------------------------------------------------------------------------------------------------------
+
+
+def _tell_plan(run: Run, plan: MeasurePlan, json: bool) -> None:
+    for told in plan.told:
+        in_trouble(f"note: {told}")
+    for fault in plan.faults:
+        in_trouble(f"cannot be measured: {fault.checkpoint_id}: {fault.error.told}")
+    if json:
+        print_json({"run": run.id, "scores": [], **plan.as_json()})
+        return
+    images = ", ".join(f"{metric} on {counted(count, 'image')}" for metric, count in plan.items)
+    known = plan.total - plan.new - len(plan.faults)
+    took = (
+        ""
+        if not plan.new
+        else f", {'how long it takes the first will tell' if plan.seconds is None else duration_text(plan.seconds, about=True)}"
+    )
+    say(f"{images}, {counted(plan.draws, 'draw')} each: {counted(plan.new, 'value')} to measure, {known} known{took}")
+    if plan.smallest is None:
+        say("How small a difference can be seen shows once two checkpoints were measured.")
+    else:
+        say(f"Differences of about {100 * plan.smallest:.2g} % of the base's loss will be seen.")
+
+
+def _verdicts(run: Run, known: Known) -> list[tuple[str, Evidence, Verdict]]:
+    """By metric; the held-out loss first."""
+    ids = [c.id for c in candidates(run)]
+    order = sorted(known, key=lambda metric: (metric != LOSS, metric != TRAINING_LOSS, metric))
+    found = [(metric, evidence_of(known[metric], ids, fewest=1)) for metric in order]
+    return [(metric, one, verdict_of(one, ids)) for metric, one in found if one]
+
+
+def _gaps(verdicts: Iterable[tuple[str, Evidence, Verdict]]) -> tuple[Gap, ...]:
+    by_metric = {metric: one for metric, one, _ in verdicts}
+    return gaps_of(by_metric.get(LOSS), by_metric.get(TRAINING_LOSS))
+
+
+def _as_json(run: Run, known: Known, faults: Sequence[NotMeasured]) -> dict[str, object]:
+    steps = {c.id: c.step for c in run.checkpoints}
+    verdicts = _verdicts(run, known)
+    scores = []
+    for metric, _, verdict in verdicts:
+        bands = by_band(known[metric])
+        for score in verdict.scores:
+            told = [band.as_json() for band in bands.get(score.checkpoint_id, ())]
+            scores.append(score_json(score, steps.get(score.checkpoint_id)) | {"by_timestep": told})
+    return {
+        "run": run.id,
+        "scores": scores,
+        "base": [
+            {"metric": metric, "n": len(one.items), "loss": _finite(one)}
+            for metric, found in known.items()
+            for one in found
+            if one.checkpoint_id == BASE
+        ],
+        "gap": [gap.as_json(steps.get(gap.checkpoint_id)) for gap in _gaps(verdicts)],
+        "verdicts": [
+            {key: value for key, value in verdict.as_json(run).items() if key not in ("run", "scores")} for _, _, verdict in verdicts
+        ],
+        "failed": [fault.as_json() for fault in faults],
+    }
+
+
+def _finite(one: Measured) -> list[dict[str, object]]:
+    """The base model's own loss by timestep: what the shares are shares of."""
+    means = [float(value) for value in one.values.mean(axis=0)]
+    return [
+        {"timestep": int(band) if band.isdigit() else band, "value": mean if mean - mean == 0 else None}
+        for band, mean in zip(one.bands, means, strict=True)
+    ]
+
+
+def _tell(run: Run, known: Known) -> None:
+    verdicts = _verdicts(run, known)
+    for metric, _, verdict in verdicts:
+        say(f"{metric}, as a share of the base model's:" if known[metric][0].relative else f"{metric}:")
+        rows = [
+            [_mark(verdict, one.checkpoint_id), one.checkpoint_id, f"{one.value:.4f}", _interval(one.low, one.high), str(one.n)]
+            for one in verdict.scores
+        ]
+        print_table(["", "checkpoint", metric, "95 %", "n"], rows, right=frozenset({2, 4}))
+        bands = {name: told for name, told in by_band(known[metric]).items() if name != BASE}
+        if bands:
+            say("")
+            _tell_bands(bands, [score.checkpoint_id for score in verdict.scores])
+        if len(verdict.scores) > 1:
+            say(f"{verdict.reason}.\n")
+        for told in verdict.warnings:
+            in_trouble(f"note: {told}")
+    if gaps := _gaps(verdicts):
+        say("learned by heart: held-out minus training loss, in shares of the base's")
+        print_table(
+            ["checkpoint", "gap", "95 %"],
+            [[gap.checkpoint_id, f"{gap.value:+.4f}", _interval(gap.low, gap.high)] for gap in gaps],
+            right=frozenset({1}),
+        )
+
+
+def _tell_bands(bands: Mapping[str, Sequence[BandScore]], names: Sequence[str]) -> None:
+    heads = [f"t {band.band}" for band in next(iter(bands.values()))]
+    rows = [[name, *(f"{band.value:.3f}" for band in bands[name])] for name in names if name in bands]
+    print_table(["by timestep", *heads], rows, right=frozenset(range(1, len(heads) + 1)))
+
+
+def _mark(verdict: Verdict, name: str) -> str:
+    if not verdict.decides or len(verdict.scores) < 2:
+        return ""
+    return "best" if name == verdict.best else "tied" if name in verdict.window else ""
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return "–" if low is None or high is None else f"{low:.4f} to {high:.4f}"
