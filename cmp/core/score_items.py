@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cmp.core.present import counted, shortened
@@ -43,6 +43,14 @@ class Item:
         return f"{self.prompt or ''}{kept} · {self.mark}".removeprefix(" · ")
 
 
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How pictures were drawn, in words that tell two ways apart; of two alike the one of more `effort` is looked at."""
+
+    words: str
+    effort: float = 0.0
+
+
 Drawn = Mapping[Item, Picture]
 
 
@@ -55,20 +63,20 @@ class Shown:
     """
 
     source: str
-    setting: str
+    way: Way
     items: tuple[Item, ...]
     pictures: Mapping[str, tuple[Picture, ...]]
     base: tuple[Picture, ...] | None
     without: tuple[str, ...] = ()
     lacking: tuple[tuple[str, int], ...] = ()
-    settings: int = 1
+    ways: int = 1
 
     def only(self, kept: Sequence[int]) -> Shown:
         """The same with some of the items alone, by their places."""
         items = tuple(self.items[i] for i in kept)
         pictures = {name: tuple(own[i] for i in kept) for name, own in self.pictures.items()}
         base = None if self.base is None else tuple(self.base[i] for i in kept)
-        return Shown(self.source, self.setting, items, pictures, base, self.without, self.lacking, self.settings)
+        return replace(self, items=items, pictures=pictures, base=base)
 
     @property
     def told(self) -> tuple[str, ...]:
@@ -77,34 +85,32 @@ class Shown:
         if self.without:
             told.append(f"no such picture is there of {_keys(self.without)}")
         told += [f"{counted(count, 'picture')} of other checkpoints are left out, as {_keys([n])} lacks them" for n, count in self.lacking]
-        if self.settings > 1:
-            told.append(f"pictures were drawn in {self.settings} ways; these are of the one with the most: {self.setting}")
+        if self.ways > 1:
+            told.append(f"there are pictures of {self.ways} ways of drawing; these were drawn with {self.way.words}")
         return tuple(told)
 
 
-def choose_pictures(source: str, found: Mapping[str, Mapping[str, Drawn]], ids: Sequence[str], bases: Mapping[str, Drawn]) -> Shown | None:
-    """The way of drawing (`found`: way → checkpoint id → pictures) with the most pictures that all its checkpoints share; None without one.
+def choose_pictures(source: str, found: Mapping[Way, Mapping[str, Drawn]], ids: Sequence[str], bases: Mapping[Way, Drawn]) -> Shown | None:
+    """The way of drawing of which the most checkpoints (`ids`) share the most pictures; None where those that have any share none.
 
-    Ways in which the most checkpoints share items go before those with the most items. `bases`: way → the base model's pictures.
+    `found`: way → checkpoint id → pictures; `bases`: way → the base model's.
     """
-    best: tuple[tuple[int, int, str], Shown] | None = None
-    for setting, drawn in sorted(found.items()):
-        names = [name for name in ids if drawn.get(name)]
-        if not names:
-            continue
-        every = dict.fromkeys(item for name in names for item in drawn[name])
-        items = sorted((item for item in every if all(item in drawn[name] for name in names)), key=_order)
-        base = bases.get(setting, {})
-        pictures = {name: tuple(drawn[name][item] for item in items) for name in names}
-        lacking = tuple((name, lost) for name in names if (lost := sum(item not in drawn[name] for item in every)))
-        own = tuple(base[item] for item in items) if items and all(item in base for item in items) else None
-        shown = Shown(
-            source, setting, tuple(items), pictures, own, tuple(n for n in ids if n not in names), lacking, sum(map(bool, found.values()))
-        )
-        rank = (len(names) if items else 0, len(items), setting)
-        if items and (best is None or rank > best[0]):
-            best = rank, shown
+    several = sum(any(drawn.get(name) for name in ids) for drawn in found.values())
+    shown = [(way, one) for way, drawn in found.items() if (one := _shared(source, way, drawn, ids, bases.get(way, {}), several))]
+    best = max(shown, key=lambda pair: (len(pair[1].pictures), len(pair[1].items), pair[0].effort, pair[0].words), default=None)
     return best[1] if best else None
+
+
+def _shared(source: str, way: Way, drawn: Mapping[str, Drawn], ids: Sequence[str], base: Drawn, ways: int) -> Shown | None:
+    names = [name for name in ids if drawn.get(name)]
+    every = dict.fromkeys(item for name in names for item in drawn[name])
+    items = tuple(sorted((item for item in every if all(item in drawn[name] for name in names)), key=_order))
+    if not items:
+        return None
+    pictures = {name: tuple(drawn[name][item] for item in items) for name in names}
+    own = tuple(base[item] for item in items) if all(item in base for item in items) else None
+    lacking = tuple((name, lost) for name in names if (lost := sum(item not in drawn[name] for item in every)))
+    return Shown(source, way, items, pictures, own, tuple(name for name in ids if name not in names), lacking, ways)
 
 
 def _order(item: Item) -> tuple[str, str, int, str]:

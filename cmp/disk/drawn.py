@@ -1,0 +1,92 @@
+"""The pictures of a run that can be scored: those that grids have drawn, in whichever process, and those that its trainer left."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from cmp.core.runs import Checkpoint
+from cmp.core.samples import Sample
+from cmp.core.score_items import Item, Picture, Way
+from cmp.disk.cells import all_cells, description
+from cmp.disk.store import Store
+
+_Pictures = dict[Item, Picture]
+_MODES = ("exact", "fast")  # both are within a grey level; the first is taken where both are there
+_TRAINERS = Way("the trainer's own settings")
+
+
+class Found(NamedTuple):
+    """Pictures by way of drawing: of each checkpoint by its id, and of the base model."""
+
+    pictures: dict[Way, dict[str, _Pictures]]
+    bases: dict[Way, _Pictures]
+
+
+def drawn_cells(store: Store, weights: Mapping[str, Iterable[str]], base_digest: str, base_id: str) -> Found:
+    """The pictures of grids, by what they tell of themselves: which weights, which base model and how.
+
+    `weights`: digest of what was loaded → ids of the checkpoints that hold it. Where another LoRA was worn too it is not of the checkpoint.
+    """
+    cells = [(cell.path, told) for cell in all_cells(store) if (told := description(cell.path)) and _is_ours(told, base_digest, base_id)]
+    found = Found({}, {})
+    without: dict[Way, _Pictures] = {}
+    for path, told in sorted(cells, key=lambda cell: (_mode(cell[1]), cell[0])):
+        item, picture, digest = _item(told), Picture(path), told.get("weights")
+        if item is None:
+            continue
+        if digest is None:
+            without.setdefault(_way(told, None), {}).setdefault(item, picture)
+        for name in weights.get(digest, ()) if isinstance(digest, str) else ():
+            way = _way(told, told.get("strength"))
+            found.pictures.setdefault(way, {}).setdefault(name, {}).setdefault(item, picture)
+            found.bases.setdefault(way, without.setdefault(_way(told, None), {}))
+    return found
+
+
+def trainers_pictures(samples: Iterable[Sample], checkpoints: Iterable[Checkpoint]) -> Found:
+    """The pictures that the trainer drew at the steps of checkpoints; what it drew at step 0 is the base model's."""
+    at: dict[int, list[str]] = {}
+    for c in checkpoints:
+        if c.step is not None:
+            at.setdefault(c.step, []).append(c.id)
+    found = Found({_TRAINERS: {}}, {_TRAINERS: {}})
+    for sample in samples:
+        variant = f", {sample.variant}" if sample.variant else ""
+        item = Item(sample.text, f"prompt {sample.prompt}{variant}, picture {sample.image}")
+        picture = Picture(sample.path, sample.within)
+        if sample.step == 0:
+            found.bases[_TRAINERS].setdefault(item, picture)
+        for name in at.get(sample.step, ()) if sample.step is not None else ():
+            found.pictures[_TRAINERS].setdefault(name, {}).setdefault(item, picture)
+    return found
+
+
+def _is_ours(told: Mapping[str, Any], base_digest: str, base_id: str) -> bool:
+    base = told.get("base")
+    if told.get("stack") or not isinstance(base, dict) or not isinstance(told.get("sampling"), dict):
+        return False
+    digest = told.get("base_digest")  # older pictures name their base alone
+    return digest == base_digest if digest is not None else base.get("id") == base_id
+
+
+def _item(told: Mapping[str, Any]) -> Item | None:
+    prompt, seed, negative = told.get("prompt"), told.get("seed"), told.get("negative")
+    if not isinstance(prompt, str) or not isinstance(seed, int):
+        return None
+    return Item(prompt, f"seed {seed}", negative if isinstance(negative, str) else "")
+
+
+def _way(told: Mapping[str, Any], strength: object) -> Way:
+    """By all that stands in the record beside prompt, seed and checkpoint."""
+    sampling: Mapping[str, Any] = told["sampling"]
+    words = [f"strength {float(strength):g}"] if isinstance(strength, (int, float)) else []
+    words += [f"{name.replace('_', ' ')} {value}" for name, value in sorted(sampling.items()) if value is not None]
+    sides = [value for name in ("width", "height", "steps") if isinstance(value := sampling.get(name), int)]
+    # a preview tells its size, which is smaller than that of the model; what tells none has that
+    return Way(", ".join(words), float(math.prod(sides)) if len(sides) == 3 else math.inf)
+
+
+def _mode(told: Mapping[str, Any]) -> int:
+    return _MODES.index(told["mode"]) if told.get("mode") in _MODES else len(_MODES)
