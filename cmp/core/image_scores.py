@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from cmp.core.curves import Floats
+from cmp.core.measured import UPDATE
 
 CLIP, CMMD, NEAREST, DIVERSITY = "clip", "cmmd", "nearest", "diversity"
-LEAK, IDENTITY, PREFERENCE, UPDATE = "leak", "identity", "preference", "update"
+LEAK, IDENTITY, PREFERENCE = "leak", "identity", "preference"
 NEAR = 0.97  # cosine from which on two pictures of one prompt count as near-duplicates
 FEWEST_CMMD = 3  # pictures; a jackknife of fewer has nothing to leave out
 SIGMA, CMMD_SCALE = 10.0, 1000.0  # Jayasumana et al. 2024, arXiv 2401.09603

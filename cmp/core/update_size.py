@@ -7,9 +7,10 @@ right also where large factors nearly cancel. ‖W₁ ⊗ W₂‖ is ‖W₁‖�
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +18,9 @@ import numpy as np
 from cmp.core.curves import Floats
 from cmp.core.deltas import rank_of, take_rows
 from cmp.core.fused_names import Rows
+from cmp.core.measured import UPDATE, UPDATE_RELATIVE, WHOLE, Measured
 
-WHOLE = "all"
+REVISION = "1"  # raised by every change of ours that changes sizes
 _ROWS_AT_ONCE = 1 << 22  # numbers of a product that are held at once
 _MAGNITUDES = ("magnitude", "dora_scale")
 # where a module is: the first part of its name that has a number or is the middle
@@ -44,6 +46,34 @@ class BlockSize:
     def as_json(self) -> dict[str, object]:
         size = self.size if math.isfinite(self.size) else None  # no JSON number is infinite
         return {"block": self.block, "size": size, "modules": self.modules, "base": self.base, "relative": self.relative if size else size}
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateSize:
+    """The norms by block, the whole first; `told` says of what there is none, and why."""
+
+    blocks: tuple[BlockSize, ...]
+    told: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, object]:
+        return {"blocks": [block.as_json() for block in self.blocks], "warnings": list(self.told)}
+
+    def as_measured(self, checkpoint_id: str, weights: str, base: str) -> tuple[Measured, ...]:
+        """The same as measured values, with a band for each block: absolute, and where the base is known relative to it."""
+        found = [_as_measured(UPDATE, [(one.block, one.size) for one in self.blocks], self.told, checkpoint_id, weights, base)]
+        relative = [(one.block, one.relative) for one in self.blocks if one.relative is not None]
+        if self.blocks and relative and relative[0][0] == WHOLE:
+            found.append(_as_measured(UPDATE_RELATIVE, relative, self.told, checkpoint_id, weights, base))
+        return tuple(found) if self.blocks else ()
+
+
+def _as_measured(
+    metric: str, blocks: Sequence[tuple[str, float]], told: tuple[str, ...], checkpoint_id: str, weights: str, base: str
+) -> Measured:
+    bands = tuple(block for block, _ in blocks)
+    setup = hashlib.sha256("\n".join((REVISION, *bands)).encode()).hexdigest()
+    values = np.array([[size for _, size in blocks]], dtype=np.float64)
+    return Measured(metric, checkpoint_id, weights, base, setup, ("weights",), values, bands, told=told)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from cmp.core.deltas import apply_delta
 from cmp.core.fitting import find_module, find_tensor
 from cmp.core.present import counted
 from cmp.core.progress import Progress, run_through
-from cmp.core.update_size import BlockSize, ModuleSize, by_block, depends_on_base, square_of, squares_of
+from cmp.core.update_size import REVISION, BlockSize, ModuleSize, UpdateSize, by_block, depends_on_base, square_of, squares_of
 from cmp.core.weights import Adapted
 from cmp.disk.base_proof import comparing
 from cmp.disk.bases import CONTROL, Component, read_component
@@ -22,23 +22,18 @@ from cmp.disk.tensors import read_float32
 from cmp.errors import CmpError, Refused
 
 QUICK = 64 << 20  # bytes of an adapter that is measured wherever it is shown
-_NORMS = "base-squares"  # of what the store remembers: the squares of a base's tensors
+_KIND, _NORMS = "update-size", "base-squares"  # of what the store remembers
 
 
-@dataclass(frozen=True, slots=True)
-class UpdateSize:
-    """The norms by block, the whole first; `told` says of what there is none, and why."""
-
-    blocks: tuple[BlockSize, ...]
-    told: tuple[str, ...] = ()
-
-    def as_json(self) -> dict[str, object]:
-        return {"blocks": [block.as_json() for block in self.blocks], "warnings": list(self.told)}
-
-
-def update_size(ready: Ready, store: Store) -> UpdateSize:
-    """The size of what was trained, unwatched; see `measuring_update`."""
-    return run_through(measuring_update(ready, store))
+def kept_update_size(ready: Ready, store: Store, weights: str, base: str) -> Generator[Progress, None, UpdateSize]:
+    """The same as `measuring_update`, measured once for these digests of weights and base."""
+    subject = f"{REVISION}|{weights}|{base}"
+    if isinstance(known := store.get(_KIND, subject), list) and len(known) == 2:
+        return UpdateSize(tuple(BlockSize(*block) for block in known[0]), tuple(known[1]))
+    found = yield from measuring_update(ready, store)
+    with suppress(Refused):
+        store.put(_KIND, subject, [[astuple(block) for block in found.blocks], list(found.told)])
+    return found
 
 
 def quick_update_size(ready: Ready, store: Store) -> UpdateSize | None:

@@ -18,8 +18,8 @@ from cmp.disk.store import subject_of
 from cmp.errors import BadInput, CmpError, Refused
 from cmp.jobs import Job, Work
 from cmp.settings import Settings
-from cmp.workbench.easel import Easel
 from cmp.workbench.long_work import Started, answers_json, read_answers
+from cmp.workbench.scoring import Scoring
 
 if TYPE_CHECKING:
     from cmp.core.evidence import Evidence
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _FOLDERS = "measured-folders"
 
 
-class Measuring(Easel):
+class Measuring(Scoring):
     """What was measured of runs, and measuring more. Safe to use from several threads."""
 
     def __init__(self, settings: Settings) -> None:
@@ -73,6 +73,26 @@ class Measuring(Easel):
 
     def plan_measure(self, run: Run, spec: MeasureSpec, given: Answers = Answers()) -> MeasurePlan:
         """What measuring would do, how long it takes, and how small a difference it will see. Measures nothing."""
+        from cmp.core.score_asking import both_plans
+
+        losses, others = self._parted(run, spec)
+        plans = [*([self._plan_losses(run, losses, given)] if losses else []), *([self.plan_score(run, others, given)] if others else [])]
+        return plans[0] if len(plans) == 1 else both_plans(plans[0], plans[1])
+
+    def _parted(self, run: Run, spec: MeasureSpec) -> tuple[MeasureSpec | None, MeasureSpec | None]:
+        """The losses of a spec, and the metrics that are none; raises BadInput for one that there is not."""
+        from cmp.core.measured import LOSS
+        from cmp.core.score_asking import check_metrics
+
+        check_metrics(spec.metrics, (LOSS,))
+        others = tuple(dict.fromkeys(metric for metric in spec.metrics if metric != LOSS))
+        training = spec.training or self.measured_folders(run)[1]
+        return (
+            replace(spec, metrics=(LOSS,)) if LOSS in spec.metrics else None,
+            replace(spec, metrics=others, training=training) if others else None,
+        )
+
+    def _plan_losses(self, run: Run, spec: MeasureSpec, given: Answers) -> MeasurePlan:
         from cmp.core.measured import MeasurePlan, NotMeasured
         from cmp.disk.measures import Measures
 
@@ -101,8 +121,14 @@ class Measuring(Easel):
         """Measures, first the base model, then each checkpoint; what is known already comes as it is.
 
         One Measured for each of them and each metric, kept as it comes; a checkpoint that cannot be measured is told and does not stop
-        the rest. Raises what stands against all: no images, or a base model of a kind that is not measured.
+        the rest. Raises what stands against all: no images, or a base model of a kind that is not measured. Metrics that are no losses
+        come before, see `score`.
         """
+        losses, others = self._parted(run, spec)
+        yield from self.score(run, others, given) if others else ()
+        yield from self._losses(run, losses, given) if losses else ()
+
+    def _losses(self, run: Run, spec: MeasureSpec, given: Answers) -> Iterator[Progress | Measured | NotMeasured]:
         from cmp.core.measured import NotMeasured
 
         self.require_writing()
@@ -163,8 +189,6 @@ class Measuring(Easel):
         from cmp.disk.datasets import read_data_set
         from cmp.disk.labelled import read_labelled, without
 
-        if strange := [metric for metric in spec.metrics if metric != LOSS]:
-            raise BadInput(f"there is no metric {strange[0]!r}", f"Known are: {LOSS}.")
         last_held, last_training = self.measured_folders(run)
         held, training = spec.held_out or last_held, spec.training or last_training
         if held is None and training is None:
@@ -211,15 +235,16 @@ class Measuring(Easel):
         from cmp.core.orders import checkpoint_reference, run_reference
 
         self.require_writing()
-        sets, chosen = self._sets(run, spec), self._chosen(run, spec)
+        (losses, others), chosen = self._parted(run, spec), self._chosen(run, spec)
+        metrics = [*(others.metrics if others else ()), *(metric for metric, _ in (self._sets(run, losses) if losses else ()))]
         told = {
             "metrics": list(spec.metrics), "checkpoints": list(map(checkpoint_reference, spec.checkpoints)), "draws": spec.draws,
             "held_out": str(spec.held_out) if spec.held_out else None, "training": str(spec.training) if spec.training else None,
             "seed": spec.seed, "given": [list(pair) for pair in spec.given],
         }  # fmt: skip
         order = {"measure": told, "run": run_reference(run), **answers_json(given)}
-        title = f"measure {', '.join(metric for metric, _ in sets)} of {run.id}"
-        return "measure", title, len(sets) * (1 + len(chosen)), lambda: self.measure_when_free(run, spec, given), spec, order
+        title = f"measure {', '.join(metrics)} of {run.id}"
+        return "measure", title, len(metrics) * (1 + len(chosen)), lambda: self.measure_when_free(run, spec, given), spec, order
 
     def _measure_again(self, order: Order) -> tuple[Work, object]:
         from cmp.core.measured import MeasureSpec

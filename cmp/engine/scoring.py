@@ -1,0 +1,187 @@
+"""Metrics of drawn pictures: what models see of them, made into values of the same items for every checkpoint and the base model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from cmp.core.curves import Floats
+from cmp.core.evidence import BASE
+from cmp.core.image_scores import (
+    CLIP,
+    CMMD,
+    DIVERSITY,
+    FEWEST_CMMD,
+    IDENTITY,
+    KINDS,
+    LEAK,
+    NEAR,
+    NEAREST,
+    clip_scores,
+    cmmd_interval,
+    cmmd_items,
+    diversity,
+    identity_scores,
+    leak_scores,
+    names_any,
+    nearest_scores,
+    preference_scores,
+    usual_nearness,
+)
+from cmp.core.measured import Measured
+from cmp.core.present import counted, shortened
+from cmp.core.progress import Progress
+from cmp.core.score_asking import OF_PROMPTS
+from cmp.core.score_items import Picture, Shown
+from cmp.disk.labelled import LabelledFolder
+from cmp.engine.embedding import Eye
+from cmp.errors import BadInput, Refused
+
+REVISION = "1"  # raised by every change of ours that changes scores
+_SHOWN = 6  # near-duplicates, or pictures near a training image, that are told one by one
+
+
+@dataclass(frozen=True, slots=True)
+class Scorer:
+    """One metric on one choice of pictures. `weights` are the digests of the checkpoints, by id; `images` what is compared with, None for
+    a metric that needs none; `words` call up the subject.
+    """
+
+    metric: str
+    shown: Shown
+    eye: Eye
+    weights: Mapping[str, str]
+    base: str
+    images: LabelledFolder | None = None
+    words: tuple[str, ...] = ()
+
+    @property
+    def items(self) -> Shown:
+        """The pictures that count for this metric; raises Refused without any."""
+        kept = range(len(self.shown.items))
+        if self.metric in OF_PROMPTS:
+            kept_places = [i for i in kept if self.shown.items[i].prompt]
+            told = "the trainer left no prompts beside its pictures, and each is scored with its own"
+        elif self.metric == LEAK:
+            kept_places = [i for i in kept if (prompt := self.shown.items[i].prompt) and not names_any(prompt, self.words)]
+            told = f"every prompt names {' or '.join(self.words)}, and leak shows on prompts without it"
+        else:
+            kept_places, told = list(kept), "there are no pictures"
+        if not kept_places:
+            raise Refused(told, "Draw a grid of other prompts first.")
+        return self.shown if len(kept_places) == len(kept) else self.shown.only(kept_places)
+
+    def setup(self, names: Sequence[str]) -> str:
+        """The digest of all that decides the values beside weights and base."""
+        images = [image.digest for image in self.images.images] if self.images else []
+        told = [REVISION, self.metric, self.eye.digest, self.shown.source, self.shown.way.words, sorted(images), list(names), NEAR]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
+    def score(self) -> Generator[Progress, None, tuple[Measured, ...]]:
+        """One Measured of each checkpoint, and of the base model where its pictures are there; raises what stands against all."""
+        shown = self._checked(self.items)
+        owners = dict(shown.pictures)
+        if shown.base is not None and self.metric != LEAK:
+            owners[BASE] = shown.base
+        others, own = yield from self._others(shown)
+        found, names = [], tuple(item.name for item in shown.items)
+        for name, pictures in owners.items():
+            rows = yield from self.eye.look(pictures, f"pictures of {'the base model' if name == BASE else name}")
+            values, told, items = self._values(shown, rows, others, own)
+            weights = "" if name == BASE else self.weights[name]
+            prefix = "base model" if name == BASE else _key(name)
+            common = (*shown.told, *self._common(shown, others), *(f"{prefix}: {text}" for text in told))
+            found.append(
+                Measured(
+                    self.metric, name, weights, self.base, self.setup(items or names), items or names, values.reshape(-1, 1),
+                    lower_is_better=KINDS[self.metric].lower_is_better, told=common,
+                )
+            )  # fmt: skip
+        return tuple(found)
+
+    def _checked(self, shown: Shown) -> Shown:
+        count = len(shown.items)
+        if self.metric == CMMD and (count < FEWEST_CMMD or len(self._images.images) < 2):
+            told = f"CMMD of {counted(count, 'picture')} and {counted(len(self._images.images), 'reference image')} cannot be told"
+            raise BadInput(told, f"It needs {FEWEST_CMMD} pictures and 2 images at least, and says little below some hundred.")
+        groups = [item.group for item in shown.items]
+        if self.metric == DIVERSITY and len(set(groups)) == len(groups):
+            raise BadInput("no prompt was drawn with two seeds, so that nothing is known of diversity", "Draw a grid with --seeds 0-7.")
+        if self.metric == LEAK and shown.base is None:
+            raise Refused("the base model's pictures of these prompts and seeds are not there", "Draw the grid with --base-column.")
+        return shown
+
+    @property
+    def _images(self) -> LabelledFolder:
+        if self.images is None:
+            raise ValueError(f"{self.metric} is measured against images")
+        return self.images
+
+    def _others(self, shown: Shown) -> Generator[Progress, None, tuple[Floats, float]]:
+        """What pictures are compared with: their prompts' rows, the base's pictures, or the images given; and the model's own factor."""
+        if self.metric in OF_PROMPTS:
+            rows = yield from self.eye.read([item.prompt or "" for item in shown.items])
+            return rows, 0.0 if self.metric == CLIP else self.eye.logit_scale()
+        if self.metric == LEAK:
+            return (yield from self.eye.look(shown.base or (), "pictures of the base model")), 0.0
+        if self.metric == DIVERSITY:
+            return np.zeros((0, 0)), 0.0
+        pictures = [Picture(Path(image.path).resolve()) for image in self._images.images]
+        return (yield from self.eye.look(pictures, f"images in {self._images.folder.name}")), 0.0
+
+    def _values(self, shown: Shown, rows: Floats, others: Floats, factor: float) -> tuple[Floats, tuple[str, ...], tuple[str, ...]]:
+        """The values, what is to be known of them, and the items where these are not the pictures."""
+        if self.metric in OF_PROMPTS:
+            return clip_scores(rows, others) if self.metric == CLIP else preference_scores(rows, others, factor), (), ()
+        if self.metric == CMMD:
+            low, high = cmmd_interval(rows, others)
+            return cmmd_items(rows, others), (f"with references drawn anew too CMMD lies at {low:.3g} to {high:.3g} (95 %)",), ()
+        if self.metric == LEAK:
+            return leak_scores(rows, others), (), ()
+        if self.metric == IDENTITY:
+            return identity_scores(rows, others), (), ()
+        if self.metric == NEAREST:
+            values, which = nearest_scores(rows, others)
+            return values, self._nearest_told(shown, values, which), ()
+        return self._diversity(shown, rows)
+
+    def _nearest_told(self, shown: Shown, values: Floats, which: Sequence[int]) -> tuple[str, ...]:
+        place = int(np.nanargmax(values)) if np.isfinite(values).any() else 0
+        name = self._images.images[which[place]].name
+        return (f"nearest is {shortened(shown.items[place].name, 80)} to {name}, {values[place]:.3f}",)
+
+    def _diversity(self, shown: Shown, rows: Floats) -> tuple[Floats, tuple[str, ...], tuple[str, ...]]:
+        found = diversity(rows, [item.group for item in shown.items])
+        near = sorted(((alike, i, j) for one in found for i, j, alike in one.near), reverse=True)
+        pairs = sum(one.pairs for one in found)
+        told = [f"{counted(len(near), 'near-duplicate')} among {counted(pairs, 'pair')} (cosine {NEAR:g} or more)"] if near else []
+        told += [f"{shown.items[i].name} and {shown.items[j].mark} are alike, {alike:.3f}" for alike, i, j in near[:_SHOWN]]
+        first = {item.group: replace(item, mark="").name.removesuffix(" · ") for item in reversed(shown.items)}
+        names = tuple(first[one.group] or one.group.partition("\0")[0] for one in found)
+        return np.array([one.value for one in found]), tuple(told), names
+
+    def _common(self, shown: Shown, others: Floats) -> tuple[str, ...]:
+        """What is to be known of all checkpoints' values alike."""
+        told = []
+        if self.metric in OF_PROMPTS and self.eye.cut:
+            first = shortened(self.eye.cut[0], 60)
+            told.append(
+                f"{counted(len(self.eye.cut), 'prompt')} longer than the model reads, of which the beginning counts alone: {first!r}"
+            )
+        if self.metric == NEAREST and (usual := usual_nearness(others)) is not None:
+            told.append(f"a training image itself lies at {usual:.3f} from the nearest of the others (median)")
+        if self.metric == LEAK:
+            prompts = dict.fromkeys(item.prompt for item in shown.items)
+            listed = ", ".join(repr(shortened(str(prompt), 60)) for prompt in list(prompts)[:_SHOWN])
+            told.append(f"prompts without {' or '.join(self.words)}: {listed}{' …' if len(prompts) > _SHOWN else ''}")
+        return (*told, *(self.images.told if self.images else ()))
+
+
+def _key(name: str) -> str:
+    key = name.rpartition("@")[2]
+    return f"step {key}" if key.isdigit() else key
