@@ -11,13 +11,17 @@ import typer
 
 from cmp.cli.answers import read_answers
 from cmp.cli.output import Json, in_trouble, print_json, print_table, say
+from cmp.cli.score_telling import base_value, blocks_json, heading, limits_of, only_asked, tell_blocks, tell_limits, value_of
 from cmp.core.axes import parse_text_axis
 from cmp.core.choosing import choose_checkpoints
 from cmp.core.draws import USUAL_DRAWS
 from cmp.core.evidence import BASE, Evidence
+from cmp.core.image_scores import KINDS
 from cmp.core.measured import (
     LOSS,
     TRAINING_LOSS,
+    UPDATE,
+    UPDATE_RELATIVE,
     BandScore,
     Gap,
     Measured,
@@ -33,9 +37,11 @@ from cmp.core.picking import Verdict, candidates, score_json, verdict_of
 from cmp.core.present import counted
 from cmp.core.progress import Progress
 from cmp.core.runs import Checkpoint, Run
+from cmp.core.score_asking import ScoreAnswers
 from cmp.workbench import Workbench
 
 QUIET = 5.0  # seconds without a line after which progress within a checkpoint is told
+BY_BLOCK = (UPDATE, UPDATE_RELATIVE)
 Known = Mapping[str, tuple[Measured, ...]]
 
 app = typer.Typer(rich_markup_mode=None)
@@ -51,7 +57,25 @@ def measure(
     training: Annotated[
         Path | None, typer.Option(help="A folder of images that were trained with; their loss shows what is learned by heart.")
     ] = None,
-    metric: Annotated[str, typer.Option(help="What to measure: loss.")] = LOSS,
+    metric: Annotated[
+        str,
+        typer.Option(
+            help="What to measure: loss; of pictures that were drawn clip, cmmd, nearest, diversity, leak, identity, preference; of the "
+            "weights update. Several with commas."
+        ),
+    ] = LOSS,
+    clip: Annotated[str | None, typer.Option(help="A CLIP model: an id in the Hugging Face cache or a folder.")] = None,
+    encoder: Annotated[str | None, typer.Option(help="An image encoder such as DINOv2: an id or a folder.")] = None,
+    preference: Annotated[str | None, typer.Option(help="A preference model in CLIP's form such as PickScore: an id or a folder.")] = None,
+    reference: Annotated[
+        Path | None, typer.Option(help="A folder of images: for cmmd what pictures are to resemble, for identity the subject.")
+    ] = None,
+    subject: Annotated[
+        str | None, typer.Option(help="For leak: the words that call up what was trained. [default: the run's trigger words]")
+    ] = None,
+    pictures: Annotated[
+        str | None, typer.Option(help="Which pictures: drawn (by grids) or trainer. [default: those of the most checkpoints]")
+    ] = None,
     draws: Annotated[int, typer.Option(help="Draws of noise and timestep for each image.")] = USUAL_DRAWS,
     seed: Annotated[int, typer.Option(help="Other draws for each number.")] = 0,
     checkpoints: Annotated[str, typer.Option(help="Steps: all, last 4, 500, 1000, 500:3000:500 …")] = "all",
@@ -62,24 +86,27 @@ def measure(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Measure the loss of checkpoints on images that they were not trained with: the same noise and timesteps for all of them.
+    """Measure the loss of checkpoints on images that they were not trained with: the same noise and timesteps for all of them. Or score
+    the pictures that are there, or measure how far weights have moved.
 
     Captions come from metadata.jsonl, captions.json, or a .txt beside each image. What was measured is kept by the weights: another
-    checkpoint costs only itself.
+    checkpoint costs only itself. Nothing is drawn: `grid` draws pictures.
     """
     bench: Workbench = context.obj
     found, one = bench.find(run)
     chosen = (one,) if one else _chosen(bench, found, checkpoints)
     folders = [folder.expanduser().absolute() if folder else None for folder in (held_out, training)]
-    spec = MeasureSpec(tuple(parse_text_axis(metric, "metric")), chosen, *folders, draws=draws, seed=seed)
+    asked = ScoreAnswers(clip or "", encoder or "", preference or "", str(reference or ""), subject or "", pictures or "")
+    metrics = tuple(dict.fromkeys(parse_text_axis(metric, "metric")))
+    spec = MeasureSpec(metrics, chosen, *folders, draws=draws, seed=seed, given=asked.pairs)
     given = read_answers(alpha, base)
     if dry_run:
         plan = bench.plan_measure(found, spec, given)
         _tell_plan(found, plan, json)
-        _leave(plan.faults, plan.total - len(plan.metrics))
+        _leave(plan.faults, len(chosen) * len(plan.metrics))
         return
     faults, count = _measure(bench, found, spec, given)
-    known = bench.measurements(found)
+    known = only_asked(bench.measurements(found), spec.metrics)
     if json:
         print_json(_as_json(found, known, faults))
     else:
@@ -108,7 +135,7 @@ def _measure(bench: Workbench, run: Run, spec: MeasureSpec, given: object) -> tu
             faults.append(item)
             in_trouble(f"{name}, {item.metric}: not measured: {item.error.told}")
         else:
-            in_trouble(f"{name}, {item.metric}: {float(item.values.mean()):.4g}{', known' if item.reused else ''}")
+            in_trouble(f"{name}, {item.metric}: {value_of(item):.4g}{', known' if item.reused else ''}")
     return faults, count
 
 
@@ -137,7 +164,10 @@ def _tell_plan(run: Run, plan: MeasurePlan, json: bool) -> None:
         if not plan.new
         else f", {'how long it takes the first will tell' if plan.seconds is None else duration_text(plan.seconds, about=True)}"
     )
-    say(f"{images}, {counted(plan.draws, 'draw')} each: {counted(plan.new, 'value')} to measure, {known} known{took}")
+    each = f", {counted(plan.draws, 'draw')} each" if plan.draws else ""
+    say(f"{images}{each}: {counted(plan.new, 'value')} to measure, {known} known{took}")
+    if not plan.draws:
+        return
     if plan.smallest is None:
         say("How small a difference can be seen shows once two checkpoints were measured.")
     else:
@@ -165,12 +195,13 @@ def _as_json(run: Run, known: Known, faults: Sequence[NotMeasured]) -> dict[str,
         bands = by_band(known[metric])
         for score in verdict.scores:
             told = [band.as_json() for band in bands.get(score.checkpoint_id, ())]
-            scores.append(score_json(score, steps.get(score.checkpoint_id)) | {"by_timestep": told})
+            parts = {"by_block": blocks_json(bands.get(score.checkpoint_id, ()))} if metric in BY_BLOCK else {"by_timestep": told}
+            scores.append(score_json(score, steps.get(score.checkpoint_id)) | parts)
     return {
         "run": run.id,
         "scores": scores,
         "base": [
-            {"metric": metric, "n": len(one.items), "loss": _finite(one)}
+            {"metric": metric, "n": len(one.items)} | ({"value": base_value(metric, found)} if metric in KINDS else {"loss": _finite(one)})
             for metric, found in known.items()
             for one in found
             if one.checkpoint_id == BASE
@@ -179,6 +210,7 @@ def _as_json(run: Run, known: Known, faults: Sequence[NotMeasured]) -> dict[str,
         "verdicts": [
             {key: value for key, value in verdict.as_json(run).items() if key not in ("run", "scores")} for _, _, verdict in verdicts
         ],
+        "limits": limits_of(known),
         "failed": [fault.as_json() for fault in faults],
     }
 
@@ -195,18 +227,22 @@ def _finite(one: Measured) -> list[dict[str, object]]:
 def _tell(run: Run, known: Known) -> None:
     verdicts = _verdicts(run, known)
     for metric, _, verdict in verdicts:
-        say(f"{metric}, as a share of the base model's:" if known[metric][0].relative else f"{metric}:")
+        say(heading(metric, known[metric]))
         rows = [
             [_mark(verdict, one.checkpoint_id), one.checkpoint_id, f"{one.value:.4f}", _interval(one.low, one.high), str(one.n)]
             for one in verdict.scores
         ]
+        if (zero := base_value(metric, known[metric])) is not None:
+            rows.append(["", "base model", f"{zero:.4f}", "–", rows[0][-1]])
         print_table(["", "checkpoint", metric, "95 %", "n"], rows, right=frozenset({2, 4}))
         bands = {name: told for name, told in by_band(known[metric]).items() if name != BASE}
         if bands:
             say("")
-            _tell_bands(bands, [score.checkpoint_id for score in verdict.scores])
+            (tell_blocks if metric in BY_BLOCK else _tell_bands)(bands, [score.checkpoint_id for score in verdict.scores])
         if len(verdict.scores) > 1:
-            say(f"{verdict.reason}.\n")
+            say(f"{verdict.reason}.")
+        tell_limits(metric)
+        say("")
         for told in verdict.warnings:
             in_trouble(f"note: {told}")
     if gaps := _gaps(verdicts):

@@ -188,7 +188,7 @@ def _evidence(first: Measured, names: tuple[str, ...], items: Floats, warnings: 
 
 
 def _told(known: Mapping[str, Measured], ids: Sequence[str]) -> list[str]:
-    told = list(dict.fromkeys(text for one in known.values() for text in one.told))
+    told = list(dict.fromkeys(text for name in (*ids, BASE) if name in known for text in known[name].told))
     lost = [_key(name) for name in (*ids, BASE) if name in known and not known[name].finite]
     left = [_key(name) for name in ids if name not in known]
     told += [f"values of {', '.join(lost)} are not all finite, so that they are not judged"] if lost else []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from cmp.core.runs import Checkpoint
@@ -45,8 +45,11 @@ def drawn_cells(store: Store, weights: Mapping[str, Iterable[str]], base_digest:
     return found
 
 
-def trainers_pictures(samples: Iterable[Sample], checkpoints: Iterable[Checkpoint]) -> Found:
-    """The pictures that the trainer drew at the steps of checkpoints; what it drew at step 0 is the base model's."""
+def trainers_pictures(samples: Iterable[Sample], checkpoints: Iterable[Checkpoint], prompts: Sequence[str] = ()) -> Found:
+    """The pictures that the trainer drew at the steps of checkpoints; what it drew at step 0 is the base model's.
+
+    `prompts` are those that the run recorded, by their number, for pictures that have no text beside them.
+    """
     at: dict[int, list[str]] = {}
     for c in checkpoints:
         if c.step is not None:
@@ -54,7 +57,8 @@ def trainers_pictures(samples: Iterable[Sample], checkpoints: Iterable[Checkpoin
     found = Found({_TRAINERS: {}}, {_TRAINERS: {}})
     for sample in samples:
         variant = f", {sample.variant}" if sample.variant else ""
-        item = Item(sample.text, f"prompt {sample.prompt}{variant}, picture {sample.image}")
+        text = sample.text or (prompts[sample.prompt] if sample.prompt < len(prompts) else None)
+        item = Item(text or None, f"prompt {sample.prompt}{variant}, picture {sample.image}")
         picture = Picture(sample.path, sample.within)
         if sample.step == 0:
             found.bases[_TRAINERS].setdefault(item, picture)

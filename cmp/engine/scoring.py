@@ -43,7 +43,7 @@ from cmp.engine.embedding import Eye
 from cmp.errors import BadInput, Refused
 
 REVISION = "1"  # raised by every change of ours that changes scores
-_SHOWN = 6  # near-duplicates, or pictures near a training image, that are told one by one
+_SHOWN = 3  # near-duplicates of a checkpoint, or prompts, that are told one by one
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +66,14 @@ class Scorer:
         kept = range(len(self.shown.items))
         if self.metric in OF_PROMPTS:
             kept_places = [i for i in kept if self.shown.items[i].prompt]
-            told = "the trainer left no prompts beside its pictures, and each is scored with its own"
+            told = "these pictures of the trainer's tell no prompts, and each is scored with its own"
         elif self.metric == LEAK:
             kept_places = [i for i in kept if (prompt := self.shown.items[i].prompt) and not names_any(prompt, self.words)]
             told = f"every prompt names {' or '.join(self.words)}, and leak shows on prompts without it"
         else:
             kept_places, told = list(kept), "there are no pictures"
         if not kept_places:
-            raise Refused(told, "Draw a grid of other prompts first.")
+            raise Refused(told, "Draw a grid of such prompts first: `python -m cmp grid RUN --prompt … --seeds 0-7 --base-column`.")
         return self.shown if len(kept_places) == len(kept) else self.shown.only(kept_places)
 
     def setup(self, names: Sequence[str]) -> str:
@@ -160,7 +160,8 @@ class Scorer:
         near = sorted(((alike, i, j) for one in found for i, j, alike in one.near), reverse=True)
         pairs = sum(one.pairs for one in found)
         told = [f"{counted(len(near), 'near-duplicate')} among {counted(pairs, 'pair')} (cosine {NEAR:g} or more)"] if near else []
-        told += [f"{shown.items[i].name} and {shown.items[j].mark} are alike, {alike:.3f}" for alike, i, j in near[:_SHOWN]]
+        alike = (f"{shown.items[i].name} and {shown.items[j].mark} ({cosine:.3f})" for cosine, i, j in near[:_SHOWN])
+        told = [f"{told[0]}: {'; '.join(alike)}{' …' if len(near) > _SHOWN else ''}"] if near else []
         first = {item.group: replace(item, mark="").name.removesuffix(" · ") for item in reversed(shown.items)}
         names = tuple(first[one.group] or one.group.partition("\0")[0] for one in found)
         return np.array([one.value for one in found]), tuple(told), names
@@ -179,7 +180,8 @@ class Scorer:
             prompts = dict.fromkeys(item.prompt for item in shown.items)
             listed = ", ".join(repr(shortened(str(prompt), 60)) for prompt in list(prompts)[:_SHOWN])
             told.append(f"prompts without {' or '.join(self.words)}: {listed}{' …' if len(prompts) > _SHOWN else ''}")
-        return (*told, *(self.images.told if self.images else ()))
+        against = [f"measured against {counted(len(self.images.images), 'image')} in {self.images.folder}"] if self.images else []
+        return (*against, *told)
 
 
 def _key(name: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cmp.core.progress import Progress, run_through
-from cmp.core.runs import Checkpoint, Run
+from cmp.core.runs import Checkpoint, Run, validation_prompts
 from cmp.disk.bases import digesting_base
 from cmp.disk.ready import Answers, Ready, readying
 from cmp.errors import BadInput, CmpError, NotFound, Refused
@@ -150,7 +150,7 @@ class Scoring(Easel):
             cells = drawn_cells(self.store, owners, known.base, known.base_id)
             found.append(choose_pictures(CELLS, cells.pictures, ids, cells.bases))
         if asked.pictures != CELLS:
-            samples = trainers_pictures(self.gallery.samples(run), [c for c in chosen if c.id in known.ready])
+            samples = trainers_pictures(self.gallery.samples(run), [c for c in chosen if c.id in known.ready], validation_prompts(run))
             found.append(choose_pictures(SAMPLES, samples.pictures, ids, samples.bases))
         best = max((one for one in found if one), key=lambda one: len(one.pictures), default=None)
         if best is None:

@@ -1,0 +1,75 @@
+"""How scores of pictures and sizes of updates are told: each with what it is, and beside it what it is known not to say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from cmp.cli.output import print_table, say
+from cmp.core.evidence import BASE
+from cmp.core.image_scores import KINDS
+from cmp.core.measured import (
+    LOSS,
+    NAMES_NO_BEST,
+    TRAINING_LOSS,
+    UPDATE,
+    UPDATE_RELATIVE,
+    WHOLE,
+    BandScore,
+    Measured,
+    evidence_of,
+)
+
+_TOGETHER = {LOSS: (LOSS, TRAINING_LOSS), UPDATE: (UPDATE, UPDATE_RELATIVE)}
+_OF = {UPDATE_RELATIVE: UPDATE}
+
+
+def only_asked(known: Mapping[str, tuple[Measured, ...]], metrics: Iterable[str]) -> dict[str, tuple[Measured, ...]]:
+    """What is known of the metrics that were asked for."""
+    wanted = [one for metric in metrics for one in _TOGETHER.get(metric, (metric,))]
+    return {metric: known[metric] for metric in wanted if metric in known}
+
+
+def heading(metric: str, found: Sequence[Measured]) -> str:
+    """What is told above a metric's table."""
+    kind = KINDS.get(_OF.get(metric, metric))
+    if kind is None:
+        return f"{metric}, as a share of the base model's:" if found[0].relative else f"{metric}:"
+    told = f"{kind.told}, as a share of the norm of the base's weights" if metric == UPDATE_RELATIVE else kind.told
+    better = "" if metric in NAMES_NO_BEST else f"; {'less' if kind.lower_is_better else 'more'} is better"
+    return f"{metric}: {told}{better}"
+
+
+def value_of(one: Measured) -> float:
+    """One number of a result, as it is told when it comes."""
+    return float(one.values[:, 0].mean() if one.bands[0] == WHOLE else one.values.mean())
+
+
+def limits_of(metrics: Iterable[str]) -> dict[str, list[str]]:
+    """By metric what its scores are known not to say."""
+    return {metric: list(kind.limits) for metric in metrics if (kind := KINDS.get(_OF.get(metric, metric)))}
+
+
+def base_value(metric: str, found: Sequence[Measured]) -> float | None:
+    """The base model's own score of a metric that is no share of it; None where there is none."""
+    if metric not in KINDS or not any(one.checkpoint_id == BASE for one in found):
+        return None
+    known = evidence_of([one for one in found if one.checkpoint_id == BASE], [BASE], fewest=1)
+    return float(known.values[0]) if known else None
+
+
+def tell_blocks(bands: Mapping[str, Sequence[BandScore]], names: Sequence[str]) -> None:
+    """The size of each block over the checkpoints."""
+    names = [name for name in names if name in bands]
+    blocks = [band.band for band in bands[names[0]] if band.band != WHOLE]
+    values = {name: {band.band: band.value for band in bands[name]} for name in names}
+    rows = [[block, *(f"{values[name].get(block, float('nan')):.3g}" for name in names)] for block in blocks]
+    print_table(["block", *(name.rpartition("@")[2] for name in names)], rows, right=frozenset(range(1, len(names) + 1)))
+
+
+def blocks_json(bands: Sequence[BandScore]) -> list[dict[str, object]]:
+    return [{"block": band.band, "value": band.value} for band in bands if band.band != WHOLE]
+
+
+def tell_limits(metric: str) -> None:
+    for text in limits_of([metric]).get(metric, ()):
+        say(f"  limit: {text}")
