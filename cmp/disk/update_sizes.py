@@ -37,11 +37,12 @@ def kept_update_size(ready: Ready, store: Store, weights: str, base: str) -> Gen
 
 
 def quick_update_size(ready: Ready, store: Store) -> UpdateSize | None:
-    """The same where it takes no time: of an adapter that is small, by itself. None otherwise."""
+    """The same where it takes no time: of an adapter that is small and all that was trained, by itself. None otherwise."""
     weights, entries = ready.opened.weights, ready.opened.header.tensors
     stored = {name for module in weights.adapted for name in module.weight_parts.values()}
     large = sum(entries[name].end - entries[name].start for name in stored) > QUICK
-    if large or not weights.adapted or any(depends_on_base(module.parts) for module in weights.adapted):
+    whole = {name.partition(".")[0] for name in weights.plain.values()} - weights.dumped or weights.dumped & set(ready.replaced)
+    if large or whole or not weights.adapted or any(depends_on_base(module.parts) for module in weights.adapted):
         return None
     work = _Work(ready, store, with_base=False)
     return work.told(run_through(work.adapters()))
@@ -121,7 +122,7 @@ class _Work:
     def _differing(self, component: str, plain: Mapping[str, str]) -> Generator[Progress, None, dict[str, str]]:
         assert self.ready.base is not None
         found = yield from comparing(self.ready.opened, component, self.ready.base.path, self.store)
-        return {stored: inner for stored, inner in plain.items() if inner in found.differing}
+        return {stored: inner for stored, inner in plain.items() if stored in found.differing}
 
     def _unmeasured(self, why: str, name: str) -> None:
         self._unknown.setdefault(why, []).append(name)
