@@ -14,7 +14,7 @@ from cmp.core.present import counted
 from cmp.core.progress import Progress, run_through
 from cmp.core.update_size import REVISION, BlockSize, ModuleSize, UpdateSize, by_block, depends_on_base, square_of, squares_of
 from cmp.core.weights import Adapted
-from cmp.disk.base_proof import comparing
+from cmp.disk.base_proof import compared, comparing
 from cmp.disk.bases import CONTROL, Component, read_component
 from cmp.disk.ready import Ready
 from cmp.disk.store import Store
@@ -23,6 +23,17 @@ from cmp.errors import CmpError, Refused
 
 QUICK = 64 << 20  # bytes of an adapter that is measured wherever it is shown
 _KIND, _NORMS = "update-size", "base-squares"  # of what the store remembers
+
+
+def _trained_whole(ready: Ready, store: Store) -> bool:
+    """Whether tensors were trained whole beside the adapter, or may have been."""
+    weights, base = ready.opened.weights, ready.base
+    if {name.partition(".")[0] for name in weights.plain.values()} - weights.dumped:
+        return True
+    doubtful = weights.dumped & set(ready.replaced)
+    if doubtful and (base is None or base.proof != "tensors"):
+        return True
+    return any(base and compared(ready.opened, name, base.path, store).differing for name in doubtful)
 
 
 def kept_update_size(ready: Ready, store: Store, weights: str, base: str) -> Generator[Progress, None, UpdateSize]:
@@ -41,8 +52,7 @@ def quick_update_size(ready: Ready, store: Store) -> UpdateSize | None:
     weights, entries = ready.opened.weights, ready.opened.header.tensors
     stored = {name for module in weights.adapted for name in module.weight_parts.values()}
     large = sum(entries[name].end - entries[name].start for name in stored) > QUICK
-    whole = {name.partition(".")[0] for name in weights.plain.values()} - weights.dumped or weights.dumped & set(ready.replaced)
-    if large or whole or not weights.adapted or any(depends_on_base(module.parts) for module in weights.adapted):
+    if large or _trained_whole(ready, store) or not weights.adapted or any(depends_on_base(module.parts) for module in weights.adapted):
         return None
     work = _Work(ready, store, with_base=False)
     return work.told(run_through(work.adapters()))
