@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from cmp.core.present import counted, shortened
+from cmp.core.present import counted
 from cmp.core.samples import Within
 
+_MOST_PROMPTS = 8
 CELLS, SAMPLES = "drawn", "trainer"  # pictures of grids, and those that the trainer left
 
 
@@ -45,10 +46,14 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How pictures were drawn, in words that tell two ways apart; of two alike the one of more `effort` is looked at."""
+    """How pictures were drawn, in words that tell two ways apart; of two alike the one of more `effort` is looked at.
+
+    `options` are those with which `grid` draws so.
+    """
 
     words: str
     effort: float = 0.0
+    options: str = field(default="", compare=False)
 
 
 Drawn = Mapping[Item, Picture]
@@ -58,7 +63,7 @@ Drawn = Mapping[Item, Picture]
 class Shown:
     """The pictures of one way of drawing that are scored: `pictures` by checkpoint id, each in the order of `items`.
 
-    `base` are the base model's, None where it lacks one. `without` are checkpoints with no picture of this kind, `lacking` those that lack
+    `bases` are the base model's, None where it has none. `without` are checkpoints with no picture of this kind, `lacking` those that lack
     some, with how many items are left out for that.
     """
 
@@ -66,7 +71,7 @@ class Shown:
     way: Way
     items: tuple[Item, ...]
     pictures: Mapping[str, tuple[Picture, ...]]
-    base: tuple[Picture, ...] | None
+    bases: tuple[Picture | None, ...]
     without: tuple[str, ...] = ()
     lacking: tuple[tuple[str, int], ...] = ()
     ways: int = 1
@@ -75,8 +80,13 @@ class Shown:
         """The same with some of the items alone, by their places."""
         items = tuple(self.items[i] for i in kept)
         pictures = {name: tuple(own[i] for i in kept) for name, own in self.pictures.items()}
-        base = None if self.base is None else tuple(self.base[i] for i in kept)
-        return replace(self, items=items, pictures=pictures, base=base)
+        return replace(self, items=items, pictures=pictures, bases=tuple(self.bases[i] for i in kept))
+
+    @property
+    def base(self) -> tuple[Picture, ...] | None:
+        """The base model's pictures of all items, None where one is missing."""
+        own = tuple(picture for picture in self.bases if picture is not None)
+        return own if len(own) == len(self.items) else None
 
     @property
     def told(self) -> tuple[str, ...]:
@@ -108,7 +118,7 @@ def _shared(source: str, way: Way, drawn: Mapping[str, Drawn], ids: Sequence[str
     if not items:
         return None
     pictures = {name: tuple(drawn[name][item] for item in items) for name in names}
-    own = tuple(base[item] for item in items) if all(item in base for item in items) else None
+    own = tuple(base.get(item) for item in items)
     lacking = tuple((name, lost) for name in names if (lost := sum(item not in drawn[name] for item in every)))
     return Shown(source, way, items, pictures, own, tuple(name for name in ids if name not in names), lacking, ways)
 
@@ -123,9 +133,17 @@ def _keys(names: Iterable[str]) -> str:
     return f"{', '.join(keys[:8])}{' …' if len(keys) > 8 else ''}"
 
 
-def drawing_hint(run_id: str, shown: Shown | None, *, base: bool = False) -> str:
-    """The command that would draw what is missing; the user decides whether it is worth its time."""
-    prompts = list(dict.fromkeys(item.prompt for item in shown.items if item.prompt)) if shown else []
-    asked = " ".join(f"--prompt {shlex.quote(shortened(text, 200))}" for text in prompts[:4]) or '--prompt "…"'
-    more = " …" if len(prompts) > 4 else ""
-    return f"`python -m cmp grid {shlex.quote(run_id)} {asked}{more} --seeds 0-7{' --base-column' if base else ''}` draws them."
+def drawing_hint(run_id: str, shown: Shown | None = None, missing: Sequence[str] = (), *, base: bool = False) -> str:
+    """The command that draws what is missing (`missing`: the checkpoints' ids) as the others were; whether that is worth its time is the
+    user's to say.
+    """
+    words = ["python -m cmp grid", shlex.quote(run_id)]
+    if missing:
+        words.append(f"--checkpoints {shlex.quote(', '.join(name.rpartition('@')[2] for name in missing))}")
+    drawn = [item for item in shown.items if item.prompt and item.mark.startswith("seed ")] if shown else []
+    prompts = dict.fromkeys(f"{item.prompt}{f' --n {item.negative}' if item.negative else ''}" for item in drawn)
+    seeds = dict.fromkeys(item.mark.removeprefix("seed ") for item in drawn)
+    words += [f"--prompt {shlex.quote(text)}" for text in list(prompts)[:_MOST_PROMPTS]] or ["--prompt …"]
+    words += ["…"] if len(prompts) > _MOST_PROMPTS else []
+    words += [f"--seeds {','.join(seeds) or '0-7'}", *([shown.way.options] if shown and shown.way.options else [])]
+    return f"Nothing is drawn unasked: `{' '.join([*words, *(['--base-column'] if base else [])])}` draws what is missing."

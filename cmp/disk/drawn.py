@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -89,7 +90,16 @@ def _way(told: Mapping[str, Any], strength: object) -> Way:
     words += [f"{name.replace('_', ' ')} {value}" for name, value in sorted(sampling.items()) if value is not None]
     sides = [value for name in ("width", "height", "steps") if isinstance(value := sampling.get(name), int)]
     # a preview tells its size, which is smaller than that of the model; what tells none has that
-    return Way(", ".join(words), float(math.prod(sides)) if len(sides) == 3 else math.inf)
+    return Way(", ".join(words), float(math.prod(sides)) if len(sides) == 3 else math.inf, _options(sampling, strength))
+
+
+def _options(sampling: Mapping[str, Any], strength: object) -> str:
+    told = {name: sampling.get(name) for name in ("steps", "guidance", "scheduler", "clip_skip", "vae")}
+    told["size"] = f"{sampling['width']}x{sampling['height']}" if sampling.get("width") and sampling.get("height") else None
+    told["strengths"] = strength
+    usual = {"scheduler": "base", "clip_skip": 1, "strengths": 1.0}
+    kept = {name: value for name, value in told.items() if value is not None and value != usual.get(name)}
+    return " ".join(f"--{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in kept.items())
 
 
 def _mode(told: Mapping[str, Any]) -> int:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -33,17 +34,25 @@ from cmp.core.image_scores import (
     preference_scores,
     usual_nearness,
 )
-from cmp.core.measured import Measured
+from cmp.core.measured import Measured, NotMeasured
 from cmp.core.present import counted, shortened
 from cmp.core.progress import Progress
 from cmp.core.score_asking import OF_PROMPTS
-from cmp.core.score_items import Picture, Shown
+from cmp.core.score_items import Picture, Shown, drawing_hint
 from cmp.disk.labelled import LabelledFolder
 from cmp.engine.embedding import Eye
-from cmp.errors import BadInput, Refused
+from cmp.errors import BadInput, NotFound, Refused, Unreadable
 
 REVISION = "1"  # raised by every change of ours that changes scores
 _SHOWN = 3  # near-duplicates of a checkpoint, or prompts, that are told one by one
+
+
+class _Valued(NamedTuple):
+    """Values, what is to be known of them, and their items where these are not the pictures."""
+
+    values: Floats
+    told: tuple[str, ...] = ()
+    items: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +72,25 @@ class Scorer:
     @property
     def items(self) -> Shown:
         """The pictures that count for this metric; raises Refused without any."""
-        kept = range(len(self.shown.items))
+        every, lacking = range(len(self.shown.items)), None
         if self.metric in OF_PROMPTS:
-            kept_places = [i for i in kept if self.shown.items[i].prompt]
+            kept = [i for i in every if self.shown.items[i].prompt]
             told = "these pictures of the trainer's tell no prompts, and each is scored with its own"
         elif self.metric == LEAK:
-            kept_places = [i for i in kept if (prompt := self.shown.items[i].prompt) and not names_any(prompt, self.words)]
-            told = f"every prompt names {' or '.join(self.words)}, and leak shows on prompts without it"
+            without = [i for i in every if (prompt := self.shown.items[i].prompt) and not names_any(prompt, self.words)]
+            kept = [i for i in without if self.shown.bases[i] is not None]
+            told = f"every prompt names {' or '.join(self.words)}, and leak shows on prompts without"
+            if without:
+                told, lacking = "the base model's pictures of these prompts and seeds are not there", self.shown.only(without)
         else:
-            kept_places, told = list(kept), "there are no pictures"
-        if not kept_places:
-            raise Refused(told, "Draw a grid of such prompts first: `python -m cmp grid RUN --prompt … --seeds 0-7 --base-column`.")
-        return self.shown if len(kept_places) == len(kept) else self.shown.only(kept_places)
+            kept, told = list(every), "there are no pictures"
+        if not kept:
+            raise Refused(told, drawing_hint(self._run, lacking, base=True))
+        return self.shown if len(kept) == len(every) else self.shown.only(kept)
+
+    @property
+    def _run(self) -> str:
+        return next(iter(self.weights)).rpartition("@")[0]
 
     def setup(self, names: Sequence[str]) -> str:
         """The digest of all that decides the values beside weights and base."""
@@ -82,27 +98,34 @@ class Scorer:
         told = [REVISION, self.metric, self.eye.digest, self.shown.source, self.shown.way.words, sorted(images), list(names), NEAR]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
-    def score(self) -> Generator[Progress, None, tuple[Measured, ...]]:
-        """One Measured of each checkpoint, and of the base model where its pictures are there; raises what stands against all."""
+    def score(self) -> Generator[Progress, None, tuple[Measured | NotMeasured, ...]]:
+        """One result of each checkpoint, and of the base model where its pictures are there; raises what stands against all."""
         shown = self._checked(self.items)
         owners = dict(shown.pictures)
         if shown.base is not None and self.metric != LEAK:
             owners[BASE] = shown.base
-        others, own = yield from self._others(shown)
-        found, names = [], tuple(item.name for item in shown.items)
+        others, factor = yield from self._others(shown)
+        common, found = (*shown.told, *self._common(shown, others)), list[Measured | NotMeasured]()
         for name, pictures in owners.items():
-            rows = yield from self.eye.look(pictures, f"pictures of {'the base model' if name == BASE else name}")
-            values, told, items = self._values(shown, rows, others, own)
-            weights = "" if name == BASE else self.weights[name]
-            prefix = "base model" if name == BASE else _key(name)
-            common = (*shown.told, *self._common(shown, others), *(f"{prefix}: {text}" for text in told))
-            found.append(
-                Measured(
-                    self.metric, name, weights, self.base, self.setup(items or names), items or names, values.reshape(-1, 1),
-                    lower_is_better=KINDS[self.metric].lower_is_better, told=common,
-                )
-            )  # fmt: skip
+            try:
+                rows = yield from self.eye.look(pictures, f"pictures of {'the base model' if name == BASE else name}")
+            except (Unreadable, NotFound) as fault:  # one of its pictures is damaged, or has gone
+                found.append(NotMeasured(self.metric, name, fault))
+            else:
+                found.append(self._measured(name, self._values(shown, rows, others, factor), shown, common))
+        lost = [one for one in found if isinstance(one, NotMeasured)]
+        if len(lost) == len(found):
+            raise lost[0].error
         return tuple(found)
+
+    def _measured(self, name: str, valued: _Valued, shown: Shown, common: Sequence[str]) -> Measured:
+        names = [item.name for item in shown.items]
+        whose = "base model" if name == BASE else _key(name)
+        return Measured(
+            self.metric, name, "" if name == BASE else self.weights[name], self.base, self.setup(names), valued.items or tuple(names),
+            valued.values.reshape(-1, 1), lower_is_better=KINDS[self.metric].lower_is_better,
+            told=(*common, *(f"{whose}: {text}" for text in valued.told)),
+        )  # fmt: skip
 
     def _checked(self, shown: Shown) -> Shown:
         count = len(shown.items)
@@ -111,9 +134,7 @@ class Scorer:
             raise BadInput(told, f"It needs {FEWEST_CMMD} pictures and 2 images at least, and says little below some hundred.")
         groups = [item.group for item in shown.items]
         if self.metric == DIVERSITY and len(set(groups)) == len(groups):
-            raise BadInput("no prompt was drawn with two seeds, so that nothing is known of diversity", "Draw a grid with --seeds 0-7.")
-        if self.metric == LEAK and shown.base is None:
-            raise Refused("the base model's pictures of these prompts and seeds are not there", "Draw the grid with --base-column.")
+            raise BadInput("no prompt was drawn with two seeds, so that nothing is known of diversity", drawing_hint(self._run))
         return shown
 
     @property
@@ -134,37 +155,33 @@ class Scorer:
         pictures = [Picture(Path(image.path).resolve()) for image in self._images.images]
         return (yield from self.eye.look(pictures, f"images in {self._images.folder.name}")), 0.0
 
-    def _values(self, shown: Shown, rows: Floats, others: Floats, factor: float) -> tuple[Floats, tuple[str, ...], tuple[str, ...]]:
-        """The values, what is to be known of them, and the items where these are not the pictures."""
+    def _values(self, shown: Shown, rows: Floats, others: Floats, factor: float) -> _Valued:
         if self.metric in OF_PROMPTS:
-            return clip_scores(rows, others) if self.metric == CLIP else preference_scores(rows, others, factor), (), ()
+            return _Valued(clip_scores(rows, others) if self.metric == CLIP else preference_scores(rows, others, factor))
         if self.metric == CMMD:
             low, high = cmmd_interval(rows, others)
-            return cmmd_items(rows, others), (f"with references drawn anew too CMMD lies at {low:.3g} to {high:.3g} (95 %)",), ()
+            return _Valued(cmmd_items(rows, others), (f"with references drawn anew too CMMD lies at {low:.3g} to {high:.3g} (95 %)",))
         if self.metric == LEAK:
-            return leak_scores(rows, others), (), ()
+            return _Valued(leak_scores(rows, others))
         if self.metric == IDENTITY:
-            return identity_scores(rows, others), (), ()
+            return _Valued(identity_scores(rows, others))
         if self.metric == NEAREST:
             values, which = nearest_scores(rows, others)
-            return values, self._nearest_told(shown, values, which), ()
+            place = int(np.nanargmax(values)) if np.isfinite(values).any() else 0
+            image = self._images.images[which[place]].name
+            return _Valued(values, (f"nearest is {shortened(shown.items[place].name, 80)} to {image}, {values[place]:.3f}",))
         return self._diversity(shown, rows)
 
-    def _nearest_told(self, shown: Shown, values: Floats, which: Sequence[int]) -> tuple[str, ...]:
-        place = int(np.nanargmax(values)) if np.isfinite(values).any() else 0
-        name = self._images.images[which[place]].name
-        return (f"nearest is {shortened(shown.items[place].name, 80)} to {name}, {values[place]:.3f}",)
-
-    def _diversity(self, shown: Shown, rows: Floats) -> tuple[Floats, tuple[str, ...], tuple[str, ...]]:
+    def _diversity(self, shown: Shown, rows: Floats) -> _Valued:
         found = diversity(rows, [item.group for item in shown.items])
-        near = sorted(((alike, i, j) for one in found for i, j, alike in one.near), reverse=True)
-        pairs = sum(one.pairs for one in found)
-        told = [f"{counted(len(near), 'near-duplicate')} among {counted(pairs, 'pair')} (cosine {NEAR:g} or more)"] if near else []
-        alike = (f"{shown.items[i].name} and {shown.items[j].mark} ({cosine:.3f})" for cosine, i, j in near[:_SHOWN])
-        told = [f"{told[0]}: {'; '.join(alike)}{' …' if len(near) > _SHOWN else ''}"] if near else []
+        near = sorted(((cosine, i, j) for one in found for i, j, cosine in one.near), reverse=True)
+        pairs = counted(sum(one.pairs for one in found), "pair")
+        alike = [f"{shown.items[i].name} and {shown.items[j].mark} ({cosine:.3f})" for cosine, i, j in near[:_SHOWN]]
+        listed = f"{'; '.join(alike)}{' …' if len(near) > _SHOWN else ''}"
+        told = (f"{counted(len(near), 'near-duplicate')} among {pairs} (cosine {NEAR:g} or more): {listed}",) if near else ()
         first = {item.group: replace(item, mark="").name.removesuffix(" · ") for item in reversed(shown.items)}
         names = tuple(first[one.group] or one.group.partition("\0")[0] for one in found)
-        return np.array([one.value for one in found]), tuple(told), names
+        return _Valued(np.array([one.value for one in found]), told, names)
 
     def _common(self, shown: Shown, others: Floats) -> tuple[str, ...]:
         """What is to be known of all checkpoints' values alike."""

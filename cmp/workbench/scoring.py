@@ -69,7 +69,7 @@ class Scoring(Easel):
                 yield from (NotMeasured(metric, name, self._undrawn(run, name, shown)) for name in shown.without)
                 scorer = yield from self._scorer(run, spec, metric, asked, known, shown)
                 for found in (yield from scorer.score()):
-                    yield self._keep(run, found, chosen, given)
+                    yield found if isinstance(found, NotMeasured) else self._keep(run, found, chosen, given)
             except CmpError as fault:
                 if len(spec.metrics) == 1:
                     raise
@@ -155,15 +155,14 @@ class Scoring(Easel):
         best = max((one for one in found if one), key=lambda one: len(one.pictures), default=None)
         if best is None:
             told = "pictures of the same prompts and seeds" if len(ids) > 1 else "pictures"
-            hint = f"Nothing is drawn without being asked: {drawing_hint(run.id, None, base=True)}"
-            raise NotFound(f"there are no {told} of the chosen checkpoints of {run.id}", hint)
+            raise NotFound(f"there are no {told} of the chosen checkpoints of {run.id}", drawing_hint(run.id, base=True))
         return best
 
     def _undrawn(self, run: Run, name: str, shown: Shown) -> CmpError:
         from cmp.core.score_items import drawing_hint
 
         told = f"there is no picture of {name} with {shown.way.words}"
-        return NotFound(told, f"Nothing is drawn without being asked: {drawing_hint(run.id, shown)}")
+        return NotFound(told, drawing_hint(run.id, shown, [name]))
 
     # -- pictures ------------------------------------------------------------------------------------------------------
 
