@@ -76,8 +76,10 @@ def measure(
     pictures: Annotated[
         str | None, typer.Option(help="Which pictures: drawn (by grids) or trainer. [default: those of the most checkpoints]")
     ] = None,
-    draws: Annotated[int, typer.Option(help="Draws of noise and timestep for each image.")] = USUAL_DRAWS,
-    seed: Annotated[int, typer.Option(help="Other draws for each number.")] = 0,
+    draws: Annotated[
+        int | None, typer.Option(help=f"Draws of noise and timestep for each image. [default: as last, else {USUAL_DRAWS}]")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Other draws for each number. [default: as last, else 0]")] = None,
     checkpoints: Annotated[str, typer.Option(help="Steps: all, last 4, 500, 1000, 500:3000:500 …")] = "all",
     base: Annotated[str | None, typer.Option(help="Base model: an id or a folder.")] = None,
     alpha: Annotated[str | None, typer.Option(help="The LoRA's alpha, where nothing says it.")] = None,

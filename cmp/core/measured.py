@@ -15,7 +15,6 @@ import numpy as np
 
 from cmp.core.comparing import FEWEST_ITEMS, t_quantile
 from cmp.core.curves import Floats
-from cmp.core.draws import USUAL_DRAWS
 from cmp.core.evidence import BASE, Evidence
 from cmp.core.present import counted
 from cmp.core.runs import Checkpoint
@@ -75,17 +74,17 @@ class Measured:
 class MeasureSpec:
     """What is to be measured: which metrics of which checkpoints, on which images.
 
-    No checkpoints are all that can be used. `held_out` and `training` are folders of images; None are those that were last measured on.
-    LOSS is measured on whichever of the two there are. `draws` of noise and timestep an image, other ones for each `seed`. What other
-    metrics need (which model, which reference) stands in `given`, as names and values.
+    No checkpoints are all that can be used. `held_out` and `training` are folders of images; LOSS is measured on whichever of the two
+    there are. `draws` of noise and timestep an image, other ones for each `seed`. None is as the run was measured last. What other metrics
+    need (which model, which reference) stands in `given`, as names and values.
     """
 
     metrics: tuple[str, ...] = (LOSS,)
     checkpoints: tuple[Checkpoint, ...] = ()
     held_out: Path | None = None
     training: Path | None = None
-    draws: int = USUAL_DRAWS
-    seed: int = 0
+    draws: int | None = None
+    seed: int | None = None
     given: tuple[tuple[str, str], ...] = ()
 
 

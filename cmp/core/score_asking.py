@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from cmp.core.image_scores import CLIP, CMMD, DIVERSITY, IDENTITY, KINDS, LEAK, NEAREST, PREFERENCE
-from cmp.core.measured import UPDATE, MeasurePlan
+from cmp.core.measured import LOSS, UPDATE, MeasurePlan, MeasureSpec
 from cmp.core.score_items import CELLS, SAMPLES
 from cmp.errors import BadInput
 
@@ -72,10 +72,13 @@ class ScoreAnswers:
         return Path(self.reference).expanduser().absolute()
 
 
-def check_metrics(metrics: Sequence[str], others: Sequence[str]) -> None:
-    """Raises BadInput for a metric that there is none of; `others` are known too."""
-    if strange := [metric for metric in metrics if metric not in (*others, *KINDS)]:
-        raise BadInput(f"there is no metric {strange[0]!r}", f"Known are: {', '.join((*others, *KINDS))}.")
+def parted(spec: MeasureSpec) -> tuple[MeasureSpec | None, MeasureSpec | None]:
+    """The losses of a spec, and the metrics that are none; None for nothing. Raises BadInput for a metric that there is not."""
+    if strange := [metric for metric in spec.metrics if metric not in (LOSS, *KINDS)]:
+        raise BadInput(f"there is no metric {strange[0]!r}", f"Known are: {', '.join((LOSS, *KINDS))}.")
+    others = tuple(dict.fromkeys(metric for metric in spec.metrics if metric != LOSS))
+    losses = replace(spec, metrics=(LOSS,)) if LOSS in spec.metrics else None
+    return losses, replace(spec, metrics=others) if others else None
 
 
 def needs_pictures(metrics: Iterable[str]) -> tuple[str, ...]:

@@ -16,10 +16,14 @@ Verdicts = dict[str, dict[str, object]]  # by a checkpoint's id
 
 
 class Heads:
-    """Remembers losses and verdicts of runs whose logs have not changed: a grid that is being drawn asks several times a second."""
+    """Remembers losses and verdicts of runs whose logs have not changed, and of which no more was measured: a grid that is being drawn
+    asks several times a second.
+    """
 
-    def __init__(self, curves: Callable[[Run], Sequence[LossCurve]], verdict: Callable[[Run], Verdicts]) -> None:
-        self._curves, self._verdict = curves, verdict
+    def __init__(
+        self, curves: Callable[[Run], Sequence[LossCurve]], verdict: Callable[[Run], Verdicts], measured: Callable[[Run], object]
+    ) -> None:
+        self._curves, self._verdict, self._measured = curves, verdict, measured
         self._known: dict[str, tuple[tuple[object, ...], dict[int, float], Verdicts]] = {}
 
     def of(self, run: Run, checkpoints: Iterable[Checkpoint]) -> dict[str, dict[str, Any]]:
@@ -34,7 +38,7 @@ class Heads:
         return found
 
     def _of_run(self, run: Run) -> tuple[dict[int, float], Verdicts]:
-        stamp = _stamp(run)
+        stamp = (*_stamp(run), self._measured(run))
         known = self._known.get(run.id)
         if known is None or known[0] != stamp:
             known = self._known[run.id] = stamp, _losses(self._curves, run), self._verdict(run)

@@ -27,7 +27,7 @@ class Judging(Measuring):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self._heads = Heads(lambda run: self.curves(run).curves, self.verdict_marks)
+        self._heads = Heads(lambda run: self.curves(run).curves, self.verdict_marks, self.measured_last)
 
     # -- verdicts ------------------------------------------------------------------------------------------------------
 

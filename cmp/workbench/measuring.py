@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING
 
 from cmp.core.progress import Progress, Rest, run_through
 from cmp.core.runs import Checkpoint, Run
-from cmp.disk.demo import Demo
 from cmp.disk.ledger import Order
 from cmp.disk.ready import Answers
-from cmp.disk.store import subject_of
 from cmp.errors import BadInput, CmpError, Refused
 from cmp.jobs import Job, Work
 from cmp.settings import Settings
@@ -22,75 +20,27 @@ from cmp.workbench.long_work import Started, answers_json, read_answers
 from cmp.workbench.scoring import Scoring
 
 if TYPE_CHECKING:
-    from cmp.core.evidence import Evidence
     from cmp.core.measured import Measured, MeasurePlan, MeasureSpec, NotMeasured
     from cmp.disk.labelled import LabelledFolder
     from cmp.engine.measuring import LossMeter, Meant
 
-_FOLDERS = "measured-folders"
-
 
 class Measuring(Scoring):
-    """What was measured of runs, and measuring more. Safe to use from several threads."""
+    """What measures. Safe to use from several threads."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self.jobs.make("measure", self._measure_again)
 
-    # -- what is known -------------------------------------------------------------------------------------------------
-
-    def measurements(self, run: Run) -> dict[str, tuple[Measured, ...]]:
-        """By metric what is known of the run's checkpoints as they are now, and of its base model; nothing where nothing can be kept."""
-        from cmp.disk.measures import Measures
-
-        try:
-            return Measures(self.store).of(run)
-        except CmpError:
-            return {}
-
-    def measured(self, run: Run, *, base: bool = False) -> tuple[Evidence, ...]:
-        """What was measured, one for each metric of which two checkpoints have values; the held-out loss first. With `base` the base
-        model stands among them, as evidence.BASE.
-        """
-        from cmp.core.measured import LOSS, TRAINING_LOSS, evidence_of
-        from cmp.core.picking import candidates
-
-        known, ids = self.measurements(run), [c.id for c in candidates(run)]
-        order = sorted(known, key=lambda metric: (metric != LOSS, metric != TRAINING_LOSS, metric))
-        found = (evidence_of(known[metric], ids, base=base) for metric in order)
-        return tuple(one for one in found if one is not None)
-
-    def measured_folders(self, run: Run) -> tuple[Path | None, Path | None]:
-        """The folders of held-out and of training images that a run was last measured on; the demo comes with its own."""
-        known = self.store.get(_FOLDERS, subject_of(run.place))
-        told = known if isinstance(known, dict) else {}
-        demo = Demo(self.settings.home / "demo")
-        own = demo.data / "held_out" if run.folder.is_relative_to(demo.folder) else None
-        held, training = (told.get(name) for name in ("held_out", "training"))
-        return Path(str(held)) if held else own, Path(str(training)) if training else None
-
     # -- measuring -----------------------------------------------------------------------------------------------------
 
     def plan_measure(self, run: Run, spec: MeasureSpec, given: Answers = Answers()) -> MeasurePlan:
         """What measuring would do, how long it takes, and how small a difference it will see. Measures nothing."""
-        from cmp.core.score_asking import both_plans
+        from cmp.core.score_asking import both_plans, parted
 
-        losses, others = self._parted(run, spec)
+        losses, others = parted(self._completed(run, spec))
         plans = [*([self._plan_losses(run, losses, given)] if losses else []), *([self.plan_score(run, others, given)] if others else [])]
         return plans[0] if len(plans) == 1 else both_plans(plans[0], plans[1])
-
-    def _parted(self, run: Run, spec: MeasureSpec) -> tuple[MeasureSpec | None, MeasureSpec | None]:
-        """The losses of a spec, and the metrics that are none; raises BadInput for one that there is not."""
-        from cmp.core.measured import LOSS
-        from cmp.core.score_asking import check_metrics
-
-        check_metrics(spec.metrics, (LOSS,))
-        others = tuple(dict.fromkeys(metric for metric in spec.metrics if metric != LOSS))
-        training = spec.training or self.measured_folders(run)[1]
-        return (
-            replace(spec, metrics=(LOSS,)) if LOSS in spec.metrics else None,
-            replace(spec, metrics=others, training=training) if others else None,
-        )
 
     def _plan_losses(self, run: Run, spec: MeasureSpec, given: Answers) -> MeasurePlan:
         from cmp.core.measured import MeasurePlan, NotMeasured
@@ -99,7 +49,7 @@ class Measuring(Scoring):
         meters, measures = self._meters(run, spec, given), Measures(self.store)
         new: list[tuple[LossMeter, Meant]] = []
         faults: list[NotMeasured] = []
-        for checkpoint in (None, *self._chosen(run, spec)):
+        for checkpoint in (None, *spec.checkpoints):
             for meter in meters:
                 try:
                     meant = run_through(meter.prepare(checkpoint))
@@ -111,7 +61,7 @@ class Measuring(Scoring):
                     faults.append(NotMeasured(meter.metric, checkpoint.id, fault))
         seconds = [meter.expect(meant) for meter, meant in new]
         return MeasurePlan(
-            tuple(meter.metric for meter in meters), len(meters) * (1 + len(self._chosen(run, spec))), len(new),
+            tuple(meter.metric for meter in meters), len(meters) * (1 + len(spec.checkpoints)), len(new),
             tuple((meter.metric, len(meter.labelled.images)) for meter in meters), meters[0].draws.total,
             None if None in seconds else sum(filter(None, seconds)), self._smallest(run, meters[0]), tuple(faults),
             tuple(dict.fromkeys(text for meter in meters for text in meter.labelled.told)),
@@ -124,18 +74,20 @@ class Measuring(Scoring):
         the rest. Raises what stands against all: no images, or a base model of a kind that is not measured. Metrics that are no losses
         come before, see `score`.
         """
-        losses, others = self._parted(run, spec)
+        from cmp.core.score_asking import parted
+
+        self.require_writing()
+        losses, others = parted(self._completed(run, spec))
         yield from self.score(run, others, given) if others else ()
         yield from self._losses(run, losses, given) if losses else ()
 
     def _losses(self, run: Run, spec: MeasureSpec, given: Answers) -> Iterator[Progress | Measured | NotMeasured]:
         from cmp.core.measured import NotMeasured
 
-        self.require_writing()
-        meters, chosen = self._meters(run, spec, given), self._chosen(run, spec)
-        self._remember_folders(run, meters)
-        total, done, proven = len(meters) * (1 + len(chosen)), 0, False
-        for checkpoint in (None, *chosen):
+        meters = self._meters(run, spec, given)
+        self._remember(run, spec)
+        total, done, proven = len(meters) * (1 + len(spec.checkpoints)), 0, False
+        for checkpoint in (None, *spec.checkpoints):
             for meter in meters:
                 name = checkpoint.id if checkpoint else "base model"
                 try:
@@ -166,17 +118,12 @@ class Measuring(Scoring):
         measures.note(run, found, checkpoint, "" if alpha is None else str(alpha))
         return found
 
-    def _chosen(self, run: Run, spec: MeasureSpec) -> tuple[Checkpoint, ...]:
-        from cmp.core.picking import candidates
-
-        return spec.checkpoints or candidates(run)
-
     def _meters(self, run: Run, spec: MeasureSpec, given: Answers) -> list[LossMeter]:
         """One for each set of images that the loss is measured on."""
         from cmp.core.draws import Draws
         from cmp.core.grids import GridSpec, Prompt
 
-        draws, sets = Draws(spec.draws, spec.seed), self._sets(run, spec)
+        draws, sets = Draws(spec.draws or 0, spec.seed or 0), self._sets(run, spec)
         studio = self.studio()
         with self.loading:
             from cmp.engine.measuring import LossMeter
@@ -189,8 +136,7 @@ class Measuring(Scoring):
         from cmp.disk.datasets import read_data_set
         from cmp.disk.labelled import read_labelled, without
 
-        last_held, last_training = self.measured_folders(run)
-        held, training = spec.held_out or last_held, spec.training or last_training
+        held, training = spec.held_out, spec.training
         if held is None and training is None:
             hint = "Give a folder of images that were not trained with as --held-out, and those that were as --training."
             raise BadInput(f"nothing says on which images the loss of {run.id} is to be measured", hint)
@@ -205,12 +151,6 @@ class Measuring(Scoring):
                 raise Refused(f"every image in {held} was trained with, so that none of them is held out", "Give other images.")
             found.append((LOSS, labelled))
         return [*found, *([(TRAINING_LOSS, trained)] if trained else [])]
-
-    def _remember_folders(self, run: Run, meters: list[LossMeter]) -> None:
-        from cmp.core.measured import SETS
-
-        now = {SETS[meter.metric].replace("-", "_"): str(meter.labelled.folder.absolute()) for meter in meters}
-        self.store.put(_FOLDERS, subject_of(run.place), now)
 
     def _smallest(self, run: Run, meter: LossMeter) -> float | None:
         """The smallest difference that will be seen, by how much the images differed that were measured before; None without any."""
@@ -233,9 +173,10 @@ class Measuring(Scoring):
 
     def _measuring(self, run: Run, spec: MeasureSpec, given: Answers) -> Started:
         from cmp.core.orders import checkpoint_reference, run_reference
+        from cmp.core.score_asking import parted
 
         self.require_writing()
-        (losses, others), chosen = self._parted(run, spec), self._chosen(run, spec)
+        losses, others = parted(spec := self._completed(run, spec))
         metrics = [*(others.metrics if others else ()), *(metric for metric, _ in (self._sets(run, losses) if losses else ()))]
         told = {
             "metrics": list(spec.metrics), "checkpoints": list(map(checkpoint_reference, spec.checkpoints)), "draws": spec.draws,
@@ -244,7 +185,7 @@ class Measuring(Scoring):
         }  # fmt: skip
         order = {"measure": told, "run": run_reference(run), **answers_json(given)}
         title = f"measure {', '.join(metrics)} of {run.id}"
-        return "measure", title, len(metrics) * (1 + len(chosen)), lambda: self.measure_when_free(run, spec, given), spec, order
+        return "measure", title, len(metrics) * (1 + len(spec.checkpoints)), lambda: self.measure_when_free(run, spec, given), spec, order
 
     def _measure_again(self, order: Order) -> tuple[Work, object]:
         from cmp.core.measured import MeasureSpec
@@ -263,6 +204,26 @@ class Measuring(Scoring):
         """The same once no other program uses the graphics card."""
         bench = yield from self.when_free(0)
         yield from bench.measure(run, spec, given)
+
+    # -- while it is trained -------------------------------------------------------------------------------------------
+
+    def require_images(self, run: Run) -> None:
+        """Raises BadInput where nothing says on which images the loss of a run is to be measured, and what reading them raises."""
+        from cmp.core.measured import MeasureSpec
+
+        self._sets(run, self._completed(run, MeasureSpec()))
+
+    def measure_landed(
+        self, run: Run, checkpoints: Iterable[Checkpoint], given: Answers
+    ) -> Iterator[Progress | Rest | Measured | NotMeasured]:
+        """Measures checkpoints as the run was measured last; those that are known cost nothing. What stands against it is told."""
+        from cmp.core.measured import LOSS, MeasureSpec, NotMeasured
+
+        checkpoints = tuple(checkpoints)
+        try:
+            yield from self.measure_when_free(run, MeasureSpec(checkpoints=checkpoints), given)
+        except CmpError as fault:
+            yield NotMeasured(LOSS, checkpoints[-1].id, fault)
 
 
 def _told(work: Generator[Progress, None, Measured], done: int, total: int, name: str) -> Generator[Progress, None, Measured]:

@@ -13,7 +13,7 @@ from cmp.core.runs import Checkpoint, Run, validation_prompts
 from cmp.disk.bases import digesting_base
 from cmp.disk.ready import Answers, Ready, readying
 from cmp.errors import BadInput, CmpError, NotFound, Refused
-from cmp.workbench.easel import Easel
+from cmp.workbench.known import Known
 
 if TYPE_CHECKING:
     from cmp.core.measured import Measured, MeasurePlan, MeasureSpec, NotMeasured
@@ -28,7 +28,7 @@ Scored = Iterator["Progress | Measured | NotMeasured"]
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class Owners:
     """What is known of the checkpoints that are scored: each ready, with the digest of its weights; and of those that are not, why.
 
     `base` is the base model's digest, "" where it is not on this disk.
@@ -41,7 +41,7 @@ class Known:
     faults: Mapping[str, CmpError]
 
 
-class Scoring(Easel):
+class Scoring(Known):
     """Scores of pictures, and sizes of updates. Safe to use from several threads."""
 
     def score(self, run: Run, spec: MeasureSpec, given: Answers = Answers()) -> Scored:
@@ -54,7 +54,7 @@ class Scoring(Easel):
         from cmp.core.score_asking import ScoreAnswers
 
         self.require_writing()
-        asked, chosen = ScoreAnswers.of(spec.given), self._of_spec(run, spec)
+        asked, chosen = ScoreAnswers.of(spec.given), self._some(run, spec)
         for metric in spec.metrics:  # before hours are spent on the first
             self._check_asked(run, spec, metric, asked)
         known = yield from self._known(run, chosen, given)
@@ -80,7 +80,7 @@ class Scoring(Easel):
         from cmp.core.measured import UPDATE, MeasurePlan, NotMeasured
         from cmp.core.score_asking import ScoreAnswers, needs_pictures
 
-        asked, chosen = ScoreAnswers.of(spec.given), self._of_spec(run, spec)
+        asked, chosen = ScoreAnswers.of(spec.given), self._some(run, spec)
         known = run_through(self._known(run, chosen, given))
         faults = [NotMeasured(metric, name, fault) for metric in spec.metrics for name, fault in known.faults.items()]
         items, told, seconds, unseen = {}, [], 0.0, False
@@ -103,15 +103,12 @@ class Scoring(Easel):
 
     # -- what is scored ------------------------------------------------------------------------------------------------
 
-    def _of_spec(self, run: Run, spec: MeasureSpec) -> tuple[Checkpoint, ...]:
-        from cmp.core.picking import candidates
-
-        chosen = spec.checkpoints or candidates(run)
-        if not chosen:
+    def _some(self, run: Run, spec: MeasureSpec) -> tuple[Checkpoint, ...]:
+        if not spec.checkpoints:
             raise NotFound(f"{run.id!r} has no checkpoint that can be used", "`python -m cmp list` shows what stands against each.")
-        return chosen
+        return spec.checkpoints
 
-    def _known(self, run: Run, chosen: Sequence[Checkpoint], given: Answers) -> Generator[Progress, None, Known]:
+    def _known(self, run: Run, chosen: Sequence[Checkpoint], given: Answers) -> Generator[Progress, None, Owners]:
         ready: dict[str, Ready] = {}
         weights: dict[str, str] = {}
         faults: dict[str, CmpError] = {}
@@ -126,7 +123,7 @@ class Scoring(Easel):
         digest = (yield from digesting_base(base.path, self.store)) if base else ""
         if not ready:
             raise next(iter(faults.values()))
-        return Known(ready, weights, digest, str(base.as_json()["id"]) if base else "", faults)
+        return Owners(ready, weights, digest, str(base.as_json()["id"]) if base else "", faults)
 
     def _as_ready(self, run: Run, checkpoint: Checkpoint, given: Answers) -> Generator[Progress, None, Ready]:
         """As it is drawn with; or where that cannot be, since its base is not here, as far as it is known without."""
@@ -137,7 +134,7 @@ class Scoring(Easel):
                 return (yield from readying(run, checkpoint, self.bases, self.store, given, need_base=False))
             raise fault
 
-    def _pictures(self, run: Run, chosen: Sequence[Checkpoint], known: Known, asked: ScoreAnswers) -> Shown:
+    def _pictures(self, run: Run, chosen: Sequence[Checkpoint], known: Owners, asked: ScoreAnswers) -> Shown:
         """The pictures that are scored: of grids, or where these show fewer of the checkpoints, the trainer's."""
         from cmp.core.score_items import CELLS, SAMPLES, choose_pictures, drawing_hint
         from cmp.disk.drawn import drawn_cells, trainers_pictures
@@ -182,7 +179,7 @@ class Scoring(Easel):
             self._calling(run, asked)
 
     def _scorer(
-        self, run: Run, spec: MeasureSpec, metric: str, asked: ScoreAnswers, known: Known, shown: Shown
+        self, run: Run, spec: MeasureSpec, metric: str, asked: ScoreAnswers, known: Owners, shown: Shown
     ) -> Generator[Progress, None, Scorer]:
         from cmp.core.image_scores import CMMD, IDENTITY, LEAK, NEAREST
 
@@ -245,7 +242,7 @@ class Scoring(Easel):
     # -- weights -------------------------------------------------------------------------------------------------------
 
     def _sizes(
-        self, run: Run, chosen: Sequence[Checkpoint], known: Known, given: Answers
+        self, run: Run, chosen: Sequence[Checkpoint], known: Owners, given: Answers
     ) -> Generator[Progress | Measured | NotMeasured, None, None]:
         """How far each checkpoint's weights have moved, in all and by block; relative to the base's where it is here."""
         from cmp.core.measured import UPDATE, NotMeasured
