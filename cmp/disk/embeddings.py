@@ -17,7 +17,7 @@ from cmp.disk.folders import hash_file
 from cmp.disk.json_table import read_json_table
 from cmp.disk.store import Store
 from cmp.disk.tensors import identify
-from cmp.errors import NotFound, Unreadable
+from cmp.errors import NotFound, Refused, Unreadable
 
 _KEPT = np.dtype("<f2")
 _WHOLE = 0.01  # by how much the length of a row may miss 1: more is no row of ours
@@ -57,6 +57,13 @@ def find_seeing_model(name: str, store: Store) -> SeeingModel:
         digest = store.remembered("file-digest", f"{path}|{identify(path)}", partial(hash_file, path))
         total.update(f"{path.name}\0{digest}\n".encode())
     return SeeingModel(name, folder, kind, total.hexdigest(), tuple(weights))
+
+
+def require_clip(model: SeeingModel) -> None:
+    """Raises Refused for a model that reads no prompts."""
+    if model.kind != "clip":
+        told = f"{model.name!r} is a {model.kind}, which reads no prompts"
+        raise Refused(told, "Give a CLIP model, such as openai/clip-vit-large-patch14.")
 
 
 _HINT = "Give a folder that transformers' save_pretrained wrote, or the id of a model in the Hugging Face cache."

@@ -24,7 +24,7 @@ from cmp.core.curves import Floats
 from cmp.core.image_scores import unit
 from cmp.core.progress import Progress
 from cmp.core.score_items import Picture
-from cmp.disk.embeddings import Embeddings, SeeingModel, text_digest
+from cmp.disk.embeddings import Embeddings, SeeingModel, require_clip, text_digest
 from cmp.disk.numbers import FLOATS, as_float32
 from cmp.disk.pickled import read_pickled_header
 from cmp.disk.samples import read_bytes
@@ -159,15 +159,9 @@ class Eye:
 
     # -- texts ---------------------------------------------------------------------------------------------------------
 
-    def require_texts(self) -> None:
-        """Raises Refused for a model that reads none."""
-        if self.model.kind != "clip":
-            told = f"{self.model.name!r} is a {self.model.kind}, which reads no prompts"
-            raise Refused(told, "Give a CLIP model, such as openai/clip-vit-large-patch14.")
-
     def read(self, texts: Sequence[str]) -> Generator[Progress, None, Floats]:
         """One row a text, (n, width)."""
-        self.require_texts()
+        require_clip(self.model)
         wanted = list(dict.fromkeys(texts))
         yield Progress(0, len(wanted), "reading the prompts")
         tokens, longest = self._tokens(wanted)
@@ -192,7 +186,7 @@ class Eye:
 
     def logit_scale(self) -> float:
         """The logarithm of the factor that a CLIP model multiplies its cosines by."""
-        self.require_texts()
+        require_clip(self.model)
         for header in map(_header, self.model.weights):
             if "logit_scale" in header.tensors:
                 found = float(read_float32(header, "logit_scale").reshape(-1)[0])

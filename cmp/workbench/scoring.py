@@ -52,6 +52,7 @@ class Scoring(Known):
         """
         from cmp.core.measured import UPDATE, NotMeasured
         from cmp.core.score_asking import ScoreAnswers
+        from cmp.core.score_items import CELLS
 
         self.require_writing()
         asked, chosen = ScoreAnswers.of(spec.given), self._some(run, spec)
@@ -70,6 +71,8 @@ class Scoring(Known):
                 scorer = yield from self._scorer(run, spec, metric, asked, known, shown)
                 for found in (yield from scorer.score()):
                     yield found if isinstance(found, NotMeasured) else self._keep(run, found, chosen, given)
+                if shown.source == CELLS and given != Answers() and self.answers(run) != given:  # that these weights drew them proves it
+                    self.answer(run, given)
             except CmpError as fault:
                 if len(spec.metrics) == 1:
                     raise
@@ -152,7 +155,8 @@ class Scoring(Known):
         best = max((one for one in found if one), key=lambda one: len(one.pictures), default=None)
         if best is None:
             told = "pictures of the same prompts and seeds" if len(ids) > 1 else "pictures"
-            raise NotFound(f"there are no {told} of the chosen checkpoints of {run.id}", drawing_hint(run.id, base=True))
+            hint = drawing_hint(run.id, base=True) if known.base else "Its base model is not known here: say it with --base."
+            raise NotFound(f"there are no {told} of the chosen checkpoints of {run.id}", hint)
         return best
 
     def _undrawn(self, run: Run, name: str, shown: Shown) -> CmpError:
@@ -165,12 +169,16 @@ class Scoring(Known):
 
     def _check_asked(self, run: Run, spec: MeasureSpec, metric: str, asked: ScoreAnswers) -> None:
         """Raises what an answer lacks, before anything is read."""
-        from cmp.core.image_scores import CMMD, IDENTITY, LEAK, NEAREST
+        from cmp.core.image_scores import CMMD, IDENTITY, LEAK, NEAREST, PREFERENCE
         from cmp.core.measured import UPDATE
+        from cmp.core.score_asking import BY_CLIP
+        from cmp.disk.embeddings import require_clip
 
         if metric == UPDATE:
             return
-        self._seeing(asked.model_of(metric))
+        model = self._seeing(asked.model_of(metric))
+        if metric in BY_CLIP or metric == PREFERENCE:
+            require_clip(model)
         if metric in (CMMD, IDENTITY):
             self._labelled(asked.reference_of(metric))
         if metric == NEAREST:
