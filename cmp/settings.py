@@ -13,6 +13,16 @@ from cmp.errors import BadInput
 
 MODES = ("local", "token", "space")
 BUSY = ("wait", "cpu", "draw")
+VARIABLES = {  # what the environment may say, for the reference
+    "CMP_RUNS": "Folders that hold training runs, separated as in PATH; without any the bundled demo is shown.",
+    "CMP_BASES": "Folders that hold base models, separated as in PATH; the Hugging Face cache is looked through in any case.",
+    "CMP_HOME": "Where pictures, votes, names and answers are kept; the platform's folder for user data otherwise.",
+    "CMP_DEVICE": "What draws: auto (CUDA, then MPS, then the processor), or a device as torch names it, such as cuda:1 or cpu.",
+    "CMP_BUSY": "What a grid does while another program uses the graphics card: wait, cpu (draw there meanwhile), or draw in spite of it.",
+    "CMP_MODE": "How it is served: local, token, or space.",
+    "CMP_TOKEN": "What callers must show; see serve --token.",
+    "CMP_PORT": "The port of the page and REST; 0 takes any free one.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +46,7 @@ class Settings:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
-        """Reads CMP_HOME, CMP_RUNS, CMP_BASES, CMP_DEVICE, CMP_MODE, CMP_TOKEN, CMP_PORT and CMP_BUSY; raises BadInput."""
+        """Reads VARIABLES; raises BadInput."""
         mode = environ.get("CMP_MODE", "local")
         if mode not in MODES:
             raise BadInput(f"CMP_MODE is {mode!r}", f"Use one of: {', '.join(MODES)}.")

@@ -1,0 +1,46 @@
+"""What the program can do is written down: the reference page is the program's own, and the prose names every verb and setting."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cmp.cli import VERBS
+from cmp.settings import VARIABLES
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+PROSE = "\n".join(page.read_text("utf-8") for page in PAGES if page.name != "reference.md")
+
+
+def test_the_reference_page_says_what_the_program_does() -> None:
+    checked = subprocess.run([sys.executable, str(ROOT / "scripts" / "write_reference.py"), "--check"], check=False)
+    assert checked.returncode == 0, "run `python scripts/write_reference.py`"
+
+
+def test_every_setting_that_is_read_is_told() -> None:
+    read = set(re.findall(r'"(CMP_[A-Z_]+)"', (ROOT / "cmp" / "settings.py").read_text("utf-8")))
+    assert read == set(VARIABLES)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_prose_shows_every_verb(verb: str) -> None:
+    assert re.search(rf"python -m cmp( --\w+ \S+)* {verb}\b", PROSE), f"no page shows `python -m cmp {verb}`"
+
+
+@pytest.mark.parametrize("name", VARIABLES)
+def test_the_prose_names_every_setting(name: str) -> None:
+    assert name in PROSE
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    broken = []
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text("utf-8")):
+            if "://" not in target and not (page.parent / target).exists():
+                broken.append(f"{page.name}: {target}")
+    assert not broken
