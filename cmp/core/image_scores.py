@@ -41,7 +41,7 @@ KINDS: Mapping[str, Kind] = {
     kind.metric: kind
     for kind in (
         Kind(CLIP, False, "100 × the cosine of each picture with its own prompt", (
-            "above about 30 to 39 more says no longer that a picture fits its prompt better, and single prompts lie 14 to 39 apart "
+            "from about 30 to 39 on more does not mean better: a model at 33 can beat one at 36, and single prompts swing from 14 to 39 "
             "(SimpleTuner's CLIP_SCORES.md)",
             "a CLIP model does not know learned words: what a prompt calls by one is not looked for", _ONE_MODEL, _OF_THESE,
         )),
@@ -165,30 +165,56 @@ def diversity(pictures: Floats, groups: Sequence[str], near: float = NEAR) -> tu
 # -- of two sets -----------------------------------------------------------------------------------------------------------
 
 
-def cmmd_items(pictures: Floats, references: Floats) -> Floats:
-    """(n,): the jackknife pseudo-values of CMMD, whose mean it is; `pictures` are at least FEWEST_CMMD, `references` at least 2."""
-    x, y = unit(pictures), unit(references)
-    n, m = len(x), len(y)
-    if n < FEWEST_CMMD or m < 2:
-        raise ValueError(f"{n} pictures and {m} references are too few")
+@dataclass(frozen=True, slots=True, eq=False)
+class References:
+    """Reference images as CMMD needs them, computed once for all that is held against them.
+
+    `among` is the mean kernel between two of them, `weights` how often each was drawn in each of the bootstrap's draws, `drawn` their
+    mean kernel in these.
+    """
+
+    rows: Floats
+    among: float
+    weights: Floats
+    drawn: Floats
+
+
+def reference_set(references: Floats, seed: int = 0) -> References:
+    """The references (at least 2) made ready."""
+    rows = unit(references)
+    if len(rows) < 2:
+        raise ValueError(f"{len(rows)} references are too few")
+    weights = _drawn_weights(len(rows), seed)
+    among = (float(sum_rows(rows, rows).sum()) - len(rows)) / (len(rows) * (len(rows) - 1))
+    return References(rows, among, weights, _within(rows, weights))
+
+
+def cmmd_items(pictures: Floats, references: References) -> Floats:
+    """(n,): the jackknife pseudo-values of CMMD, whose mean it is; `pictures` are at least FEWEST_CMMD."""
+    x, n = unit(pictures), len(pictures)
+    if n < FEWEST_CMMD:
+        raise ValueError(f"{n} pictures are too few")
     own = sum_rows(x, x) - 1.0  # each row without the picture itself
-    among = (float(sum_rows(y, y).sum()) - m) / (m * (m - 1))
-    total = float(own.sum())
-    found: Floats = CMMD_SCALE * (total / (n - 1) - (total - 2 * own) / (n - 2) - 2 * sum_rows(x, y) / m + among)
+    total, across = float(own.sum()), sum_rows(x, references.rows) / len(references.rows)
+    found: Floats = CMMD_SCALE * (total / (n - 1) - (total - 2 * own) / (n - 2) - 2 * across + references.among)
     return found
 
 
-def cmmd_interval(pictures: Floats, references: Floats, seed: int = 0) -> tuple[float, float]:
+def cmmd_interval(pictures: Floats, references: References, seed: int = 1) -> tuple[float, float]:
     """Where CMMD lies at 95 % where both sets are taken as drawn by chance: by a bootstrap of both.
 
     A pair of a picture with itself, which drawing anew makes, counts nothing: it would make every set look closer together than it is.
     """
-    x, y = unit(pictures), unit(references)
-    rng = np.random.default_rng(seed)
-    of_x, of_y = (rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), _DRAWS).astype(np.float64) for rows in (x, y))
-    drawn = CMMD_SCALE * (_within(x, of_x) + _within(y, of_y) - 2 * _weighed(x, y, of_x, of_y) / (len(x) * len(y)))
-    low, high = np.nanquantile(drawn, [0.025, 0.975])
+    x, y = unit(pictures), references.rows
+    weights = _drawn_weights(len(x), seed)
+    across = _weighed(x, y, weights, references.weights) / (len(x) * len(y))
+    low, high = np.nanquantile(CMMD_SCALE * (_within(x, weights) + references.drawn - 2 * across), [0.025, 0.975])
     return float(low), float(high)
+
+
+def _drawn_weights(count: int, seed: int) -> Floats:
+    """(draws, count): how often each row is drawn."""
+    return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), _DRAWS).astype(np.float64)
 
 
 def _within(rows: Floats, weights: Floats) -> Floats:

@@ -215,14 +215,15 @@ class Eye:
         if self._processor is None:
             with self.loading, _told_as_unreadable(self.model.folder):
                 # Pillow, wherever torchvision is there too: both cut and scale a little differently
-                self._processor = transformers.AutoImageProcessor.from_pretrained(self.model.folder, local_files_only=True, backend="pil")
+                kept: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False, "backend": "pil"}
+                self._processor = transformers.AutoImageProcessor.from_pretrained(self.model.folder, **kept)
         found: torch.Tensor = self._processor(images=list(images), return_tensors="pt")["pixel_values"]
         return found
 
     def _tokens(self, texts: Sequence[str]) -> tuple[Any, int]:
         with self.loading, _told_as_unreadable(self.model.folder):
             config = transformers.CLIPConfig.from_pretrained(self.model.folder, local_files_only=True)
-            found = transformers.AutoTokenizer.from_pretrained(self.model.folder, local_files_only=True)
+            found = transformers.AutoTokenizer.from_pretrained(self.model.folder, local_files_only=True, trust_remote_code=False)
             return found, int(config.text_config.max_position_embeddings)
 
 

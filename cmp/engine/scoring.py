@@ -23,6 +23,7 @@ from cmp.core.image_scores import (
     LEAK,
     NEAR,
     NEAREST,
+    References,
     clip_scores,
     cmmd_interval,
     cmmd_items,
@@ -32,6 +33,7 @@ from cmp.core.image_scores import (
     names_any,
     nearest_scores,
     preference_scores,
+    reference_set,
     usual_nearness,
 )
 from cmp.core.measured import Measured, NotMeasured
@@ -105,6 +107,7 @@ class Scorer:
         if shown.base is not None and self.metric != LEAK:
             owners[BASE] = shown.base
         others, factor = yield from self._others(shown)
+        references = reference_set(others) if self.metric == CMMD else None
         common, found = (*shown.told, *self._common(shown, others)), list[Measured | NotMeasured]()
         for name, pictures in owners.items():
             try:
@@ -112,7 +115,7 @@ class Scorer:
             except (Unreadable, NotFound) as fault:  # one of its pictures is damaged, or has gone
                 found.append(NotMeasured(self.metric, name, fault))
             else:
-                found.append(self._measured(name, self._values(shown, rows, others, factor), shown, common))
+                found.append(self._measured(name, self._values(shown, rows, others, factor, references), shown, common))
         lost = [one for one in found if isinstance(one, NotMeasured)]
         if len(lost) == len(found):
             raise lost[0].error
@@ -155,12 +158,12 @@ class Scorer:
         pictures = [Picture(Path(image.path).resolve()) for image in self._images.images]
         return (yield from self.eye.look(pictures, f"images in {self._images.folder.name}")), 0.0
 
-    def _values(self, shown: Shown, rows: Floats, others: Floats, factor: float) -> _Valued:
+    def _values(self, shown: Shown, rows: Floats, others: Floats, factor: float, references: References | None) -> _Valued:
         if self.metric in OF_PROMPTS:
             return _Valued(clip_scores(rows, others) if self.metric == CLIP else preference_scores(rows, others, factor))
-        if self.metric == CMMD:
-            low, high = cmmd_interval(rows, others)
-            return _Valued(cmmd_items(rows, others), (f"with references drawn anew too CMMD lies at {low:.3g} to {high:.3g} (95 %)",))
+        if references is not None:
+            low, high = cmmd_interval(rows, references)
+            return _Valued(cmmd_items(rows, references), (f"with references drawn anew too CMMD lies at {low:.3g} to {high:.3g} (95 %)",))
         if self.metric == LEAK:
             return _Valued(leak_scores(rows, others))
         if self.metric == IDENTITY:
@@ -185,7 +188,7 @@ class Scorer:
 
     def _common(self, shown: Shown, others: Floats) -> tuple[str, ...]:
         """What is to be known of all checkpoints' values alike."""
-        told = []
+        told = [f"seen by {self.eye.model.name}"]
         if self.metric in OF_PROMPTS and self.eye.cut:
             first = shortened(self.eye.cut[0], 60)
             told.append(

@@ -21,6 +21,7 @@ from cmp.core.image_scores import (
     names_any,
     nearest_scores,
     preference_scores,
+    reference_set,
     unit,
     usual_nearness,
 )
@@ -70,40 +71,42 @@ def test_a_preference_is_the_cosine_times_the_models_own_factor() -> None:
 @pytest.mark.parametrize(("n", "m"), [(3, 2), (7, 12), (20, 5)])
 def test_the_mean_of_the_pseudo_values_is_cmmd_by_its_definition(n: int, m: int) -> None:
     x, y = rows(n, 1), rows(m, 2) + 0.5
-    assert cmmd_items(x, y).mean() == pytest.approx(cmmd(x, y), abs=1e-9)
+    assert cmmd_items(x, reference_set(y)).mean() == pytest.approx(cmmd(x, y), abs=1e-9)
 
 
 def test_a_pseudo_value_is_what_leaving_its_picture_out_changes() -> None:
     x, y = rows(6, 1), rows(9, 2)
-    found = cmmd_items(x, y)
+    found = cmmd_items(x, reference_set(y))
     assert found[4] == pytest.approx(6 * cmmd(x, y) - 5 * cmmd(np.delete(x, 4, axis=0), y), abs=1e-9)
 
 
 def test_cmmd_of_sets_that_are_alike_is_as_often_below_zero_as_above() -> None:
-    found = [cmmd_items(rows(8, seed), rows(8, 1000 + seed)).mean() for seed in range(300)]
+    found = [cmmd_items(rows(8, seed), reference_set(rows(8, 1000 + seed))).mean() for seed in range(300)]
     assert abs(np.mean(found)) < 3 * np.std(found) / math.sqrt(len(found))
     assert 0.4 < np.mean(np.array(found) < 0) < 0.75  # its law leans to the right
 
 
 def test_cmmd_does_not_depend_on_how_long_embeddings_are() -> None:
     x, y = rows(5, 1), rows(7, 2)
-    assert cmmd_items(3 * x, 0.1 * y) == pytest.approx(cmmd_items(x, y), abs=1e-9)
+    assert cmmd_items(3 * x, reference_set(0.1 * y)) == pytest.approx(cmmd_items(x, reference_set(y)), abs=1e-9)
 
 
 def test_kernels_in_several_blocks_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = rows(7, 1), rows(11, 2)
-    whole, interval = cmmd_items(x, y), cmmd_interval(x, y)
+    known = reference_set(y)
+    whole, interval = cmmd_items(x, known), cmmd_interval(x, known)
     monkeypatch.setattr("cmp.core.image_scores._BLOCK", 3)
-    assert cmmd_items(x, y) == pytest.approx(whole, abs=1e-9) and cmmd_interval(x, y) == pytest.approx(interval, abs=1e-9)
+    again = reference_set(y)
+    assert cmmd_items(x, again) == pytest.approx(whole, abs=1e-9) and cmmd_interval(x, again) == pytest.approx(interval, abs=1e-9)
 
 
 def test_nine_of_ten_intervals_of_cmmd_and_more_hold_the_truth() -> None:
     shift = np.array([1.5, 0, 0, 0, 0, 0])
     large_x, large_y = rows(3000, 1) + shift, rows(3000, 2)
-    truth = cmmd_items(large_x, large_y).mean()
+    truth = cmmd_items(large_x, reference_set(large_y)).mean()
     held = []
     for seed in range(200):
-        low, high = cmmd_interval(rows(25, 10 + seed) + shift, rows(30, 5000 + seed), seed)
+        low, high = cmmd_interval(rows(25, 10 + seed) + shift, reference_set(rows(30, 5000 + seed), seed), 9000 + seed)
         held.append(low <= truth <= high)
     assert np.mean(held) >= 0.9
 
