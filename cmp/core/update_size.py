@@ -1,6 +1,6 @@
 """How large what was trained is: the Frobenius norm of each module's change, from the parts of its adapter, and of a model's blocks.
 
-No product is multiplied out where its parts tell as much. ‖BA‖² is tr((BᵀB)(AAᵀ)); with Aᵀ = QR that is ‖BRᵀ‖², a sum of squares which is
+No product is multiplied out where its parts tell as much. ‖BA‖² is tr(BᵀB AAᵀ), and with Aᵀ = QR it is ‖BRᵀ‖², a sum of squares which is
 right also where large factors nearly cancel. ‖W₁ ⊗ W₂‖ is ‖W₁‖·‖W₂‖. A LoHa of small ranks is one product of the rank r₁·r₂
 (Khatri–Rao); of large ones its rows are multiplied out, a few at a time. The parts are those of core.deltas; all is computed in float64.
 """
@@ -21,6 +21,7 @@ from cmp.core.fused_names import Rows
 from cmp.core.measured import UPDATE, UPDATE_RELATIVE, WHOLE, Measured
 
 REVISION = "1"  # raised by every change of ours that changes sizes
+_CANCELS = 1e-6  # of what a square could be: less has lost digits that count
 _ROWS_AT_ONCE = 1 << 22  # numbers of a product that are held at once
 _MAGNITUDES = ("magnitude", "dora_scale")
 # where a module is: the first part of its name that has a number or is the middle
@@ -141,7 +142,11 @@ def _of_matrix(values: Floats) -> Floats:
 
 
 def _of_product(a: Floats, b: Floats) -> Floats:
-    """Of a @ b: with bᵀ = QR the rows of a·Rᵀ are as long as those of the product."""
+    """Of a @ b, by the small product b @ bᵀ; where rows nearly cancel by bᵀ = QR, since those of a·Rᵀ are as long."""
+    gram = b @ b.T
+    squares: Floats = ((a @ gram) * a).sum(axis=1)
+    if (squares >= _CANCELS * np.square(a).sum(axis=1) * np.trace(gram)).all():
+        return squares
     if not np.isfinite(b).all():  # LAPACK may raise for such
         return np.full(len(a), np.nan)
     triangle: Floats = np.linalg.qr(b.T)[1]

@@ -21,7 +21,7 @@ from cmp.disk.store import Store
 from cmp.disk.tensors import read_float32
 from cmp.errors import CmpError, Refused
 
-QUICK = 64 << 20  # bytes of an adapter that is measured wherever it is shown
+QUICK = 32 << 20  # bytes of an adapter that is measured wherever it is shown
 _KIND, _NORMS = "update-size", "base-squares"  # of what the store remembers
 
 

@@ -95,6 +95,10 @@ def test_best_goes_by_a_score_only_where_it_is_asked_to(place: Path, models: dic
     scores = {score["checkpoint"]: score["value"] for score in by.json["scores"]}
     assert by.code == 0 and by.json["rule"] == "clip" and by.json["window"][0] == max(scores, key=scores.__getitem__)
     assert said(place, "best", "run", "--json").code == 3, "without a loss nothing decides"
+    gated = said(place, "best", "run", "--by", "clip", "--gate", "2 vs base", "--json")
+    assert gated.code in (0, 1, 5) and gated.json["gate"]["metric"] == "clip", gated.told
+    measure(place, "update", models)
+    assert said(place, "best", "run", "--by", "update", "--gate", "2 vs 1").code == 5
     for verb in (
         ("convert", "run", "--to", "webui", "--best", "1"),
         ("grid", "run", "--prompt", "x", "--checkpoints", "best", "--dry-run"),
