@@ -8,6 +8,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
+from cmp.core.comparing import Judged, judge_paired
 from cmp.core.image_scores import (
     CMMD_SCALE,
     KINDS,
@@ -163,3 +164,18 @@ def test_what_has_no_direction_has_no_score() -> None:
 )
 def test_a_word_is_found_as_a_whole_word(prompt: str, words: list[str], found: bool) -> None:
     assert names_any(prompt, words) is found
+
+
+def judged(seed: int, apart: float) -> Judged:
+    """Three checkpoints' pictures of the same items against one set of references; each is farther from them by so much than the last."""
+    rng = np.random.default_rng(seed)
+    shared, known, away = rng.normal(size=(20, 32)), reference_set(rng.normal(size=(40, 32))), np.eye(32)[0]
+    pictures = [0.7 * shared + 0.7 * rng.normal(size=(20, 32)) + (1 + apart * i) * away for i in range(3)]
+    found = judge_paired(np.array([cmmd_items(one, known) for one in pictures]), lower_is_better=True)
+    assert found is not None
+    return found
+
+
+def test_cmmd_keeps_equals_in_the_window_and_finds_what_is_worse() -> None:
+    assert np.mean([len(judged(seed, 0.0).window) < 3 for seed in range(100)]) <= 0.07
+    assert np.mean([2 not in judged(seed, 0.8).window for seed in range(25)]) >= 0.9
