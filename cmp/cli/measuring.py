@@ -123,7 +123,7 @@ def _chosen(bench: Workbench, run: Run, axis: str) -> tuple[Checkpoint, ...]:
 def _measure(bench: Workbench, run: Run, spec: MeasureSpec, given: object) -> tuple[list[NotMeasured], int]:
     """What could not be measured, and of how many values of checkpoints. Each is told as it comes."""
     faults: list[NotMeasured] = []
-    shown, count = time.monotonic(), 0
+    shown, count, before = time.monotonic(), 0, set[str]()
     for item in bench.follow_measure(run, spec, given):
         if isinstance(item, Progress):
             if time.monotonic() - shown > QUIET:
@@ -131,6 +131,10 @@ def _measure(bench: Workbench, run: Run, spec: MeasureSpec, given: object) -> tu
                 shown = time.monotonic()
             continue
         shown = time.monotonic()
+        for told in item.told if isinstance(item, Measured) else ():
+            if told not in before:
+                in_trouble(f"note: {told}")
+        before.update(item.told if isinstance(item, Measured) else ())
         count += item.checkpoint_id != BASE
         name = "base model" if item.checkpoint_id == BASE else item.checkpoint_id
         if isinstance(item, NotMeasured):

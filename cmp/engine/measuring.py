@@ -44,6 +44,8 @@ from cmp.engine.words import Bundled, bundled_words
 from cmp.errors import NoSpace, Refused
 from cmp.pictures.cropping import cropped
 
+_ROWS = 4  # predictions for each picture that could be drawn at once: that has two rows under guidance, and is decoded in the end
+_SAME = 0.02  # of the latents' spread: by so much a VAE in half precision is off
 _PLAIN = Sampling(guidance=1.0)  # the prompt alone, as in training
 
 
@@ -58,6 +60,7 @@ class LossMeter:
     metric: str
     labelled: LabelledFolder
     draws: Draws
+    prediction: str | None = None  # what the run says that it was trained to predict
     _latents: dict[str, tuple[torch.Tensor, tuple[str, ...]]] = field(default_factory=dict)  # by the base's digest
 
     def prepare(self, checkpoint: Checkpoint | None) -> Generator[Progress, None, Meant]:
@@ -66,8 +69,6 @@ class LossMeter:
         one = yield from self.preparing.preparing(Cell(checkpoint, Prompt(captions[0]), 0, 1.0, _PLAIN))
         clothes = one.clothes
         check_family(clothes.folder)
-        if checkpoint and "vae" in clothes.ready.opened.weights.components:
-            raise Refused(f"{checkpoint.id} changes the VAE, so that its latents are others than the base's", "Its loss says nothing.")
         opened = [clothes.ready.opened] if clothes.weights else []
         words = {caption: bundled_words(opened, Prompt(caption), clothes.folder) for caption in dict.fromkeys(captions)}
         images = [(image.digest, image.caption) for image in self.labelled.images]
@@ -108,12 +109,16 @@ class LossMeter:
         clothes = meant.one.clothes
         worn = load_base(clothes, self.studio, self.store, report)
         asked = denoising_of(worn)
+        if self.prediction not in (None, asked.prediction):
+            said = f"the run says that it was trained to predict {self.prediction!r}, and its base's scheduler says {asked.prediction!r}"
+            raise Refused(said, "Give the base model that it was trained on, with --base.")
         latents, told = self._encoded(worn, clothes, report)
         dress(worn, meant.one, self.studio, report)
+        self._require_same_vae(worn, meant, latents)
         steering = [self._steer(worn, image.caption, meant.words[image.caption]) for image in self.labelled.images]
         began = time.monotonic()
         with in_lanes(worn.denoiser):
-            values = self._drawn(worn, asked, latents, steering, self._most(clothes), report)
+            values = self._drawn(worn, asked, latents, steering, _ROWS * self._most(clothes), report)
         remember_loss_pace(self.store, self.studio.device.type, clothes, (time.monotonic() - began) / self._calls)
         return values, self.draws.labels(asked.steps), told
 
@@ -123,6 +128,7 @@ class LossMeter:
     def _encoded(self, worn: WornPipeline, clothes: Clothes, report: Report) -> tuple[torch.Tensor, tuple[str, ...]]:
         """The latents of all images, encoded once for each base model, and what is to be known of their sizes."""
         if clothes.base not in self._latents:
+            worn.wear_nothing()
             pictures, told = _cropped(self.labelled, *native_size(clothes.folder))
             parts, at_once = [], self._most(clothes)
             for start in range(0, len(pictures), at_once):
@@ -130,6 +136,16 @@ class LossMeter:
                 parts.append(encode(worn, pictures[start : start + at_once]))
             self._latents[clothes.base] = torch.cat(parts), told
         return self._latents[clothes.base]
+
+    def _require_same_vae(self, worn: WornPipeline, meant: Meant, latents: torch.Tensor) -> None:
+        """Raises Refused where the weights bring a VAE that gives other latents: losses of two spaces are not compared."""
+        clothes = meant.one.clothes
+        if clothes.weights is None or "vae" not in clothes.ready.opened.weights.components:
+            return
+        picture, _ = cropped(self.labelled.images[0].path, *native_size(clothes.folder))
+        own = encode(worn, picture[None])
+        if not torch.allclose(own, latents[:1], rtol=0, atol=_SAME * float(latents[:1].std())):
+            raise Refused("it brings a VAE of its own, so that its latents are others than the base's", "Their losses cannot be compared.")
 
     def _steer(self, worn: WornPipeline, caption: str, words: Bundled | None) -> Steering:
         steering = worn.prompts.steer(worn.pipe, worn.reader, Prompt(caption), _PLAIN, words)

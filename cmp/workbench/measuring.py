@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -111,9 +111,11 @@ class Measuring(Scoring):
         measures = Measures(self.store)
         meant = yield from meter.prepare(checkpoint)
         known = measures.find(*meter.key(meant), checkpoint.id if checkpoint else BASE)
-        found = known or (yield from meter.measure(meant))
         if known is None:
+            found = yield from meter.measure(meant)
             measures.keep(found)
+        else:  # what is to be known of the folder may have changed, though not the images that are measured on
+            found = replace(known, told=tuple(dict.fromkeys((*meter.labelled.told, *known.told))))
         alpha = self.answers(run).alpha if given.alpha is None else given.alpha
         measures.note(run, found, checkpoint, "" if alpha is None else str(alpha))
         return found
@@ -128,7 +130,8 @@ class Measuring(Scoring):
         with self.loading:
             from cmp.engine.measuring import LossMeter
         preparing = self._preparing(GridSpec((None,), (Prompt(""),), mode="exact"), (run,), given)
-        return [LossMeter(preparing, studio, self.store, self.gpu, metric, labelled, draws) for metric, labelled in sets]
+        predicts = _prediction(run)
+        return [LossMeter(preparing, studio, self.store, self.gpu, metric, labelled, draws, predicts) for metric, labelled in sets]
 
     def _sets(self, run: Run, spec: MeasureSpec) -> list[tuple[str, LabelledFolder]]:
         """The folders of images by the metric that is measured on them. Held-out images that were trained with are left out."""
@@ -143,9 +146,10 @@ class Measuring(Scoring):
         trained = read_labelled(training, self.store) if training else None
         found = []
         if held is not None:
-            data = None if trained else read_data_set(run)
-            others = trained or (read_labelled(Path(data.folder), self.store) if data and data.images else None)
-            labelled = read_labelled(held, self.store)
+            labelled, others = read_labelled(held, self.store), trained
+            if others is None and (data := read_data_set(run)) and data.images:
+                with suppress(CmpError):  # nobody named that folder now, so that it stands against nothing
+                    others = read_labelled(Path(data.folder), self.store)
             labelled = without(labelled, others.images, "training images") if others else labelled
             if not labelled.images:
                 raise Refused(f"every image in {held} was trained with, so that none of them is held out", "Give other images.")
@@ -224,6 +228,14 @@ class Measuring(Scoring):
             yield from self.measure_when_free(run, MeasureSpec(checkpoints=checkpoints), given)
         except CmpError as fault:
             yield NotMeasured(LOSS, checkpoints[-1].id, fault)
+
+
+def _prediction(run: Run) -> str | None:
+    """What a run's settings say that it was trained to predict, None where they do not."""
+    said = {name: setting.value for name in ("prediction_type", "v_parameterization") if (setting := run.settings.get(name))}
+    if said.get("v_parameterization") in (True, "True", "true"):
+        return "v_prediction"
+    return str(said["prediction_type"]) if said.get("prediction_type") in ("epsilon", "v_prediction", "sample") else None
 
 
 def _told(work: Generator[Progress, None, Measured], done: int, total: int, name: str) -> Generator[Progress, None, Measured]:

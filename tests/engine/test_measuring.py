@@ -22,6 +22,7 @@ from cmp.core.evidence import BASE
 from cmp.core.grids import GridSpec, Prompt, Sampling, Tile
 from cmp.core.measured import LOSS, TRAINING_LOSS, Measured, MeasureSpec, NotMeasured
 from cmp.core.progress import Progress
+from cmp.core.runs import Setting
 from cmp.disk.ready import Answers
 from cmp.engine.studio import Studio
 from cmp.errors import BadInput, CmpError, NotFound, Refused, Unreadable
@@ -29,7 +30,7 @@ from cmp.settings import Settings
 from cmp.workbench import Workbench
 from tests.support import unpack
 
-from .making import WEIGHTS, adapter, unet_adapter, write_step
+from .making import UNET_FILE, WEIGHTS, adapter, unet_adapter, write_step
 
 pytestmark = pytest.mark.model
 
@@ -101,7 +102,9 @@ def plain(base: Path, file: Path | None, place: Path) -> np.ndarray:
     from diffusers import DiffusionPipeline
 
     pipe = DiffusionPipeline.from_pretrained(base, local_files_only=True)
-    if file:
+    if file and file.is_dir():
+        pipe.unet = type(pipe.unet).from_pretrained(file, local_files_only=True)
+    elif file:
         pipe.load_lora_weights(str(file.parent), weight_name=file.name)
     pipe.set_progress_bar_config(disable=True)
     config = json.loads((base / "scheduler" / "scheduler_config.json").read_text())
@@ -166,6 +169,28 @@ def test_losses_are_those_of_diffusers_plain_computation(bases: Path, tmp_path: 
         values = found[LOSS, key].values
         assert values.shape == (4, 4) and np.allclose(values, plain(base, weights, place), rtol=2e-5), key
     assert not np.allclose(found[LOSS, "base"].values, found[LOSS, "1"].values, rtol=1e-3)
+
+
+def test_a_full_fine_tune_has_the_loss_of_its_own_unet(bench: Workbench, tmp_path: Path) -> None:
+    base, whole = tmp_path / "bases" / "sd_nano", tmp_path / "outputs" / "run" / "checkpoint-9" / "unet"
+    shutil.copytree(base / "unet", whole)
+    file = whole / UNET_FILE.rpartition("/")[2]
+    save_file({name: values * np.float32(1.05) for name, values in load_file(file).items()}, file, {"format": "pt"})
+    found = measure(Workbench(bench.settings), tmp_path / "held_out", training=folder(tmp_path / "train", range(4, 8)))
+    assert np.allclose(found[LOSS, "9"].values, plain(base, whole, tmp_path / "held_out"), rtol=2e-5)
+    assert np.allclose(found[LOSS, "base"].values, plain(base, None, tmp_path / "held_out"), rtol=2e-5)
+    assert np.allclose(
+        found[TRAINING_LOSS, "1"].values,
+        plain(base, tmp_path / "outputs" / "run" / "checkpoint-1" / WEIGHTS, tmp_path / "train"),
+        rtol=2e-5,
+    )
+
+
+def test_a_run_that_says_that_it_predicts_something_else_is_refused(bench: Workbench, tmp_path: Path) -> None:
+    run, _ = bench.find("run")
+    settings = {"v_parameterization": Setting(True, "config.toml")}
+    with pytest.raises(Refused, match="'v_prediction', and its base's scheduler says 'epsilon'"):
+        list(bench.measure(replace(run, settings=settings), MeasureSpec(held_out=tmp_path / "held_out"), Answers(base="sd_nano")))
 
 
 def test_a_family_that_is_asked_otherwise_is_refused_by_name(bases: Path, tmp_path: Path) -> None:
