@@ -33,11 +33,12 @@ def main() -> None:
 
 
 @contextmanager
-def serving(home: Path) -> Iterator[str]:
+def serving(home: Path, runs: Path | None = None) -> Iterator[str]:
+    """The address of a program that was just started, of the demo unless `runs` are given."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "cmp", "serve", "--port", str(port)]
+    command = [sys.executable, "-m", "cmp", *(["--runs", str(runs)] if runs else []), "serve", "--port", str(port)]
     server = subprocess.Popen(
         command, cwd=ROOT, env=os.environ | {"CMP_HOME": str(home)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )

@@ -78,8 +78,11 @@ class Exports:
         from cmp.workbench.exporting import Matrix, write_export
 
         shutil.rmtree(folder, ignore_errors=True)  # what a killed process has begun
-        matrix = Matrix(self._bench, value, read_view(view), as_drawn=bool(options.get("as_drawn")))
-        made = write_export(FILES[name][0], matrix, folder / name, milliseconds=options.get("milliseconds"))
+        matrix = Matrix(self._bench, value, read_view(view), as_drawn=bool(options.get("as_drawn")), scratch=folder / "within")
+        try:
+            made = write_export(FILES[name][0], matrix, folder / name, milliseconds=options.get("milliseconds"))
+        finally:
+            shutil.rmtree(folder / "within", ignore_errors=True)
         file = made.files[0]
         if len(made.files) > 1:  # one answer is one file
             file = folder / "parts.zip"

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.routing import BaseRoute
 
 from cmp.core.grids import GridSpec, Prompt, Sampling, Tile
-from cmp.core.runs import Checkpoint, Run, display_name, origin_name, origin_title
+from cmp.core.runs import Checkpoint, Run, origin_name, origin_title
 from cmp.errors import CmpError, NotFound, as_error
 from cmp.workbench import Workbench
 
@@ -118,8 +118,7 @@ def list_models(bench: Workbench) -> list[dict[str, Any]]:
 
 def _checkpoint_model(bench: Workbench, run: Run, checkpoint: Checkpoint, name: str) -> dict[str, Any]:
     stage = f"Step {checkpoint.step}" if checkpoint.step is not None else checkpoint.key.capitalize()
-    given = bench.name_of(run)
-    title = origin_title(run.name) if given == display_name(run.name) else given
+    title = bench.given_name(run) or origin_title(run.name)
     label = "Final" if name.endswith("/final") else stage
     description = f"{run.trainer} run {run.id}, {stage.lower()}"
     return _model(name, f"{title} ({label})", description, checkpoint.flaw is None, checkpoint)

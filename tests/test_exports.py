@@ -26,7 +26,9 @@ from cmp.exports import FILES, _view_in, export_routes, value_of
 from cmp.pictures import sheets
 from cmp.pictures.layouts import Limits
 from cmp.server import Guard
+from cmp.ui.samples_view import value_of as samples_of
 from cmp.workbench import Workbench, exporting
+from tests.disk.test_event_pictures import log, picture
 from tests.exporting import STEPS, shown
 
 
@@ -166,3 +168,32 @@ def test_the_trainers_own_pictures_are_exported_too(tmp_path: Path, monkeypatch:
         with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
             assert [name.partition("/")[0] for name in archive.namelist()] == ["001-step-500", "002-step-1000", "cells.csv"]
         assert client.get("/cmp/export/samples/a/run/steps.gif").status_code == 200
+
+
+def test_pictures_within_a_log_are_exported_as_they_are_and_leave_no_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = shown(tmp_path).bench
+    drawn = {step: png(step // 5) for step in (500, 1000)}
+    event_file = log(tmp_path, *(picture(step, content, tag="a shoe") for step, content in drawn.items()))
+    run = Run("a/run", tmp_path, tmp_path, "unknown", checkpoints=STEPS, logs=(event_file,))
+    monkeypatch.setattr(bench, "library", lambda **more: Library((run,)))
+    assert samples_of(bench, bench.library(), [run.id])["export"] == "cmp/export/samples/a/run"
+    with serving(bench) as client:
+        for name in FILES:
+            answer = client.get(f"/cmp/export/samples/a/run/{name}")
+            assert answer.status_code == 200 and "x-cmp-notes" not in answer.headers, (name, answer.text[:300])
+            if name == "cells.zip":
+                with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+                    assert [archive.read(file) for file in archive.namelist()[:2]] == list(drawn.values())
+            elif name == "sheet.png":
+                with Image.open(io.BytesIO(answer.content)) as sheet:
+                    assert {(step // 5, 9, 9) for step in drawn} <= {colour for _, colour in sheet.convert("RGB").getcolors(1 << 20) or ()}
+            elif name == "steps.gif":
+                with Image.open(io.BytesIO(answer.content)) as animation:
+                    assert animation.n_frames == len(drawn)
+    assert not list((bench.settings.home / "exports").rglob("within"))
+
+
+def png(red: int) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (32, 32), (red, 9, 9)).save(out, "PNG")
+    return out.getvalue()

@@ -11,6 +11,7 @@ from cmp.core.stages import UNREAD
 from cmp.disk.ready import open_checkpoint
 from cmp.disk.scan import scan
 from cmp.errors import Unreadable
+from cmp.settings import Settings
 from cmp.workbench import Workbench, lookout
 from tests.support import Training, bench_of, diffusers_run
 
@@ -80,3 +81,17 @@ def test_a_growing_run_is_seen_growing_also_when_all_else_stays(made: Training) 
     assert bench.library() is library
     (made.run / "checkpoint-2" / "optimizer.bin").write_bytes(b"-" * 100)
     assert bench.library().runs[0].grew_at and not library.runs[0].grew_at
+
+
+def test_a_folder_is_not_said_to_hold_no_run_before_it_was_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lookout, "_MOMENT", 0.0)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "notes.txt").write_text("no run")
+    bench = Workbench(Settings(tmp_path / "home", (tmp_path,)))
+    bench.serves = True
+    with bench._lookout._lock:
+        early = bench.library()
+        assert early.unread > 0 and early.problems == ()
+    read_through(bench)
+    late = bench.library()
+    assert late.unread == 0 and [problem.reason for problem in late.problems] == ["no training run lies below this folder"]

@@ -18,7 +18,7 @@ class Abandoned:
 def abandoned_curves(curve: LossCurve) -> tuple[Abandoned, ...]:
     """The branches that later starts left behind, under the tag of the curve they were part of."""
     return tuple(
-        Abandoned(number, LossCurve(curve.run_id, curve.tag, branch.steps, branch.values, None, curve.source))
+        Abandoned(number, LossCurve(curve.run_id, curve.tag, branch.steps, branch.values, branch.wall_times, curve.source))
         for number, branch in enumerate(curve.abandoned, 1)
     )
 

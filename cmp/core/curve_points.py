@@ -74,15 +74,19 @@ def _number(told: Mapping[str, str], name: str, otherwise: float | None = None) 
     return number
 
 
-def line_of(curve: LossCurve, view: View) -> Line | None:
-    """The curve over the view's axis; None where the axis is a time and none was logged. Smoothing sees every point, in order of steps."""
+def line_of(curve: LossCurve, view: View, since: float | None = None) -> Line | None:
+    """The curve over the view's axis; None where the axis is a time and none was logged. Smoothing sees every point, in order of steps.
+
+    `since`: the Unix seconds from which a relative axis counts; None means the curve's own first.
+    """
     smooth = smoothed(curve.values, view.weight, view.way)
     if view.axis == "step":
         x = curve.steps.astype(np.float64)
     elif curve.wall_times is None or not np.isfinite(curve.wall_times).all():
         return None
     else:
-        x = curve.wall_times - (float(curve.wall_times.min(initial=math.inf)) if view.axis == "relative" else 0.0)
+        start = float(curve.wall_times.min(initial=math.inf)) if since is None else since
+        x = curve.wall_times - (start if view.axis == "relative" else 0.0)
     line = Line(x, curve.steps, curve.values, smooth)
     if x.size and np.diff(x).min(initial=0) < 0:  # a clock that was set back
         line = _taken(line, np.argsort(x, kind="stable"))

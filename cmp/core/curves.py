@@ -56,10 +56,11 @@ class Part:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Branch:
-    """Points that a later start overwrote, ascending by step; to be drawn faint if at all."""
+    """Points that a later start overwrote, ascending by step; to be drawn faint if at all. `wall_times`: None where some are not known."""
 
     steps: Integers
     values: Floats
+    wall_times: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -158,14 +159,16 @@ def _cut(kept: list[Part], begin: int) -> Branch:
     while kept and kept[-1].steps[-1] >= begin:
         part = kept.pop()
         at = int(np.searchsorted(part.steps, begin))
-        lost.appendleft(Part(part.steps[at:], part.values[at:], None, part.source))
+        times = part.wall_times
+        lost.appendleft(Part(part.steps[at:], part.values[at:], None if times is None else times[at:], part.source))
         if at:
-            times = None if part.wall_times is None else part.wall_times[:at]
-            kept.append(Part(part.steps[:at], part.values[:at], times, part.source))
+            kept.append(Part(part.steps[:at], part.values[:at], None if times is None else times[:at], part.source))
             break
     if not lost:
         return Branch(np.empty(0, np.int64), np.empty(0))
-    return Branch(np.concatenate([part.steps for part in lost]), np.concatenate([part.values for part in lost]))
+    known = [part.wall_times for part in lost if part.wall_times is not None]
+    times = _one(known) if len(known) == len(lost) else None
+    return Branch(_one([part.steps for part in lost]), _one([part.values for part in lost]), times)
 
 
 def _say_non_finite(curve: LossCurve) -> tuple[str, ...]:

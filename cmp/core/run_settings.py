@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from cmp.core.runs import Run, plain_text
 
@@ -21,6 +22,7 @@ _GROUPS = {
         dataset_repeats with_prior_preservation prior_loss_weight num_class_images instance_prompt class_prompt trigger_words""",
     "other": "mixed_precision gradient_checkpointing noise_scheduler timestep_type quantize resume_from_checkpoint",
 }
+_DATA = ("folder", "images", "captions", "tags", "repeats", "resolution", "digest")
 _SAME = {"lora_rank": "rank", "r": "rank", "network_dim": "rank", "lora_alpha": "alpha", "network_alpha": "alpha", "linear_alpha": "alpha",
          "lr": "learning_rate", "batch_size": "train_batch_size", "steps": "max_train_steps", "lora_dropout": "dropout",
          "base_model_name_or_path": "base_model", "pretrained_model_name_or_path": "base_model", "model_name": "base_model"}  # fmt: skip
@@ -37,14 +39,19 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class DataSet:
-    """The images a run was trained with, as far as they are known. `digest` is of names and contents, None where they are not at hand."""
+    """The images a run was trained with, as far as they are known. `digest` is of names and contents, None where they are not at hand.
+
+    `repeats` are those of each folder in turn; `tags` is how many different ones the captions have, `resolution` what they were trained at.
+    """
 
     folder: str
     images: int | None = None
     captions: int | None = None
-    repeats: int | None = None
+    repeats: tuple[int, ...] = ()
     digest: str | None = None
     whole: bool = True  # False: of names and sizes alone, since the images are large
+    resolution: str = ""
+    tags: int | None = None
 
     @property
     def text(self) -> str:
@@ -56,7 +63,7 @@ def side_by_side(runs: Sequence[Run], data_sets: Mapping[str, DataSet]) -> tuple
     """Settings and data set of the runs, those that differ first, else in the list's order."""
     told = [{"trainer": run.trainer, **_listed(run), **_of_data(data_sets.get(run.id))} for run in runs]
     names = [*(_SAME.get(name, name) for group in _GROUPS.values() for name in group.split())]
-    order = dict.fromkeys(["trainer", *names, "data: folder", "data: images", "data: captions", "data: repeats", "data: digest"])
+    order = dict.fromkeys(["trainer", *names, *(f"data: {name}" for name in _DATA)])
     rows = []
     for name in order:
         values = tuple(values.get(name, "") for values in told)
@@ -85,9 +92,11 @@ def _text(value: object) -> str:
 def _of_data(data: DataSet | None) -> dict[str, str]:
     if data is None:
         return {}
-    counts = {"images": data.images, "captions": data.captions, "repeats": data.repeats}
+    counts = {"images": data.images, "captions": data.captions, "tags": data.tags}
     told = {f"data: {name}": f"{count:,}" for name, count in counts.items() if count is not None}
-    return {"data: folder": plain_text(data.folder), **told, "data: digest": data.text}
+    each = dict.fromkeys(data.repeats) if len(set(data.repeats)) == 1 else data.repeats
+    told |= {"data: repeats": ", ".join(map(str, each)), "data: resolution": data.resolution, "data: digest": data.text}
+    return {"data: folder": plain_text(PurePosixPath(data.folder.replace("\\", "/")).name), **told}  # where it lies is nobody's business
 
 
 def lineage(runs: Sequence[Run], data_sets: Mapping[str, DataSet], names: Mapping[str, str]) -> tuple[str, ...]:

@@ -14,7 +14,6 @@ TRAINING_WITHIN = 600  # seconds since the newest log entry
 
 # eighteen digits are as many as every JSON reader and every array of integers takes
 _STEP_FOLDER = re.compile(r"checkpoint-([0-9]{1,18})(?:-rolling)?\Z", re.ASCII)  # SimpleTuner's rolling ones are whole as well
-_WORD = re.compile(r"[^\s_-]*[0-9]e-[0-9]+(?![^\s_-])|[^\s_-]+")  # a hyphen may be the sign of an exponent
 _COUNTER_FOLDER = re.compile(r"checkpoint_([0-9]{1,18})\Z", re.ASCII)
 
 
@@ -134,10 +133,11 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """Everything found below the given folders."""
+    """Everything found below the given folders. `unread` of them were told by names alone so far: what is not here may still be found."""
 
     runs: tuple[Run, ...] = ()
     problems: tuple[Problem, ...] = ()
+    unread: int = 0
 
     def run(self, run_id: str) -> Run:
         for run in self.runs:
@@ -264,10 +264,9 @@ def _root_labels(roots: Iterable[Path]) -> dict[Path, str]:
     return labels
 
 
-def display_name(text: str) -> str:
-    """A run's folder name as people say it: `lora_shoes_lr_5e-4` → `Lora Shoes Lr 5e-4`; what holds a figure stays as it is written."""
-    words = _WORD.findall(plain_text(text).rsplit("/", 1)[-1])
-    return " ".join(word if any(map(str.isdigit, word)) else word[:1].upper() + word[1:] for word in words)
+def folder_name(text: str) -> str:
+    """A run's folder name as it is, for a page: of a path its last part, with nothing that JSON cannot hold."""
+    return plain_text(text).rsplit("/", 1)[-1] or plain_text(text)
 
 
 def origin_title(text: str) -> str:

@@ -123,13 +123,17 @@ class Scanner:
         for root in roots:
             with looking(self._look):
                 found = list(self._below(root, root, 0, problems, headers))
-            if not found and not any(p.path == root for p in problems):
+            if not found and not self._is_waiting(root) and not any(p.path == root for p in problems):
                 problems.append(Problem(root, "no training run lies below this folder"))
             known = {run.folder for run in runs}  # a root may lie below another
             runs.extend(run for run in found if run.folder not in known)
         self._kept = {place: kept for place, kept in self._kept.items() if place in self._visited}
         self._unread = {place: None for place, kept in self._kept.items() if not kept.complete}
-        return Library(with_unique_ids(_without_claimed_logs(runs)), tuple(problems))
+        return Library(with_unique_ids(_without_claimed_logs(runs)), tuple(problems), len(self._unread))
+
+    def _is_waiting(self, root: Path) -> bool:
+        """Whether a folder below it was not read yet, which may be a run."""
+        return any(below == root and not self._kept[path, below].complete for path, below in self._visited)
 
     def _below(self, path: Path, root: Path, depth: int, problems: list[Problem], headers: bool) -> Iterator[Run]:
         try:

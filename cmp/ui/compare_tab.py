@@ -10,7 +10,7 @@ import gradio as gr
 from cmp.core.grids import SCHEDULERS
 from cmp.ui.cell_store import build_cell_store
 from cmp.ui.choices import BASE, picks_at, told_picks, usable
-from cmp.ui.curves_tab import build_strip
+from cmp.ui.curves_tab import build_strip, follow_runs
 from cmp.ui.dropping import connect_dropping
 from cmp.ui.faults import told
 from cmp.ui.glance import first_ids
@@ -30,9 +30,10 @@ def build_compare_tab(bench: Workbench, page: gr.Blocks, tab: gr.Tab, tabs: gr.T
             form = lay_out(bench.usual_sampling().guidance)
             build_cell_store(bench)
         with gr.Column(scale=4, min_width=480, elem_id="grid-column"):
-            strip = build_strip(bench, form.runs)
+            strip = build_strip("compare-curve")
             form.grid.render()
-    _choosing(bench, form, tab, tabs, runs_tab, (curves, strip))
+    follow_runs(bench, strip, form.runs)
+    _choosing(bench, form, tab, tabs, runs_tab, (curves, strip, runs_tab.strip))
     connect_drawing(bench, form, page, tab, tabs)
     connect_plan(bench, form, connect_dropping(bench, form))
     connect_watching(bench, form)

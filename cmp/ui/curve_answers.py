@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cmp.core.curve_pairs import pair_text
-from cmp.core.curve_points import AXES, Line, View, band_json, line_of, marks_json, points_json, read_view, window_of
+from cmp.core.curve_points import Line, View, band_json, line_of, marks_json, points_json, read_view, window_of
 from cmp.core.curves import LossCurve, loss_tag, table_cell
 from cmp.core.losses import held_out_losses
 from cmp.core.present import loss_text
@@ -136,8 +136,8 @@ class CurveAnswers:
             value |= points_json(item.line, view, window, len(drawn))
             if item.kind in ("loss", "tag", "difference"):
                 value["marks"] = marks_json(item.line, [c.step for c in item.run.checkpoints if c.step is not None], view.axis)
-            if view.axis == "step" and item.curve.abandoned:
-                value["abandoned"] = _abandoned(item.curve, view)
+            if item.curve.abandoned:
+                value["abandoned"] = _abandoned(item.curve, view, window)
             lines.append(value)
         return {"window": list(window), "lines": lines, "axis": view.axis}
 
@@ -198,11 +198,13 @@ class CurveAnswers:
         return curve_picture([item.curve for item in drawn], runs, view, kind, self.names())
 
 
-def _abandoned(curve: LossCurve, view: View) -> list[dict[str, object]]:
-    """What a later start overwrote, as lines of their own."""
+def _abandoned(curve: LossCurve, view: View, window: tuple[float, float]) -> list[dict[str, object]]:
+    """What a later start overwrote, as lines of their own over the same axis."""
     told = []
+    since = None if curve.wall_times is None else float(curve.wall_times.min(initial=float("inf")))
     for branch in curve.abandoned[:_MOST_BROUGHT]:
-        line = line_of(replace(curve, steps=branch.steps, values=branch.values, wall_times=None, abandoned=()), replace(view, axis=AXES[0]))
+        own = replace(curve, steps=branch.steps, values=branch.values, wall_times=branch.wall_times, abandoned=())
+        line = line_of(own, view, since)
         if line is not None and line.x.size:
-            told.append(points_json(line, view, (float(line.x[0]), float(line.x[-1])), 4)["raw"])
+            told.append(points_json(line, view, window, 4)["raw"])
     return told  # type: ignore[return-value]

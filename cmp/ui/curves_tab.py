@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
@@ -10,23 +11,26 @@ import gradio as gr
 from cmp import viewer
 from cmp.core.runs import Library
 from cmp.ui.faults import told
-from cmp.ui.values import names_apart
+from cmp.ui.values import names_apart, reading_text
 from cmp.workbench import Workbench
 
 SOURCE = "cmp/curve/"  # relative, since the page may lie below another address than /
 EMPTY = "No training run was found. Add the folder that holds yours on the Runs tab."
 
 
-def build_curves_tab(bench: Workbench, tab: gr.Tab, chosen: gr.Textbox) -> gr.HTML:
-    """Lays out the tab and connects its events; gives the chart, which tells of the checkpoint that is to be compared."""
+def build_curves_tab(bench: Workbench, tab: gr.Tab, chosen: gr.Textbox, picked: gr.Textbox) -> gr.HTML:
+    """Lays out the tab and connects its events; gives the chart, which tells of the checkpoint that is to be compared.
+
+    A run that was `picked` since the last look is shown; else those that were shown last, and at the very first that which is `chosen`.
+    """
     came_with = gr.Textbox(visible=False)
     picture = gr.HTML(apply_default_css=False, html_template=viewer.CURVES_TEMPLATE, js_on_load=viewer.curves_on_load(), elem_id="curves")
 
-    def enter(run_id: str, earlier: str) -> Any:
+    def enter(run_id: str, clicked: str, earlier: str) -> Any:
         library = bench.library(fresh=False)
-        return curves_value(bench, library, run_id if run_id != earlier else ""), run_id
+        return curves_value(bench, library, clicked if clicked != earlier else "") | {"usual": run_id}, clicked
 
-    tab.select(enter, [chosen, came_with], [picture, came_with], queue=False, show_progress="hidden")
+    tab.select(enter, [chosen, picked, came_with], [picture, came_with], queue=False, show_progress="hidden")
     return picture
 
 
@@ -37,7 +41,8 @@ def curves_value(bench: Workbench, library: Library, *chosen: str, compact: bool
     known = [run.id for run in library.runs if run.id in chosen]
     more = ["convert", *([] if bench.settings.read_only else ["star"])]
     actions = ["compare", *([] if compact else more)]
-    return {"source": SOURCE, "runs": runs, "chosen": known, "actions": actions, "compact": compact, "empty": "" if runs else EMPTY}
+    empty = "" if runs else reading_text(library) or EMPTY
+    return {"source": SOURCE, "runs": runs, "chosen": known, "actions": actions, "compact": compact, "empty": empty}
 
 
 def connect_marks(bench: Workbench, curves: gr.HTML, tabs: gr.Tabs, chosen: gr.Textbox, ticked: gr.Textbox) -> None:
@@ -54,15 +59,23 @@ def connect_marks(bench: Workbench, curves: gr.HTML, tabs: gr.Tabs, chosen: gr.T
     curves.edit(act, None, [tabs, chosen, ticked, curves], show_progress="hidden")
 
 
-def build_strip(bench: Workbench, runs: gr.Dropdown) -> gr.HTML:
-    """The losses of the chosen runs as a strip above their pictures; hidden where nothing was logged."""
+def build_strip(name: str) -> gr.HTML:
+    """A strip of losses above the pictures of the same runs; see `strip_of`."""
     template, mount = viewer.CURVES_TEMPLATE, viewer.curves_on_load()
-    strip = gr.HTML(visible=False, apply_default_css=False, html_template=template, js_on_load=mount, elem_id="compare-curve")
+    return gr.HTML(visible=False, apply_default_css=False, html_template=template, js_on_load=mount, elem_id=name)
+
+
+def strip_of(bench: Workbench, library: Library, picked: Sequence[str]) -> Any:
+    """The losses of these runs; hidden where none was logged, as far as that is known without reading."""
+    runs = [run for run in library.runs if run.id in picked and run.logs]
+    logged = any(not bench.gallery.knows_loss(run) or bench.gallery.loss(run) is not None for run in runs)
+    return gr.update(value=curves_value(bench, library, *picked, compact=True), visible=logged) if logged else gr.update(visible=False)
+
+
+def follow_runs(bench: Workbench, strip: gr.HTML, runs: gr.Dropdown) -> None:
+    """Has the strip show the losses of the runs that are picked."""
 
     def follow(picked: list[str]) -> Any:
-        library = bench.library(fresh=False)
-        logged = any(run.logs for run in library.runs if run.id in picked)
-        return gr.update(value=curves_value(bench, library, *picked, compact=True), visible=logged)
+        return strip_of(bench, bench.library(fresh=False), picked)
 
     runs.change(follow, runs, strip, queue=False, show_progress="hidden")
-    return strip

@@ -14,7 +14,7 @@ from cmp.core.runs import Library, Run
 from cmp.core.samples import Sample
 from cmp.core.smoothing import smooth
 from cmp.core.thinning import thin
-from cmp.ui.values import Glance
+from cmp.ui.values import Glance, is_unread
 from cmp.workbench import Workbench
 
 MOST = 6  # pictures
@@ -33,7 +33,12 @@ def glances(bench: Workbench, library: Library) -> dict[str, Glance]:
 
 def first_run(bench: Workbench, library: Library) -> Run | None:
     """The run that a new page shows: the first one whose trainer left pictures, as far as that is known without reading any log."""
-    return min(library.runs, key=lambda run: not (run.samples or bench.gallery.has_found(run)), default=None)
+    return min(library.runs, key=lambda run: not has_pictures(bench, run), default=None)
+
+
+def has_pictures(bench: Workbench, run: Run) -> bool:
+    """Whether pictures of its trainer are known without reading any log."""
+    return bool(run.samples) or bench.gallery.has_found(run)
 
 
 def first_ids(bench: Workbench, library: Library) -> list[str]:
@@ -43,13 +48,13 @@ def first_ids(bench: Workbench, library: Library) -> list[str]:
 
 
 def _glance(bench: Workbench, run: Run, drawn: Sequence[Tile], until: float) -> Glance:
-    ready = bench.gallery.knows_loss(run) or time.monotonic() < until
+    ready = not is_unread(run) and (bench.gallery.knows_loss(run) or time.monotonic() < until)
     line = line_of(bench.gallery.loss(run)) if ready else None
     samples = run.samples or (bench.gallery.samples(run) if ready and run.logs else ())
     if samples:
         return Glance(sample_strip(bench, samples), len(samples), False, line)
     tiles = [tile for tile in drawn if tile.cell.checkpoint and tile.cell.checkpoint.step is not None]
-    return Glance(tuple(map(_tile_picture, spread(tiles))), len(drawn), True, line)
+    return Glance(tuple(map(_tile_picture, spread(tiles))), len(drawn), True, line, not ready)
 
 
 def spread(items: Sequence[Any]) -> list[Any]:

@@ -28,10 +28,13 @@ from cmp.ui.samples_view import runs_with, value_of
 from cmp.workbench import Workbench
 
 # so that a reload finds this grid again, and not the newest one of somebody else
-REMEMBER = "(id) => { if (id) { const at = new URL(location); at.searchParams.set('grid', id); history.replaceState(null, '', at); } }"
+_PUT = "const at = new URL(location); at.searchParams.set('grid', id); history.replaceState(null, '', at);"
+REMEMBER = f"(id) => {{ if (id) {{ {_PUT} }} }}"
+# on another tab the address speaks of what is shown there
+_REMEMBER_SHOWN = f"(id) => {{ if (id && document.querySelector('#grid')?.checkVisibility()) {{ {_PUT} }} }}"
 # the grid that the page was opened with: later its address names whatever grid is shown
 _OPENED_WITH = "(window.cmpOpenedWith ??= new URL(location).searchParams.get('grid') || '')"
-_RECALL = f"() => {{ window.cmpRecalled = true; return {_OPENED_WITH}; }}"
+_RECALL = f"() => {{ window.cmpRecalled = true; return [{_OPENED_WITH}, new URL(location).searchParams.get('run') || '']; }}"
 RECALLING = "recalling "
 # while the form is being filled from that grid, nothing else may fill it: the last value is where it was filled from before
 TELL_RECALLING = f"(...values) => [...values.slice(0, -1), values.at(-1) || ({_OPENED_WITH} && '{RECALLING}' + {_OPENED_WITH})]"
@@ -70,7 +73,8 @@ def connect_drawing(bench: Workbench, form: Form, page: gr.Blocks, tab: gr.Tab, 
 
     form.draw.click(start, [form.job_id, *form.asked], [*begin_in(form), form.fields["kept"]], show_progress="hidden")
     form.draw.click(None, js=_SHOW)
-    gr.on([form.job_id.change, tab.select], None, form.job_id, None, js=REMEMBER)
+    form.job_id.change(None, form.job_id, None, js=_REMEMBER_SHOWN)
+    tab.select(None, form.job_id, None, js=REMEMBER)
     form.source.input(show, [form.source, form.runs, form.job_id], form.grid, queue=False, show_progress="hidden")
     _watching(bench, form, earlier)
     _finding(bench, form, page, tabs)
@@ -125,7 +129,7 @@ def _finding(bench: Workbench, form: Form, page: gr.Blocks, tabs: gr.Tabs) -> No
     chosen += [*(form.fields[name] for name in FIELDS), tabs]
     shown = [*begin_in(form), form.watch_id, form.watch, *chosen]
 
-    def find_again(wanted: str) -> Any:
+    def find_again(wanted: str, run_id: str) -> Any:
         job = last_job(bench, wanted)
         if wanted and (job is None or job.id != wanted) and (again := bench.grid_again(wanted)):
             job, wanted = again, again.id
@@ -137,9 +141,9 @@ def _finding(bench: Workbench, form: Form, page: gr.Blocks, tabs: gr.Tabs) -> No
         if spec is None or job.id != wanted:  # another's grid changes nothing in the form
             return [*begin, *[gr.skip()] * len(chosen)]
         told = fields_of(spec)
-        return [*begin, *form_of(bench, spec), *(told.get(name, gr.skip()) for name in FIELDS), gr.Tabs(selected="compare")]
+        return [*begin, *form_of(bench, spec, run_id), *(told.get(name, gr.skip()) for name in FIELDS), gr.Tabs(selected="compare")]
 
-    page.load(find_again, form.job_id, shown, js=_RECALL, queue=False, show_progress="hidden")
+    page.load(find_again, [form.job_id, form.came_with], shown, js=_RECALL, queue=False, show_progress="hidden")
 
 
 def is_recalled(bench: Workbench, wanted: str) -> bool:
@@ -148,11 +152,12 @@ def is_recalled(bench: Workbench, wanted: str) -> bool:
     return job is not None and spec_of(job) is not None
 
 
-def form_of(bench: Workbench, spec: GridSpec) -> list[Any]:
-    """What was chosen for a grid: runs, checkpoints, prompts and seeds."""
+def form_of(bench: Workbench, spec: GridSpec, run_id: str = "") -> list[Any]:
+    """What was chosen for a grid: runs, checkpoints, prompts and seeds. `run_id` is the run that the page's address names."""
     library = bench.library(fresh=False)
     ticked = [c.id if c else BASE for c in spec.checkpoints]
-    first = next(iter(first_ids(bench, library)), "")  # which the Runs tab has chosen on a new page
+    known = any(run.id == run_id for run in library.runs)
+    first = run_id if known else next(iter(first_ids(bench, library)), "")  # which the Runs tab has chosen on a new page
     runs = list(dict.fromkeys(c.run_id for c in spec.checkpoints if c)) or [first]
     shared = common_seeds(rows_of(spec))
     offers = offer(bench, library, runs, ticked, "\n".join(dict.fromkeys(map(line_of, spec.prompts))), "")

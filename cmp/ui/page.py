@@ -8,6 +8,7 @@ from cmp.ui.compare_tab import build_compare_tab
 from cmp.ui.curves_tab import build_curves_tab, connect_marks
 from cmp.ui.grid_drawing import FORGET
 from cmp.ui.runs_tab import build_runs_tab
+from cmp.ui.samples_view import LINK
 from cmp.workbench import Workbench
 
 CSS = """
@@ -41,9 +42,10 @@ def build_page(bench: Workbench) -> gr.Blocks:
                     gr.Markdown(DEMO)
                 runs = build_runs_tab(bench, page)
             with gr.Tab("Curves", id="curves") as curves_tab:
-                curves = build_curves_tab(bench, curves_tab, runs.chosen)
+                curves = build_curves_tab(bench, curves_tab, runs.chosen, runs.picked)
             with gr.Tab("Compare", id="compare") as compare_tab:
                 build_compare_tab(bench, page, compare_tab, tabs, runs, curves)
         connect_marks(bench, curves, tabs, runs.chosen, runs.ticked)
         gr.on([runs_page.select, curves_tab.select], None, js=FORGET)
+        runs_page.select(None, [runs.chosen, runs.beside], None, js=LINK)
     return page

@@ -17,28 +17,33 @@ from cmp.errors import BadInput
 from cmp.ui.converting import build_conversion
 from cmp.ui.details import build_details
 from cmp.ui.faults import told
-from cmp.ui.glance import first_run, glances
+from cmp.ui.glance import first_run, glances, has_pictures
 from cmp.ui.samples_view import build_samples_view
-from cmp.ui.values import checkpoints_table, runs_table
+from cmp.ui.values import LOOKING, checkpoints_table, runs_table
 from cmp.workbench import Workbench
+
+_FROM_LINK = "(run, ...rest) => [new URL(location).searchParams.get('run') || run, ...rest]"
 
 
 @dataclass(slots=True)
 class RunsTab:
-    """The widgets that other tabs speak to."""
+    """The widgets that other tabs speak to. `chosen` is the run that is shown, `picked` the one that somebody clicked."""
 
     chosen: gr.Textbox
+    picked: gr.Textbox
     ticked: gr.Textbox
     compare: gr.Button
+    strip: gr.HTML
+    beside: gr.Dropdown
 
 
 def build_runs_tab(bench: Workbench, page: gr.Blocks) -> RunsTab:
     """Lays out the tab and connects its events."""
-    chosen, ticked, looked, seen, changed = (gr.Textbox(visible=False) for _ in range(5))
-    runs = _table("runs-table")
+    chosen, picked, ticked, looked, seen, changed = (gr.Textbox(visible=False) for _ in range(6))
+    runs = _table("runs-table", LOOKING)
     with gr.Row(elem_classes="cmp-run-page"):
         with gr.Column(scale=2, min_width=320, elem_id="samples-column"):
-            build_samples_view(bench, chosen)
+            samples = build_samples_view(bench, chosen)
         with gr.Column(scale=1, min_width=320):
             checkpoints = _table("checkpoints-table")
             compare = gr.Button("Compare the ticked ones", variant="primary", elem_id="compare-selected")
@@ -62,14 +67,14 @@ def build_runs_tab(bench: Workbench, page: gr.Blocks) -> RunsTab:
     def choose(event: gr.EventData) -> Any:
         run_id = (event._data.get("ticked") or [""])[0]
         library = bench.library(fresh=False)
-        return [*tables(bench, library, run_id, ""), "", ""]
+        return [*tables(bench, library, run_id, ""), run_id, "", ""]
 
-    page.load(refresh, [chosen, ticked, seen], shown, show_progress="hidden")
+    page.load(refresh, [chosen, ticked, seen], shown, js=_FROM_LINK, show_progress="hidden")
     gr.Timer(3).tick(refresh, [chosen, ticked, seen], shown, queue=False, show_progress="hidden")
-    runs.select(choose, None, [runs, checkpoints, chosen, ticked, looked], queue=False, show_progress="hidden")
+    runs.select(choose, None, [runs, checkpoints, chosen, picked, ticked, looked], queue=False, show_progress="hidden")
     _open_when_ticked(convert, ticked, changed)
     checkpoints.select(pick, None, [ticked, looked], queue=False, show_progress="hidden")
-    return RunsTab(chosen, ticked, compare)
+    return RunsTab(chosen, picked, ticked, compare, samples.strip, samples.beside)
 
 
 def _open_when_ticked(convert: gr.Accordion, ticked: gr.Textbox, changed: gr.Textbox) -> None:
@@ -84,14 +89,18 @@ def _stamp(value: object) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
-def _table(name: str) -> gr.HTML:
-    return gr.HTML(apply_default_css=False, html_template=viewer.TABLE_TEMPLATE, js_on_load=viewer.table_on_load(), elem_id=name)
+def _table(name: str, note: str = "") -> gr.HTML:
+    empty = {"columns": [], "rows": [], "ticked": [], "many": False, "note": note}
+    return gr.HTML(empty, apply_default_css=False, html_template=viewer.TABLE_TEMPLATE, js_on_load=viewer.table_on_load(), elem_id=name)
 
 
 def tables(bench: Workbench, library: Library, run_id: str, ticks: str) -> tuple[dict[str, Any], dict[str, Any], str]:
     """Both tables and the id of the chosen run; while none is chosen, the first one that has pictures."""
     seen = glances(bench, library)
-    run = next((r for r in library.runs if r.id == run_id), first_run(bench, library))
+    first = first_run(bench, library)
+    if library.unread and first and not has_pictures(bench, first):
+        first = None  # one that has some may still be found
+    run = next((r for r in library.runs if r.id == run_id), None if run_id and library.unread else first)
     ticked = ticks.split("\n") if ticks else []
 
     def thumb(sample: Sample) -> str | None:
@@ -101,7 +110,7 @@ def tables(bench: Workbench, library: Library, run_id: str, ticks: str) -> tuple
     return (
         runs_table(library, bench.name_of, run.id if run else None, seen),
         checkpoints_table(run, bench.name_of, ticked, thumb, bench.starred(run) if run else ()),
-        run.id if run else "",
+        run.id if run else run_id,
     )
 
 

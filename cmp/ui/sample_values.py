@@ -40,6 +40,7 @@ def samples_value(shown: Shown, name_of: Names, key_of: Callable[[Sample], str |
         "axes": [{"key": axis, "label": LABELS[axis], "values": list(its.values())} for axis, its in heads.items()] if cells else [],
         "place": {RUN: "Y", STEP: "x", PROMPT: "y", PICTURE: "" if one_at_a_time else "y"},
         "step_axis": STEP,
+        "run": shown[0][0].id if len(shown) == 1 else None,
         "cells": cells,
         "urls": URLS,
         "marks": [],

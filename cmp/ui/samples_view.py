@@ -15,19 +15,26 @@ from cmp.core.grids import Tile
 from cmp.core.losses import losses_at
 from cmp.core.runs import Library, Run
 from cmp.jobs import Job
+from cmp.ui.curves_tab import build_strip, strip_of
 from cmp.ui.grid_jobs import KINDS, grid_value
 from cmp.ui.grid_jobs import stamp_of as job_stamp
 from cmp.ui.sample_values import samples_value, step_marks
-from cmp.ui.values import names_apart
+from cmp.ui.values import LOOKING, is_unread, names_apart, reading_text
 from cmp.workbench import Workbench
 
 LOOK_EVERY = 3  # seconds
+# what the page's address names beside the chosen run, and the address once they are shown
+_FROM_LINK = "(run, others, linked) => [run, others, window.cmpRunLink?.beside(run) ?? '']"
+_IS_SHOWN = "document.querySelector('#runs-table')?.checkVisibility()"
+_TO_LINK = f"(run, others) => {{ if ({_IS_SHOWN}) window.cmpRunLink?.write([run, ...(others || [])], true); }}"
+LINK = "(run, others) => { window.cmpRunLink?.write([run, ...(others || [])]); }"
 
 
 @dataclass(slots=True)
 class SamplesView:
     """The widgets that the tab speaks to. `stamp` tells which pictures are shown."""
 
+    strip: gr.HTML
     matrix: gr.HTML
     beside: gr.Dropdown
     stamp: gr.Textbox
@@ -36,28 +43,38 @@ class SamplesView:
 def build_samples_view(bench: Workbench, chosen: gr.Textbox) -> SamplesView:
     """Lays out the matrix of the run whose id is in `chosen`, and the choice of runs to be shown beside it."""
     beside = gr.Dropdown([], multiselect=True, label="Beside the pictures of", visible=False, elem_id="samples-beside")
-    empty, template, mount = value_of(bench, Library(), []), viewer.MATRIX_TEMPLATE, viewer.matrix_on_load()
+    strip = build_strip("samples-curve")
+    empty, template, mount = value_of(bench, Library(), []) | {"note": LOOKING}, viewer.MATRIX_TEMPLATE, viewer.matrix_on_load()
     matrix = gr.HTML(empty, apply_default_css=False, html_template=template, js_on_load=mount, elem_id="samples")
-    stamp = gr.Textbox(visible=False)
+    stamp, linked = gr.Textbox(visible=False), gr.Textbox(visible=False)
 
-    def show(run_id: str, others: list[str]) -> Any:
+    def show(run_id: str, others: list[str], wanted: str) -> Any:
         library = bench.library(fresh=False)
         rest = choices_beside(bench, library, run_id)
-        kept = [other for other in others or [] if other in {name for _, name in rest}]
+        kept = wanted.split("\n")[1:] if wanted else others or []
+        kept = [other for other in kept if other in {name for _, name in rest}]
         ids = [run_id, *kept]
         now = stamp_of(bench, library, ids)  # before the pictures: what comes meanwhile is found by the next look
-        return value_of(bench, library, ids, wait=False), gr.update(choices=rest, value=kept, visible=bool(rest)), now
+        choice = gr.update(choices=rest, value=kept, visible=bool(rest))
+        return linked_value(bench, library, ids), choice, now, strip_of(bench, library, ids)
 
     def look(run_id: str, others: list[str], before: str) -> Any:
         library = bench.library(fresh=False)
         ids = [run_id, *(others or [])]
         now = stamp_of(bench, library, ids)
-        return (gr.skip(), gr.skip()) if now == before else (value_of(bench, library, ids, wait=False), now)
+        return [gr.skip()] * 3 if now == before else (linked_value(bench, library, ids), now, strip_of(bench, library, ids))
 
-    shown = [matrix, beside, stamp]
-    gr.on([chosen.change, beside.input], show, [chosen, beside], shown, queue=False, show_progress="hidden", trigger_mode="always_last")
-    gr.Timer(LOOK_EVERY).tick(look, [chosen, beside, stamp], [matrix, stamp], queue=False, show_progress="hidden")
-    return SamplesView(matrix, beside, stamp)
+    asked, shown = [chosen, beside, linked], [matrix, beside, stamp, strip]
+    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
+    told = gr.on([chosen.change, beside.input], show, asked, shown, js=_FROM_LINK, trigger_mode="always_last", **quiet)
+    told.then(None, [chosen, beside], None, js=_TO_LINK)
+    gr.Timer(LOOK_EVERY).tick(look, [chosen, beside, stamp], [matrix, stamp, strip], **quiet)
+    return SamplesView(strip, matrix, beside, stamp)
+
+
+def linked_value(bench: Workbench, library: Library, ids: Sequence[str]) -> dict[str, Any]:
+    """The same as `value_of`, its view in the page's address."""
+    return value_of(bench, library, ids, wait=False) | {"link": "samples", "source": " ".join(filter(None, ids))}
 
 
 def runs_with(library: Library, ids: Sequence[str]) -> list[Run]:
@@ -80,9 +97,18 @@ def value_of(bench: Workbench, library: Library, ids: Sequence[str], *, wait: bo
     known = [(run, its) for run, its in shown if its and (wait or bench.gallery.knows_loss(run))]
     losses = {run.id: losses_at(_some(bench.gallery.loss(run)), {s.step for s in its if s.step is not None}) for run, its in known}
     value = samples_value(shown, lambda item: names.get(item.id) or bench.name_of(item), bench.gallery.name)
-    alone = shown[0][0] if len(shown) == 1 and shown[0][0].samples else None  # pictures within a log are not exported
+    alone = shown[0][0] if len(shown) == 1 and shown[0][1] else None
     export = {"export": f"cmp/export/samples/{quote(alone.id)}"} if alone else {}
+    if not value["cells"] and (reading := _reading(library, [run for run, _ in shown])):
+        value |= {"note": reading}
     return value | {"marks": step_marks(value, shown, losses, bench.marks(run for run, _ in shown))} | export
+
+
+def _reading(library: Library, shown: Sequence[Run]) -> str:
+    """What is said while it is not known yet whether there are pictures; "" once it is."""
+    if not shown:
+        return reading_text(library)
+    return "The folder of this run is being read …" if any(map(is_unread, shown)) else ""
 
 
 def _some(curve: LossCurve | None) -> list[LossCurve]:
@@ -100,11 +126,20 @@ def drawn_of(bench: Workbench, run: Run) -> Job | None:
 
 def stamp_of(bench: Workbench, library: Library, ids: Sequence[str]) -> str:
     """Equal while what is shown of these runs is: pictures, and what the columns say of checkpoints and loss."""
-    parts = []
-    for run in runs_with(library, ids):
+    runs = runs_with(library, ids)
+    parts = [] if runs else [f"none, {library.unread}"]
+    for run in runs:
         made = [(c.key, c.flaw, [form for form, _ in c.converted]) for c in run.checkpoints]
         drawn = drawn_of(bench, run) if len(ids) == 1 and not bench.gallery.samples(run) else None
-        told = (run.id, bench.name_of(run), bench.gallery.stamp(run), bench.gallery.knows_loss(run), made, bench.starred(run))
+        told = (
+            run.id,
+            bench.name_of(run),
+            bench.gallery.stamp(run),
+            bench.gallery.knows_loss(run),
+            made,
+            bench.starred(run),
+            is_unread(run),
+        )
         parts.append(f"{told}{job_stamp(drawn) if drawn else ''}")
     return "|".join(parts)
 

@@ -12,24 +12,28 @@ from types import MappingProxyType
 from typing import Any
 
 from cmp.core.describing import kind_text
-from cmp.core.present import alias_text, loss_text, size_text, steps_text
+from cmp.core.present import alias_text, counted, loss_text, size_text, steps_text
 from cmp.core.runs import Checkpoint, Library, Run
 from cmp.core.samples import Sample
+from cmp.core.stages import UNREAD
 
 Names = Callable[[Run | Checkpoint], str]
+LOOKING = "Looking for training runs …"
+NO_RUN = "No training run was found. Add the folder that holds yours under Folders below."
 RUN_COLUMNS = ("run", "pictures over the steps", "loss", "steps", "checkpoints", "size")
 
 
 @dataclass(frozen=True, slots=True)
 class Glance:
     """`strip` are pictures by their steps, `drawn` whether this program drew them; `line` is (x, y) from 0 to 1, None while the log was
-    not read yet.
+    not read yet; `pending` says that there may be pictures which were not read yet.
     """
 
     strip: tuple[dict[str, str], ...] = ()
     count: int = 0
     drawn: bool = False
     line: tuple[tuple[float, float], ...] | None = None
+    pending: bool = False
 
 
 Glances = Mapping[str, Glance]  # by the run's id
@@ -70,8 +74,18 @@ def runs_table(
                 ],
             }
         )
-    note = "" if rows else "No training run was found. Add the folder that holds yours under Folders below."
+    note = reading_text(library) or ("" if rows else NO_RUN)
     return {"columns": list(RUN_COLUMNS), "rows": rows, "ticked": [chosen] if chosen else [], "many": False, "note": note}
+
+
+def is_unread(run: Run) -> bool:
+    """Whether it is known by names alone so far: that it has no pictures, say, is not known then."""
+    return any(checkpoint.layout == UNREAD for checkpoint in run.checkpoints)
+
+
+def reading_text(library: Library) -> str:
+    """What is still being read, "" for nothing."""
+    return f"Reading {counted(library.unread, 'folder')} …" if library.unread else ""
 
 
 def _base_name(base: str | None) -> str:
@@ -80,8 +94,9 @@ def _base_name(base: str | None) -> str:
 
 
 def _strip_cell(glance: Glance) -> dict[str, Any]:
+    none = "reading …" if glance.pending else "none yet"
     words = "drawn here" if glance.drawn else f"{glance.count} picture{'' if glance.count == 1 else 's'}"
-    return {"text": words if glance.strip else "none yet", "sort": glance.count if glance.strip else None, "strip": list(glance.strip)}
+    return {"text": words if glance.strip else none, "sort": glance.count if glance.strip else None, "strip": list(glance.strip)}
 
 
 def run_choices(library: Library, name_of: Names) -> list[tuple[str, str]]:

@@ -44,6 +44,7 @@ The chart's value names where its points are asked for:
     source         str; the address below which they are, "" for a value that brings its own
     runs           [{"run", "label", "training": bool}]; all that can be shown
     chosen         [run]; those to show now, empty to leave the user's choice
+    usual          run; the one to show where nothing was shown before
     actions        ["compare" | "convert" | "star"]; what a checkpoint's mark offers; a single one is done at once
     compact        bool; a strip of about 160 pixels without lists and words
     empty          str in place of an empty chart
@@ -82,7 +83,7 @@ from cmp.errors import NotFound
 ASSETS = (
     "matrix.css", "fullview.css", "curves.css", "table.css", "details.css",
     "dom.js", "arrange.js", "heads.js", "cell.js", "others.js", "oklab.js", "pictures.js", "full_zoom.js", "compare.js", "difference.js",
-    "full_panel.js", "full_history.js", "full_layout.js", "fullview.js", "size.js", "zoom.js", "look.js", "selectors.js",
+    "full_panel.js", "full_history.js", "full_layout.js", "fullview.js", "panels.js", "size.js", "zoom.js", "look.js", "selectors.js",
     "arrange_panel.js", "export.js", "linking.js", "view_link.js", "chosen.js", "blink.js", "change_curves.js", "changes.js", "help.js",
     "matrix.js", "marks.js",
     "curves_data.js", "curves_plot.js", "curves_hover.js", "curves_bar.js", "curves_facts.js", "curves_theme.js", "curves_pointer.js",
@@ -93,8 +94,8 @@ BUNDLES = ("viewer.css", "viewer.js")  # two requests instead of forty
 
 _MATRIX_NEEDS = (
     "cmpDom", "cmpArrange", "cmpHeads", "cmpCell", "cmpOthers", "cmpOklab", "cmpPictures", "cmpFullZoom", "cmpCompare", "cmpDifference",
-    "cmpFullPanel", "cmpFullHistory", "cmpFullLayout", "cmpFullView", "cmpSize", "cmpZoom", "cmpLook", "cmpSelectors", "cmpArrangePanel",
-    "cmpExport", "cmpLinking", "cmpViewLink", "cmpChosen", "cmpBlink", "cmpChangeCurves", "cmpChanges", "cmpHelp",
+    "cmpFullPanel", "cmpFullHistory", "cmpFullLayout", "cmpFullView", "cmpPanels", "cmpSize", "cmpZoom", "cmpLook", "cmpSelectors",
+    "cmpArrangePanel", "cmpExport", "cmpLinking", "cmpViewLink", "cmpChosen", "cmpBlink", "cmpChangeCurves", "cmpChanges", "cmpHelp",
 )  # fmt: skip
 
 MATRIX_TEMPLATE = '<div class="cmp-mount"></div>'

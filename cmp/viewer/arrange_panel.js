@@ -1,4 +1,4 @@
-// What runs across and down, which values are shown and in which order: a panel below the bar. All of it changes `grid.view()` only.
+// What runs across and down, which values are shown and in which order: a panel over the matrix. All of it changes `grid.view()` only.
 (() => {
   "use strict";
 
@@ -8,11 +8,11 @@
   window.cmpArrangePanel = (grid) => {
     const { dom } = grid;
     const { el } = dom;
-    const open = el("button", { type: "button", class: "cmp-button", text: "Arrange", "aria-expanded": "false", title: "What runs across and down; hide and reorder" });
+    const open = el("button", { type: "button", class: "cmp-button", text: "Arrange", title: "What runs across and down; hide and reorder" });
     const swap = el("button", { type: "button", class: "cmp-button", text: "Swap axes", title: "What runs across runs down" });
-    const panel = el("div", { class: "cmp-panel", role: "group", "aria-label": "Arrange", hidden: "" });
-    grid.part.tools.prepend(open, swap);
-    grid.part.under.prepend(panel);
+    const panel = el("div", { class: "cmp-panel", role: "group", "aria-label": "Arrange" });
+    grid.part.first.prepend(open);
+    grid.part.more.prepend(swap);
 
     const place = (axis, to) => grid.setView({ place: { ...grid.view().place, [axis.key]: to } });
 
@@ -71,9 +71,7 @@
       if (at >= 0) [...panel.querySelectorAll("input, select, button")][at]?.focus();
     };
 
-    open.addEventListener("click", () => {
-      panel.hidden = !panel.hidden;
-      open.setAttribute("aria-expanded", String(!panel.hidden));
+    grid.opens(open, panel, () => {
       delete panel.dataset.said;
       draw();
     });

@@ -71,10 +71,11 @@
     const toggle = dom.el("button", { type: "button", class: "cmp-button", text: "Change", "aria-pressed": "false",
       title: "How far each picture is from that of the step before" });
     const note = dom.el("p", { class: "cmp-change-note", hidden: "" });
-    part.tools.append(toggle);
+    part.more.append(toggle);
     part.under.append(note);
     const found = new Map();
-    let on = dom.recall(NAME, "0") === "1";
+    let on = grid.recall(NAME, "0") === "1";
+    grid.onRuns(() => { on = grid.recall(NAME, "0") === "1"; });
     let wanted = false;
     let before = new Map(); // record -> the one at the step before
     let queue = [];
@@ -140,7 +141,7 @@
 
     toggle.addEventListener("click", () => {
       on = !on;
-      dom.remember(NAME, on ? 1 : 0);
+      grid.remember(NAME, on ? 1 : 0);
       if (on) run();
       draw();
     });

@@ -7,15 +7,6 @@
   const MOST_BANDS = 5; // of more runs nobody could tell them apart
   const LIVE = 2000; // ms between two looks at a run that is being trained
 
-  // A run keeps the colour that it was first shown in, whatever else comes and goes.
-  const makePlaces = () => {
-    const order = new Map();
-    return (run) => {
-      if (!order.has(run)) order.set(run, order.size);
-      return order.get(run);
-    };
-  };
-
   const kept = (name, otherwise) => { try { return JSON.parse(recall(name, "")) || otherwise; } catch { return otherwise; } };
   const settingsOf = (run) => kept(`cmp.curves ${run}`, {});
   // A page that is loaded anew shows the runs that it showed.
@@ -23,7 +14,8 @@
 
   window.cmpCurves = (root, { onPick, onEdit } = {}) => {
     const { makeData, ownLines, viewOf } = window.cmpCurveData;
-    const placeOf = makePlaces();
+    const places = window.cmpCurveTheme.makePlaces(); // a run keeps the colour that it was first shown in, whatever else comes and goes
+    const placeOf = places.of;
     const themeNow = window.cmpCurveTheme.makeTheme(root);
     const plots = new Map(); // key of a chart -> {plot, lines, window, zoomY}
     const hidden = new Set();
@@ -172,6 +164,7 @@
 
     const all = () => {
       if (!runs.length) return nothing();
+      if (data && !value.compact && root.clientWidth) window.cmpRunLink?.write(runs);
       root.classList.remove("is-empty");
       setText(part.empty, "");
       const late = (fault) => setText(part.fault, `The curves could not be read: ${fault.message}`);
@@ -221,6 +214,7 @@
       if (JSON.stringify(ids) === JSON.stringify(runs)) return;
       const first = ids[0] !== runs[0];
       runs = ids;
+      places.show(ids);
       if (data && !value.compact) remember("cmp.curves.runs", JSON.stringify(ids));
       if (first && ids.length) settings = bar.set(value.compact ? {} : settingsOf(ids[0]));
       all();
@@ -257,6 +251,7 @@
     };
 
     const ownDraw = () => {
+      places.show([...new Set((value.series || []).map((series) => series.run))]);
       const lines = ownLines(value, settings.logY);
       const all = (value.markers || []).length;
       const lost = lines.flatMap((line) => line.marks).filter(([, , y]) => y === null).length;
@@ -282,11 +277,14 @@
         setText(part.empty, (value.series || []).length ? "" : value.empty || "Nothing to show yet.");
         return ownDraw();
       }
-      if (before.source !== value.source) data = makeData(value.source);
       const list = value.runs || [];
       const exists = (run) => list.some((one) => one.run === run);
+      const isNew = before.source !== value.source;
+      if (isNew) data = makeData(value.source);
+      const linked = isNew && !value.compact ? (window.cmpRunLink?.all() ?? []).filter(exists) : [];
       const there = (runs.length || value.compact ? runs : shownLast()).filter(exists);
-      const wanted = value.chosen?.length ? value.chosen : there.length ? there : list.slice(0, 1).map((one) => one.run);
+      const first = exists(value.usual) ? [value.usual] : list.slice(0, 1).map((one) => one.run);
+      const wanted = linked.length ? linked : value.chosen?.length ? value.chosen : there.length ? there : first;
       side.setRuns(list, wanted);
       if (JSON.stringify(side.shown()) === JSON.stringify(runs)) all(); else choose(side.shown());
     };

@@ -24,7 +24,7 @@
   };
 
   const decodeLine = (line, axis) => withHover({ ...line, key: keyOf(line), raw: decoded(line.raw, axis), smooth: decoded(line.smooth, axis),
-    abandoned: (line.abandoned || []).map((points) => decoded(points, "step")) });
+    abandoned: (line.abandoned || []).map((points) => decoded(points, axis)) });
 
   const withHover = (line) => ({ ...line, hover: compared(line.smooth || line.raw) });
 

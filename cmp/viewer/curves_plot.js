@@ -7,22 +7,12 @@
   const plainName = (text) => text.replace(/[^a-zA-Z0-9-]/gu, (sign) => `_${sign.codePointAt(0).toString(16)}_`);
 
   const { el, setText, refill } = window.cmpDom;
-  // Okabe and Ito's palette, told apart with every common colour blindness; without its yellow, which vanishes on white.
-  const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8a8f98"];
   const DASHES = ["solid", "dash", "dot", "dashdot"];
   const SYMBOLS = { whole: "diamond", converted: "diamond", starred: "star", flawed: "diamond-open" };
   const REACH = 14; // pixels from a checkpoint's mark within which the pointer still means it
   const MOST_NAME = 60;
 
-  // On a dark page the same colours, nearer to white: the palette's blue would sink.
-  const lift = (hex, share) => {
-    const part = (i) => Math.round(parseInt(hex.slice(i, i + 2), 16) * (1 - share) + 255 * share);
-    return `rgb(${part(1)}, ${part(3)}, ${part(5)})`;
-  };
-  const colourOf = (place, theme) => {
-    const colour = COLOURS[place % COLOURS.length];
-    return { colour: theme.dark ? lift(colour, 0.24) : colour, turn: Math.floor(place / COLOURS.length) };
-  };
+  const colourOf = (place, theme) => window.cmpCurveTheme.colourOf(place, theme);
   const veil = (colour, share) => {
     const [r, g, b] = colour.startsWith("#") ? [1, 3, 5].map((i) => parseInt(colour.slice(i, i + 2), 16)) : colour.match(/[\d.]+/g).map(Number);
     return `rgba(${r}, ${g}, ${b}, ${share})`;

@@ -19,7 +19,7 @@
     const list = el("div", { class: "cmp-menu", role: "menu" });
     const told = el("p", { class: "cmp-export-told", role: "status", hidden: "" });
     const menu = el("details", { class: "cmp-export" }, el("summary", { class: "cmp-button", text: "Export" }), list);
-    grid.part.tools.append(menu);
+    grid.part.more.append(menu);
     grid.part.under.append(told);
     let busy = false;
 

@@ -71,7 +71,7 @@
     const dialog = el("dialog", { class: "cmp-help", "aria-label": "Keyboard help" }, el("header", { class: "cmp-help-head" }, el("h2", { text: "Keys" }), close), list);
     const open = el("button", { type: "button", class: "cmp-button", text: "?", "aria-label": "Keyboard help", title: "All keys (?)" });
     root.append(dialog);
-    part.tools.append(open);
+    part.more.append(open);
 
     const section = ([title, keys]) => {
       const now = keys.filter(([, , when]) => !when || when());

@@ -28,7 +28,7 @@
   window.cmpLook = (grid) => {
     const { dom, root, part } = grid;
     const { el } = dom;
-    const open = el("button", { type: "button", class: "cmp-button", text: "Look", "aria-expanded": "false", title: "Brightness, contrast, tint by a score" });
+    const open = el("button", { type: "button", class: "cmp-button", text: "Look", title: "Brightness, contrast, tint by a score" });
     const grade = { bright: 1, contrast: 1 };
     const set = (name) => (value) => { grade[name] = value; graded(); };
     const sliders = { bright: slider(dom, "Brightness", set("bright")), contrast: slider(dom, "Contrast", set("contrast")) };
@@ -37,15 +37,16 @@
       graded();
     } });
     const which = el("select", { class: "cmp-select", "aria-label": "Score to tint by", change: () => tint() });
-    const way = el("select", { class: "cmp-select", "aria-label": "How to tint", change: () => { dom.remember("cmp.matrix.tint", way.value); tint(); } },
+    const way = el("select", { class: "cmp-select", "aria-label": "How to tint", change: () => { grid.remember("cmp.matrix.tint", way.value); tint(); } },
       ...WAYS.map(([value, text]) => el("option", { value, text })));
-    way.value = dom.recall("cmp.matrix.tint", "");
+    way.value = grid.recall("cmp.matrix.tint", "");
+    grid.onRuns(() => { way.value = grid.recall("cmp.matrix.tint", ""); });
     const legend = el("span", { class: "cmp-legend", hidden: "" });
     const tinting = el("span", { class: "cmp-check" }, el("span", { text: "Tint" }), way, which, legend);
-    const panel = el("div", { class: "cmp-panel cmp-look", role: "group", "aria-label": "Look", hidden: "" },
+    const panel = el("div", { class: "cmp-panel cmp-look", role: "group", "aria-label": "Look" },
       sliders.bright.node, sliders.contrast.node, reset, tinting);
-    part.tools.append(open);
-    part.under.append(panel);
+    part.first.append(open);
+    grid.opens(open, panel);
 
     const graded = () => {
       root.classList.toggle("is-graded", grade.bright !== 1 || grade.contrast !== 1);
@@ -101,10 +102,6 @@
       tint();
     };
 
-    open.addEventListener("click", () => {
-      panel.hidden = !panel.hidden;
-      open.setAttribute("aria-expanded", String(!panel.hidden));
-    });
     grid.onChange(draw);
     grid.tintAgain = draw;
   };

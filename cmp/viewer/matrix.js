@@ -5,7 +5,7 @@
 (() => {
   "use strict";
 
-  const PARTS = ["cmpSize", "cmpZoom", "cmpLook", "cmpSelectors", "cmpArrangePanel", "cmpExport", "cmpLinking", "cmpViewLink", "cmpChosen", "cmpBlink", "cmpChanges", "cmpHelp"];
+  const PARTS = ["cmpPanels", "cmpSize", "cmpZoom", "cmpLook", "cmpSelectors", "cmpArrangePanel", "cmpExport", "cmpLinking", "cmpViewLink", "cmpChosen", "cmpBlink", "cmpChanges", "cmpHelp"];
   const WAITING = { state: "waiting" };
 
   const clamp = (value, low, high) => Math.max(low, Math.min(high, value));
@@ -18,6 +18,8 @@
       fill: el("i", { class: "cmp-progress-fill" }),
       count: el("span", { class: "cmp-count" }),
       tools: el("div", { class: "cmp-tools" }),
+      first: el("div", { class: "cmp-first" }),
+      more: el("div", { class: "cmp-more", role: "group", "aria-label": "More" }),
       under: el("div", { class: "cmp-under" }),
       note: el("p", { class: "cmp-note" }),
       groups: el("tr", { role: "row", class: "cmp-groups" }),
@@ -27,12 +29,12 @@
       body: el("tbody", { role: "rowgroup" }),
     };
     part.progress.append(part.fill);
+    part.tools.append(part.first, part.more);
+    part.bar = el("div", { class: "cmp-bar" }, part.title, el("div", { class: "cmp-done" }, part.progress, part.count), part.tools);
     part.table = el("table", { class: "cmp-grid", role: "grid" }, el("thead", { role: "rowgroup" }, part.groups, part.head), part.body);
     part.box = el("div", { class: "cmp-box" }, part.table);
     root.classList.add("cmp-matrix");
-    root.replaceChildren(
-      el("div", { class: "cmp-bar" }, part.title, el("div", { class: "cmp-done" }, part.progress, part.count), part.tools),
-      part.under, part.note, part.box);
+    root.replaceChildren(part.bar, part.under, part.note, part.box);
     return part;
   };
 
@@ -66,6 +68,14 @@
     grid.url = (record, which) => record?.[which] || fillIn(value.urls?.[which], record?.key);
     // calls `told` after every change of what is shown or of how it is arranged
     grid.onChange = (told) => listeners.push(told);
+    // What is chosen is remembered for the runs that are shown; where nothing was for them, the last choice of all holds.
+    grid.runs = () => (arranged.axes?.find((axis) => axis.key === "run")?.keys || [value.run]).filter(Boolean).join("\n");
+    grid.remember = (name, choice) => { for (const of of new Set(["", grid.runs()])) dom.remember(of ? `${name} ${of}` : name, choice); };
+    grid.recall = (name, otherwise) => dom.recall(`${name} ${grid.runs()}`, null) ?? dom.recall(name, otherwise);
+    grid.onRuns = (told) => {
+      let before = grid.runs();
+      grid.onChange(() => { if (grid.runs() !== before) { before = grid.runs(); told(); } });
+    };
     // the same after the cursor has moved, or the zoom
     grid.onMove = (told) => movers.push(told);
     grid.moved = () => { for (const told of movers) told(); };

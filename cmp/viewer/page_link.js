@@ -1,5 +1,6 @@
-// The chosen tab of the page in its address, so that the browser's Back goes to the tab before, and a link opens the right one. What the tabs
-// show adds its own parameters: `run`, `grid`, `view`.
+// The chosen tab of the page in its address, so that the browser's Back goes to the tab before, and a link opens the right one; and the runs
+// that it shows, as one parameter `run` for each, the chosen one first: `cmpRunLink` -> {all, beside, write}. What else the tabs show
+// adds its own parameters: `samples`, `grid`, `view`.
 (() => {
   "use strict";
 
@@ -21,6 +22,41 @@
     history.pushState(null, "", at);
   }, true);
   window.addEventListener("popstate", () => open(wanted() || nameOf(tabs()[0] ?? { textContent: "" })));
+
+  const all = () => new URL(location).searchParams.getAll("run").filter(Boolean);
+  let known = false; // the address has been brought in line once
+  let restoring = all().length > 0; // what it names beside the chosen run is still to be shown
+
+  // With `enters`, another chosen run is a new entry of the history. All else changes the present one.
+  const write = (runs, enters = false) => {
+    const before = all();
+    if (!runs[0]) return;
+    const isNew = enters && known && before.length && before[0] !== runs[0];
+    known = true;
+    restoring = false;
+    if (JSON.stringify(before) === JSON.stringify(runs)) return;
+    const at = new URL(location);
+    at.searchParams.delete("run");
+    for (const run of runs) at.searchParams.append("run", run);
+    history[isNew ? "pushState" : "replaceState"](history.state, "", at);
+  };
+
+  // The runs that the address names beside the chosen one, a line each after a first line that says so; "" where it has nothing to say.
+  const beside = (run) => {
+    if (!restoring || all()[0] !== run) return "";
+    restoring = false;
+    return ["beside", ...all().slice(1)].join("\n");
+  };
+
+  window.cmpRunLink = { all, beside, write };
+  window.addEventListener("popstate", () => {
+    const run = all()[0];
+    if (!run || !["runs", null].includes(wanted())) return;
+    const row = document.querySelector(`#runs-table tr[data-key="${CSS.escape(run)}"]`);
+    if (!row || row.classList.contains("is-ticked")) return;
+    restoring = true;
+    row.click();
+  });
 
   // The page is built after this script has run.
   const wait = (left) => { if (wanted() && !open(wanted()) && left) setTimeout(() => wait(left - 1), 100); };

@@ -29,7 +29,7 @@
   window.cmpSelectors = (grid) => {
     const { dom } = grid;
     const part = build(dom);
-    grid.part.tools.prepend(part.toggle);
+    grid.part.first.prepend(part.toggle);
     grid.part.under.append(part.box, part.others);
     grid.ready = new Map();
     let wanted = null;

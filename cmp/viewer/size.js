@@ -17,9 +17,13 @@
     const { el } = dom;
     const slider = el("input", { type: "range", min: SIZE.min, max: SIZE.max, step: SIZE.step, "aria-label": "Size of a cell in pixels" });
     const fit = el("button", { type: "button", class: "cmp-button", text: "Fit width", title: "Makes all columns fit into the width", "aria-pressed": "false" });
-    part.tools.append(fit, el("label", { class: "cmp-slider" }, el("span", { text: "Size" }), slider));
-    const stored = dom.recall(SIZE.name, 0);
-    let chosen = stored === FIT ? FIT : clamp(Number(stored) || 0, 0, SIZE.max);
+    part.more.append(fit, el("label", { class: "cmp-slider" }, el("span", { text: "Size" }), slider));
+    const stored = () => {
+      const told = grid.recall(SIZE.name, 0);
+      return told === FIT ? FIT : clamp(Number(told) || 0, 0, SIZE.max);
+    };
+    let chosen = stored();
+    grid.onRuns(() => { chosen = stored(); });
     let pixels = 0;
     let room = { width: 0, columns: 0 };
     grid.pixels = () => pixels;
@@ -50,7 +54,7 @@
 
     const choose = (size) => {
       chosen = size;
-      dom.remember(SIZE.name, size);
+      grid.remember(SIZE.name, size);
       set();
     };
 

@@ -59,7 +59,7 @@
 
     const head = el("tr");
     const body = el("tbody");
-    const note = el("p", { class: "cmp-note" });
+    const note = el("p", { class: "cmp-note", role: "status" });
     const table = el("table", {}, el("thead", {}, head), body);
     root.classList.add("cmp-table");
     root.replaceChildren(el("div", { class: "cmp-box" }, table), note);
@@ -170,6 +170,7 @@
       shownRow = value.many ? null : [...ticked][0] ?? null;
       if (shownRow !== before) reveal();
       setText(note, value.note);
+      table.parentElement.hidden = !value.rows.length;
     };
     return { update };
   };

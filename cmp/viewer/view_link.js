@@ -15,6 +15,7 @@
     let steady = null;
     let timer = 0;
     let seen = "";
+    let isBack = false; // the address has gone back, and what it speaks of may still be on its way
 
     const name = () => grid.value().link;
     const read = () => {
@@ -48,6 +49,7 @@
     const soon = () => { if (!timer) timer = setTimeout(write, 250); };
 
     const apply = () => {
+      isBack = false;
       const view = read();
       steady = JSON.stringify(only(view, STEADY));
       grid.setView({ ...Object.fromEntries(SAVED.map((part) => [part, null])), ...only(view, SAVED) });
@@ -65,11 +67,12 @@
       if (source !== seen) {
         const first = seen === "";
         seen = source;
-        if (first) return void apply();
+        if (first || isBack) return void apply();
       }
       soon();
     });
     grid.onMove(soon);
-    window.addEventListener("popstate", () => { if (name() && grid.root.isConnected && grid.size().rows) apply(); });
+    window.addEventListener("popstate", () => { if (name() && grid.root.isConnected && grid.size().rows) { apply(); isBack = true; } });
+    document.addEventListener("pointerdown", () => { isBack = false; }); // from here on the grid goes its own way
   };
 })();

@@ -16,7 +16,7 @@
     const button = el("button", { type: "button", class: "cmp-button cmp-zoom", "aria-pressed": "false", text: "Zoom",
       title: "Zooms all pictures together: wheel or + and -, drag to move, double click or 0 to end. Also Ctrl + wheel, or two fingers." });
     const own = el("button", { type: "button", class: "cmp-button", text: "1:1", title: "One pixel of the picture on one of the screen" });
-    part.tools.append(own, button);
+    part.more.append(own, button);
     const cellsOf = new WeakMap();
     const inSight = new Set();
     const fingers = new Map();

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 ENDINGS = {"sheet": (".png", ".webp", ".jpg", ".jpeg"), "animation": (".gif", ".webp"), "zip": (".zip",), "html": (".html", ".htm")}
 _ADDRESS = re.compile(r"cmp/(cell|sample)/([0-9a-f]{64}(?:\.png|\.(?:256|512)\.webp))", re.ASCII)
+_DIGEST = 64  # characters of it
 _THUMB, _SMALL = 256, 320  # pixels; pictures up to the second need no thumbnail
 
 
@@ -45,15 +46,29 @@ class Matrix:
     value: Mapping[str, Any]
     view: View = field(default_factory=View)
     as_drawn: bool = False  # a page holds its pictures as WebP, which is smaller, unless they are to be as they were drawn
+    scratch: Path | None = None  # a folder of ours for pictures that lie within logs: without one these are not here
 
     def path_of(self, cell: Cell) -> Path | None:
         """The picture of a cell by the address under which it is served; None where it is not here."""
         urls, record = self.value.get("urls") or {}, cell.record
         address = str(record.get("full") or str(urls.get("full") or "").replace("{key}", cell.key))
         found = _ADDRESS.fullmatch(address)
-        with suppress(NotFound):
+        try:
             return self.bench.picture_path(found[1], found[2]) if found else None
-        return None
+        except NotFound:
+            return self._copied(found[2][:_DIGEST]) if found and found[1] == "sample" else None
+
+    def _copied(self, digest: str) -> Path | None:
+        """A picture within a log as a file of its own; None where it cannot be read."""
+        if self.scratch is None:
+            return None
+        copy = self.scratch / f"{digest}.png"
+        if not copy.is_file():
+            with suppress(CmpError):
+                content, _ = self.bench.gallery.picture(digest, None)
+                self.scratch.mkdir(parents=True, exist_ok=True)
+                copy.write_bytes(content)
+        return copy if copy.is_file() else None
 
     def told(self, arranged: Arranged) -> tuple[str, ...]:
         """What holds for all that is shown: the common details, axes with one value, and what was picked."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cmp.core.curves import LossCurve
-from cmp.core.runs import Run, escape_id
-from cmp.disk.logs.curves import read_curves
+from cmp.core.runs import Library, Run, escape_id
+from cmp.disk.logs.curves import read_curves, read_latest
 from cmp.disk.logs.index import LogIndex
 from cmp.disk.logs.match import logs_of_run
 from cmp.disk.logs.others import logs_in
@@ -17,6 +18,7 @@ from cmp.disk.store import Store, subject_of
 from cmp.errors import NotFound
 
 _NONE = "no scalars yet: no log of this run holds a value"
+_FRESH = 2.0  # seconds for which the ends of logs that were answered are not looked at again
 MATCHED = "auto"  # said instead of a folder: the logs that are matched, whatever was answered before
 
 
@@ -35,6 +37,7 @@ class Logbook:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._index = LogIndex(store.home)
+        self._seen: tuple[float, Library, dict[str, object], Library] | None = None
 
     def curves(self, run: Run, tags: Iterable[str] = (), given: Path | None = None) -> Curves:
         """The curves of a run out of the logs in `given`, or those that were answered, or those matched. Raises NotFound for a tag that
@@ -63,6 +66,34 @@ class Logbook:
         """The logs that somebody has said are this run's; None where nobody has."""
         known = self._store.get("logs", subject_of(run.place))
         return Path(known) if isinstance(known, str) else None
+
+    def with_answers(self, library: Library, *, fresh: bool = True) -> Library:
+        """The same runs with the logs that were answered for them instead of those that were matched, and with what those logged last.
+
+        With `fresh=False` what was seen of them in the last seconds will do.
+        """
+        answers = self._store.all("logs")
+        if not answers:
+            return library
+        seen = self._seen
+        if seen and not fresh and seen[1] is library and seen[2] == answers and time.monotonic() - seen[0] < _FRESH:
+            return seen[3]
+        told = replace(library, runs=tuple(map(self.with_answer, library.runs)))
+        self._seen = (time.monotonic(), library, answers, told)
+        return told
+
+    def with_answer(self, run: Run) -> Run:
+        """The same of one run; where its logs were not answered, or have gone, it is as it was."""
+        place = self.answered(run)
+        try:
+            files = _files_in(place) if place else ()
+        except NotFound:
+            return run
+        if not files:
+            return run
+        latest = read_latest(files)
+        loss, logged = (latest.loss, latest.wall_time) if latest else (None, None)
+        return replace(run, logs=files, last_loss=loss, last_logged=logged)
 
     def answer(self, run: Run, place: Path | None) -> None:
         """Remembers whose logs lie at `place`; None forgets it."""

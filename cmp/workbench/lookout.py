@@ -93,7 +93,7 @@ class Lookout:
         else:
             self._found, before, self._done = found, self._done, {}
             runs = tuple(self._known_or_completed(run, before.get(run.place), made, until) for run in found.runs)
-            library = Library(runs, found.problems)
+            library = Library(runs, found.problems, found.unread)
         if (self._scanner.unread or self._undigested) and self._reader is None:
             self._reader = threading.Thread(target=self._read_on, args=(roots, bases), name="headers", daemon=True)
             self._reader.start()

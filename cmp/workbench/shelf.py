@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from cmp.core.marks import NONE, Mark, Marks, check_note, read_star, starred_value
-from cmp.core.runs import Checkpoint, Library, Run, display_name, path_text
+from cmp.core.runs import Checkpoint, Library, Run, folder_name, path_text
 from cmp.core.stages import UNREAD
 from cmp.disk.demo import Demo, open_demo
 from cmp.disk.locate import locate, locate_in_hub
@@ -53,10 +53,7 @@ class Shelf:
     def roots(self) -> tuple[Path, ...]:
         """The folders to look in: those given at the start, or else the demo, and while serving those that were added on the page."""
         added = self.added_folders() if self.serves else ()
-        return (*(self.settings.runs or (self._demo_runs(),)), *added)
-
-    def _demo_runs(self) -> Path:
-        return open_demo(self.settings.home).runs
+        return (*(self.settings.runs or (open_demo(self.settings.home).runs,)), *added)
 
     @property
     def shows_demo(self) -> bool:
@@ -102,13 +99,13 @@ class Shelf:
 
     def library(self, *, fresh: bool = True) -> Library:
         """All runs of all roots. With `fresh=False` a scan of the last seconds will do; while serving, see `Lookout.library`."""
-        return self._lookout.library(self.roots, self.bases, fresh=fresh, wait=not self.serves)
+        return self._logbook.with_answers(self._lookout.library(self.roots, self.bases, fresh=fresh, wait=not self.serves), fresh=fresh)
 
     def find(self, target: str, *, only_ids: bool = False) -> tuple[Run, Checkpoint | None]:
         """The run, and the checkpoint if one is meant, of a TARGET: an id, or unless `only_ids` a path. Raises NotFound."""
         if not only_ids and (located := locate(target)):
             run, key = located
-            run = self._lookout.completed(run)
+            run = self._logbook.with_answer(self._lookout.completed(run))
             return run, run.checkpoint(key) if key else None
         library = self.library(fresh=False)
         try:
@@ -128,11 +125,13 @@ class Shelf:
             raise
 
     def name_of(self, item: Run | Checkpoint) -> str:
-        """The name people gave it, else one made from its folder's name or its step."""
+        """The name people gave it, else its folder's own, or its step."""
+        return self.given_name(item) or (folder_name(item.name) if isinstance(item, Run) else item.key)
+
+    def given_name(self, item: Run | Checkpoint) -> str | None:
+        """The name people gave it, None for none."""
         given = self.store.get("name", item.id)
-        if isinstance(given, str):
-            return given
-        return (display_name(item.name) or item.name) if isinstance(item, Run) else item.key
+        return given if isinstance(given, str) else None
 
     def column_name(self, checkpoint: Checkpoint | None) -> str:
         """What a column of a grid is called; None is the base model's."""
@@ -229,6 +228,7 @@ class Shelf:
         given = None if logs in (None, MATCHED) else Path(os.path.abspath(os.path.expanduser(str(logs))))
         if logs == MATCHED:
             self._logbook.answer(run, None)
+            run, _ = self.find(target)
         found = self._logbook.curves(run, tags, given)
         if given is not None and found.curves:
             with suppress(Refused):

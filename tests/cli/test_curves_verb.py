@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cmp.settings import Settings
 from cmp.workbench import Workbench
 from tests.disk.test_log_readers import CONSOLES, DATA, WANDB
+from tests.disk.test_tfevents import NAME as EVENTS
 from tests.disk.test_tfevents import record, scalar, write
 from tests.in_process import Said, command
 from tests.support import NOW, Training, bench_of, origin_run, write_log
@@ -73,6 +75,29 @@ def test_the_match_is_shown_and_can_be_corrected_and_taken_back(made: Training, 
     assert say(made, "lora_casual_shoes").json["curves"][0]["tag"] == "loss"
 
 
+def test_the_logs_that_were_answered_are_those_of_the_list_and_of_the_verdict(made: Training, tmp_path: Path) -> None:
+    def ask(*arguments: str) -> Any:
+        return command(made.outputs.parent / "home", "--runs", str(made.outputs), *arguments, "--json").json
+
+    before = ask("list")["runs"][0]
+    right = tmp_path / "right"
+    write(
+        right, [*(scalar("loss", step, 7.5) for step in range(1, 1001, 100)), scalar("val_loss", 500, 0.75), scalar("val_loss", 1000, 0.25)]
+    )
+    ask("curves", "lora_casual_shoes", "--logs", str(right))
+    told = ask("list")["runs"][0]
+    assert (told["last_loss"], told["logs"]) == (7.5, [str(right / EVENTS)]) and before["last_loss"] != 7.5
+    verdict = ask("best", "lora_casual_shoes")
+    assert {score["step"]: score["value"] for score in verdict["scores"]} == {500: 0.75, 1000: 0.25}
+    bench = bench_of(made)
+    bench.library()
+    with open(right / EVENTS, "ab") as file:
+        file.write(record(scalar("loss", 1001, 3.5)))
+    assert bench.library().runs[0].last_loss == 3.5
+    assert ask("curves", "lora_casual_shoes", "--logs", "auto")["curves"][0]["source"] == before["logs"][0]
+    assert ask("list")["runs"][0] == before
+
+
 def test_an_answer_that_leads_nowhere_is_not_remembered_and_one_whose_logs_went_is_said(made: Training, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert say(made, "lora_casual_shoes", "--logs", str(tmp_path / "empty")).json["curves"] == []
@@ -92,6 +117,8 @@ def test_what_a_later_start_wrote_over_is_told_only_when_it_is_asked_for(tmp_pat
     told = command(tmp_path / "home", *arguments, "--abandoned").json
     assert told["curves"][0]["steps"] == list(range(1, 11))
     assert [(one["tag"], one["branch"], one["steps"]) for one in told["abandoned"]] == [("train_loss", 1, [5, 6])]
+    kept = dict(zip(told["curves"][0]["steps"], told["curves"][0]["wall_times"], strict=True))
+    assert all(kept[4] < time < kept[5] for time in told["abandoned"][0]["wall_times"]), "logged before the resume"
 
 
 def test_what_a_training_appends_is_in_the_next_answer(made: Training) -> None:

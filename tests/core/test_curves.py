@@ -31,6 +31,16 @@ def test_a_later_file_wins_from_its_first_step_on_even_where_it_has_not_come_as_
     assert any("starts again at step 3" in note and "4 points" in note for note in curve.notes)
 
 
+def test_what_was_overwritten_keeps_the_times_at_which_it_was_logged() -> None:
+    first, second = part([1, 2]), part([3, 4], name="b")
+    curve = merge("run", "loss", [first, second, part([2], [9.0], "c")])
+    (branch,) = curve.abandoned
+    assert branch.wall_times is not None and branch.wall_times.tolist() == [1002, 1003, 1004]
+    without = Part(np.array([3, 4]), np.array([3.0, 4.0]), None, Path("b"))
+    (branch,) = merge("run", "loss", [first, without, part([2], [9.0], "c")]).abandoned
+    assert branch.wall_times is None, "a time that is not known is not made up"
+
+
 def test_a_clean_resume_abandons_nothing_and_says_nothing() -> None:
     curve = merge("run", "loss", [part([1, 2, 3]), part([4, 5], name="b")])
     assert curve.steps.tolist() == [1, 2, 3, 4, 5]

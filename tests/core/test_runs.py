@@ -15,8 +15,8 @@ from cmp.core.runs import (
     Library,
     Run,
     Setting,
-    display_name,
     escape_id,
+    folder_name,
     origin_name,
     origin_title,
     parse_number,
@@ -151,20 +151,9 @@ def test_what_is_not_there_is_not_found_and_what_is_there_is_named(target: str) 
 # what people read
 
 
-@pytest.mark.parametrize(
-    ("folder", "name"),
-    [
-        ("lora_casual_shoes_3000steps_full", "Lora Casual Shoes 3000steps Full"),
-        ("sub/my-LoRA__v2", "My LoRA v2"),
-        ("casual_shoes_lr_5e-4", "Casual Shoes Lr 5e-4"),
-        ("cat-lr1e-05-r16", "Cat lr1e-05 r16"),
-        ("phase-2e-3d_4-5", "Phase 2e 3d 4 5"),
-        ("ünder_été", "Ünder Été"),
-        ("___", ""),
-    ],
-)
-def test_a_display_name_is_the_folders_name_in_words(folder: str, name: str) -> None:
-    assert display_name(folder) == name
+@pytest.mark.parametrize("folder", ["sks_cat", "my-LoRA__v2", "casual_shoes_lr_5e-4", "ünder_été", "___", " two  words "])
+def test_a_run_is_called_what_its_folder_is_called(folder: str) -> None:
+    assert folder_name(folder) == folder_name(f"sub/{folder}") == folder
 
 
 def test_the_origins_api_keeps_its_own_way_of_writing_names() -> None:

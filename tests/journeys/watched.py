@@ -30,10 +30,13 @@ class Watched:
         PICTURES.mkdir(exist_ok=True)
         self.page.screenshot(path=PICTURES / f"{name}.png")
 
-    def reload(self) -> None:
-        """Loads the page anew. What the old one had asked for meanwhile is broken off, of which Gradio complains."""
+    def reload(self, url: str = "") -> None:
+        """Loads the page anew, or another. What the old one had asked for meanwhile is broken off, of which Gradio complains."""
         before = len(self.complaints)
-        self.page.reload()
+        if url:
+            self.page.goto(url)
+        else:
+            self.page.reload()
         self.page.wait_for_selector("#runs-table tbody tr", state="attached")
         broken_off = ("AbortError", "Connection errored out")
         self.complaints[before:] = [told for told in self.complaints[before:] if not any(words in told for words in broken_off)]

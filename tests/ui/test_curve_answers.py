@@ -17,6 +17,7 @@ from cmp.settings import Settings
 from cmp.ui.curve_answers import CurveAnswers
 from cmp.ui.curves_tab import curves_value
 from cmp.workbench import Workbench
+from tests.disk.test_tfevents import record, scalar, start
 from tests.support import NOW, Training, bench_of, diffusers_run, origin_run, write_log
 
 RUN = "lora_casual_shoes"
@@ -59,6 +60,21 @@ def test_a_held_out_loss_stands_beside_the_training_loss_and_scores_the_checkpoi
     answers = CurveAnswers(bench_of(made))
     assert [line["kind"] for line in ask(answers, "points", RUN)["lines"]] == ["loss", "held"]
     assert ask(answers, "catalogue", RUN)["runs"][0]["checkpoints"][0]["score"] == "held-out loss 0.25"
+
+
+def test_what_a_resume_overwrote_lies_where_it_was_logged_on_an_axis_of_time(made: Training) -> None:
+    file = next((made.outputs.parent / "logs").rglob("events.*"))
+    first = [scalar("loss", step, 0.5, NOW + step) for step in range(1, 41)]
+    again = [scalar("loss", step, 0.4, NOW + 1000 + step) for step in range(21, 61)]
+    file.write_bytes(b"".join(map(record, [*first, start(21), *again])))
+    answers = CurveAnswers(bench_of(made))
+    for axis, shift, scale in (("step", 0, 1), ("wall", NOW, 1000), ("relative", -1, 1000)):
+        (line,) = ask(answers, "points", RUN, axis=axis)["lines"]
+        (old,) = line["abandoned"]
+        assert np.cumsum(old["x"]).tolist() == [(shift + step) * scale for step in range(21, 41)], axis
+        assert np.cumsum(old.get("s", old["x"])).tolist() == list(range(21, 41))
+    zoomed = ask(answers, "points", RUN, axis="wall", low=str(NOW + 24.5), high=str(NOW + 27.5))["lines"][0]["abandoned"]
+    assert np.cumsum(zoomed[0]["s"]).tolist() == [24, 25, 26, 27, 28], "the window and what leads into it"
 
 
 def test_a_log_that_grows_changes_the_stamp_and_the_points(made: Training) -> None:

@@ -128,7 +128,7 @@ def test_only_runs_that_have_pictures_are_offered_beside_one_that_has(tmp_path: 
     library = bench.library()
     assert [name for _, name in choices_beside(bench, library, "a")] == ["b"]
     assert choices_beside(bench, library, "c") == []
-    assert labels(value_of(bench, library, ["a", "b", "c"]), "run") == ["A", "B"]
+    assert labels(value_of(bench, library, ["a", "b", "c"]), "run") == ["a", "b"]
 
 
 def test_the_strip_shows_the_same_picture_over_the_steps_and_always_the_last(tmp_path: Path) -> None:

@@ -240,3 +240,38 @@ def test_a_run_whose_name_is_no_selector_is_drawn(page: Any) -> None:
         page.wait_for_function(
             "n => document.querySelector('.cmp-chart')._fullData?.filter((t) => t.meta?.startsWith('line')).length === n", arg=len(chosen)
         )
+
+
+def luminance(colour: str) -> float:
+    parts = [int(part) / 255 for part in colour.removeprefix("rgb(").removesuffix(")").split(", ")]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize(("theme", "paper"), [("light", "rgb(255, 255, 255)"), ("dark", "rgb(16, 16, 16)")])
+def test_twelve_runs_have_twelve_colours_that_stand_out_from_the_page(page: Any, theme: str, paper: str) -> None:
+    page.evaluate("theme => document.body.classList.toggle('dark', theme === 'dark')", theme)
+    plot(page, chart(*(line(f"r{i}") for i in range(12))))
+    page.wait_for_function(
+        "paper => cmpCurveTheme.makeTheme(document.querySelector('#curves'))().dark === (paper !== 'rgb(255, 255, 255)')", arg=paper
+    )
+    seen = page.evaluate("""() => { const probe = document.body.appendChild(document.createElement("i"));
+        return [...document.querySelector(".cmp-chart").data].filter((trace) => /^line/.test(trace.uid)).map(({ line }) => {
+            probe.style.color = line.color; return getComputedStyle(probe).color; }); }""")
+    assert len(set(seen)) == 12
+    for colour in seen:
+        low, high = sorted((luminance(colour), luminance(paper)))
+        assert (high + 0.05) / (low + 0.05) >= 3, colour
+
+
+def test_runs_that_are_shown_together_share_no_colour_however_many_there_are(page: Any) -> None:
+    told = page.evaluate("""() => {
+        const places = cmpCurveTheme.makePlaces();
+        const colourOf = (run) => cmpCurveTheme.colourOf(places.of(run), { dark: false }).colour;
+        const colours = (runs) => { places.show(runs); return runs.map(colourOf); };
+        for (let i = 0; i < 40; i += 1) places.of(`r${i}`);
+        const alone = colours(["r3"]);
+        return [alone, colours(["r3", "r15", "r27"]), colours(["r15", "r27"]),
+            colours([...Array(12).keys()].map((i) => `r${3 * i}`))]; }""")
+    alone, three, two, twelve = told
+    assert len(set(three)) == 3 and three[0] == alone[0] and two == three[1:] and len(set(twelve)) == 12

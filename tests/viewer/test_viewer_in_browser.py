@@ -276,6 +276,20 @@ def test_the_size_of_the_cells_is_remembered(page: Any) -> None:
     assert page.get_by_label("Size of a cell").input_value() == "256"
 
 
+def test_the_size_of_the_cells_is_that_which_was_chosen_for_the_run(page: Any) -> None:
+    size = page.get_by_label("Size of a cell")
+    for run, chosen in (("a", "256"), ("b", "128")):
+        show(page, grid(run=run))
+        size.fill(chosen)
+    show(page, grid(run="a"))
+    assert size.input_value() == "256" and page.locator(".cmp-frame").first.bounding_box()["width"] == 258
+    show(page, grid(run="c"))
+    assert size.input_value() == "128", "of a run that was never looked at, the last choice holds"
+    page.reload()
+    page.evaluate("value => { window.M = cmpMatrix(document.querySelector('#matrix')); M.update(value) }", grid(run="a"))
+    assert size.input_value() == "256"
+
+
 def test_the_headers_stay_in_view_and_never_cover_the_cursor(page: Any) -> None:
     page.set_viewport_size({"width": 600, "height": 500})
     show(page, grid(6, 12))

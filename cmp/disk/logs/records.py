@@ -11,7 +11,7 @@ import stat
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -29,14 +29,16 @@ FOOTER = 4
 LARGEST = 256 << 10  # a longer payload holds pictures or a graph: no scalar is looked for in it, and mostly it is not even read
 _BLOCK = 2 << 20  # larger than LARGEST, so that each block holds at least one whole record or a record to be stepped over
 CHECKED = 4 << 10  # computing a checksum takes one numpy step per byte of the longest payload: too slow for pictures
+_NEAR = 4 << 10  # bytes; where damage was met more is likely, so that what is read and searched at once begins small and doubles
+_FAR = 256 << 20  # bytes behind damage in which the next good record is looked for
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Block:
     """Records that follow each other: `starts` are positions in `data` where they begin, `lengths` those of their payloads.
 
-    `base` is the position of `data` in the file, `end` the one behind the last record; `note` says why nothing can be read from
-    there on.
+    `base` is the position of `data` in the file, `end` the one behind the last record. From `damage` on no record could be found: up to
+    `end` where the next good one begins, or with `end` there too as far as was looked.
     """
 
     data: Bytes
@@ -44,7 +46,7 @@ class Block:
     starts: Integers
     lengths: Integers
     end: int
-    note: str | None = None
+    damage: int | None = None
 
 
 @contextmanager
@@ -65,22 +67,60 @@ def opened(path: Path) -> Iterator[tuple[BinaryIO, int]]:
 def read_blocks(file: BinaryIO, start: int, size: int) -> Iterator[Block]:
     """Every whole record from byte `start` to byte `size`, block by block; a half-written last record is left alone.
 
-    A length that does not match its checksum ends the reading, because what follows cannot be found; the last block says so.
+    Behind a length that does not match its checksum the next good record is searched for; the block before it says what was passed
+    over. Without one the reading ends there.
     """
-    at = start
+    at, room = start, _BLOCK
     while size - at >= HEADER + FOOTER:
         file.seek(at)
-        data = file.read(min(_BLOCK, size - at))
+        data = file.read(min(room, size - at))
         block = _walk(data, at)
-        if block.starts.size == 0 and block.note is None:
+        if block.damage is not None:
+            found = _next_record(file, block.damage, size)
+            block = replace(block, end=block.damage if found is None else found)
+            room = min(_NEAR, _BLOCK)
+        elif block.starts.size == 0:
             behind = at + _span(data, 0) if len(data) >= HEADER else size + 1
-            if behind > size or behind - at - HEADER - FOOTER <= LARGEST:
+            if behind > size:
                 return
-            block = Block(block.data, at, block.starts, block.lengths, behind)
+            if behind - at - HEADER - FOOTER <= LARGEST:
+                if room == _BLOCK:
+                    return
+                room = _BLOCK
+                continue
+            block = replace(block, end=behind)
+        else:
+            room = min(2 * room, _BLOCK)
         yield block
-        if block.note is not None:
+        if block.damage == block.end:
             return
         at = block.end
+
+
+def _next_record(file: BinaryIO, damage: int, size: int) -> int | None:
+    """Where the next record behind `damage` begins that is good, or good as far as it was written; None if none does nearby."""
+    at, room, far = damage + 1, _NEAR, min(size, damage + _FAR)
+    while far - at >= HEADER:
+        file.seek(at)
+        data = file.read(min(room, far - at))
+        for found in _good_headers(data).tolist():
+            if _is_good(file, at + found, size):
+                return at + found
+        at += max(len(data) - HEADER + 1, 1)
+        room = min(2 * room, _BLOCK)
+    return None
+
+
+def _is_good(file: BinaryIO, at: int, size: int) -> bool:
+    """Whether the payload matches its checksum too, of a record whose length does. A long one, and one still being written, is believed."""
+    file.seek(at)
+    data = file.read(HEADER + CHECKED + FOOTER)
+    length = _span(data, 0) - HEADER - FOOTER
+    if length > CHECKED or at + HEADER + length + FOOTER > size:
+        return True
+    whole = np.frombuffer(data, np.uint8)
+    ends = np.array([HEADER + length])
+    return bool((checksums(whole, np.array([HEADER]), np.array([length])) == _stored(whole, ends)).all())
 
 
 def _span(data: bytes, at: int) -> int:
@@ -99,16 +139,16 @@ def _walk(data: bytes, base: int) -> Block:
     column = np.array(starts, dtype=np.int64)
     view = np.frombuffer(data, np.uint8)
     trusted = checksums(view, column, np.full(column.size, 8)) == _stored(view, column + 8)
-    note = None
+    damage = None
     if not trusted.all():
         column = column[: int(np.argmin(trusted))]
         at = starts[column.size]
-        note = f"damaged from byte {base + at} on; what follows cannot be read"
+        damage = base + at
     elif at > len(data):
         at = starts[-1]
         column = column[:-1]
     lengths = np.diff(np.append(column, at)) - HEADER - FOOTER
-    return Block(view, base, column, lengths, base + at, note)
+    return Block(view, base, column, lengths, base + at, damage)
 
 
 def sound(block: Block) -> NDArray[np.bool_]:
@@ -131,16 +171,21 @@ def first_record(data: bytes) -> int | None:
 
     Recognised by the checksum of the length; payloads of 16 MiB and more are passed over.
     """
+    found = _good_headers(data)
+    return int(found[0]) if found.size else None
+
+
+def _good_headers(data: bytes) -> Integers:
+    """Where in `data` a length below 16 MiB stands that matches its checksum. Empty payloads, which say nothing, are passed over."""
     view = np.frombuffer(data, np.uint8)
     places = view.size - HEADER + 1
     if places < 1:
-        return None
-    small = view[3 : places + 3] == 0
-    for byte in range(4, 8):
+        return np.empty(0, np.int64)
+    small = (view[:places] | view[1 : places + 1] | view[2 : places + 2]) != 0
+    for byte in range(3, 8):
         small &= view[byte : places + byte] == 0
     candidates = np.flatnonzero(small)
-    right = checksums(view, candidates, np.full(candidates.size, 8)) == _stored(view, candidates + 8)
-    return int(candidates[np.argmax(right)]) if right.any() else None
+    return candidates[checksums(view, candidates, np.full(candidates.size, 8)) == _stored(view, candidates + 8)]
 
 
 def checksums(data: Bytes, starts: Integers, lengths: Integers) -> NDArray[np.uint32]:

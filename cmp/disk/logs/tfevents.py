@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -62,8 +62,8 @@ def oldest_first(files: Iterable[Path]) -> tuple[Path, ...]:
 def read_scalars(path: Path, start: int = 0) -> EventScalars:
     """Every scalar from byte `start` on, which must be 0 or an earlier `end`; a file that has shrunk is read from 0.
 
-    Stops before a half-written last record. A record that does not match its checksum is left out, one whose length cannot be
-    trusted ends the reading; `notes` say so. Raises Unreadable if there is no such regular file or it must not be read.
+    Stops before a half-written last record. A record that does not match its checksum is left out, and behind a length that does not the
+    next good record is searched for; `notes` say so. Raises Unreadable if there is no such regular file or it must not be read.
     """
     with opened(path) as (file, size):
         return _collect(path, file, start if start <= size else 0, size)
@@ -74,7 +74,8 @@ def read_more(earlier: EventScalars) -> EventScalars:
     more = read_scalars(earlier.path, earlier.end)
     if more.start != earlier.end:
         return more
-    return continued(earlier, more)
+    lost = _lost(earlier.path, earlier.end)  # where the reading went on, which says anew what there is
+    return continued(replace(earlier, notes=tuple(note for note in earlier.notes if note != lost)), more)
 
 
 def read_tail(path: Path, wanted: int) -> EventScalars:
@@ -107,15 +108,26 @@ def _collect(path: Path, file: BinaryIO, start: int, size: int) -> EventScalars:
     found = _Found()
     notes: list[str] = []
     end = start
+    skipped: list[tuple[int, int]] = []
     for block in read_blocks(file, start, size):
         _decode(block, found)
         end = block.end
-        if block.note:
-            notes.append(f"{path.name}: {block.note}")
+        if block.damage == end:
+            notes.append(_lost(path, end))
+        elif block.damage is not None:
+            skipped.append((block.damage, end - block.damage))
     if found.damaged:
         some = "1 damaged record" if len(found.damaged) == 1 else f"{len(found.damaged)} damaged records"
         notes.append(f"{path.name}: {some} left out, the first at byte {min(found.damaged)}")
+    if skipped:
+        places = "at" if len(skipped) == 1 else f"at {len(skipped)} places, the first at"
+        count = sum(length for _, length in skipped)
+        notes.append(f"{path.name}: {count:,} damaged {'byte' if count == 1 else 'bytes'} skipped {places} byte {skipped[0][0]}")
     return EventScalars(path, found.tags(), tuple(found.starts), start, end, tuple(notes))
+
+
+def _lost(path: Path, at: int) -> str:
+    return f"{path.name}: damaged from byte {at} on; what follows cannot be read"
 
 
 def _decode(block: Block, found: _Found) -> None:
