@@ -46,6 +46,8 @@ _SEEING = {
     "dinov2_with_registers": ("Dinov2WithRegistersModel", "first"),
     "vit": ("ViTModel", "first"),
 }
+_TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
+_PROCESSORS = (("preprocessor_config.json",), ("processor_config.json",))
 _AT_ONCE = {"cuda": 64, "mps": 16}
 _FEW = 8  # pictures at once on a CPU
 _FAULTS = (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ImportError)
@@ -133,7 +135,7 @@ class Eye:
         try:
             model = self._loaded()
             began = time.monotonic()
-            with _within_memory(), torch.inference_mode():
+            with _looking(self.model.folder), torch.inference_mode():
                 pixels = self._pixels(images).to(self.device)
                 found = self._seen(model, pixels).float().cpu().numpy()
             took = (time.monotonic() - began) / len(unseen)
@@ -164,7 +166,7 @@ class Eye:
         require_clip(self.model)
         wanted = list(dict.fromkeys(texts))
         yield Progress(0, len(wanted), "reading the prompts")
-        tokens, longest = self._tokens(wanted)
+        tokens, longest = self._tokens()
         self.cut = tuple(text for text, own in zip(wanted, tokens(wanted, verbose=False)["input_ids"], strict=True) if len(own) > longest)
         rows = {text: known for text in wanted if (known := self._kept.read(text_digest(text))) is not None}
         left = [text for text in wanted if text not in rows]
@@ -175,7 +177,7 @@ class Eye:
                 part = left[at : at + self._at_once]
                 model = self._loaded()
                 asked = tokens(part, padding=True, truncation=True, max_length=longest, return_tensors="pt").to(self.device)
-                with _within_memory(), torch.inference_mode():
+                with _looking(self.model.folder), torch.inference_mode():
                     answer = model.text_model(input_ids=asked["input_ids"], attention_mask=asked["attention_mask"])
                     found = model.text_projection(answer.pooler_output).float().cpu().numpy()
                 for text, row in zip(part, unit(found), strict=True):
@@ -213,6 +215,7 @@ class Eye:
 
     def _pixels(self, images: Sequence[Any]) -> torch.Tensor:
         if self._processor is None:
+            self._require_one(_PROCESSORS, "says how pictures are made ready for it")
             with self.loading, _told_as_unreadable(self.model.folder):
                 # Pillow, wherever torchvision is there too: both cut and scale a little differently
                 kept: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False, "backend": "pil"}
@@ -220,11 +223,24 @@ class Eye:
         found: torch.Tensor = self._processor(images=list(images), return_tensors="pt")["pixel_values"]
         return found
 
-    def _tokens(self, texts: Sequence[str]) -> tuple[Any, int]:
+    def _tokens(self) -> tuple[Any, int]:
+        """The tokenizer, and how many tokens the model reads."""
+        self._require_one(_TOKENIZERS, "is its tokenizer")  # without one transformers makes one that knows no words, and says nothing
         with self.loading, _told_as_unreadable(self.model.folder):
             config = transformers.CLIPConfig.from_pretrained(self.model.folder, local_files_only=True)
             found = transformers.AutoTokenizer.from_pretrained(self.model.folder, local_files_only=True, trust_remote_code=False)
-            return found, int(config.text_config.max_position_embeddings)
+        if len(found) > config.text_config.vocab_size:
+            told = f"the tokenizer in {self.model.folder} has {len(found)} words, and the model knows {config.text_config.vocab_size}"
+            raise Refused(told, "It is of another model; give a complete folder.")
+        return found, int(config.text_config.max_position_embeddings)
+
+    def _require_one(self, files: Sequence[tuple[str, ...]], what: str) -> None:
+        """Raises Unreadable where none of these groups of files is there."""
+        if not any(all((self.model.folder / name).is_file() for name in group) for group in files):
+            told = f"nothing in {self.model.folder} {what}: {' or '.join(' with '.join(group) for group in files)}"
+            raise Unreadable(
+                told, "Copy it from the model that this one was made of; PickScore's is laion/CLIP-ViT-H-14-laion2B-s32B-b79K."
+            )
 
 
 def _header(path: Path) -> Header:
@@ -251,10 +267,12 @@ def _told_as_unreadable(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _within_memory() -> Iterator[None]:
+def _looking(folder: Path) -> Iterator[None]:
+    """What a model does not take, such as pictures of another size than its own, is told as its folder's fault."""
     try:
         yield
-    except (RuntimeError, MemoryError) as fault:
+    except (RuntimeError, ValueError, MemoryError) as fault:
         if without_memory(fault):
             raise NoSpace("the memory is not enough to look at pictures", "Use a smaller model, or CMP_DEVICE=cpu.") from fault
-        raise
+        told = f"the model {folder} does not take what its own settings make ready: {str(fault)[:300]}"
+        raise Unreadable(told, "Its preprocessor_config.json or its tokenizer is of another model; give a complete folder.") from fault

@@ -197,6 +197,57 @@ def test_a_model_with_weights_missing_is_not_filled_with_random_ones(pictures: t
     assert "visual_projection.weight" in (fault := fault_of(folder, tmp_path, pictures[:1])).message and isinstance(fault, Unreadable)
 
 
+def test_a_model_without_its_tokenizer_reads_nothing(tmp_path: Path) -> None:
+    """transformers would make one that knows no words."""
+    folder = tiny_clip(tmp_path / "clip")
+    for name in ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json"):
+        (folder / name).unlink(missing_ok=True)
+    with pytest.raises(Unreadable, match=r"tokenizer\.json"):
+        run_through(eye_of(folder, tmp_path).read(["a shoe"]))
+
+
+def test_a_tokenizer_of_more_words_than_the_model_knows_is_refused(tmp_path: Path) -> None:
+    from transformers import CLIPTokenizer
+
+    folder = tiny_clip(tmp_path / "clip")
+    tokenizer = CLIPTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["<sks>"])
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(Refused, match="530 words"):
+        run_through(eye_of(folder, tmp_path).read(["a shoe"]))
+
+
+def test_how_pictures_are_made_ready_is_not_guessed(pictures: tuple[Picture, ...], tmp_path: Path) -> None:
+    folder = tiny_clip(tmp_path / "clip")
+    (folder / "preprocessor_config.json").unlink()
+    fault = fault_of(folder, tmp_path, pictures[:1])
+    assert isinstance(fault, Unreadable) and "preprocessor_config.json" in fault.message
+
+
+def test_pictures_of_another_size_than_the_models_are_told(pictures: tuple[Picture, ...], tmp_path: Path) -> None:
+    from transformers import CLIPImageProcessorPil
+
+    folder = tiny_clip(tmp_path / "clip")
+    CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
+    fault = fault_of(folder, tmp_path, pictures[:1])
+    assert isinstance(fault, Unreadable) and "another model" in fault.hint
+
+
+OLDER = {
+    "clip": {"feature_extractor_type": "CLIPFeatureExtractor", "size": 16, "crop_size": 16, "do_center_crop": True, "resample": 3},
+    "ViT": {"feature_extractor_type": "ViTFeatureExtractor", "size": 16, "resample": 2},
+    "Dinov2": {"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": 18}, "crop_size": {"height": 16, "width": 16}},
+}
+
+
+@pytest.mark.parametrize("kind", OLDER)
+def test_settings_as_models_on_the_hub_have_them_are_understood(kind: str, pictures: tuple[Picture, ...], tmp_path: Path) -> None:
+    folder = tiny_clip(tmp_path / "m") if kind == "clip" else tiny_encoder(tmp_path / "m", kind)
+    usual = {"do_resize": True, "do_normalize": True, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    (folder / "preprocessor_config.json").write_text(json.dumps(usual | OLDER[kind]))
+    assert np.isfinite(see(folder, tmp_path, pictures[:3])).all()
+
+
 def test_a_corrupt_picture_is_named(clip: Path, pictures: tuple[Picture, ...], tmp_path: Path) -> None:
     bad = tmp_path / "half.png"
     bad.write_bytes(pictures[0].path.read_bytes()[:60])
