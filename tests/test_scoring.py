@@ -111,3 +111,16 @@ def test_the_plan_counts_pictures_and_measures_nothing(made: Training, clip: Pat
     assert dict(plan.items) == {"clip": 6, "update": 1} and plan.seconds is None and plan.new == 4 and not bench.measurements(run)
     scored(bench, run, spec(clip, "clip"))
     assert bench.plan_measure(run, spec(clip, "clip")).seconds == 0, "every picture has been looked at"
+
+
+def test_a_metric_that_cannot_be_measured_stops_no_other_and_is_told_once_for_each_checkpoint(made: Training, clip: Path) -> None:
+    for prompt in range(3):
+        for image in range(2):
+            (made.run / "validation" / f"epoch002_step01000_prompt{prompt}_img{image}.png").unlink()
+    bench, run = opened(made)
+    found = scored(bench, run, spec(clip, "clip", "diversity", "update"))
+    lost = sorted((one.metric, one.checkpoint_id) for one in found if isinstance(one, NotMeasured))
+    assert lost == [("clip", f"{RUN}@1000"), ("clip", f"{RUN}@500"), ("diversity", f"{RUN}@1000")]
+    plan = bench.plan_measure(run, spec(clip, "clip", "diversity", "update"))
+    assert sorted((one.metric, one.checkpoint_id) for one in plan.faults) == lost
+    assert {(one.metric, one.checkpoint_id) for one in found if isinstance(one, Measured)} >= {("diversity", f"{RUN}@500")}

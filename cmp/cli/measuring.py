@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,18 @@ import typer
 
 from cmp.cli.answers import read_answers
 from cmp.cli.output import Json, in_trouble, print_json, print_table, say
-from cmp.cli.score_telling import base_value, blocks_json, heading, limits_of, only_asked, tell_blocks, tell_limits, value_of
+from cmp.cli.score_telling import (
+    BY_BLOCK,
+    base_value,
+    heading,
+    in_full,
+    limits_of,
+    only_asked,
+    parts_json,
+    tell_blocks,
+    tell_limits,
+    value_of,
+)
 from cmp.core.axes import parse_text_axis
 from cmp.core.choosing import choose_checkpoints
 from cmp.core.draws import USUAL_DRAWS
@@ -20,8 +32,6 @@ from cmp.core.image_scores import KINDS
 from cmp.core.measured import (
     LOSS,
     TRAINING_LOSS,
-    UPDATE,
-    UPDATE_RELATIVE,
     BandScore,
     Gap,
     Measured,
@@ -38,10 +48,10 @@ from cmp.core.present import counted
 from cmp.core.progress import Progress
 from cmp.core.runs import Checkpoint, Run
 from cmp.core.score_asking import ScoreAnswers
+from cmp.disk.ready import Answers
 from cmp.workbench import Workbench
 
 QUIET = 5.0  # seconds without a line after which progress within a checkpoint is told
-BY_BLOCK = (UPDATE, UPDATE_RELATIVE)
 Known = Mapping[str, tuple[Measured, ...]]
 
 app = typer.Typer(rich_markup_mode=None)
@@ -97,17 +107,20 @@ def measure(
     bench: Workbench = context.obj
     found, one = bench.find(run)
     chosen = (one,) if one else _chosen(bench, found, checkpoints)
-    folders = [folder.expanduser().absolute() if folder else None for folder in (held_out, training)]
-    asked = ScoreAnswers(clip or "", encoder or "", preference or "", str(reference or ""), subject or "", pictures or "")
+    held_out, training = (folder.expanduser().absolute() if folder else None for folder in (held_out, training))
+    models = (in_full(name) for name in (clip, encoder, preference))
+    asked = ScoreAnswers(*models, str(reference.expanduser().absolute()) if reference else "", subject or "", pictures or "")
     metrics = tuple(dict.fromkeys(parse_text_axis(metric, "metric")))
-    spec = MeasureSpec(metrics, chosen, *folders, draws=draws, seed=seed, given=asked.pairs)
+    spec = MeasureSpec(metrics, chosen, held_out, training, draws, seed, asked.pairs)
     given = read_answers(alpha, base)
+    plan = bench.plan_measure(found, spec, given)
     if dry_run:
-        plan = bench.plan_measure(found, spec, given)
         _tell_plan(found, plan, json)
         _leave(plan.faults, len(chosen) * len(plan.metrics))
         return
-    faults, count = _measure(bench, found, spec, given)
+    for told in _beforehand(plan):
+        in_trouble(told)
+    faults, count = _measure(bench, found, spec, given, plan)
     known = only_asked(bench.measurements(found), spec.metrics)
     if json:
         print_json(_as_json(found, known, faults))
@@ -120,10 +133,11 @@ def _chosen(bench: Workbench, run: Run, axis: str) -> tuple[Checkpoint, ...]:
     return choose_checkpoints(axis, run.checkpoints, lambda count: bench.best_of(run, run.checkpoints, count)[0])
 
 
-def _measure(bench: Workbench, run: Run, spec: MeasureSpec, given: object) -> tuple[list[NotMeasured], int]:
+def _measure(bench: Workbench, run: Run, spec: MeasureSpec, given: Answers, plan: MeasurePlan) -> tuple[list[NotMeasured], int]:
     """What could not be measured, and of how many values of checkpoints. Each is told as it comes."""
     faults: list[NotMeasured] = []
-    shown, count, before = time.monotonic(), 0, set[str]()
+    began = shown = time.monotonic()
+    count, before = 0, set[str]()
     for item in bench.follow_measure(run, spec, given):
         if isinstance(item, Progress):
             if time.monotonic() - shown > QUIET:
@@ -131,18 +145,27 @@ def _measure(bench: Workbench, run: Run, spec: MeasureSpec, given: object) -> tu
                 shown = time.monotonic()
             continue
         shown = time.monotonic()
-        for told in item.told if isinstance(item, Measured) else ():
-            if told not in before:
-                in_trouble(f"note: {told}")
-        before.update(item.told if isinstance(item, Measured) else ())
         count += item.checkpoint_id != BASE
-        name = "base model" if item.checkpoint_id == BASE else item.checkpoint_id
+        _tell_item(item, before)
         if isinstance(item, NotMeasured):
             faults.append(item)
-            in_trouble(f"{name}, {item.metric}: not measured: {item.error.told}")
-        else:
-            in_trouble(f"{name}, {item.metric}: {value_of(item):.4g}{', known' if item.reused else ''}")
+        elif plan.seconds is None and plan.new > 1 and not item.reused:  # the first of them: nothing has told the pace before
+            in_trouble(f"{duration_text((shown - began) * (plan.new - 1), about=True)} to go")
+            plan = replace(plan, seconds=0.0)
     return faults, count
+
+
+def _tell_item(item: Measured | NotMeasured, before: set[str]) -> None:
+    """A line for a value, and whatever is to be known of it that was not told `before`."""
+    name = "base model" if item.checkpoint_id == BASE else item.checkpoint_id
+    if isinstance(item, NotMeasured):
+        in_trouble(f"{name}, {item.metric}: not measured: {item.error.told}")
+        return
+    for told in item.told:
+        if told not in before:
+            in_trouble(f"note: {told}")
+    before.update(item.told)
+    in_trouble(f"{name}, {item.metric}: {value_of(item):.4g}{', known' if item.reused else ''}")
 
 
 def _leave(faults: Sequence[NotMeasured], count: int) -> None:
@@ -163,21 +186,22 @@ def _tell_plan(run: Run, plan: MeasurePlan, json: bool) -> None:
     if json:
         print_json({"run": run.id, "scores": [], **plan.as_json()})
         return
+    for told in _beforehand(plan):
+        say(told)
+
+
+def _beforehand(plan: MeasurePlan) -> tuple[str, ...]:
+    """How much there is to measure, how long it takes, and how small a difference it will show."""
     images = ", ".join(f"{metric} on {counted(count, 'image')}" for metric, count in plan.items)
     known = plan.total - plan.new - len(plan.faults)
-    took = (
-        ""
-        if not plan.new
-        else f", {'how long it takes the first will tell' if plan.seconds is None else duration_text(plan.seconds, about=True)}"
-    )
-    each = f", {counted(plan.draws, 'draw')} each" if plan.draws else ""
-    say(f"{images}{each}: {counted(plan.new, 'value')} to measure, {known} known{took}")
+    took = "how long it takes the first will tell" if plan.seconds is None else duration_text(plan.seconds, about=True)
+    work = f"{counted(plan.new, 'value')} to measure, {known} known{f', {took}' if plan.new else ''}"
     if not plan.draws:
-        return
-    if plan.smallest is None:
-        say("How small a difference can be seen shows once two checkpoints were measured.")
-    else:
-        say(f"Differences of about {100 * plan.smallest:.2g} % of the base's loss will be seen.")
+        return (f"{images}: {work}",)
+    seen = "How small a difference can be seen shows once two checkpoints were measured."
+    if plan.smallest is not None:
+        seen = f"Differences of about {100 * plan.smallest:.2g} % of the base's loss will be seen."
+    return f"{images}, {counted(plan.draws, 'draw')} each: {work}", seen
 
 
 def _verdicts(run: Run, known: Known) -> list[tuple[str, Evidence, Verdict]]:
@@ -200,9 +224,7 @@ def _as_json(run: Run, known: Known, faults: Sequence[NotMeasured]) -> dict[str,
     for metric, _, verdict in verdicts:
         bands = by_band(known[metric])
         for score in verdict.scores:
-            told = [band.as_json() for band in bands.get(score.checkpoint_id, ())]
-            parts = {"by_block": blocks_json(bands.get(score.checkpoint_id, ()))} if metric in BY_BLOCK else {"by_timestep": told}
-            scores.append(score_json(score, steps.get(score.checkpoint_id)) | parts)
+            scores.append(score_json(score, steps.get(score.checkpoint_id)) | parts_json(metric, bands.get(score.checkpoint_id, ())))
     return {
         "run": run.id,
         "scores": scores,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from cmp.cli.output import print_table, say
 from cmp.core.evidence import BASE
@@ -19,6 +20,7 @@ from cmp.core.measured import (
     evidence_of,
 )
 
+BY_BLOCK = (UPDATE, UPDATE_RELATIVE)
 _TOGETHER = {LOSS: (LOSS, TRAINING_LOSS), UPDATE: (UPDATE, UPDATE_RELATIVE)}
 _OF = {UPDATE_RELATIVE: UPDATE}
 
@@ -66,8 +68,17 @@ def tell_blocks(bands: Mapping[str, Sequence[BandScore]], names: Sequence[str]) 
     print_table(["block", *(name.rpartition("@")[2] for name in names)], rows, right=frozenset(range(1, len(names) + 1)))
 
 
-def blocks_json(bands: Sequence[BandScore]) -> list[dict[str, object]]:
-    return [{"block": band.band, "value": band.value} for band in bands if band.band != WHOLE]
+def parts_json(metric: str, bands: Sequence[BandScore]) -> dict[str, object]:
+    """A score's parts: by timestep, and of sizes by block."""
+    if metric not in BY_BLOCK:
+        return {"by_timestep": [band.as_json() for band in bands]}
+    return {"by_timestep": [], "by_block": [{"block": band.band, "value": band.value} for band in bands if band.band != WHOLE]}
+
+
+def in_full(name: str | None) -> str:
+    """A model's name; of a folder that is there its whole path, since another process may take the work up again elsewhere."""
+    place = Path(name).expanduser() if name else None
+    return str(place.absolute()) if place and place.is_dir() else name or ""
 
 
 def tell_limits(metric: str) -> None:

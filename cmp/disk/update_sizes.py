@@ -36,6 +36,11 @@ def _trained_whole(ready: Ready, store: Store) -> bool:
     return any(base and compared(ready.opened, name, base.path, store).differing for name in doubtful)
 
 
+def knows_update_size(store: Store, weights: str, base: str) -> bool:
+    """Whether `kept_update_size` would read nothing."""
+    return store.get(_KIND, f"{REVISION}|{weights}|{base}") is not None
+
+
 def kept_update_size(ready: Ready, store: Store, weights: str, base: str) -> Generator[Progress, None, UpdateSize]:
     """The same as `measuring_update`, measured once for these digests of weights and base."""
     subject = f"{REVISION}|{weights}|{base}"

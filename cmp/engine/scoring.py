@@ -94,10 +94,11 @@ class Scorer:
     def _run(self) -> str:
         return next(iter(self.weights)).rpartition("@")[0]
 
-    def setup(self, names: Sequence[str]) -> str:
-        """The digest of all that decides the values beside weights and base."""
+    def setup(self) -> str:
+        """The digest of all that decides the values beside weights, base and the pictures themselves."""
+        names = [item.name for item in self.items.items]
         images = [image.digest for image in self.images.images] if self.images else []
-        told = [REVISION, self.metric, self.eye.digest, self.shown.source, self.shown.way.words, sorted(images), list(names), NEAR]
+        told = [REVISION, self.metric, self.eye.digest, self.shown.source, self.shown.way.words, sorted(images), names, NEAR]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
     def score(self) -> Generator[Progress, None, tuple[Measured | NotMeasured, ...]]:
@@ -125,7 +126,7 @@ class Scorer:
         names = [item.name for item in shown.items]
         whose = "base model" if name == BASE else _key(name)
         return Measured(
-            self.metric, name, "" if name == BASE else self.weights[name], self.base, self.setup(names), valued.items or tuple(names),
+            self.metric, name, "" if name == BASE else self.weights[name], self.base, self.setup(), valued.items or tuple(names),
             valued.values.reshape(-1, 1), lower_is_better=KINDS[self.metric].lower_is_better,
             told=(*common, *(f"{whose}: {text}" for text in valued.told)),
         )  # fmt: skip

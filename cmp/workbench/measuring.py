@@ -21,7 +21,7 @@ from cmp.workbench.scoring import Scoring
 
 if TYPE_CHECKING:
     from cmp.core.measured import Measured, MeasurePlan, MeasureSpec, NotMeasured
-    from cmp.disk.labelled import LabelledFolder
+    from cmp.disk.labelled import Labelled, LabelledFolder
     from cmp.engine.measuring import LossMeter, Meant
 
 
@@ -39,7 +39,8 @@ class Measuring(Scoring):
         from cmp.core.score_asking import both_plans, parted
 
         losses, others = parted(self._completed(run, spec))
-        plans = [*([self._plan_losses(run, losses, given)] if losses else []), *([self.plan_score(run, others, given)] if others else [])]
+        plans = [self._plan_losses(run, losses, given)] if losses else []
+        plans += [self.plan_score(run, others, given, alone=not losses)] if others else []
         return plans[0] if len(plans) == 1 else both_plans(plans[0], plans[1])
 
     def _plan_losses(self, run: Run, spec: MeasureSpec, given: Answers) -> MeasurePlan:
@@ -78,7 +79,7 @@ class Measuring(Scoring):
 
         self.require_writing()
         losses, others = parted(self._completed(run, spec))
-        yield from self.score(run, others, given) if others else ()
+        yield from self.score(run, others, given, alone=not losses) if others else ()
         yield from self._losses(run, losses, given) if losses else ()
 
     def _losses(self, run: Run, spec: MeasureSpec, given: Answers) -> Iterator[Progress | Measured | NotMeasured]:
@@ -136,7 +137,6 @@ class Measuring(Scoring):
     def _sets(self, run: Run, spec: MeasureSpec) -> list[tuple[str, LabelledFolder]]:
         """The folders of images by the metric that is measured on them. Held-out images that were trained with are left out."""
         from cmp.core.measured import LOSS, TRAINING_LOSS
-        from cmp.disk.datasets import read_data_set
         from cmp.disk.labelled import read_labelled, without
 
         held, training = spec.held_out, spec.training
@@ -146,15 +146,24 @@ class Measuring(Scoring):
         trained = read_labelled(training, self.store) if training else None
         found = []
         if held is not None:
-            labelled, others = read_labelled(held, self.store), trained
-            if others is None and (data := read_data_set(run)) and data.images:
-                with suppress(CmpError):  # nobody named that folder now, so that it stands against nothing
-                    others = read_labelled(Path(data.folder), self.store)
-            labelled = without(labelled, others.images, "training images") if others else labelled
+            labelled = read_labelled(held, self.store)
+            others = trained.images if trained else self._trained(run)
+            labelled = without(labelled, others, "training images")
             if not labelled.images:
                 raise Refused(f"every image in {held} was trained with, so that none of them is held out", "Give other images.")
             found.append((LOSS, labelled))
         return [*found, *([(TRAINING_LOSS, trained)] if trained else [])]
+
+    def _trained(self, run: Run) -> list[Labelled]:
+        """The images that a run was trained with, as far as they are at hand."""
+        from cmp.disk.datasets import data_folders
+        from cmp.disk.labelled import read_labelled
+
+        found: list[Labelled] = []
+        for folder in data_folders(run):
+            with suppress(CmpError):  # nobody named it now, so that what is wrong with it stands against nothing
+                found += read_labelled(folder, self.store).images
+        return found
 
     def _smallest(self, run: Run, meter: LossMeter) -> float | None:
         """The smallest difference that will be seen, by how much the images differed that were measured before; None without any."""

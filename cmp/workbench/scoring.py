@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -44,11 +45,11 @@ class Owners:
 class Scoring(Known):
     """Scores of pictures, and sizes of updates. Safe to use from several threads."""
 
-    def score(self, run: Run, spec: MeasureSpec, given: Answers = Answers()) -> Scored:
+    def score(self, run: Run, spec: MeasureSpec, given: Answers = Answers(), *, alone: bool = True) -> Scored:
         """Measures the metrics of a spec that are no losses: one Measured for each metric, checkpoint and the base model.
 
         Pictures are those that are there: nothing is drawn. A metric or a checkpoint that cannot be measured is told and does not stop the
-        rest; where one metric alone is asked for, what stands against it is raised.
+        rest; where one metric is asked for `alone`, what stands against it is raised.
         """
         from cmp.core.measured import UPDATE, NotMeasured
         from cmp.core.score_asking import ScoreAnswers
@@ -60,6 +61,7 @@ class Scoring(Known):
             self._check_asked(run, spec, metric, asked)
         known = yield from self._known(run, chosen, given)
         shown: Shown | None = None
+        eye: Eye | None = None
         for metric in spec.metrics:
             yield from (NotMeasured(metric, name, fault) for name, fault in known.faults.items())
             try:
@@ -68,41 +70,57 @@ class Scoring(Known):
                     continue
                 shown = shown or self._pictures(run, chosen, known, asked)
                 yield from (NotMeasured(metric, name, self._undrawn(run, name, shown)) for name in shown.without)
-                scorer = yield from self._scorer(run, spec, metric, asked, known, shown)
+                scorer = yield from self._scorer(run, spec, metric, asked, known, shown, eye)
+                eye = scorer.eye
                 for found in (yield from scorer.score()):
                     yield found if isinstance(found, NotMeasured) else self._keep(run, found, chosen, given)
                 if shown.source == CELLS and given != Answers() and self.answers(run) != given:  # that these weights drew them proves it
                     self.answer(run, given)
             except CmpError as fault:
-                if len(spec.metrics) == 1:
+                if alone and len(spec.metrics) == 1:
                     raise
-                yield from (NotMeasured(metric, c.id, fault) for c in chosen if c.id in known.ready)
+                left = known.ready.keys() - (shown.without if shown else ())
+                yield from (NotMeasured(metric, c.id, fault) for c in chosen if c.id in left)
 
-    def plan_score(self, run: Run, spec: MeasureSpec, given: Answers = Answers()) -> MeasurePlan:
-        """What scoring would do: of which pictures, which of them no model has seen yet, and what a grid would have to draw first."""
+    def plan_score(self, run: Run, spec: MeasureSpec, given: Answers = Answers(), *, alone: bool = True) -> MeasurePlan:
+        """What scoring would do: of which pictures, how many of them no model has seen yet, and what a grid would have to draw first."""
         from cmp.core.measured import UPDATE, MeasurePlan, NotMeasured
         from cmp.core.score_asking import ScoreAnswers, needs_pictures
+        from cmp.disk.update_sizes import knows_update_size
 
         asked, chosen = ScoreAnswers.of(spec.given), self._some(run, spec)
-        known = run_through(self._known(run, chosen, given))
-        faults = [NotMeasured(metric, name, fault) for metric in spec.metrics for name, fault in known.faults.items()]
-        items, told, seconds, unseen = {}, [], 0.0, False
-        total = new = len(spec.metrics) * len(known.ready)
         for metric in spec.metrics:
             self._check_asked(run, spec, metric, asked)
-        if wanted := needs_pictures(spec.metrics):
-            shown = self._pictures(run, chosen, known, asked)
-            told += [*shown.told, *(self._undrawn(run, name, shown).told for name in shown.without)]
-            faults += [NotMeasured(metric, name, self._undrawn(run, name, shown)) for metric in wanted for name in shown.without]
-            for metric in wanted:
+        known = run_through(self._known(run, chosen, given))
+        faults = [NotMeasured(metric, name, fault) for metric in spec.metrics for name, fault in known.faults.items()]
+        items, told, seconds = {UPDATE: 1} if UPDATE in spec.metrics else {}, dict[str, None](), 0.0
+        shown: Shown | None = None
+        measured = 0
+        for metric in needs_pictures(spec.metrics):
+            try:
+                shown = shown or self._pictures(run, chosen, known, asked)
+                faults += [NotMeasured(metric, name, self._undrawn(run, name, shown)) for name in shown.without]
                 scorer = run_through(self._scorer(run, spec, metric, asked, known, shown))
                 items[metric] = len(scorer.items.items)
-                fresh = [p for own in scorer.items.pictures.values() for p in own if not scorer.eye.knows(p)]
-                unseen = unseen or (bool(fresh) and scorer.eye.pace is None)
-                seconds += len(fresh) * (scorer.eye.pace or 0.0)
-        items |= {UPDATE: 1} if UPDATE in spec.metrics else {}
-        new -= len(faults) - len(spec.metrics) * len(known.faults)
-        return MeasurePlan(spec.metrics, total, new, tuple(items.items()), 0, None if unseen else seconds, None, tuple(faults), tuple(told))
+                unseen = {name: sum(not scorer.eye.knows(picture) for picture in own) for name, own in scorer.items.pictures.items()}
+                seconds += sum(unseen.values()) * (scorer.eye.pace or math.nan) if any(unseen.values()) else 0.0
+                measured += sum(not count and self._is_kept(scorer, name) for name, count in unseen.items())
+                told |= dict.fromkeys(shown.told)
+            except CmpError as fault:
+                if alone and len(spec.metrics) == 1:
+                    raise
+                left = known.ready.keys() - (shown.without if shown else ())
+                faults += [NotMeasured(metric, c.id, fault) for c in chosen if c.id in left]
+        if UPDATE in spec.metrics:
+            measured += sum(knows_update_size(self.store, digest, known.base) for digest in known.weights.values())
+        total, took = len(spec.metrics) * len(chosen), None if math.isnan(seconds) else seconds
+        new = total - len(faults) - measured
+        return MeasurePlan(spec.metrics, total, new, tuple(items.items()), 0, took, None, tuple(faults), tuple(told))
+
+    def _is_kept(self, scorer: Scorer, name: str) -> bool:
+        from cmp.disk.measures import Measures
+
+        return Measures(self.store).find(scorer.weights[name], scorer.base, scorer.metric, scorer.setup()) is not None
 
     # -- what is scored ------------------------------------------------------------------------------------------------
 
@@ -187,15 +205,17 @@ class Scoring(Known):
             self._calling(run, asked)
 
     def _scorer(
-        self, run: Run, spec: MeasureSpec, metric: str, asked: ScoreAnswers, known: Owners, shown: Shown
+        self, run: Run, spec: MeasureSpec, metric: str, asked: ScoreAnswers, known: Owners, shown: Shown, last: Eye | None = None
     ) -> Generator[Progress, None, Scorer]:
+        """What scores by one metric; with the model that looked `last` where it is the same, since it is loaded."""
         from cmp.core.image_scores import CMMD, IDENTITY, LEAK, NEAREST
 
         yield Progress(0, 1, f"loading what {metric} needs")
         images = self._labelled(asked.reference_of(metric)) if metric in (CMMD, IDENTITY) else None
         images = self._labelled(self._trained_with(run, spec)) if metric == NEAREST else images
         words = self._calling(run, asked) if metric == LEAK else ()
-        eye = self._eye(asked.model_of(metric))
+        name = asked.model_of(metric)
+        eye = last if last and last.model.name == name else self._eye(name)
         from cmp.engine.scoring import Scorer
 
         return Scorer(metric, shown, eye, known.weights, known.base, images, words)

@@ -53,7 +53,13 @@ def test_what_was_measured_is_told_as_the_contract_has_it_and_best_goes_by_it(pl
     best = said(place, "best", "run", "--json")
     assert best.json["rule"] == "measured" and best.json["window"] == found.json["verdicts"][0]["window"], best.told
     plain = measure(place)
-    assert plain.code == 0 and "learned by heart" in plain.out and "by timestep" in plain.out and plain.err.count("known") == 6, plain.told
+    assert (
+        plain.code == 0
+        and "learned by heart" in plain.out
+        and "by timestep" in plain.out
+        and plain.err.count(", known") == 6
+        and "0 values to measure, 6 known" in plain.err
+    ), plain.told
 
 
 def test_one_checkpoint_alone_is_measured_and_nothing_is_said_of_a_best(place: Path) -> None:

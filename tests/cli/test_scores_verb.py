@@ -66,6 +66,8 @@ def test_every_metric_is_told_with_its_interval_n_and_limits(place: Path, models
         "clip": 6, "cmmd": 6, "nearest": 6, "diversity": 6, "leak": 3, "identity": 6, "preference": 6, "update": 1,
     }  # fmt: skip
     found = measure(place, EVERY, models, "--json")
+    again = measure(place, EVERY, models, "--dry-run", "--json").json
+    assert (again["new"], again["known"], again["seconds"]) == (0, 16, 0)
     assert found.code == 0 and not found.json["failed"], found.told
     for metric, count in (("clip", 6), ("cmmd", 6), ("nearest", 6), ("identity", 6), ("preference", 6), ("leak", 3), ("diversity", 2)):
         assert {score["n"] for score in scores_of(found, metric).values()} == {count}, metric
@@ -119,8 +121,10 @@ def test_a_checkpoint_that_was_not_drawn_is_told_with_the_command_that_draws_it_
     assert plan.code == 1 and "--checkpoints 3" in plan.err, plan.told
     drawing = shlex.split(failed["hint"].split("`")[1])
     assert drawing[:5] == ["python", "-m", "cmp", "grid", "run"] and said(place, *drawing[3:], "--base", "sd_nano").code == 0
+    plan = measure(place, "clip", models, "--dry-run", "--json").json
+    assert (plan["new"], plan["known"]) == (1, 2)
     whole = measure(place, "clip", models)
-    assert whole.code == 0 and "run@1, clip" in whole.err and whole.err.count("known") == 3, whole.told  # two checkpoints and the base
+    assert whole.code == 0 and "run@1, clip" in whole.err and whole.err.count(", known\n") == 3, whole.told  # two checkpoints and the base
     again = measure(place, "clip", models, "--json")
     assert scores_of(again, "clip")[1]["value"] == scores_of(first, "clip")[1]["value"] and set(scores_of(again, "clip")) == {1, 2, 3}
 
