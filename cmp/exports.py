@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -16,12 +18,13 @@ from typing import Any
 from urllib.parse import quote
 
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from cmp.core.packing import file_name
 from cmp.core.views import LARGEST_VIEW, read_view
-from cmp.errors import BadInput, CmpError, NotFound
+from cmp.errors import BadInput, NotFound
+from cmp.guard import or_refusal
 from cmp.workbench import Workbench
 
 SAMPLES = "samples/"
@@ -104,21 +107,48 @@ class Exports:
 
 
 def export_routes(bench: Workbench) -> list[BaseRoute]:
-    """`GET cmp/export/SOURCE/FILE?view=JSON`. SOURCE is a grid's job or `samples/RUN`; no path comes from a caller."""
+    """`GET cmp/export/SOURCE/FILE?view=JSON`. SOURCE is a grid's job or `samples/RUN`; no path comes from a caller.
+
+    `GET cmp/scores/RUN/FILE` gives the verdicts on a run.
+    """
     exports = Exports(bench)
 
     def answer(request: Request) -> Response:
-        try:
+        def make() -> Response:
             name = request.path_params["name"]
             if name not in FILES:
                 raise NotFound(f"there is no export {name[:60]!r}", f"There are {', '.join(FILES)}.")
             value = value_of(bench, request.path_params["source"])
             path, notes = exports.get(value, _view_in(request), name, _options_in(request))
             return _file(path, str(value.get("title") or ""), name, notes)
-        except CmpError as fault:
-            return JSONResponse({"detail": fault.as_json()}, fault.http_status)
 
-    return [Route("/cmp/export/{source:path}/{name}", answer)]
+        return or_refusal(bench, make)
+
+    def scores(request: Request) -> Response:
+        return or_refusal(bench, lambda: _scores(bench, request.path_params["run"], request.path_params["name"]))
+
+    return [Route("/cmp/export/{source:path}/{name}", answer), Route("/cmp/scores/{run:path}/{name}", scores)]
+
+
+def _scores(bench: Workbench, run_id: str, name: str) -> Response:
+    """`scores.csv`, every score of every rule; or `verdicts.json`, each as `best --json` tells it."""
+    from cmp.core.agreeing import scores_table, verdicts_json
+
+    if name not in ("scores.csv", "verdicts.json"):
+        raise NotFound(f"there is no export {name[:60]!r}", "There are scores.csv and verdicts.json.")
+    run, _ = bench.find(run_id, only_ids=True)
+    verdicts = bench.verdicts(run)
+    out = io.StringIO(newline="")
+    if name == "scores.csv":
+        csv.writer(out).writerows(scores_table(run, verdicts))
+    else:
+        json.dump(verdicts_json(run, verdicts), out, ensure_ascii=False, indent=1)
+    stem, _, ending = name.partition(".")
+    called = file_name(f"{bench.name_of(run)} {stem}", stem)
+    told = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(called)}.{ending}", "Cache-Control": "private, no-store"}
+    kind = "text/csv; charset=utf-8" if ending == "csv" else "application/json"
+    content = out.getvalue().encode("utf-8", "replace")
+    return Response(content, media_type=kind, headers=told | {"X-Content-Type-Options": "nosniff"})
 
 
 def value_of(bench: Workbench, source: str) -> Mapping[str, Any]:

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from cmp.core.arranging import arrange, read_matrix
 from cmp.core.views import View
 from cmp.errors import BadInput, NotFound, Refused
 from cmp.pictures.settings import read_settings
@@ -81,6 +82,22 @@ def test_a_sheet_says_what_holds_for_all_of_it(grid: Shown, tmp_path: Path) -> N
     write_export("sheet", Matrix(grid.bench, grid.value), tmp_path / "s.webp")
     found = read_settings(tmp_path / "s.webp")
     assert found.prompt == "a shoe" and "Checkpoint name, Prompt, Seed" in found.not_restored[0].replace("Seed, Prompt", "Prompt, Seed")
+
+
+def test_sheet_and_page_carry_the_verdict(grid: Shown, tmp_path: Path) -> None:
+    verdict = f"Held-out loss: step 1000 has the lowest val/loss, 0.1, and all others are worse at 95 % {SCRIPT}."
+    with_verdict = Matrix(grid.bench, grid.value | {"verdict": verdict})
+    write_export("html", with_verdict, tmp_path / "g.html")
+    told, _, text = page_of(tmp_path / "g.html")
+    assert told["value"]["verdict"] == verdict and SCRIPT not in text
+    arranged = arrange(*read_matrix(grid.value), with_verdict.view)
+    assert with_verdict.subject(arranged).told[-1] == verdict and verdict not in Matrix(grid.bench, grid.value).subject(arranged).told
+    heights = []
+    for name, matrix in (("with", with_verdict), ("without", Matrix(grid.bench, grid.value))):
+        write_export("sheet", matrix, tmp_path / f"{name}.png")
+        with Image.open(tmp_path / f"{name}.png") as sheet:
+            heights.append(sheet.height)
+    assert heights[0] > heights[1], "the sheet has a line more"
 
 
 def test_the_archive_holds_the_pictures_to_the_bit_and_a_row_for_each_cell(broken: Shown, tmp_path: Path) -> None:

@@ -85,6 +85,23 @@ def test_the_heads_of_a_grid_mark_the_window_where_the_logs_decide(made: Trainin
     assert not any("score" in mark or "window" in mark for mark in bench_of(undecided).heads([f"{RUN}@500"]).values())
 
 
+def test_the_line_beside_pictures_tells_rule_and_reason_and_that_votes_say_another(made: Training, tmp_path: Path) -> None:
+    bench = bench_of(made)
+    run = run_of(bench)
+    line = bench.verdict_line((None, *run.checkpoints))
+    assert line == f"Held-out loss: {bench.judge(run).reason}." and bench.verdict_line([None]) == ""
+    other = origin_run(tmp_path / "other", STEPS, logs=False, final=False)
+    assert bench.verdict_line(bench_of(other).library().runs[0].checkpoints) == "", "the id alone makes it no run of these"
+    cells = with_grid(bench, run, seeds=8)
+    for _ in range(72):
+        pair = bench.next_pair(run, "ann")
+        steps = [cells[key].checkpoint.step for key in pair]  # type: ignore[union-attr]
+        bench.cast_vote(run, "ann", *pair, "left" if steps[0] < steps[1] else "right")  # type: ignore[operator]
+    assert [verdict.rule for verdict in bench.verdicts(run)] == ["held-out", "votes"]
+    said = bench.verdict_line(run.checkpoints)
+    assert said == f"{line} Held-out loss says steps 1000–1500, votes say step 500: they disagree."
+
+
 def test_storage_keeps_checkpoints_that_came_after_the_last_held_out_loss(tmp_path: Path) -> None:
     made = origin_run(tmp_path, STEPS, final=False)
     log_losses(made, lambda step: 0.1 + 0.1 * ((step - 1000) / 500) ** 2, until=1501)

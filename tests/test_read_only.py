@@ -10,10 +10,12 @@ import pytest
 from cmp.core.grids import GridSpec, Prompt
 from cmp.core.measured import MeasureSpec
 from cmp.core.progress import run_through
+from cmp.core.storage import Rules
 from cmp.disk.ready import Answers
 from cmp.errors import Refused
 from cmp.settings import Settings
 from cmp.workbench import Workbench
+from cmp.workbench.storing import Asked
 from tests.journeys.conftest import FULL, Server, start_server
 from tests.support import Training, origin_run
 
@@ -35,6 +37,10 @@ CHANGES: dict[str, Callable[[Workbench, Training], object]] = {
     "conversion": lambda bench, _: run_through(bench.convert(bench.plan_conversion(f"{RUN}@500", "lora"))),
     "vote": lambda bench, _: bench.cast_vote(bench.find(RUN)[0], "ann", "a", "b", "left"),
     "vote taken back": lambda bench, _: bench.take_back_vote(bench.find(RUN)[0], "ann"),
+    "storage": lambda bench, _: list(bench.clean_up(bench.plan_cleanup(bench.library().runs, Rules()))),
+    "storage as a job": lambda bench, _: bench.start_cleanup(run_through(bench.previewing(bench.library().runs, Rules(), Asked()))),
+    "restore": lambda bench, _: list(bench.restore(RUN)),
+    "restore as a job": lambda bench, _: bench.start_restore(RUN),
     "cells": lambda bench, _: bench.prune(bench.plan_prune(most_bytes=0)),
 }
 

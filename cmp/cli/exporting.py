@@ -46,7 +46,7 @@ class Wanted:
     def write(self, bench: Workbench, spec: GridSpec, tiles: Sequence[Tile]) -> dict[str, object]:
         """Writes them, and gives for the JSON where they are. One that cannot be written does not cost the others; its fault is raised."""
         names = _Names(bench, spec)
-        matrix = Matrix(bench, grid_matrix(spec, tiles, names.of))
+        matrix = Matrix(bench, grid_matrix(spec, tiles, names.of) | {"verdict": bench.verdict_line(spec.checkpoints)})
         told: dict[str, object] = dict.fromkeys(self.files)
         notes: list[str] = []
         faults: list[CmpError] = []

@@ -14,12 +14,14 @@ from cmp.cli.answers import read_answers
 from cmp.cli.output import Json, in_trouble, print_json, print_table, say
 from cmp.cli.score_telling import (
     BY_BLOCK,
+    base_json,
     base_value,
     heading,
     in_full,
     limits_of,
     only_asked,
     parts_json,
+    tell_bands,
     tell_blocks,
     tell_limits,
     value_of,
@@ -28,11 +30,9 @@ from cmp.core.axes import parse_text_axis
 from cmp.core.choosing import choose_checkpoints
 from cmp.core.draws import USUAL_DRAWS
 from cmp.core.evidence import BASE, Evidence
-from cmp.core.image_scores import KINDS
 from cmp.core.measured import (
     LOSS,
     TRAINING_LOSS,
-    BandScore,
     Gap,
     Measured,
     MeasurePlan,
@@ -108,8 +108,8 @@ def measure(
     found, one = bench.find(run)
     chosen = (one,) if one else _chosen(bench, found, checkpoints)
     held_out, training = (folder.expanduser().absolute() if folder else None for folder in (held_out, training))
-    models = (in_full(name) for name in (clip, encoder, preference))
-    asked = ScoreAnswers(*models, str(reference.expanduser().absolute()) if reference else "", subject or "", pictures or "")
+    looking = [in_full(name) for name in (clip, encoder, preference, str(reference or ""))]
+    asked = ScoreAnswers(looking[0], looking[1], looking[2], looking[3], subject or "", pictures or "")
     metrics = tuple(dict.fromkeys(parse_text_axis(metric, "metric")))
     spec = MeasureSpec(metrics, chosen, held_out, training, draws, seed, asked.pairs)
     given = read_answers(alpha, base)
@@ -229,7 +229,7 @@ def _as_json(run: Run, known: Known, faults: Sequence[NotMeasured]) -> dict[str,
         "run": run.id,
         "scores": scores,
         "base": [
-            {"metric": metric, "n": len(one.items)} | ({"value": base_value(metric, found)} if metric in KINDS else {"loss": _finite(one)})
+            {"metric": metric, "n": len(one.items)} | base_json(metric, one)
             for metric, found in known.items()
             for one in found
             if one.checkpoint_id == BASE
@@ -241,15 +241,6 @@ def _as_json(run: Run, known: Known, faults: Sequence[NotMeasured]) -> dict[str,
         "limits": limits_of(known),
         "failed": [fault.as_json() for fault in faults],
     }
-
-
-def _finite(one: Measured) -> list[dict[str, object]]:
-    """The base model's own loss by timestep: what the shares are shares of."""
-    means = [float(value) for value in one.values.mean(axis=0)]
-    return [
-        {"timestep": int(band) if band.isdigit() else band, "value": mean if mean - mean == 0 else None}
-        for band, mean in zip(one.bands, means, strict=True)
-    ]
 
 
 def _tell(run: Run, known: Known) -> None:
@@ -266,7 +257,7 @@ def _tell(run: Run, known: Known) -> None:
         bands = {name: told for name, told in by_band(known[metric]).items() if name != BASE}
         if bands:
             say("")
-            (tell_blocks if metric in BY_BLOCK else _tell_bands)(bands, [score.checkpoint_id for score in verdict.scores])
+            (tell_blocks if metric in BY_BLOCK else tell_bands)(bands, [score.checkpoint_id for score in verdict.scores])
         if len(verdict.scores) > 1:
             say(f"{verdict.reason}.")
         tell_limits(metric)
@@ -280,12 +271,6 @@ def _tell(run: Run, known: Known) -> None:
             [[gap.checkpoint_id, f"{gap.value:+.4f}", _interval(gap.low, gap.high)] for gap in gaps],
             right=frozenset({1}),
         )
-
-
-def _tell_bands(bands: Mapping[str, Sequence[BandScore]], names: Sequence[str]) -> None:
-    heads = [f"t {band.band}" for band in next(iter(bands.values()))]
-    rows = [[name, *(f"{band.value:.3f}" for band in bands[name])] for name in names if name in bands]
-    print_table(["by timestep", *heads], rows, right=frozenset(range(1, len(heads) + 1)))
 
 
 def _mark(verdict: Verdict, name: str) -> str:

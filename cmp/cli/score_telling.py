@@ -1,4 +1,4 @@
-"""How scores of pictures and sizes of updates are told: each with what it is, and beside it what it is known not to say."""
+"""How measured values are told: each with what it is, and beside it what it is known not to say."""
 
 from __future__ import annotations
 
@@ -79,6 +79,24 @@ def in_full(name: str | None) -> str:
     """A model's name; of a folder that is there its whole path, since another process may take the work up again elsewhere."""
     place = Path(name).expanduser() if name else None
     return str(place.absolute()) if place and place.is_dir() else name or ""
+
+
+def base_json(metric: str, one: Measured) -> dict[str, object]:
+    """The base model's own value: its score, or its loss by timestep, which the shares are shares of."""
+    if metric in KINDS:
+        return {"value": base_value(metric, [one])}
+    means = [float(value) for value in one.values.mean(axis=0)]
+    levels = [
+        {"timestep": int(band) if band.isdigit() else band, "value": mean if mean - mean == 0 else None}
+        for band, mean in zip(one.bands, means, strict=True)
+    ]
+    return {"loss": levels}
+
+
+def tell_bands(bands: Mapping[str, Sequence[BandScore]], names: Sequence[str]) -> None:
+    heads = [f"t {band.band}" for band in next(iter(bands.values()))]
+    rows = [[name, *(f"{band.value:.3f}" for band in bands[name])] for name in names if name in bands]
+    print_table(["by timestep", *heads], rows, right=frozenset(range(1, len(heads) + 1)))
 
 
 def tell_limits(metric: str) -> None:

@@ -12,7 +12,13 @@ from cmp.core.views import View
 
 Value = dict[str, Any]
 _OWN_WORDS = ("prompt", "negative", "negative prompt")  # what the user wrote is no path, whatever is in it
-_HANDED = ("title", "note", "place", "step_axis")  # of what is not gone through by itself; all else is for the page and its server
+_HANDED = (
+    "title",
+    "note",
+    "verdict",
+    "place",
+    "step_axis",
+)  # of what is not gone through by itself; all else is for the page
 _PATH = re.compile(r"(?<![\w.:/\\])(?:/(?:[^\s/:;,'\"()<>|*?]+/)+|[A-Za-z]:[\\/](?:[^\s\\/:;,'\"()<>|*?]+[\\/])*)(?=[^\s/\\])")
 
 

@@ -59,6 +59,7 @@ class Verdict:
     scores: tuple[Score, ...] = ()
     unknown: tuple[str, ...] = ()
     decides: bool = True
+    base: float | None = None  # the base model's value, where it is known
 
     def as_json(self, run: Run) -> dict[str, object]:
         steps = {c.id: c.step for c in run.checkpoints}
@@ -70,6 +71,7 @@ class Verdict:
             "reason": self.reason,
             "warnings": list(self.warnings),
             "unknown": list(self.unknown),
+            "base": self.base,
             "scores": [score_json(score, steps.get(score.checkpoint_id)) for score in self.scores],
         }
 

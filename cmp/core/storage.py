@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
+from cmp.core.present import size_text
 from cmp.core.runs import Run, path_text, plain_text
 from cmp.errors import BadInput
 
@@ -122,7 +123,7 @@ def choose(units: Sequence[Unit], rules: Rules, best: Collection[str] = ()) -> t
             choices.append(Choice(unit, True, f"a multiple of {rules.every} steps"))
             free.append(place)
         elif rules.named:
-            choices.append(Choice(unit, False, "no rule of --keep names it"))
+            choices.append(Choice(unit, False, "no rule keeps it"))
         else:
             choices.append(Choice(unit, True, "within the limits"))
             free.append(place)
@@ -142,9 +143,9 @@ def _beyond(choices: Iterable[Choice], rules: Rules) -> str | None:
     """The limit that is passed by what stays."""
     staying = [choice.unit for choice in choices if choice.stays]
     if rules.max_count is not None and len(staying) > rules.max_count:
-        return f"beyond --max-count {rules.max_count}, the oldest first"
+        return f"beyond the {rules.max_count} that may stay, the oldest first"
     if rules.max_bytes is not None and sum(unit.bytes for unit in staying) > rules.max_bytes:
-        return "beyond --max-size, the oldest first"
+        return f"beyond the {size_text(rules.max_bytes)} that may stay, the oldest first"
     return None
 
 
@@ -153,15 +154,19 @@ def _beyond(choices: Iterable[Choice], rules: Rules) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What a training will still write: `count` checkpoints of `each` bytes, and how much is `free`."""
+    """What a training will still write: `count` checkpoints of `each` bytes, and how much is `free`.
+
+    `room` is how many more of them will lie there at once, where the training itself deletes the older ones; None for all.
+    """
 
     count: int
     each: int
     free: int
+    room: int | None = None
 
     @property
     def needed(self) -> int:
-        return self.count * self.each
+        return (self.count if self.room is None else min(self.count, self.room)) * self.each
 
     @property
     def fits(self) -> bool:
@@ -184,7 +189,9 @@ def forecast(run: Run, free: int) -> Forecast | None:
     if not total or not every or not sizes:
         return None
     reached = steps[-1] if steps else 0
-    return Forecast(max(0, total // every - reached // every), int(median(sizes[-5:])), free)
+    limit = _count(run, "checkpoints_total_limit")  # of which diffusers' scripts keep the newest
+    room = max(0, limit - len(steps)) if limit else None
+    return Forecast(max(0, total // every - reached // every), int(median(sizes[-5:])), free, room)
 
 
 def _count(run: Run, key: str) -> int | None:
@@ -225,7 +232,8 @@ class Item:
 class CleanupPlan:
     """What would become of everything, and the bytes that are occupied, the trash included, before and after.
 
-    `trash_bytes` is what lies in the trash afterwards. `homes` are the folders that are changed; `begun` says what a killed process left.
+    `trash_bytes` is what lies in the trash afterwards. `homes` are the folders that are changed; `begun` says what a killed process left,
+    `left` what lies in the trash of folders in which no run is left.
     """
 
     items: tuple[Item, ...]
@@ -235,8 +243,15 @@ class CleanupPlan:
     begun: tuple[str, ...] = ()
     runs: tuple[Mapping[str, object], ...] = ()
     cells: Mapping[str, object] | None = None
+    disks: tuple[Mapping[str, object], ...] = ()
+    left: tuple[Mapping[str, object], ...] = ()
     rules: Rules = Rules()
     share: str | None = None
+
+    @property
+    def shown(self) -> frozenset[tuple[str, str, str, str]]:
+        """What is to be done, to be compared with another plan: each act, what it is done to, what that was, and its twin."""
+        return frozenset((item.action, str(item.path), item.mark, str(item.source or "")) for item in self.changes)
 
     @property
     def changes(self) -> tuple[Item, ...]:
@@ -255,5 +270,6 @@ class CleanupPlan:
         return {
             "before_bytes": self.before, "after_bytes": self.after, "trash_bytes": self.trash_bytes,
             "items": [item.as_json() for item in self.items], "done": done, "begun": list(map(plain_text, self.begun)),
-            "runs": list(self.runs), "cells": self.cells,
+            "runs": list(self.runs), "cells": self.cells, "disks": list(self.disks),
+            "left_in_trash": list(self.left),
         }  # fmt: skip

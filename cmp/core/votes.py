@@ -11,10 +11,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cmp.core.evidence import Evidence
-from cmp.core.grids import Tile
+from cmp.core.grids import Sampling, Tile
 from cmp.core.picking import VOTES, Score, Verdict, verdict_of
 from cmp.core.present import iso_time
 from cmp.core.runs import Run
@@ -126,6 +126,23 @@ def shown_cells(tiles: Iterable[Tile]) -> tuple[Shown, ...]:
         shown = Shown(tile.key, cell.checkpoint.id, row, cell.prompt.text, cell.prompt.negative, cell.seed)
         found[(*row, cell.checkpoint.id)] = shown
     return tuple(found.values())
+
+
+def kept_cell(key: str, checkpoint: str, told: Mapping[str, Any]) -> Shown | None:
+    """The same of a picture that another process drew, by what it tells of itself.
+
+    None for a preview, and where it was drawn with files beside the checkpoint's: a picture does not tell whether these have changed since.
+    """
+    if told.get("as_preview") or told.get("stack"):
+        return None
+    try:
+        prompt, negative, seed, sampling = told["prompt"], told["negative"], told["seed"], Sampling(**told["sampling"])
+        row = (prompt, negative, seed, told["strength"], sampling, (), str((told["base"] or {}).get("id")))
+    except (KeyError, TypeError, AttributeError, BadInput):  # of another version, or changed by another program
+        return None
+    if sampling.vae or not isinstance(seed, int) or not all(isinstance(text, str) for text in (prompt, negative)):
+        return None
+    return Shown(key, checkpoint, row, prompt, negative, seed)
 
 
 def pairs_of(shown: Iterable[Shown]) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from cmp.core.runs import Checkpoint
 from cmp.core.samples import Sample
 from cmp.core.score_items import Item, Picture, Way
-from cmp.disk.cells import all_cells, description
+from cmp.disk.cell_index import CellIndex
 from cmp.disk.store import Store
 
 _Pictures = dict[Item, Picture]
@@ -30,16 +30,17 @@ def drawn_cells(store: Store, weights: Mapping[str, Iterable[str]], base_digest:
 
     `weights`: digest of what was loaded → ids of the checkpoints that hold it. Where another LoRA was worn too it is not of the checkpoint.
     """
-    cells = [(cell.path, told) for cell in all_cells(store) if (told := description(cell.path)) and _is_ours(told, base_digest, base_id)]
+    cells = [cell for cell in CellIndex(store).of_weights({*weights, ""}) if _is_ours(cell.told, base_digest, base_id)]
     found = Found({}, {})
     without: dict[Way, _Pictures] = {}
-    for path, told in sorted(cells, key=lambda cell: (_mode(cell[1]), cell[0])):
-        item, picture, digest = _item(told), Picture(path), told.get("weights")
+    for cell in sorted(cells, key=lambda cell: (_mode(cell.told), cell.key)):
+        told, picture = cell.told, Picture(store.cell_path(cell.key))
+        item = _item(told)
         if item is None:
             continue
-        if digest is None:
+        if not cell.weights:
             without.setdefault(_way(told, None), {}).setdefault(item, picture)
-        for name in weights.get(digest, ()) if isinstance(digest, str) else ():
+        for name in weights.get(cell.weights, ()):
             way = _way(told, told.get("strength"))
             found.pictures.setdefault(way, {}).setdefault(name, {}).setdefault(item, picture)
             found.bases.setdefault(way, without.setdefault(_way(told, None), {}))
@@ -70,7 +71,7 @@ def trainers_pictures(samples: Iterable[Sample], checkpoints: Iterable[Checkpoin
 
 def _is_ours(told: Mapping[str, Any], base_digest: str, base_id: str) -> bool:
     base = told.get("base")
-    if told.get("stack") or not isinstance(base, dict) or not isinstance(told.get("sampling"), dict):
+    if told.get("stack") or told.get("as_preview") or not isinstance(base, dict) or not isinstance(told.get("sampling"), dict):
         return False
     digest = told.get("base_digest")  # older pictures name their base alone
     return digest == base_digest if digest is not None else base.get("id") == base_id

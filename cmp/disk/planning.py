@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from cmp.disk.checkpoint import Opened, open_weights
 from cmp.disk.converted import default_target, is_ours, read_record
 from cmp.disk.numbers import FLOATS, WIDTHS
 from cmp.disk.ready import Answers, Ready, digest_of, ready_checkpoint, unlike_lora
-from cmp.disk.replacing import cannot_write
 from cmp.disk.single_file import plan_single_file
 from cmp.disk.store import Store
 from cmp.disk.tensors import Entry
@@ -163,32 +161,3 @@ def _existing_parent(path: Path) -> Path:
     while not path.exists():
         path = path.parent
     return path
-
-
-def make_way(target: Path, run_folder: Path, *, link: bool = False) -> Path | None:
-    """Moves what lies at `target` into a `.cmp-trash/` on the same disk, and says where it is now; None if nothing was there.
-
-    With `link` a file stays under its name too, where the disk can do that, until the new one takes the name.
-    """
-    if not (target.exists() or target.is_symlink()):
-        return None
-    home = run_folder if target.is_relative_to(run_folder) else target.parent
-    folder = home / ".cmp-trash"
-    # a second thing of this name may have come in the same second: the forms "lora" and "webui" name their files alike
-    names = (f"{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}{again}-{target.name}" for again in ("", *(f"-{n}" for n in range(2, 1000))))
-    trash = next(folder / name for name in names if not os.path.lexists(folder / name))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not (link and _linked(target, trash)):
-            os.replace(target, trash)
-    except OSError as fault:
-        raise cannot_write(target, fault) from fault
-    return trash
-
-
-def _linked(target: Path, trash: Path) -> bool:
-    try:
-        os.link(target, trash, follow_symlinks=False)
-    except (OSError, NotImplementedError):  # a folder, or a disk without hard links
-        return False
-    return True

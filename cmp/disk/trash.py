@@ -32,7 +32,10 @@ _OF_CONVERT = re.compile(r"([0-9]{8}T[0-9]{6})-[0-9]+(?:-[0-9]+)?-(.+)\Z", re.AS
 
 @dataclass(frozen=True, slots=True)
 class Trashed:
-    """A thing in the trash of `home`. `path` is where it was, None where nobody knows; `bytes` come free when it is deleted."""
+    """A thing in the trash of `home`. `path` is where it was, None where nobody knows; `bytes` come free when it is deleted.
+
+    `beside`: it may come back beside what took its place, as a converted form that was made anew may.
+    """
 
     id: str
     home: Path
@@ -40,6 +43,7 @@ class Trashed:
     bytes: int
     moved_at: float
     why: str
+    beside: bool = False
 
     @property
     def place(self) -> Path:
@@ -80,12 +84,13 @@ def list_trash(home: Path) -> tuple[Trashed, ...]:
 
 def _trashed(home: Path, name: str) -> Trashed:
     place = home / FOLDER / name
-    told = _read(home / FOLDER / f".{name}.json")
+    told = _read(record_of(home, name))
     size = freed_by([place])
     if isinstance(told.get("path"), str) and isinstance(told.get("moved_at"), (int, float)):
         path = Path(os.path.normpath(home / told["path"]))
         # a record may have been tampered with: nothing is ever brought back to outside of the folder
-        return Trashed(name, home, path if path.is_relative_to(home) else None, size, float(told["moved_at"]), str(told.get("why", "")))
+        why, beside = str(told.get("why", "")), told.get("beside") is True
+        return Trashed(name, home, path if path.is_relative_to(home) else None, size, float(told["moved_at"]), why, beside)
     found = _OF_CONVERT.match(name)
     with suppress(OSError, ValueError):
         moved = time.mktime(time.strptime(found[1], "%Y%m%dT%H%M%S")) if found else place.lstat().st_mtime
@@ -94,12 +99,17 @@ def _trashed(home: Path, name: str) -> Trashed:
     return Trashed(name, home, None, size, 0.0, "")
 
 
+def plain_name(path: Path) -> str:
+    """The end of an id in the trash. It is typed by people, so it holds nothing that a shell takes for something else."""
+    return re.sub(r"[^\w.-]", "_", path.name, flags=re.ASCII)[-80:].lstrip(".-")
+
+
 def move_to_trash(home: Path, path: Path, why: str) -> Trashed:
     """Moves a file or folder within `home` into its trash; raises Refused where that would be no rename."""
-    # the id is typed by people, so it holds nothing that a shell takes for something else
-    name = re.sub(r"[^\w.-]", "_", path.name, flags=re.ASCII)[-80:].lstrip(".-")
-    trashed = Trashed(f"{time.strftime('%Y%m%dT%H%M%S')}-{secrets.token_hex(4)}-{name}", home, path, freed_by([path]), time.time(), why)
-    record = home / FOLDER / f".{trashed.id}.json"
+    trashed = Trashed(
+        f"{time.strftime('%Y%m%dT%H%M%S')}-{secrets.token_hex(4)}-{plain_name(path)}", home, path, freed_by([path]), time.time(), why
+    )
+    record = record_of(home, trashed.id)
     try:
         if os.lstat(path).st_dev != os.stat(home / FOLDER).st_dev:
             raise Refused(f"{path} lies on another file system than {home / FOLDER}", "Moving it there would copy it; remove it by hand.")
@@ -114,19 +124,33 @@ def move_to_trash(home: Path, path: Path, why: str) -> Trashed:
 
 
 def take_back(trashed: Trashed) -> Path:
-    """Brings a thing back to where it was; raises Refused where something else is there now, or nobody knows where it was."""
+    """Brings a thing back to where it was, or beside what is there now if it may lie there, and says where it is.
+
+    Raises Refused where something else is there now, or nobody knows where it was.
+    """
     if trashed.path is None:
         raise Refused(f"it is not recorded where {trashed.id} was", f"Move it by hand: it is at {trashed.place}.")
-    if os.path.lexists(trashed.path):
-        raise Refused(f"{trashed.path} exists again", f"Move one of the two by hand: what was there is at {trashed.place}.")
+    path = trashed.path
+    if os.path.lexists(path):
+        if not trashed.beside:
+            raise Refused(f"{path} exists again", f"Move one of the two by hand: what was there is at {trashed.place}.")
+        path = _beside(trashed, path)
     try:
-        trashed.path.parent.mkdir(parents=True, exist_ok=True)
-        os.rename(trashed.place, trashed.path)
-        sync_folder(trashed.path.parent)
-        _record_of(trashed).unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(trashed.place, path)
+        sync_folder(path.parent)
+        record_of(trashed.home, trashed.id).unlink(missing_ok=True)
     except OSError as fault:
-        raise cannot_write(trashed.path, fault) from fault
-    return trashed.path
+        raise cannot_write(path, fault) from fault
+    return path
+
+
+def _beside(trashed: Trashed, path: Path) -> Path:
+    """A free name that says what it is: `NAME.before-20261127T103000.safetensors`."""
+    ending = "" if trashed.place.is_dir() else path.suffix
+    stem, when = path.name.removesuffix(ending), time.strftime("%Y%m%dT%H%M%S", time.localtime(trashed.moved_at))
+    names = (path.with_name(f"{stem}.before-{when}{again}{ending}") for again in ("", *(f"-{n}" for n in range(2, 1000))))
+    return next(name for name in names if not os.path.lexists(name))
 
 
 def delete(trashed: Trashed) -> None:
@@ -134,14 +158,15 @@ def delete(trashed: Trashed) -> None:
     gone = trashed.home / FOLDER / f"{_GONE}{trashed.id}"
     try:
         os.rename(trashed.place, gone)
-        _record_of(trashed).unlink(missing_ok=True)
+        record_of(trashed.home, trashed.id).unlink(missing_ok=True)
         _remove(gone)
     except OSError as fault:
         raise cannot_write(trashed.place, fault) from fault
 
 
-def _record_of(trashed: Trashed) -> Path:
-    return trashed.home / FOLDER / f".{trashed.id}.json"
+def record_of(home: Path, trash_id: str) -> Path:
+    """Where it stands what a thing in the trash was."""
+    return home / FOLDER / f".{trash_id}.json"
 
 
 def tidy(home: Path) -> tuple[str, ...]:

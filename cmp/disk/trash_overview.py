@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
 from cmp.core.present import iso_time
 from cmp.core.runs import Run, path_text, plain_text
-from cmp.core.storage import Rules, forecast
+from cmp.core.storage import Rules, Unit, forecast
+from cmp.disk.compact import manifest_beside, read_manifest
+from cmp.disk.compact_planning import compact_files
+from cmp.disk.disks import Parts, sizes_of
 from cmp.disk.store import Store
-from cmp.disk.trash import Trashed, list_trash
+from cmp.disk.trash import FOLDER, Trashed, list_trash
 from cmp.disk.trash_planning import Subject, compactions, optimizer_files, retention, units_of
 from cmp.disk.usage import freed_by, occupied
+from cmp.errors import CmpError
 
 
 def occupancy(run: Run, homes: Collection[Path], bases: tuple[Path, ...], store: Store, now: float) -> dict[str, object]:
@@ -28,21 +34,14 @@ def occupancy(run: Run, homes: Collection[Path], bases: tuple[Path, ...], store:
     trash = [each for home in homes for each in list_trash(home)]
     free = shutil.disk_usage(run.folder).free
     coming = forecast(run, free) if subject.training else None
-    checkpoints = [
-        {
-            "checkpoint": plain_text(unit.ids[0]),
-            "path": path_text(unit.path),
-            "bytes": occupied([unit.path]),
-            "optimizer_bytes": occupied(optimizers[unit.path]),
-        }
-        for unit in units
-    ]
     return {
         "run": plain_text(run.id),
         "folder": path_text(run.folder),
         "state": run.state(now),
         "bytes": occupied([*homes, *(unit.path for unit in units)]),
-        "checkpoints": checkpoints,
+        "checkpoints": [_unit(unit, optimizers[unit.path]) for unit in units],
+        "parts": sizes_of(_parts(run, homes, units, [target for _, _, target in made], chain(*optimizers.values()))),
+        "compacted": list(_compacted(run)),
         "converted": [{"checkpoint": c, "form": form, "path": path_text(p), "bytes": occupied([p])} for c, form, p in made],
         "trash": [trash_json(each) for each in trash],
         "could_be_freed": {
@@ -54,6 +53,38 @@ def occupancy(run: Run, homes: Collection[Path], bases: tuple[Path, ...], store:
         "free_bytes": free,
         "forecast": coming.as_json() if coming else None,
     }
+
+
+def _unit(unit: Unit, optimizers: Iterable[Path]) -> dict[str, object]:
+    return {
+        "checkpoint": plain_text(unit.ids[0]),
+        "path": path_text(unit.path),
+        "bytes": occupied([unit.path]),
+        "optimizer_bytes": occupied(optimizers),
+    }
+
+
+def _parts(run: Run, homes: Collection[Path], units: Iterable[Unit], made: list[Path], optimizers: Iterable[Path]) -> Parts:
+    """What a run consists of. Of several runs in one folder nobody can say whose the rest of it is."""
+    whole = any(unit.path == run.folder for unit in units)  # a checkpoint that is the folder itself would be all of it
+    return (
+        ("trash", [home / FOLDER for home in homes]),
+        ("converted", made),
+        ("optimizer", optimizers),
+        ("checkpoints", [file for c in run.checkpoints for file in c.files] if whole else [unit.path for unit in units]),
+        ("logs", run.logs),
+        ("samples", [sample.path for sample in run.samples]),
+        ("other", [] if run.series else homes),
+    )
+
+
+def _compacted(run: Run) -> Iterator[dict[str, object]]:
+    """The checkpoints that `restore` makes again, with the bytes that this takes."""
+    for checkpoint in run.checkpoints:
+        if files := compact_files(checkpoint):
+            with suppress(CmpError):
+                more = sum(read_manifest(manifest_beside(file)).size for file in files) - occupied(files)
+                yield {"checkpoint": plain_text(checkpoint.id), "restore_bytes": more}
 
 
 def trash_json(trashed: Trashed) -> dict[str, object]:

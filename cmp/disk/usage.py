@@ -11,7 +11,7 @@ from pathlib import Path
 
 def occupied(paths: Iterable[Path]) -> int:
     """Bytes of all regular files at and below the given places."""
-    return sum({(found.st_dev, found.st_ino): found.st_size for _, found in _files(paths)}.values())
+    return sum(inodes(paths).values())
 
 
 def freed_by(paths: Iterable[Path]) -> int:
@@ -20,6 +20,11 @@ def freed_by(paths: Iterable[Path]) -> int:
     for _, found in _files(paths):
         names.setdefault((found.st_dev, found.st_ino), [found.st_size, found.st_nlink, 0])[2] += 1
     return sum(size for size, links, seen in names.values() if seen >= links)
+
+
+def inodes(paths: Iterable[Path]) -> dict[tuple[int, int], int]:
+    """Every regular file at and below the given places once, by device and inode, with its bytes."""
+    return {(found.st_dev, found.st_ino): found.st_size for _, found in _files(paths)}
 
 
 def newest(path: Path) -> float:

@@ -8,7 +8,7 @@ import os
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -48,6 +48,13 @@ class Votes:
             rows = database.execute(f"SELECT {_NAMED} FROM votes WHERE place = ? ORDER BY number", (subject_of(place),)).fetchall()
         found = (dict(zip(_COLUMNS, row, strict=True)) for row in rows)
         return tuple(Vote(**told | {"seed": int(told["seed"])}) for told in found)
+
+    def stamp(self, place: Path) -> object:
+        """Equal while a run's votes are; where nothing can be kept there are none."""
+        with suppress(Refused), self._database() as database:
+            asked = "SELECT count(*), max(number) FROM votes WHERE place = ?"
+            return tuple(database.execute(asked, (subject_of(place),)).fetchone())
+        return ()
 
     def seen(self, place: Path, voter: str) -> Counter[frozenset[str]]:
         """How often a voter has answered to each pair of cells."""

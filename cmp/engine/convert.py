@@ -25,9 +25,9 @@ from cmp.disk.converted import METADATA, RECORD, read_record
 from cmp.disk.lora_file import conversion_record
 from cmp.disk.merging import MergedComponent, merge
 from cmp.disk.numbers import WIDTHS
-from cmp.disk.planning import make_way
 from cmp.disk.raw import STRIDE, RawReader
 from cmp.disk.ready import trained_tensors
+from cmp.disk.replaced import make_way, put_back
 from cmp.disk.replacing import cannot_write, sweep
 from cmp.disk.single_file import plan_single_file
 from cmp.disk.writing import write_draft
@@ -100,7 +100,7 @@ def _take_name(draft: Path, plan: ConversionPlan) -> None:
         os.replace(draft, plan.target)
     except OSError as fault:
         if old is not None:
-            os.replace(old, plan.target)
+            put_back(old, plan.target)
         if fault.errno in (errno.ENOTEMPTY, errno.EEXIST):
             told = f"{plan.target} has appeared since the conversion was planned"
             raise Refused(told, "Another process may have made it; plan again.") from fault

@@ -23,8 +23,8 @@ from cmp.ui.watching_run import connect_watching
 from cmp.workbench import Workbench
 
 
-def build_compare_tab(bench: Workbench, page: gr.Blocks, tab: gr.Tab, tabs: gr.Tabs, runs_tab: RunsTab, curves: gr.HTML) -> None:
-    """Lays out the tab and connects its events."""
+def build_compare_tab(bench: Workbench, page: gr.Blocks, tab: gr.Tab, tabs: gr.Tabs, runs_tab: RunsTab, charts: Sequence[gr.HTML]) -> None:
+    """Lays out the tab and connects its events; `charts` elsewhere tell what is to be compared."""
     with gr.Row(elem_classes="cmp-drop-zone"):
         with gr.Column(scale=1, min_width=320):
             form = lay_out(bench.usual_sampling().guidance)
@@ -33,7 +33,7 @@ def build_compare_tab(bench: Workbench, page: gr.Blocks, tab: gr.Tab, tabs: gr.T
             strip = build_strip("compare-curve")
             form.grid.render()
     follow_runs(bench, strip, form.runs)
-    _choosing(bench, form, tab, tabs, runs_tab, (curves, strip, runs_tab.strip))
+    _choosing(bench, form, tab, tabs, runs_tab, (*charts, strip, runs_tab.strip))
     connect_drawing(bench, form, page, tab, tabs)
     connect_plan(bench, form, connect_dropping(bench, form))
     connect_watching(bench, form)
@@ -72,7 +72,7 @@ def _choosing(bench: Workbench, form: Form, tab: gr.Tab, tabs: gr.Tabs, runs_tab
 
 
 def _from_elsewhere(bench: Workbench, known: list[Any], shown: list[Any], runs_tab: RunsTab, charts: Sequence[gr.HTML]) -> None:
-    """The ways into this tab with something chosen: ticked checkpoints of the Runs tab, and a mark on a curve."""
+    """The ways into this tab with something chosen: ticked checkpoints of the Runs tab, a mark on a curve, and a window's ends."""
 
     def compare_selected(text: str, before: str, run_id: str, ticks: str) -> Any:
         ticked = [BASE, *ticks.split("\n")] if ticks else []
@@ -85,7 +85,9 @@ def _from_elsewhere(bench: Workbench, known: list[Any], shown: list[Any], runs_t
     def compare_mark(event: gr.EventData, text: str, before: str, run_id: str) -> Any:
         library = bench.library(fresh=False)
         marked = library.run(event._data["run"])
-        offers = offer(bench, library, [marked.id], picks_at(marked, event._data["step"]), text, before)
+        asked = [str(name) for name in event._data.get("ids") or ()]
+        picks = [*([BASE] if len(asked) == 1 else []), *asked] or picks_at(marked, event._data["step"])
+        offers = offer(bench, library, [marked.id], picks, text, before)
         return gr.Tabs(selected="compare"), *offers, run_id
 
     # in the queue, since a message reaches the page only from there

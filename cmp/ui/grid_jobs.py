@@ -87,6 +87,7 @@ def grid_value(bench: Workbench, job: Job, earlier: Sequence[Tile] = ()) -> dict
     title = spec.title or ", ".join(dict.fromkeys(bench.name_of(run) for run in _runs_of(bench, spec)))
     return value | {
         "title": title,
+        "verdict": bench.verdict_line(spec.checkpoints),
         "link": "view",
         "source": job.id,
         "export": f"cmp/export/{job.id}",

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import gradio as gr
 
+from cmp.ui.callers import watch_events
 from cmp.ui.compare_tab import build_compare_tab
 from cmp.ui.curves_tab import build_curves_tab, connect_marks
 from cmp.ui.grid_drawing import FORGET
+from cmp.ui.pick_tab import build_pick_tab
 from cmp.ui.runs_tab import build_runs_tab
 from cmp.ui.samples_view import LINK
+from cmp.ui.storage_tab import build_storage_tab
 from cmp.workbench import Workbench
 
 CSS = """
@@ -32,9 +38,18 @@ footer { display: none !important; }
 DEMO = "This is the bundled demo. Start with `--runs DIR`, or add a folder under *Folders* below, to see your own runs."
 
 
-def build_page(bench: Workbench) -> gr.Blocks:
+class Dashboard(gr.Blocks):
+    """The page. Whoever launches it, `prepare` says how: it is given what was asked for."""
+
+    prepare: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
+
+    def launch(self, **asked: Any) -> Any:  # type: ignore[override]
+        return super().launch(**(self.prepare(asked) if self.prepare else asked))
+
+
+def build_page(bench: Workbench) -> Dashboard:
     """The whole dashboard; `server.launch_options` says how to launch it."""
-    with gr.Blocks(title="Checkpoint comparison", analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as page:
+    with Dashboard(title="Checkpoint comparison", analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as page:
         gr.Markdown("## Checkpoint comparison")
         with gr.Tabs(elem_classes="cmp-tabs") as tabs:
             with gr.Tab("Runs", id="runs") as runs_page:
@@ -43,9 +58,14 @@ def build_page(bench: Workbench) -> gr.Blocks:
                 runs = build_runs_tab(bench, page)
             with gr.Tab("Curves", id="curves") as curves_tab:
                 curves = build_curves_tab(bench, curves_tab, runs.chosen, runs.picked)
+            with gr.Tab("Pick", id="pick") as pick_tab:
+                pick = build_pick_tab(bench, pick_tab, tabs, runs.chosen, runs.ticked)
             with gr.Tab("Compare", id="compare") as compare_tab:
-                build_compare_tab(bench, page, compare_tab, tabs, runs, curves)
+                build_compare_tab(bench, page, compare_tab, tabs, runs, (curves, pick))
+            with gr.Tab("Storage", id="storage") as storage_tab:
+                build_storage_tab(bench, storage_tab)
         connect_marks(bench, curves, tabs, runs.chosen, runs.ticked)
-        gr.on([runs_page.select, curves_tab.select], None, js=FORGET)
+        gr.on([runs_page.select, curves_tab.select, pick_tab.select, storage_tab.select], None, js=FORGET)
         runs_page.select(None, [runs.chosen, runs.beside], None, js=LINK)
+        watch_events(bench, page)
     return page

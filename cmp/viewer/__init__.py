@@ -6,6 +6,7 @@ one gives its body the class `cmp-alone`, and they follow the system's light or 
 
 The matrix's value:
     title, note    str; `note` alone explains an empty matrix
+    verdict        str; which checkpoint is the best, by which rule and why, "" or none for nothing
     axes           [{"key", "label", "values": [{"key", "label", "sub", "details": [[name, value]]}]}]: every axis of the grid, also those
                    with one value. Keys are short: a link to a view holds them
     place          {axis key: "x" | "X" | "y" | "Y" | ""}: across, in groups across, down, in groups down, or one value at a time; until
@@ -58,6 +59,9 @@ It tells `{"index": step, "value": run, "run", "step"}` of the checkpoint that i
 `{"what": "convert"|"star", "run", "step", "id", "on": bool}`. On the window it dispatches `cmp:step` with
 `{"run", "step", "from": "curves"}` for the step below the pointer, and shows a line where such an event from elsewhere says.
 
+The verdicts' value is what `ui/pick_values` makes. They tell `{"run", "ids"}` of the checkpoints that are to be compared, and as an edit
+`{"what": "run"|"look"|"convert"|"star", "run", "id", "on"}`.
+
 The table's value:
     columns        [str]
     rows           [{"key", "usable": bool, "cells": [str | {"text", "sort"}], "thumb": url|null, "flaw": str|null}]
@@ -69,6 +73,21 @@ It tells `{"ticked": [key]}` after every change, and where many can be ticked `{
 The details' value:
     title, note    str; `note` alone explains an empty list
     facts          [{"label", "lines": [str], "tone": ""|"list"|"good"|"bad"|"ask"}]
+
+The value of what is occupied; a share is of 1, and a part's "key" names its colour:
+    disks          [{"label", "text", "parts": [{"key", "label", "text", "share"}], "forecast": {"text", "bad": bool} | null}]
+    runs           [{"key", "label", "sub", "live": bool, "text", "share", "parts", "could", "forecast", "checkpoints": [part]}]
+    undo           [{"key", "kind": "trash"|"compact", "label", "sub", "text", "act"}]; "" as the act of what only hands can bring back
+    begun          [str]; what a killed process has left
+    writable       bool; whether runs are ticked
+    busy           {"text", "share"} | null, how far measuring has come
+It tells `{"ticked": [key]}` of runs, and as an edit `{"what": "undo", "kind", "key"}`.
+
+The value of what would go:
+    summary, note  str
+    bars           [{"label", "text", "share", "trash"}]; "trash" is the part of the share that lies there
+    groups, kept   [{"key", "label", "text", "notes": [str], "items": [{"label", "why", "text"}]}], and one of those or null
+    busy           as above
 """
 
 from __future__ import annotations
@@ -81,15 +100,16 @@ from cmp.errors import NotFound
 
 # In the order in which a page must load them.
 ASSETS = (
-    "matrix.css", "fullview.css", "curves.css", "table.css", "details.css",
+    "matrix.css", "fullview.css", "curves.css", "table.css", "details.css", "pick.css", "storage.css",
     "dom.js", "arrange.js", "heads.js", "cell.js", "others.js", "oklab.js", "pictures.js", "full_zoom.js", "compare.js", "difference.js",
     "full_panel.js", "full_history.js", "full_layout.js", "fullview.js", "panels.js", "size.js", "zoom.js", "look.js", "selectors.js",
     "arrange_panel.js", "export.js", "linking.js", "view_link.js", "chosen.js", "blink.js", "change_curves.js", "changes.js", "help.js",
     "matrix.js", "marks.js",
     "curves_data.js", "curves_plot.js", "curves_hover.js", "curves_bar.js", "curves_facts.js", "curves_theme.js", "curves_pointer.js",
-    "curves.js", "table.js", "details.js", "drop.js", "page_link.js",
+    "curves.js", "table.js", "details.js", "pick_plot.js", "pick.js", "drop.js", "page_link.js", "storage.js", "storage_plan.js",
 )  # fmt: skip
 
+VOTE_ASSETS = ("vote.css", "vote.js")  # of the voting page, which needs nothing of the others but dom.js
 BUNDLES = ("viewer.css", "viewer.js")  # two requests instead of forty
 
 _MATRIX_NEEDS = (
@@ -101,7 +121,9 @@ _MATRIX_NEEDS = (
 MATRIX_TEMPLATE = '<div class="cmp-mount"></div>'
 TABLE_TEMPLATE = '<div class="cmp-mount"></div>'
 DETAILS_TEMPLATE = '<div class="cmp-mount"></div>'
+STORAGE_TEMPLATE = '<div class="cmp-mount"></div>'
 CURVES_TEMPLATE = '<div class="cmp-mount"></div>'
+PICK_TEMPLATE = '<div class="cmp-mount"></div>'
 
 
 def asset(name: str) -> str:
@@ -111,13 +133,13 @@ def asset(name: str) -> str:
     """
     if name in BUNDLES:
         return "\n".join(asset(one) for one in ASSETS if one.endswith(name.removeprefix("viewer")))
-    if name not in ASSETS:
+    if name not in (*ASSETS, *VOTE_ASSETS):
         raise NotFound(f"There is no viewer file {name!r}.", f"There are {', '.join(ASSETS)}.")
     return (Path(__file__).parent / name).read_text(encoding="utf-8")
 
 
 def _stamp() -> str:
-    return hashlib.sha256("".join(asset(name) for name in ASSETS).encode()).hexdigest()[:12]
+    return hashlib.sha256("".join(asset(name) for name in (*ASSETS, *VOTE_ASSETS)).encode()).hexdigest()[:12]
 
 
 def _plotly_version() -> str:
@@ -183,3 +205,41 @@ def table_on_load() -> str:
 def details_on_load() -> str:
     """`js_on_load` of a `gr.HTML` that holds facts about one thing."""
     return _mount("cmpDetails", "cmpDom")
+
+
+def storage_on_load() -> str:
+    """`js_on_load` of a `gr.HTML` that shows what is occupied; `select` tells the ticked runs, `edit` what is to be brought back."""
+    return _mount("cmpStorage", "cmpDom", "cmpSizes")
+
+
+def storage_plan_on_load() -> str:
+    """`js_on_load` of a `gr.HTML` that shows what would go."""
+    return _mount("cmpStoragePlan", "cmpDom", "cmpSizes")
+
+
+def pick_on_load() -> str:
+    """`js_on_load` of a `gr.HTML` that holds the verdicts; its `select` event tells which checkpoints are to be compared."""
+    return _mount("cmpPick", "cmpDom", "cmpPickPlot")
+
+
+_VOTE_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Vote: %(name)s</title>
+<link rel="icon" href="data:,">
+<link rel="stylesheet" href="%(up)scmp/static/vote.css?v=%(stamp)s">
+<script defer src="%(up)scmp/static/dom.js?v=%(stamp)s"></script>
+<script defer src="%(up)scmp/static/vote.js?v=%(stamp)s"></script>
+</head>
+<body data-up="%(up)s" data-run="%(run)s" data-name="%(name)s"%(read_only)s>
+<main id="vote"></main>
+</body>
+</html>
+"""
+
+
+def vote_page(up: str, run: str, name: str, *, read_only: bool) -> str:
+    """The voting page of a run, all texts escaped already; `up` leads from the page's address to the dashboard's."""
+    return _VOTE_PAGE % {"up": up, "run": run, "name": name, "stamp": _stamp(), "read_only": ' data-read-only="yes"' if read_only else ""}

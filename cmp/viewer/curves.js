@@ -72,6 +72,7 @@
       return plots.get(chart.key);
     };
 
+    // Lines are drawn over the axis that they were asked for: until those of another have come, the chart stays as it is.
     const draw = () => {
       const theme = themeNow();
       seenTheme = JSON.stringify(theme);
@@ -83,7 +84,7 @@
         const span = data ? entry.window : zoom || entry.window;
         entry.plot.part.tools.replaceChildren(...(chart.pinned ? [el("button", { type: "button", class: "cmp-pin", text: "−", title: "Take this chart away",
           "aria-label": `Unpin ${chart.title}`, click: () => adopt({ ...settings, pins: settings.pins.filter((pin) => pin !== chart.tag) }) })] : []));
-        entry.plot.draw({ lines: entry.lines, window: span, exact: Boolean(zoom), zoomY: entry.zoomY, settings, hidden, theme, compact: value.compact, title: chart.title, zero: chart.zero,
+        entry.plot.draw({ lines: entry.lines, window: span, exact: Boolean(zoom), zoomY: entry.zoomY, settings: { ...settings, axis: entry.axis ?? settings.axis }, hidden, theme, compact: value.compact, title: chart.title, zero: chart.zero,
           none: settings.axis !== "step" ? "No times were logged for this." : "None of the chosen runs logged this.", placeOf, markOf });
       }
       bar.zoomed(Boolean(zoom) || [...plots.values()].some((entry) => entry.zoomY));
@@ -107,13 +108,14 @@
     const load = async () => {
       const mine = ++turn;
       const zoomed = zoom;
+      const { axis } = settings;
       const list = charts();
       try {
         const told = await Promise.all(list.map((chart) => data.points(chart.only || runs, { ...viewOf(settings, zoomed), tag: chart.tag, minus: chart.minus })));
         if (mine !== turn) return;
         list.forEach((chart, i) => {
           const lines = told[i].lines.map((line) => ({ ...line, label: labelOf(line.run) }));
-          Object.assign(plotOf(chart), { lines, window: told[i].window });
+          Object.assign(plotOf(chart), { lines, window: told[i].window, axis });
         });
         setText(part.fault, "");
         draw();
@@ -265,6 +267,7 @@
       const before = value;
       value = next && typeof next === "object" ? { ...next } : {};
       root.classList.toggle("is-compact", Boolean(value.compact));
+      if (value.compact) for (const { node } of [side, bar]) node.remove(); // a strip has no room for them
       root.classList.toggle("has-source", Boolean(value.source));
       for (const { run } of value.runs || []) placeOf(run);
       if (!value.source) {
@@ -281,10 +284,10 @@
       const exists = (run) => list.some((one) => one.run === run);
       const isNew = before.source !== value.source;
       if (isNew) data = makeData(value.source);
-      const linked = isNew && !value.compact ? (window.cmpRunLink?.all() ?? []).filter(exists) : [];
+      const linked = isNew && !value.compact ? (window.cmpRunLink?.opened ?? []).filter(exists) : [];
       const there = (runs.length || value.compact ? runs : shownLast()).filter(exists);
       const first = exists(value.usual) ? [value.usual] : list.slice(0, 1).map((one) => one.run);
-      const wanted = linked.length ? linked : value.chosen?.length ? value.chosen : there.length ? there : first;
+      const wanted = value.chosen?.length ? value.chosen : linked.length ? linked : there.length ? there : first;
       side.setRuns(list, wanted);
       if (JSON.stringify(side.shown()) === JSON.stringify(runs)) all(); else choose(side.shown());
     };

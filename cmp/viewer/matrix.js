@@ -22,6 +22,7 @@
       more: el("div", { class: "cmp-more", role: "group", "aria-label": "More" }),
       under: el("div", { class: "cmp-under" }),
       note: el("p", { class: "cmp-note" }),
+      verdict: el("p", { class: "cmp-verdict", hidden: "" }),
       groups: el("tr", { role: "row", class: "cmp-groups" }),
       apart: el("td", { class: "cmp-corner" }),
       corner: el("td", { class: "cmp-corner" }),
@@ -34,7 +35,7 @@
     part.table = el("table", { class: "cmp-grid", role: "grid" }, el("thead", { role: "rowgroup" }, part.groups, part.head), part.body);
     part.box = el("div", { class: "cmp-box" }, part.table);
     root.classList.add("cmp-matrix");
-    root.replaceChildren(part.bar, part.under, part.note, part.box);
+    root.replaceChildren(part.bar, part.under, part.note, part.verdict, part.box);
     return part;
   };
 
@@ -253,6 +254,7 @@
     const update = (next) => {
       value = next && typeof next === "object" ? next : {};
       dom.setText(part.title, value.title);
+      dom.setText(part.verdict, value.verdict);
       drawProgress();
       part.table.setAttribute("aria-label", value.title || "Images by column and row");
       draw();

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 from cmp.core.present import counted, size_text
 from cmp.core.progress import Progress, counted_from, run_through
-from cmp.core.runs import Checkpoint, Run
+from cmp.core.runs import Checkpoint, Library, Run
 from cmp.disk.ready import Answers, digesting
 from cmp.errors import BadInput, CmpError, Refused
+from cmp.workbench.reclaiming import Reclaiming
 from cmp.workbench.shelf import Curves
-from cmp.workbench.storing import Storing
 
 if TYPE_CHECKING:
     from cmp.core.conversion import Conversion, ConversionPlan, Writing
@@ -34,8 +34,14 @@ class FailedConversion:
     error: CmpError
 
 
-class Workbench(Storing):
+class Workbench(Reclaiming):
     """Everything one process can do with runs. Safe to use from several threads."""
+
+    def complete_library(self) -> Library:
+        """All runs with what their headers tell. While serving, what is still being read is waited for, unlike by `library`."""
+        if self._lookout.unread:
+            self._lookout.read_now(None)
+        return self.library(fresh=not self.serves)
 
     def doctor(self, path: Path | None = None) -> dict[str, object]:
         """Why a folder is not listed, or what this machine can do."""
@@ -100,7 +106,8 @@ class Workbench(Storing):
 
     def convert(self, plan: ConversionPlan) -> Generator[Progress, None, Conversion]:
         """Carries out a plan; raises NoSpace before the first byte if the result does not fit."""
-        from cmp.disk.planning import check_space, make_way
+        from cmp.disk.planning import check_space
+        from cmp.disk.replaced import make_way, put_back
 
         self.require_writing()
         check_space([plan])
@@ -113,8 +120,9 @@ class Workbench(Storing):
             conversion = yield from self._carry_out(plan)
         finally:
             if old is not None and conversion is None:  # failed or cancelled: what was there is better than nothing
-                os.replace(old, plan.target)
-                old.unlink(missing_ok=True)  # of two names of one file os.replace takes neither away
+                put_back(old, plan.target)
+        if plan.replaces:  # an --output may lie where no run is
+            self._remember_trash(plan.run.folder if plan.target.is_relative_to(plan.run.folder) else plan.target.parent)
         self._lookout.forget()
         return conversion
 

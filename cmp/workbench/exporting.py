@@ -71,12 +71,12 @@ class Matrix:
         return copy if copy.is_file() else None
 
     def told(self, arranged: Arranged) -> tuple[str, ...]:
-        """What holds for all that is shown: the common details, axes with one value, and what was picked."""
+        """What holds for all that is shown: the common details, axes with one value, what was picked, and the verdict on the run."""
         single = [(one, 0) for one in arranged.axes if len(one.axis.values) == 1 and not one.place]
         picked = [(one, one.picked) for one in arranged.picks if one.picked is not None]
         of_axes = [str(one.axis.values[at].get("label") or "") for one, at in (*picked, *single)]
         common = [f"{name}: {value}" for name, value in self.value.get("common") or ()]
-        return tuple(filter(None, (" · ".join(filter(None, of_axes)), " · ".join(common))))
+        return tuple(filter(None, (" · ".join(filter(None, of_axes)), " · ".join(common), str(self.value.get("verdict") or ""))))
 
     def subject(self, arranged: Arranged, stamp: str = "") -> Subject:
         from cmp.pictures.layouts import Subject

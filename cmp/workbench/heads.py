@@ -21,9 +21,14 @@ class Heads:
     """
 
     def __init__(
-        self, curves: Callable[[Run], Sequence[LossCurve]], verdict: Callable[[Run], Verdicts], measured: Callable[[Run], object]
+        self,
+        curves: Callable[[Run], Sequence[LossCurve]],
+        verdict: Callable[[Run], Verdicts],
+        measured: Callable[[Run], object],
+        told: Callable[[Run], str] = lambda run: "",
     ) -> None:
-        self._curves, self._verdict, self._measured = curves, verdict, measured
+        self._curves, self._verdict, self._measured, self._told = curves, verdict, measured, told
+        self._sentences: dict[str, tuple[tuple[object, ...], str]] = {}
         self._known: dict[str, tuple[tuple[object, ...], dict[int, float], Verdicts]] = {}
 
     def of(self, run: Run, checkpoints: Iterable[Checkpoint]) -> dict[str, dict[str, Any]]:
@@ -36,6 +41,16 @@ class Heads:
             told = {"loss": loss, "converted": forms, "flaw": checkpoint.flaw, **verdicts.get(checkpoint.id, {})}
             found[checkpoint.id] = {name: value for name, value in told.items() if value not in (None, "")}
         return found
+
+    def sentence(self, run: Run, votes: object) -> str:
+        """The verdict on a run in words; `votes` is what changes when one is cast."""
+        stamp = (*_stamp(run), self._measured(run), votes)
+        known = self._sentences.get(run.id)
+        if known is None or known[0] != stamp:
+            known = self._sentences[run.id] = stamp, self._told(run)
+            for name in list(self._sentences)[:-_MOST_RUNS]:
+                self._sentences.pop(name, None)
+        return known[1]
 
     def _of_run(self, run: Run) -> tuple[dict[int, float], Verdicts]:
         stamp = (*_stamp(run), self._measured(run))

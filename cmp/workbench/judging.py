@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -13,10 +14,13 @@ from cmp.core.marks import NONE
 from cmp.core.runs import Checkpoint, Run
 from cmp.errors import BadInput, CmpError, NotFound, Refused
 from cmp.settings import Settings
+from cmp.workbench.drawn_cells import DrawnCells
 from cmp.workbench.heads import Heads
 from cmp.workbench.measuring import Measuring
 
 if TYPE_CHECKING:
+    from cmp.core.agreeing import Agreement
+    from cmp.core.curves import LossCurve
     from cmp.core.evidence import Evidence
     from cmp.core.picking import Gate, Verdict
     from cmp.core.votes import Pair, Shown, Tally, Vote
@@ -27,7 +31,8 @@ class Judging(Measuring):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self._heads = Heads(lambda run: self.curves(run).curves, self.verdict_marks, self.measured_last)
+        self._heads = Heads(lambda run: self.curves(run).curves, self.verdict_marks, self.measured_last, self.verdict_told)
+        self._drawn = DrawnCells(self.store, self.ready)
 
     # -- verdicts ------------------------------------------------------------------------------------------------------
 
@@ -45,6 +50,52 @@ class Judging(Measuring):
         if len(candidates(run)) < 2:
             return judge(run, None, by)
         return judge(run, self._evidence(run, by, higher), by)
+
+    def verdicts(self, run: Run) -> tuple[Verdict, ...]:
+        """What every rule says of which something is known, the one that counts for most first; empty where nothing is known."""
+        from cmp.core.agreeing import base_in, every_evidence
+        from cmp.core.picking import HELD_OUT, MEASURED, candidates, judge
+        from cmp.core.votes import evidence_of
+
+        if len(candidates(run)) < 2:
+            return (judge(run, None),) if candidates(run) else ()
+        logged, voted = every_evidence(run, self._curves_of(run)), evidence_of(run, self.votes(run))
+        zeros = {one.metric: base_in(one) for one in self.measured(run, base=True)}
+        known = [*((one, zeros.get(one.metric)) for one in self.measured(run)), *logged]
+        firm, rest = ([one for one in known if (one[0].rule in (MEASURED, HELD_OUT)) is wanted] for wanted in (True, False))
+        found = (*firm, *([(voted, None)] if voted else []), *rest)
+        return tuple(replace(judge(run, one), base=base) for one, base in found)
+
+    def agreement(self, run: Run) -> Agreement:
+        """What the verdicts of all rules come to together."""
+        from cmp.core.agreeing import agreement
+
+        return agreement(run, self.verdicts(run))
+
+    def verdict_told(self, run: Run) -> str:
+        """The verdict on a run in one sentence, with its rule and its reason, and that rules disagree where they do; "" for none."""
+        from cmp.core.agreeing import agreement, leading, told_by
+
+        verdicts = self.verdicts(run)
+        found, both = leading(verdicts), agreement(run, verdicts)
+        if found is None or not found.scores:
+            return ""
+        return f"{told_by(found)} {both.told}" if both.agree is False else told_by(found)
+
+    def verdict_line(self, checkpoints: Iterable[Checkpoint | None]) -> str:
+        """The same of the runs that these are of, as it stands beside their pictures; made anew only where logs or votes have changed."""
+        from cmp.disk.votes import Votes
+
+        wanted = {(c.run_id, c.path) for c in checkpoints if c}  # another run may have had the same id
+        runs = [run for run in self.library(fresh=False).runs if any((run.id, c.path) in wanted for c in run.checkpoints)] if wanted else []
+        told = {run.id: line for run in runs if (line := self._heads.sentence(run, Votes(self.store).stamp(run.place)))}
+        return " ".join(f"{name}: {line}" if len(told) > 1 else line for name, line in told.items())
+
+    def _curves_of(self, run: Run) -> Sequence[LossCurve]:
+        try:
+            return self.curves(run).curves
+        except CmpError:
+            return ()
 
     def verdict_marks(self, run: Run) -> dict[str, dict[str, object]]:
         """By checkpoint what its head shows: its score, and whether it is in the window; nothing where no held-out loss decides."""
@@ -186,6 +237,20 @@ class Judging(Measuring):
         self.require_writing()
         return Votes(self.store).take_back(run.place, voter)
 
+    def last_pair(self, run: Run, voter: str) -> Pair | None:
+        """The pair that a voter has answered to last, as it was shown; None for none, and where a picture of it is gone."""
+        from cmp.core.votes import Pair
+
+        last = next((vote for vote in reversed(self.votes(run)) if vote.voter == voter), None)
+        there = {one.key for one in self._shown(run, None)} if last else set()
+        return Pair(last.left_cell, last.right_cell) if last and {last.left_cell, last.right_cell} <= there else None
+
+    def prompt_of(self, key: str) -> str:
+        """What the picture of a cell was asked to show, "" where it does not tell."""
+        from cmp.disk.cells import description
+
+        return str((description(self.store.cell_path(key)) or {}).get("prompt", ""))
+
     def votes(self, run: Run) -> tuple[Vote, ...]:
         """The votes on a run, the oldest first."""
         from cmp.disk.votes import Votes
@@ -205,13 +270,15 @@ class Judging(Measuring):
         return count_votes(run, self.votes(run))
 
     def _shown(self, run: Run, job: str | None) -> tuple[Shown, ...]:
-        """The pictures of a run that grids of this process have drawn and that are still there."""
+        """The pictures of a run that are still there: of one grid's job, or else all that were drawn, by whatever process."""
         from cmp.core.grids import Tile
         from cmp.core.votes import shown_cells
 
         jobs = [self.jobs.find(job)] if job else self.jobs.all()
         tiles = [item for one in jobs for item in list(one.items) if isinstance(item, Tile)]
-        ids = {name for c in run.checkpoints if c.flaw is None for name in (c.id, *c.aliases)}
+        ids = {name: c.id for c in run.checkpoints if c.flaw is None for name in (c.id, *c.aliases)}
         places = {c.path for c in run.checkpoints}
         own = [tile for tile in tiles if tile.cell.checkpoint and tile.cell.checkpoint.id in ids and tile.cell.checkpoint.path in places]
-        return tuple(one for one in shown_cells(own) if self.store.cell_path(one.key).is_file())
+        kept = () if job else self._drawn.of(run)
+        found = {(*one.row, ids[one.checkpoint]): one for one in (*kept, *shown_cells(own))}
+        return tuple(one for one in found.values() if self.store.cell_path(one.key).is_file())

@@ -90,7 +90,7 @@ class LongWork(Shelf):
     def _grid(self, spec: GridSpec, runs: tuple[Run, ...], given: Answers, ray: str | None = None, *, watched: bool = False) -> Started:
         from cmp.core.orders import grid_title, grid_to_json, run_reference
 
-        self.require_writing()
+        self.require_drawing(spec, given)
         if ray is not None:
             from cmp.engine.ray_cluster import check_address
 

@@ -10,17 +10,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cmp.core.progress import Progress
-from cmp.core.runs import Checkpoint, Run, path_text
-from cmp.errors import BadInput, CmpError, NotFound, Refused
+from cmp.core.progress import Progress, run_through
+from cmp.core.runs import Run, path_text
+from cmp.disk.store import subject_of
+from cmp.errors import CmpError, NotFound, Refused
 from cmp.workbench.judging import Judging
 
 if TYPE_CHECKING:
-    from cmp.core.storage import CleanupPlan, Item, Rules
+    from cmp.core.storage import Choice, CleanupPlan, Item, Rules
     from cmp.disk.compact_planning import Against
-    from cmp.disk.trash import Trashed
     from cmp.disk.trash_planning import Subject
 
+TRASH = "trash"  # the store's kind of folders that have one
 Best = Callable[[Run], Collection[str]]  # the ids in the window of a verdict; raises what stands against one
 
 
@@ -37,6 +38,8 @@ class Asked:
     empty_trash: bool = False
     older: float | None = None
     share: str | None = None
+    left: bool = False  # the trash of folders in which no run is left, too
+    unjudged: bool = False  # a run on which there is no verdict stays whole instead of being an error where the best is to stay
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,38 +80,72 @@ class Storing(Judging):
 
         Raises Refused where `rules` name the best and nothing says which checkpoint that is.
         """
+        return run_through(self.planning(runs, rules, asked, stars=stars, best=best))
+
+    def planning(
+        self,
+        runs: Iterable[Run],
+        rules: Rules,
+        asked: Asked = Asked(),
+        *,
+        stars: Mapping[str, object] | None = None,
+        best: Best | None = None,
+        overview: bool = True,
+    ) -> Generator[Progress, None, CleanupPlan]:
+        """The same a run at a time, for whoever wants to see how far it has come. Without `overview` only what would go is looked at."""
         from cmp.core.storage import CleanupPlan
-        from cmp.disk.trash import list_trash
-        from cmp.disk.trash_overview import occupancy
+        from cmp.disk.disks import disks
+        from cmp.disk.trash import FOLDER, list_trash
+        from cmp.disk.trash_overview import occupancy, trash_json
         from cmp.disk.trash_planning import emptied
         from cmp.disk.usage import freed_by, occupied
 
         runs, now = tuple(runs), time.time()
-        known = {run.place: self._stars(run) if stars is None else stars for run in runs}
-        items = [item for run in runs for item in self._items(run, rules, asked, known[run.place], best, now)]
-        homes = self._homes(runs)
+        left = self._left_homes() if asked.left else ()
+        homes = (*self._homes(runs), *left)
         trashed = [each for home in homes for each in list_trash(home)]
-        if asked.empty_trash:
-            items = [*emptied(trashed, now, asked.older), *items]
-        places = [*homes, *(c.path for run in runs for c in run.checkpoints)]
-        count, used = self.cells_size()
+        items = [*emptied(trashed, now, asked.older)] if asked.empty_trash else []
+        told: list[Mapping[str, object]] = []
+        for done, run in enumerate(runs):
+            yield Progress(done, len(runs), f"looking at {run.id}")
+            items += self._items(run, rules, asked, self._stars(run) if stars is None else stars, best, now)
+            told += [occupancy(run, self._homes([run]), self.bases, self.store, now)] if overview else []
+        yield Progress(len(runs), len(runs), "adding up")
+        count, used = self.cells_size() if overview else (0, 0)
+        places = [*self._homes(runs), *(home / FOLDER for home in left), *(c.path for run in runs for c in run.checkpoints)]
+        found = disks(runs, homes, self.store, now) if overview else ()
         return CleanupPlan(
-            tuple(items), occupied(places), freed_by(each.place for each in trashed), homes, self._begun(homes),
-            tuple(occupancy(run, self._homes([run]), self.bases, self.store, now) for run in runs), {"cells": count, "bytes": used}, rules,
-            asked.share,
+            tuple(items), occupied(places), freed_by(each.place for each in trashed), homes, self._begun(homes), tuple(told),
+            {"cells": count, "bytes": used}, tuple(found),
+            tuple(trash_json(each) for each in trashed if each.home in left), rules, asked.share,
         )  # fmt: skip
 
-    def _items(self, run: Run, rules: Rules, asked: Asked, stars: Mapping[str, object], best: Best | None, now: float) -> Iterator[Item]:
-        from cmp.disk.trash_planning import compactions, dropped_forms, dropped_optimizers, going, retention, units_of
+    def _choices(self, subject: Subject, asked: Asked, best: Best | None) -> tuple[Choice, ...]:
+        """What the rules make of a run's checkpoints; raises Refused where they name the best and nothing says which that is."""
+        from cmp.core.storage import Choice
+        from cmp.disk.trash_planning import retention, units_of
 
-        if rules.best and best is None:
-            told = f"nothing says which checkpoints of {run.id} are the best"
-            raise Refused(told, "Name others to keep, such as --keep last,starred,every:1000.")
+        run, units = subject.run, units_of(subject)
+        if not subject.rules.best:
+            return retention(subject, units, ())
+        try:
+            if best is None:
+                told = f"nothing says which checkpoints of {run.id} are the best"
+                raise Refused(told, "Name others to keep, such as --keep last,starred,every:1000.")
+            window = best(run)
+            if not window:
+                raise Refused(f"there is no verdict on {run.id}, so that its best is not known", "Measure it first, or keep others.")
+        except Refused as fault:
+            if not asked.unjudged:
+                raise
+            return tuple(Choice(unit, True, unit.guards[0] if unit.guards else fault.message) for unit in units)
+        return retention(subject, units, window)
+
+    def _items(self, run: Run, rules: Rules, asked: Asked, stars: Mapping[str, object], best: Best | None, now: float) -> Iterator[Item]:
+        from cmp.disk.trash_planning import compactions, dropped_forms, dropped_optimizers, going
+
         subject = self._subject(run, rules, stars, now)
-        window = best(run) if best and rules.best else ()
-        if rules.best and not window:
-            raise Refused(f"there is no verdict on {run.id}, so that its best is not known", "Measure it first, or keep others.")
-        choices = retention(subject, units_of(subject), window)
+        choices = self._choices(subject, asked, best)
         paths = {choice.unit.path for choice in choices if choice.stays}
         staying = [c for c in run.checkpoints if c.path in paths or any(path in c.path.parents for path in paths)]
         if "converted" in asked.drop:
@@ -137,8 +174,27 @@ class Storing(Judging):
 
     def _homes(self, runs: Iterable[Run]) -> tuple[Path, ...]:
         """The folders whose trash is these runs' own: theirs, and those in CMP_HOME that stand in where nothing can be written."""
-        found = [place for run in runs for place in (run.folder, self.store.stand_in(run.place)) if place.is_dir()]
-        return tuple(dict.fromkeys(found))
+        from cmp.disk.trash import FOLDER
+
+        found: dict[Path, None] = {}
+        for run in runs:
+            elsewhere = self.store.stand_in(run.place)
+            found |= dict.fromkeys(place for place in (run.folder, elsewhere) if place.is_dir())
+            found |= dict.fromkeys(trash.parent for trash in sorted(elsewhere.glob(f"converted/*/{FOLDER}")))
+        return tuple(found)
+
+    def _left_homes(self, *, anywhere: bool = False) -> tuple[Path, ...]:
+        """Folders below those that are looked at, or `anywhere`, that have something of ours in their trash and are no run's by now."""
+        from cmp.disk.trash import list_trash
+
+        known, roots = set(self._homes(self.library(fresh=False).runs)), self.roots
+        found = sorted({Path(str(place)) for place in self.store.all(TRASH).values()} - known)
+        return tuple(place for place in found if (anywhere or any(map(place.is_relative_to, roots))) and list_trash(place))
+
+    def _remember_trash(self, home: Path) -> None:
+        """Has the trash of a folder found again when no run is left in it."""
+        with suppress(Refused):
+            self.store.put(TRASH, subject_of(home), str(home))
 
     def _begun(self, homes: Iterable[Path]) -> tuple[str, ...]:
         from cmp.disk.trash import begun
@@ -156,25 +212,29 @@ class Storing(Judging):
         from cmp.disk.compact_restoring import end_begun
         from cmp.disk.trash import FOLDER, reclaiming, tidy
 
+        self.require_writing()
         concerned = {item.home for item in plan.changes}
-        with ExitStack() as locks:
+        try:
+            with ExitStack() as locks:
+                for home in plan.homes:
+                    if home in concerned or os.access(home / FOLDER, os.W_OK):
+                        locks.enter_context(reclaiming(home))
+                        for told in (*tidy(home), *end_begun(home)):
+                            yield Progress(0, len(plan.changes), told)
+                self._lookout.forget()
+                training = self._in_training()
+                for done, item in enumerate(plan.changes):
+                    try:
+                        if item.home in training and item.action != "delete":
+                            told = f"the run in {item.home} is being trained"
+                            raise Refused(told, "Nothing of it is touched; try again when it is done.")
+                        became = yield from self._carry_out_item(item, plan, done)
+                        yield became
+                    except CmpError as fault:
+                        yield NotDone(item, fault)
+        finally:  # also where it is left half way
             for home in plan.homes:
-                if home in concerned or os.access(home / FOLDER, os.W_OK):
-                    locks.enter_context(reclaiming(home))
-                    for told in (*tidy(home), *end_begun(home)):
-                        yield Progress(0, len(plan.changes), told)
-            self._lookout.forget()
-            training = self._in_training()
-            for done, item in enumerate(plan.changes):
-                try:
-                    if item.home in training and item.action != "delete":
-                        raise Refused(f"the run in {item.home} is being trained", "Nothing of it is touched; try again when it is done.")
-                    became = yield from self._carry_out_item(item, plan, done)
-                    yield became
-                except CmpError as fault:
-                    yield NotDone(item, fault)
-        for home in plan.homes:
-            self._lookout.forget_sizes(home)
+                self._lookout.forget_sizes(home)
 
     def _in_training(self) -> set[Path]:
         return {run.folder for run in self.library().runs if run.state(time.time()) == "training"}
@@ -189,6 +249,7 @@ class Storing(Judging):
         still_there(item)
         if item.action == "trash":
             require_free(item)
+            self._remember_trash(item.home)
             trashed = move_to_trash(item.home, item.path, item.why)
             return replace(item, trash_id=trashed.id, undo=f"restore {trashed.id}")
         if item.action == "share":
@@ -214,51 +275,3 @@ class Storing(Judging):
                     raise Refused(f"{item.path} stays: {found.why}", "Plan again.")
                 return against
         raise NotFound(f"{item.path} is no dump of {run.id} any more", "Plan again.")
-
-    # -- bringing back -------------------------------------------------------------------------------------------------
-
-    def restore(self, target: str) -> Iterator[Progress | Restored]:
-        """Brings back what is in the trash under this id, or makes the dumps of a run or checkpoint again to the last byte."""
-        from cmp.disk.compact_restoring import end_begun
-        from cmp.disk.trash import reclaiming, take_back, tidy
-
-        if trashed := self._in_trash(target):
-            with reclaiming(trashed.home):
-                tidy(trashed.home)
-                yield Restored(take_back(trashed), None, trashed.id)
-            self._lookout.forget_sizes(trashed.home)
-        else:
-            run, checkpoint = self.find(target)
-            with reclaiming(run.folder):
-                for told in (*tidy(run.folder), *end_begun(run.folder)):
-                    yield Progress(0, 0, told)
-                yield from self._restore_dumps(target, run, checkpoint)
-            self._lookout.forget_sizes(run.folder)
-
-    def _in_trash(self, target: str) -> Trashed | None:
-        from cmp.disk.trash import FOLDER, list_trash
-
-        path = Path(os.path.abspath(os.path.expanduser(target)))
-        if path.parent.name == FOLDER:  # of a run that lies elsewhere
-            return next((each for each in list_trash(path.parent.parent) if each.id == path.name), None)
-        if os.sep in target or "@" in target:
-            return None
-        homes = self._homes(self.library(fresh=False).runs)
-        return next((each for home in homes for each in list_trash(home) if each.id == target), None)
-
-    def _restore_dumps(self, target: str, run: Run, checkpoint: Checkpoint | None) -> Iterator[Progress | Restored]:
-        from cmp.disk.bases import find_base, pipelines_below
-        from cmp.disk.compact import manifest_beside, read_manifest
-        from cmp.disk.compact_planning import compact_files, moved_references
-        from cmp.disk.compact_restoring import restoring
-
-        chosen = (checkpoint,) if checkpoint else run.checkpoints
-        found = [(c, file) for c in chosen for file in compact_files(c)]
-        if not found:
-            raise BadInput(f"{target!r} is not compacted", "There is nothing to restore; ids of the trash are shown by `storage`.")
-        bases = pipelines_below(self.bases)
-        with suppress(NotFound):
-            bases.insert(0, find_base(run, self.bases, None, self.answers(run).base).path)
-        for c, file in found:
-            moved = moved_references(read_manifest(manifest_beside(file)), file.parent, bases)
-            yield Restored((yield from restoring(run.folder, file, moved)), c.id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -117,3 +118,19 @@ def test_what_goes_to_the_trash_is_free_only_when_that_is_emptied() -> None:
     )
     plan = CleanupPlan(items, 100, 3)
     assert (plan.after, plan.trash_bytes, len(plan.changes)) == (91, 6, 3)
+
+
+def test_a_training_that_deletes_its_older_checkpoints_needs_room_for_those_it_keeps() -> None:
+    settings = {"max_train_steps": 5000, "checkpointing_steps": 500}
+    coming = forecast(run_of(500, 1000, checkpoints_total_limit=4, **settings), 3 * GB)
+    assert coming and (coming.count, coming.needed, coming.fits) == (8, 2 * GB, True)
+    full = forecast(run_of(500, 1000, checkpoints_total_limit=2, **settings), 0)
+    assert full and (full.needed, full.fits) == (0, True)
+
+
+def test_two_plans_are_the_same_only_if_each_thing_is_as_it_was() -> None:
+    one = Item(Path("a"), "trash", "old", 5, mark="1:5:0")
+    plan = CleanupPlan((one, Item(Path("b"), "keep", "", 1)), 10, 0)
+    assert plan.shown == CleanupPlan((replace(one, why="for other reasons"), Item(Path("b"), "keep", "young", 2)), 9, 1).shown
+    for other in (replace(one, mark="1:6:0"), replace(one, action="delete"), replace(one, path=Path("c"))):
+        assert plan.shown != CleanupPlan((other,), 10, 0).shown

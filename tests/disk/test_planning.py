@@ -11,8 +11,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from cmp.core.progress import run_through
-from cmp.disk.planning import make_way
 from cmp.disk.ready import Answers
+from cmp.disk.replaced import make_way
 from cmp.errors import BadInput, CmpError, NoSpace, Refused
 from cmp.workbench import FailedConversion
 from tests.support import (
@@ -53,7 +53,7 @@ def test_a_file_of_ours_made_of_other_weights_or_at_another_scale_is_made_again(
     assert convert(made).output == target
     name = f"{MODULES[0]}.lora_A.weight"
     assert np.array_equal(load_file(target)[f"unet.{name}"], adapter_tensors(501)[name])
-    assert len(list((made.run / ".cmp-trash").iterdir())) == 1
+    assert len(list((made.run / ".cmp-trash").glob("[!.]*"))) == 1
 
 
 @pytest.mark.parametrize("foreign", ["safetensors", "bytes", "link"])
@@ -71,7 +71,7 @@ def test_a_foreign_file_is_not_ours_and_goes_to_the_trash_only_by_force(made: Tr
         convert(made)
     before = target.read_bytes()
     assert convert(made, force=True).output == target and not target.is_symlink()
-    (trashed,) = (made.run / ".cmp-trash").iterdir()
+    (trashed,) = (made.run / ".cmp-trash").glob("[!.]*")
     assert trashed.read_bytes() == before
 
 
@@ -79,7 +79,7 @@ def test_both_forms_replaced_in_one_second_are_both_in_the_trash(made: Training)
     for form in ("lora", "webui"):
         convert(made, form)
         convert(made, form, force=True)
-    assert len(list((made.run / ".cmp-trash").iterdir())) == 2
+    assert len(list((made.run / ".cmp-trash").glob("[!.]*"))) == 2
 
 
 def test_a_conversion_that_fails_by_force_puts_back_what_was_there(made: Training) -> None:

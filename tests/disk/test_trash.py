@@ -104,15 +104,6 @@ def test_a_trash_that_is_a_link_is_refused(made: Training, tmp_path: Path) -> No
     assert cmp(made, "storage", "--keep", "last", "--yes").code == 5 and steps_in(made) == [500, 1000, 1500]
 
 
-def test_what_convert_moved_there_is_told_and_can_be_deleted(made: Training) -> None:
-    convert(made)
-    convert(made, force=True)
-    (run,) = cmp(made, "storage").json["runs"]
-    assert [(each["path"], each["why"]) for each in run["trash"]] == [(None, "replaced by convert --force (form lora)")]
-    assert cmp(made, "restore", run["trash"][0]["trash_id"]).code == 5
-    assert cmp(made, "storage", "--empty-trash", "--yes").code == 0 and list_trash(made.run) == ()
-
-
 # -- what stays ------------------------------------------------------------------------------------------------------------
 
 

@@ -204,6 +204,17 @@ def test_a_preview_comes_first_and_is_replaced(bench: Workbench, base: Path) -> 
     assert len(again) == 6 and all(tile.reused and not tile.preview for tile in again)
 
 
+def test_what_another_process_drew_can_be_voted_on_but_for_previews(bench: Workbench) -> None:
+    tiles = draw(bench, preview=True)
+    drawn = {tile.key: tile.cell.checkpoint.id for tile in tiles if tile.cell.checkpoint and not tile.preview}
+    later = Workbench(bench.settings)
+    shown = later._shown(later.find("run")[0], None)
+    assert {one.key: one.checkpoint for one in shown} == drawn and len(drawn) == 6
+    assert len({one.row for one in shown}) == len(PROMPTS), "pictures of one row differ in their checkpoint alone"
+    here = bench._shown(bench.find("run")[0], None)
+    assert {(one.key, one.row) for one in here} == {(one.key, one.row) for one in shown}, "a row is the same whoever tells of it"
+
+
 def test_all_seeds_of_a_full_fine_tune_are_drawn_before_the_next_is_put_on(bench: Workbench, base: Path, tmp_path: Path) -> None:
     for step, factor in ((2, 1.2), (4, 1.3)):
         folder = tmp_path / "outputs" / "full" / f"checkpoint-{step}" / "unet"

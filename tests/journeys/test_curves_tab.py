@@ -122,14 +122,14 @@ def test_scales_smoothing_and_axes_change_the_chart_and_are_remembered_for_the_r
     browser = opened(page)
     browser.locator("#curves [data-set=logY]").click()
     browser.wait_for_function("(chart) => document.querySelector(chart)._fullLayout.yaxis.type === 'log'", arg=CHART)
-    browser.get_by_label("Smoothing as a number").fill("0.95")
-    browser.get_by_label("Smoothing as a number").press("Enter")
-    browser.get_by_label("Horizontal axis").select_option("wall")
+    browser.locator("#curves").get_by_label("Smoothing as a number").fill("0.95")
+    browser.locator("#curves").get_by_label("Smoothing as a number").press("Enter")
+    browser.locator("#curves").get_by_label("Horizontal axis").select_option("wall")
     browser.wait_for_function("(chart) => document.querySelector(chart)._fullLayout.xaxis.type === 'date'", arg=CHART)
     page.reload()
     browser = opened(page)
     browser.wait_for_function("(chart) => document.querySelector(chart)._fullLayout.xaxis.type === 'date'", arg=CHART)
-    assert browser.get_by_label("Smoothing as a number").input_value() == "0.95"
+    assert browser.locator("#curves").get_by_label("Smoothing as a number").input_value() == "0.95"
     assert browser.locator("#curves [data-set=logY]").get_attribute("aria-pressed") == "true"
 
 
@@ -138,11 +138,11 @@ def test_a_page_that_is_loaded_anew_shows_the_runs_that_it_showed_until_another_
     boxes = browser.locator("#curves .cmp-pick input")
     for box in boxes.all():
         box.check()
-    browser.get_by_text("Difference: others minus").wait_for()
+    browser.locator("#curves").get_by_text("Difference: others minus").wait_for()
     page.reload()
     browser.locator("#runs-table tr.is-ticked").first.wait_for(state="attached")
     page.tab("Curves")
-    browser.get_by_text("Difference: others minus").wait_for()
+    browser.locator("#curves").get_by_text("Difference: others minus").wait_for()
     assert all(box.is_checked() for box in boxes.all()), "the run that a new page has chosen by itself is nobody's wish"
     page.tab("Runs")
     other = browser.locator("#runs-table tr[data-key]:not(.is-ticked)").first.get_attribute("data-key")
@@ -157,7 +157,7 @@ def test_two_runs_of_the_same_noise_get_a_chart_of_their_difference(page: Watche
     browser = opened(page)
     for box in browser.locator("#curves .cmp-pick input").all():
         box.check()
-    browser.get_by_text("Difference: others minus").wait_for()
+    browser.locator("#curves").get_by_text("Difference: others minus").wait_for()
     assert "correlation 0.99" in browser.locator("#curves .cmp-card").first.inner_text()
     browser.locator("#curves .cmp-settings summary").click()
     browser.locator("#curves tr.is-different").first.wait_for()
@@ -166,16 +166,16 @@ def test_two_runs_of_the_same_noise_get_a_chart_of_their_difference(page: Watche
 
 def test_a_bad_filter_is_told_a_good_one_filters_and_a_pinned_chart_stands_below(page: Watched) -> None:
     browser = opened(page)
-    boxes = browser.get_by_label("Filter tags")
+    boxes = browser.locator("#curves").get_by_label("Filter tags")
     boxes.fill("l(r")
-    browser.get_by_text("Not a regular expression").wait_for()
+    browser.locator("#curves").get_by_text("Not a regular expression").wait_for()
     for box in browser.locator("#curves .cmp-pick input").all():
         box.check()
     boxes.fill("^lr$")
-    browser.get_by_text("Not a regular expression").wait_for(state="hidden")
-    browser.get_by_label("Pin lr").wait_for()
+    browser.locator("#curves").get_by_text("Not a regular expression").wait_for(state="hidden")
+    browser.locator("#curves").get_by_label("Pin lr").wait_for()
     assert browser.locator("#curves .cmp-tag-name").all_inner_texts() == ["Training loss", "lr"]
-    browser.get_by_label("Pin lr").click()
+    browser.locator("#curves").get_by_label("Pin lr").click()
     browser.wait_for_function("() => [...document.querySelectorAll('#curves .cmp-panel-title')].some((node) => node.textContent === 'lr')")
 
 
@@ -215,13 +215,13 @@ def test_a_run_in_training_grows_on_the_chart_its_zoom_stays_and_its_name_is_onl
     page.locator("#curves .cmp-live").wait_for()
     assert page.locator("#curves .cmp-pick span").inner_text() != "" and page.evaluate("window.pwned") is None
     drag(page, at(page, 0.5, 0.2), at(page, 0.9, 0.8))
-    page.get_by_text("Reset zoom").wait_for()
+    page.locator("#curves").get_by_text("Reset zoom").wait_for()
     zoomed = range_of(page)
     with open(log, "ab") as file:
         file.write(events(range(300, 500)))
     page.wait_for_function("() => document.querySelector('#curves .cmp-card').innerText.includes('499')")
     assert range_of(page) == zoomed
-    page.get_by_text("Reset zoom").click()
+    page.locator("#curves").get_by_text("Reset zoom").click()
     page.wait_for_function("(chart) => document.querySelector(chart)._fullLayout.xaxis.range[1] > 480", arg=CHART)
     page.mouse.move(*at(page, 0.5, 0.5))
     page.mouse.move(*at(page, 0.52, 0.5))

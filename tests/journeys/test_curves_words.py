@@ -68,7 +68,7 @@ def shown(browser: Any, two_runs: Server) -> Iterator[Watched]:
 @pytest.fixture
 def curves(shown: Watched) -> Any:
     """The tab as one who has never been here finds it."""
-    shown.page.evaluate("localStorage.clear()")
+    shown.page.evaluate("localStorage.clear(); history.replaceState(null, '', '/')")  # the address names runs, too
     return loaded(shown)
 
 
@@ -110,7 +110,7 @@ def button(page: Any, name: str) -> Any:
 
 
 def test_a_first_look_has_the_defaults_and_the_held_out_loss_beside_the_loss_with_the_raw_one_behind(curves: Any) -> None:
-    slider = curves.get_by_label("Smoothing", exact=True)
+    slider = curves.locator("#curves").get_by_label("Smoothing", exact=True)
     assert (slider.input_value(), slider.get_attribute("min"), slider.get_attribute("max")) == ("0.6", "0", "0.999")
     pressed = {name: button(curves, name).get_attribute("aria-pressed") for name in ("outliers", "logY", "logX", "trend")}
     assert pressed == {"outliers": "true", "logY": "false", "logX": "false", "trend": "false"}
@@ -120,12 +120,12 @@ def test_a_first_look_has_the_defaults_and_the_held_out_loss_beside_the_loss_wit
     assert f"line {ONE} val_loss" in order and line(curves, f"raw {ONE} loss")["opacity"] < 0.5
     raw, smooth = line(curves, f"raw {ONE} loss")["y"], line(curves, f"line {ONE} loss")["y"]
     assert max(raw) == 90 and max(smooth) < 45 and smooth[0] == pytest.approx(1.3, abs=0.1), "a mean without bias begins at the first value"
-    assert not curves.get_by_text("Reset zoom").is_visible()
+    assert not curves.locator("#curves").get_by_text("Reset zoom").is_visible()
 
 
 def test_smoothing_without_lag_and_log_x_and_a_trend_change_what_is_drawn(curves: Any) -> None:
     before = line(curves, f"line {ONE} loss")
-    curves.get_by_label("How it is smoothed").select_option("centred")
+    curves.locator("#curves").get_by_label("How it is smoothed").select_option("centred")
     curves.wait_for_function(
         "([chart, first]) => document.querySelector(chart)._fullData.find((t) => t.meta?.startsWith('line')).y[0] !== first",
         arg=[CHART, before["y"][0]],
@@ -140,7 +140,7 @@ def test_smoothing_without_lag_and_log_x_and_a_trend_change_what_is_drawn(curves
     button(curves, "trend").click()
     until(curves, "chart._fullData.some((t) => t.meta?.startsWith('trend'))")
     assert len(line(curves, f"trend {ONE} loss")["x"]) == 32, "a straight line is bent on a logarithmic axis"
-    curves.get_by_label("Horizontal axis").select_option("relative")
+    curves.locator("#curves").get_by_label("Horizontal axis").select_option("relative")
     until(curves, "chart._fullLayout.xaxis.title.text.includes('since the start')")
     button(curves, "logX").click()
     until(curves, "chart._fullLayout.xaxis.type === 'linear' && chart._fullData.find((t) => t.meta?.startsWith('line')).x.at(-1) > 16")
@@ -150,7 +150,7 @@ def test_smoothing_without_lag_and_log_x_and_a_trend_change_what_is_drawn(curves
 def test_what_a_resume_overwrote_is_drawn_at_the_time_at_which_it_was_logged(curves: Any) -> None:
     show_both(curves)
     assert line(curves, f"old 0 {TWO} loss")["x"] == list(range(501, 601))
-    curves.get_by_label("Horizontal axis").select_option("relative")
+    curves.locator("#curves").get_by_label("Horizontal axis").select_option("relative")
     until(curves, "chart._fullLayout.xaxis.title.text.includes('since the start')")
     old, new = line(curves, f"old 0 {TWO} loss")["x"], line(curves, f"line {TWO} loss")["x"]
     assert [old[0], old[-1]] == pytest.approx([500 / 60, 599 / 60], abs=0.01), "hours"
@@ -161,12 +161,12 @@ def test_runs_and_tags_are_filtered_by_a_pattern_and_tags_grouped_by_the_slash(c
     show_both(curves)
     assert curves.locator("#curves .cmp-group summary").all_inner_texts() == ["grad/", "lr/"]
     assert curves.locator("#curves .cmp-group:last-of-type .cmp-tag-name").all_inner_texts() == ["text", "unet"]
-    curves.get_by_label("Filter runs").fill("^sec.*run$")
+    curves.locator("#curves").get_by_label("Filter runs").fill("^sec.*run$")
     until(curves, f"chart._fullData.every((t) => !t.meta || t.meta.includes({json.dumps(TWO)}))")
     assert curves.locator("#curves .cmp-pick").count() == 1
-    curves.get_by_label("Filter runs").fill("")
+    curves.locator("#curves").get_by_label("Filter runs").fill("")
     until(curves, f"chart._fullData.some((t) => t.meta?.includes('line {ONE}'))")
-    curves.get_by_label("Filter tags").fill("lr/(u|v)")
+    curves.locator("#curves").get_by_label("Filter tags").fill("lr/(u|v)")
     curves.locator("#curves .cmp-group").first.wait_for()
     assert curves.locator("#curves .cmp-tag-name").all_inner_texts() == ["Training loss", "unet"]
     curves.locator("#curves .cmp-tag-name", has_text="unet").click()
@@ -177,7 +177,7 @@ def test_the_words_beside_the_pointer_are_in_the_order_that_was_chosen(curves: A
     show_both(curves)
     heads = []
     for order in ("low", "high", "listed"):
-        curves.get_by_label("Order beside the pointer").select_option(order)
+        curves.locator("#curves").get_by_label("Order beside the pointer").select_option(order)
         curves.mouse.move(*at(curves, 0.7, 0.5))
         curves.mouse.move(*at(curves, 0.72, 0.5))
         curves.locator("#curves .cmp-tip").wait_for()
@@ -198,14 +198,14 @@ def test_a_mark_tells_its_state_and_score_and_its_menu_gives_it_a_star(curves: A
     curves.locator("#curves [data-action=star]").click()
     until(curves, "[].concat(chart._fullData.find((t) => t.meta?.startsWith('marks')).marker.symbol).includes('star')")
     curves.mouse.click(*mark_place(curves, 500))
-    curves.get_by_text("Take the star away").click()
+    curves.locator("#curves").get_by_text("Take the star away").click()
     until(curves, "![].concat(chart._fullData.find((t) => t.meta?.startsWith('marks')).marker.symbol).includes('star')")
 
 
 def test_a_zoom_is_reset_by_its_button_alone_there(curves: Any) -> None:
     whole = range_of(curves)
     drag(curves, at(curves, 0.3, 0.2), at(curves, 0.5, 0.8))
-    reset = curves.get_by_text("Reset zoom")
+    reset = curves.locator("#curves").get_by_text("Reset zoom")
     reset.wait_for()
     until(curves, "chart._fullLayout.xaxis.range[1] < 600")
     reset.click()
@@ -214,7 +214,7 @@ def test_a_zoom_is_reset_by_its_button_alone_there(curves: Any) -> None:
 
 
 def test_pins_and_settings_are_remembered_for_their_run_and_not_for_another(curves: Any, shown: Watched) -> None:
-    curves.get_by_label("Pin unet").click()
+    curves.locator("#curves").get_by_label("Pin unet").click()
     titles = "[...document.querySelectorAll('#curves .cmp-panel-title')].map((node) => node.textContent).join()"
     pinned = f"() => {titles} === 'Training loss,lr/unet'"
     curves.wait_for_function(pinned)
@@ -229,7 +229,7 @@ def test_pins_and_settings_are_remembered_for_their_run_and_not_for_another(curv
     assert button(page, "trend").get_attribute("aria-pressed") == "false" and page.locator("#curves .cmp-panel").count() == 1
     page.locator(f"#curves .cmp-pick[title={ONE}] input").check()
     page.wait_for_function(pinned)
-    page.get_by_label("Unpin lr/unet").click()
+    page.locator("#curves").get_by_label("Unpin lr/unet").click()
     page.wait_for_function("() => document.querySelectorAll('#curves .cmp-panel').length === 1")
 
 
@@ -252,4 +252,4 @@ def test_the_chart_is_saved_as_a_table_and_as_pictures(curves: Any, tmp_path: Pa
         waiting.value.save_as(file)
         assert file.read_bytes().startswith(first), kind
     rows = list(csv.DictReader((tmp_path / "saved.CSV").read_text().splitlines()))
-    assert len([row for row in rows if row["tag"] == "loss"]) == 1000 and {row["run"] for row in rows} == {ONE}
+    assert {row["run"] for row in rows} == {ONE} and len([row for row in rows if row["tag"] == "loss"]) == 1000

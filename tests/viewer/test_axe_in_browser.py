@@ -32,7 +32,7 @@ def grid() -> dict[str, Any]:
     axes = [{"key": "step", "label": "Step", "values": steps}, {"key": "prompt", "label": "Prompt", "values": prompts}]
     return {"title": "g", "axes": axes, "place": {"step": "x", "prompt": "y"}, "step_axis": "step", "cells": cells, "marks": MARKS,
             "scores": [{"key": "s", "label": "score", "better": "high", "of": {"k00": 1, "k01": [2, 1, 3]}}], "stars": True,
-            "rerolls": ["prompt"], "done": 6, "total": 8}  # fmt: skip
+            "rerolls": ["prompt"], "done": 6, "total": 8, "verdict": "Held-out loss: step 1 has the lowest."}  # fmt: skip
 
 
 @pytest.fixture(params=["light", "dark", "narrow"])

@@ -1,0 +1,52 @@
+"""The Pick tab: which checkpoint is the best by every rule that has something to go by, and what to do with it."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import gradio as gr
+
+from cmp import viewer
+from cmp.ui.faults import told
+from cmp.ui.glance import first_run
+from cmp.ui.pick_values import pick_value
+from cmp.workbench import Workbench
+
+
+def build_pick_tab(bench: Workbench, tab: gr.Tab, tabs: gr.Tabs, chosen: gr.Textbox, ticked: gr.Textbox) -> gr.HTML:
+    """Lays out the tab and connects its events; gives the panels, which tell of the checkpoints that are to be compared."""
+    shown = gr.Textbox(visible=False)
+    panels = gr.HTML(apply_default_css=False, html_template=viewer.PICK_TEMPLATE, js_on_load=viewer.pick_on_load(), elem_id="pick")
+
+    def enter(run_id: str, before: str | None) -> Any:
+        """The run that is chosen on the Runs tab, unless another was chosen here since."""
+        came_with, _, here = (before or "").partition("\n")
+        wanted = here if here and came_with == run_id else run_id
+        return value_of(bench, wanted), f"{run_id}\n{wanted}"
+
+    @told
+    def act(event: gr.EventData, run_id: str, before: str) -> Any:
+        what, asked = event._data.get("what"), str(event._data.get("run") or "")
+        if what in ("run", "look"):
+            return gr.skip(), gr.skip(), gr.skip(), value_of(bench, asked), f"{run_id}\n{asked}"
+        run, checkpoint = bench.find(str(event._data["id"]), only_ids=True)
+        if what == "star" and checkpoint:
+            bench.star(checkpoint.id, bool(event._data.get("on")), only_ids=True)
+            return gr.skip(), gr.skip(), gr.skip(), value_of(bench, run.id), gr.skip()
+        return gr.Tabs(selected="runs"), run.id, checkpoint.id if checkpoint else "", gr.skip(), gr.skip()
+
+    tab.select(enter, [chosen, shown], [panels, shown], queue=False, show_progress="hidden")
+    panels.edit(act, [chosen, shown], [tabs, chosen, ticked, panels, shown], show_progress="hidden")
+    return panels
+
+
+def value_of(bench: Workbench, run_id: str) -> dict[str, Any]:
+    """What the tab shows of a run, or of the first one where that is not there."""
+    library = bench.library(fresh=False)
+    run = next((run for run in library.runs if run.id == run_id), None) or first_run(bench, library)
+    if run is None:
+        return pick_value(library, None, (), bench.name_of)
+    run, _ = bench.find(run.id, only_ids=True)  # of which the headers may not have been read yet
+    found = pick_value(library, run, bench.verdicts(run), bench.name_of, bench.starred(run), bench.settings.read_only)
+    return found | {"at": time.time()}

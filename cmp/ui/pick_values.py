@@ -1,0 +1,110 @@
+"""What the Pick tab shows of a run: a panel for each rule, what they come to together, and what to do next. No widget is known here."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+from cmp.core.agreeing import agreement, leading, rule_name, tells_apart
+from cmp.core.picking import HELD_OUT, VOTES, Score, Verdict, candidates, ranked
+from cmp.core.runs import Library, Run
+from cmp.ui.values import Names, run_choices
+
+NO_RUN = "No training run was found. Add the folder that holds yours on the Runs tab."
+_LOG_LOSS = "Log a validation loss while you train, by step: it is found by its name, such as val/loss."
+_VOTE = "Vote on blind pairs of pictures: draw a grid of several checkpoints on the Compare tab, then press Vote."
+
+
+def pick_value(
+    library: Library,
+    run: Run | None,
+    verdicts: Sequence[Verdict],
+    name_of: Names,
+    starred: Collection[str] = (),
+    read_only: bool = False,
+) -> dict[str, Any]:
+    """What the tab is fed with. `empty` stands in place of everything, `next` where no rule decides."""
+    runs = [{"key": key, "label": label} for label, key in run_choices(library, name_of)]
+    if run is None or not candidates(run):
+        told = NO_RUN if run is None else f"{name_of(run)} has no checkpoint that can be used; the Runs tab says what stands against each."
+        return {"runs": runs, "run": run.id if run else "", "empty": told, "panels": [], "picks": [], "next": []}
+    labels = {c.id: _label(name_of(c), c.step) for c in candidates(run)}
+    lead, both = leading(verdicts), agreement(run, verdicts)
+    alone = len(labels) == 1
+    return {
+        "runs": runs,
+        "run": run.id,
+        "name": name_of(run),
+        "told": f"{verdicts[0].reason}." if alone else both.told,
+        "agree": both.agree,
+        "panels": [panel(run, verdict, labels, verdict is lead) for verdict in verdicts if verdict.scores],
+        "next": [] if alone else next_steps(verdicts),
+        "picks": [{"id": name, "label": label, "star": name in starred} for name, label in labels.items()],
+        "pick": _pick(lead, labels),
+        "ends": _ends(lead, labels),
+        "actions": ["compare", *([] if read_only else ["convert", "star", "vote"])],
+        "vote": f"cmp/vote/{quote(run.id)}",
+        "scores": f"cmp/scores/{quote(run.id)}",
+    }
+
+
+def _label(name: str, step: int | None) -> str:
+    return f"step {name}" if name == str(step) else name
+
+
+def _pick(lead: Verdict | None, labels: Mapping[str, str]) -> str:
+    """What is chosen to begin with: the leader where a rule decides, else the last checkpoint."""
+    if lead and lead.scores and (names := [name for name in ranked(lead) if name in labels]):
+        return names[0]
+    return list(labels)[-1]
+
+
+def _ends(lead: Verdict | None, labels: Mapping[str, str]) -> list[str]:
+    """First and last of the window, as they were trained; without a window, of all."""
+    inside = [name for name in labels if not lead or not tells_apart(lead) or name in lead.window]
+    return list(dict.fromkeys((inside[0], inside[-1])))
+
+
+def panel(run: Run, verdict: Verdict, labels: Mapping[str, str], leads: bool) -> dict[str, Any]:
+    """One rule's chart. Points stand in the order of training; `x` is the step, or where some have none the place in the row."""
+    scores = {score.checkpoint_id: score for score in verdict.scores}
+    known = [c for c in candidates(run) if c.id in scores]
+    stepped = all(c.step is not None for c in known) and len({c.step for c in known}) == len(known)
+    shaded = tells_apart(verdict)
+    points = []
+    for place, c in enumerate(known):
+        score = scores[c.id]
+        told = {"id": c.id, "label": labels[c.id], "x": c.step if stepped else place, "value": score.value, "n": score.n}
+        told |= {"low": score.low, "high": score.high, "window": shaded and c.id in verdict.window, "best": c.id == verdict.best}
+        points.append(told)
+    return {
+        "rule": verdict.rule,
+        "name": rule_name(verdict.rule, begins=True),
+        "metric": verdict.scores[0].metric,
+        "better": _better(verdict.scores),
+        "sentence": f"{verdict.reason}.",
+        "warnings": list(verdict.warnings),
+        "decides": verdict.decides,
+        "leads": leads,
+        "base": verdict.base,
+        "stepped": stepped,
+        "counts": "votes" if verdict.rule == VOTES else "values",
+        "points": points,
+        "unknown": [labels[name] for name in verdict.unknown if name in labels],
+    }
+
+
+def _better(scores: Sequence[Score]) -> str:
+    """Whether lower or higher is better, by how far the others are behind the leader; "" where all are equal."""
+    lead = next((score for score in scores if score.behind[0] == 0), None)
+    other = next((score for score in scores if lead and score.behind[0] > 0 and score.value != lead.value), None)
+    return "" if lead is None or other is None else "lower" if other.value > lead.value else "higher"
+
+
+def next_steps(verdicts: Sequence[Verdict]) -> list[str]:
+    """What would tell more; nothing where a rule tells checkpoints apart."""
+    if any(map(tells_apart, verdicts)):
+        return []
+    rules = {verdict.rule for verdict in verdicts}
+    return [*([] if HELD_OUT in rules else [_LOG_LOSS]), _VOTE if VOTES not in rules else "Cast more votes: press Vote."]

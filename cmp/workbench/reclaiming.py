@@ -1,0 +1,150 @@
+"""Bringing back what was removed or compacted, and cleaning up as a job: what is carried out is what was shown, or nothing is."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cmp.core.present import counted
+from cmp.core.progress import Progress
+from cmp.core.runs import Checkpoint, Run
+from cmp.disk.ledger import Order
+from cmp.errors import BadInput, NotFound, Refused
+from cmp.jobs import Job, Work
+from cmp.settings import Settings
+from cmp.workbench.callers import caller
+from cmp.workbench.storing import Asked, NotDone, Restored, Storing
+
+if TYPE_CHECKING:
+    from cmp.core.storage import CleanupPlan, Item, Rules
+    from cmp.disk.trash import Trashed
+
+
+_MOMENT = 0.1  # seconds between two looks whether all has been read
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What was asked for, and the plan that was shown for it."""
+
+    runs: tuple[Run, ...]
+    rules: Rules
+    asked: Asked
+    plan: CleanupPlan
+
+
+class Reclaiming(Storing):
+    """Room that is made while nobody looks on. Safe to use from several threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.jobs.make("storage", self._cleanup_again)
+        self.jobs.make("restore", self._restore_again)
+
+    # -- as jobs -------------------------------------------------------------------------------------------------------
+
+    def settled(self) -> Generator[Progress, None, tuple[Run, ...]]:
+        """All runs, once the headers of what is new have been read: before that some are known by names alone, or not at all."""
+        runs = self.library().runs
+        while unread := self._lookout.unread:  # the look has begun to read them in the background
+            yield Progress(0, 0, f"reading the headers of {counted(unread, 'folder')}")
+            time.sleep(_MOMENT)
+            runs = self.library(fresh=not self._lookout.unread).runs
+        return runs
+
+    def previewing(self, runs: Iterable[Run], rules: Rules, asked: Asked) -> Generator[Progress, None, Preview]:
+        """The plan that is to be shown before it may be started."""
+        runs = tuple(runs)
+        plan = yield from self.planning(runs, rules, asked, best=self.kept_as_best)
+        return Preview(runs, rules, asked, plan)
+
+    def start_cleanup(self, preview: Preview) -> Job:
+        """Queues what was shown. It is planned anew when its turn comes, and refused where it would be another by then."""
+        from cmp.core.orders import run_reference
+
+        self.require_writing()
+        shown = [list(each) for each in sorted(preview.plan.shown)]
+        asked = asdict(preview.asked) | {"drop": sorted(preview.asked.drop)}
+        order = {"runs": list(map(run_reference, preview.runs)), "rules": asdict(preview.rules), "asked": asked, "shown": shown}
+        title = f"make room in {', '.join(run.id for run in preview.runs[:3])}{' …' if len(preview.runs) > 3 else ''}"
+        return self.jobs.start("storage", title, len(shown), lambda: self._cleaning_up(order, begun=False), preview, order)
+
+    def _cleanup_again(self, order: Order) -> tuple[Work, object]:
+        return lambda: self._cleaning_up(order, begun=True), None
+
+    def _cleaning_up(self, order: Order, *, begun: bool) -> Iterator[Progress | Item | NotDone]:
+        """Carries an order out. Of one that was `begun` before, some may be done already."""
+        from cmp.core.storage import Rules
+
+        runs = [self.run_again(told) for told in order["runs"]]
+        asked = Asked(**(order["asked"] | {"drop": frozenset(order["asked"]["drop"])}))
+        plan = yield from self.planning(runs, Rules(**order["rules"]), asked, best=self.kept_as_best, overview=False)
+        shown = {tuple(each) for each in order["shown"]}
+        others = plan.shown - shown if begun else plan.shown ^ shown
+        if others:
+            action, path, *_ = min(others)
+            told = f"something has changed since this was shown: {path} ({action})"
+            raise Refused(told, "Nothing was done. Look at the new preview.")
+        yield from self.clean_up(plan)
+
+    def start_restore(self, target: str) -> Job:
+        """Queues what `restore` does."""
+        self.require_writing()
+        return self.jobs.start("restore", f"restore {target}", 1, lambda: self.restore(target), None, {"target": target})
+
+    def _restore_again(self, order: Order) -> tuple[Work, object]:
+        return lambda: self.restore(str(order["target"])), None
+
+    # -- bringing back -------------------------------------------------------------------------------------------------
+
+    def restore(self, target: str) -> Iterator[Progress | Restored]:
+        """Brings back what is in the trash under this id, or makes the dumps of a run or checkpoint again to the last byte."""
+        from cmp.disk.compact_restoring import end_begun
+        from cmp.disk.trash import reclaiming, take_back, tidy
+
+        self.require_writing()
+        if trashed := self._in_trash(target):
+            with reclaiming(trashed.home):
+                tidy(trashed.home)
+                yield Restored(take_back(trashed), None, trashed.id)
+            self._lookout.forget_sizes(trashed.home)
+        else:
+            run, checkpoint = self.find(target)
+            with reclaiming(run.folder):
+                for told in (*tidy(run.folder), *end_begun(run.folder)):
+                    yield Progress(0, 0, told)
+                yield from self._restore_dumps(target, run, checkpoint)
+            self._lookout.forget_sizes(run.folder)
+
+    def _in_trash(self, target: str) -> Trashed | None:
+        from cmp.disk.trash import FOLDER, list_trash
+
+        path = Path(os.path.abspath(os.path.expanduser(target)))
+        if path.parent.name == FOLDER and not caller().only_ids:  # of a run that lies elsewhere
+            return next((each for each in list_trash(path.parent.parent) if each.id == path.name), None)
+        if os.sep in target or "@" in target:
+            return None
+        homes = (*self._homes(self.library(fresh=False).runs), *self._left_homes(anywhere=True))
+        return next((each for home in homes for each in list_trash(home) if each.id == target), None)
+
+    def _restore_dumps(self, target: str, run: Run, checkpoint: Checkpoint | None) -> Iterator[Progress | Restored]:
+        from cmp.disk.bases import find_base, pipelines_below
+        from cmp.disk.compact import manifest_beside, read_manifest
+        from cmp.disk.compact_planning import compact_files, moved_references
+        from cmp.disk.compact_restoring import restoring
+
+        chosen = (checkpoint,) if checkpoint else run.checkpoints
+        found = [(c, file) for c in chosen for file in compact_files(c)]
+        if not found:
+            raise BadInput(f"{target!r} is not compacted", "There is nothing to restore; ids of the trash are shown by `storage`.")
+        bases = pipelines_below(self.bases)
+        with suppress(NotFound):
+            bases.insert(0, find_base(run, self.bases, None, self.answers(run).base).path)
+        for c, file in found:
+            moved = moved_references(read_manifest(manifest_beside(file)), file.parent, bases)
+            yield Restored((yield from restoring(run.folder, file, moved)), c.id)

@@ -1,0 +1,99 @@
+"""What the Pick tab is fed with: no chart without scores, no shade without a window, and what to do where nothing is known."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cmp.core.curves import LossCurve
+from cmp.core.picking import Verdict
+from cmp.core.runs import Library, Run
+from cmp.settings import Settings
+from cmp.ui.pick_tab import value_of
+from cmp.ui.pick_values import next_steps, pick_value
+from cmp.workbench import Workbench
+from tests.core.test_agreeing import verdicts, voted
+from tests.core.test_picking import RUN, STEPS, curve, held, run_of, training
+from tests.support import bench_of, origin_run
+from tests.test_judging import log_losses
+
+
+def name_of(item: Any) -> str:
+    return item.name if isinstance(item, Run) else item.key
+
+
+def value(*found: Verdict, run: Run = RUN, **more: Any) -> dict[str, Any]:
+    told = pick_value(Library((run,)), run, found, name_of, **more)
+    assert json.loads(json.dumps(told, allow_nan=False)) == told
+    return told
+
+
+def test_each_rule_has_a_panel_with_the_sentence_that_best_gives() -> None:
+    found = verdicts(training(fall=0.5), held())
+    told = value(*found)
+    assert [(one["name"], one["sentence"]) for one in told["panels"]] == [
+        ("Held-out loss", f"{found[0].reason}."),
+        ("Training loss", f"{found[1].reason}."),
+    ]
+    first, second = told["panels"]
+    assert (first["better"], first["leads"], first["decides"]) == ("lower", True, True) and first["base"] is not None
+    assert (second["leads"], second["decides"]) == (False, False) and not any(point["window"] for point in second["points"])
+    assert [point["label"] for point in first["points"] if point["best"]] == ["step 1500"] and told["pick"] == "r@1500"
+    assert value(voted(s500=1.0, s1500=0.0))["panels"][0]["better"] == "higher"
+
+
+def test_the_window_is_shaded_only_where_something_is_outside_it_and_its_ends_are_compared() -> None:
+    told = value(*verdicts(held(bottom=1750, noise=0.01)))
+    inside = [point["id"] for point in told["panels"][0]["points"] if point["window"]]
+    assert 1 < len(inside) < len(STEPS) and told["ends"] == [inside[0], inside[-1]]
+    everything = value(voted(s500=0.0, s1500=0.01))
+    assert not any(point["window"] for point in everything["panels"][0]["points"])
+    assert everything["ends"] == ["r@500", "r@3000"] and len(value(*verdicts(held()))["ends"]) == 1
+
+
+def test_where_nothing_is_known_it_is_said_what_to_do_and_no_chart_is_shown() -> None:
+    told = value()
+    assert told["panels"] == [] and len(told["next"]) == 2 and "validation loss" in told["next"][0] and "blind" in told["next"][1]
+    assert next_steps(verdicts(held())) == [] and len(next_steps(verdicts(training()))) == 2
+    alone = value(Verdict("r@500", ("r@500",), "training", "it is the only checkpoint"), run=run_of(500))
+    assert alone["panels"] == [] == alone["next"] and alone["told"] == "it is the only checkpoint."
+    nothing = pick_value(Library(), None, (), name_of)
+    assert "Runs tab" in nothing["empty"] and "Runs tab" in value(run=run_of(500, flaw="half written"))["empty"]
+
+
+def test_what_writes_is_not_offered_where_things_may_only_be_looked_at() -> None:
+    found = verdicts(held())
+    assert value(*found)["actions"] == ["compare", "convert", "star", "vote"] and value(*found, read_only=True)["actions"] == ["compare"]
+
+
+def test_checkpoints_without_a_step_stand_in_their_order_and_ids_are_quoted_in_addresses() -> None:
+    run = replace(run_of(500, 1000, "final"), id="a b/c%25#?")
+    told = value(run=run)
+    assert told["vote"] == "cmp/vote/a%20b/c%2525%23%3F" and told["scores"] == "cmp/scores/a%20b/c%2525%23%3F"
+    plain = run_of(500, 1000, "final")
+    points = value(voted(s500=0.0, s1000=1.0, sfinal=2.0), run=plain)["panels"][0]["points"]
+    assert [(point["label"], point["x"]) for point in points] == [("step 500", 0), ("step 1000", 1), ("final", 2)]
+
+
+def test_the_tab_shows_the_run_that_is_asked_for_and_its_stars(tmp_path: Path) -> None:
+    made = origin_run(tmp_path, (500, 1000, 1500, 2000), final=False)
+    log_losses(made, lambda step: 0.1 + 0.1 * ((step - 1240) / 1000) ** 2)
+    bench = bench_of(made)
+    bench.star("lora_casual_shoes@1000")
+    told = value_of(bench, "lora_casual_shoes")
+    assert told["at"] <= time.time() and [one["id"] for one in told["picks"] if one["star"]] == ["lora_casual_shoes@1000"]
+    assert told["panels"][0]["sentence"] == f"{bench.judge(bench.library().runs[0]).reason}."
+    assert value_of(bench, "gone")["run"] == "lora_casual_shoes"
+    empty = Workbench(Settings(tmp_path / "home2", (tmp_path / "none",), ()))
+    assert value_of(empty, "x")["empty"]
+
+
+def far(low: float) -> LossCurve:
+    return curve("val/loss", range(0, 3001, 50), [low] * 61)
+
+
+def test_equal_values_say_nothing_of_what_is_better() -> None:
+    assert value(*verdicts(far(0.1)))["panels"][0]["better"] == ""
