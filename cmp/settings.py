@@ -12,6 +12,7 @@ from platformdirs import user_data_path
 from cmp.errors import BadInput
 
 MODES = ("local", "token", "space")
+LOG_FORMATS = ("text", "json")
 BUSY = ("wait", "cpu", "draw")
 READING = ("token", "open")
 AUTO = "auto"  # said instead of a token: one is made
@@ -26,6 +27,10 @@ VARIABLES = {  # what the environment may say, for the reference
     "CMP_READING": "What looking needs where there is a token: token, or open for nothing; see serve --open-reading.",
     "CMP_HOSTS": "Further names by which the server is reached, such as a proxy's, separated by commas.",
     "CMP_PORT": "The port of the page and REST; 0 takes any free one.",
+    "CMP_LOG_FORMAT": "How a server tells what it does, line by line: text, or json; see serve --log-format.",
+    "CMP_LOG_FILE": "Where it tells it; standard error otherwise.",
+    "CMP_ALERT_WEBHOOK": "An address to which alerts are posted as JSON; see serve --alert-webhook.",
+    "CMP_ALERT_COMMAND": "A command that gets each alert as JSON on its standard input; see serve --alert-command.",
 }
 
 
@@ -36,7 +41,8 @@ class Settings:
     `runs` empty means: show the bundled demo. `device` "auto" picks CUDA, then MPS, then the CPU. `busy` says what to do while another
     program uses the graphics card: "wait" for it, draw on the "cpu", or "draw" in spite of it. `read_only`: nothing is drawn, converted,
     marked or answered, whoever asks for it; in the mode "space" it may still be drawn, within limits. `open_reading`: where there is a
-    token, looking needs none. `hosts` are further names by which this server is reached.
+    token, looking needs none. `hosts` are further names by which this server is reached. `alert_webhook` and `alert_command` are told of
+    alerts; only whoever starts the server sets them.
     """
 
     home: Path
@@ -50,6 +56,10 @@ class Settings:
     read_only: bool = False
     open_reading: bool = False
     hosts: tuple[str, ...] = ()
+    log_format: str = "text"
+    log_file: Path | None = None
+    alert_webhook: str | None = None
+    alert_command: str | None = None
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
@@ -65,6 +75,9 @@ class Settings:
         if reading not in READING:
             raise BadInput(f"CMP_READING is {reading!r}", f"Use one of: {', '.join(READING)}.")
         hosts = [*environ.get("CMP_HOSTS", "").split(","), *(environ.get("SPACE_HOST", "").split(",") if on_space else ())]
+        form = environ.get("CMP_LOG_FORMAT") or "text"
+        if form not in LOG_FORMATS:
+            raise BadInput(f"CMP_LOG_FORMAT is {form!r}", f"Use one of: {', '.join(LOG_FORMATS)}.")
         return cls(
             home=_path(environ["CMP_HOME"]) if environ.get("CMP_HOME") else user_data_path("cmp", appauthor=False),
             runs=_paths(environ.get("CMP_RUNS", "")),
@@ -77,6 +90,10 @@ class Settings:
             read_only=mode == "space",
             open_reading=reading == "open" or mode == "space",
             hosts=tuple(host.strip().lower() for host in hosts if host.strip()),
+            log_format=form,
+            log_file=_path(environ["CMP_LOG_FILE"]) if environ.get("CMP_LOG_FILE") else None,
+            alert_webhook=environ.get("CMP_ALERT_WEBHOOK") or None,
+            alert_command=environ.get("CMP_ALERT_COMMAND") or None,
         )
 
 

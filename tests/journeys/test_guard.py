@@ -68,7 +68,7 @@ def state_of(home: Path) -> dict[str, str]:
 
 def remembered(server: Server, **headers: str) -> Any:
     jobs = server.get("/api/v1/jobs", **headers)[1]["jobs"]
-    stars = [c["star"] or c["note"] for run in server.get("/api/v1/list", **headers)[1]["runs"] for c in run["checkpoints"]]
+    stars = [c["id"] for run in server.get("/api/v1/list", **headers)[1]["runs"] for c in run["checkpoints"] if c["star"] or c["note"]]
     return [job["job"] for job in jobs], stars
 
 
@@ -127,7 +127,9 @@ def dependencies(server: Server, **headers: str) -> dict[str, int]:
     return {told["api_name"]: told["id"] for told in server.get("/config", **headers)[1]["dependencies"] if told["backend_fn"]}
 
 
-CHANGING = ("rename", "add_folder", "remove_folder", "answer", "watch_2", "pause", "cancel", "cancel_1", "carry_out")
+CHANGING = (
+    "rename", "add_folder", "remove_folder", "answer", "watch_2", "pause", "cancel", "cancel_1", "cancel_2", "carry_out", "carry_out_1",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CHANGING)
