@@ -12,6 +12,20 @@ import typer
 
 from cmp.cli.answers import read_answers
 from cmp.cli.output import Json, in_trouble, print_json, print_table, say
+from cmp.cli.score_telling import (
+    BY_BLOCK,
+    base_json,
+    base_value,
+    heading,
+    in_full,
+    limits_of,
+    only_asked,
+    parts_json,
+    tell_bands,
+    tell_blocks,
+    tell_limits,
+    value_of,
+)
 from cmp.core.axes import parse_text_axis
 from cmp.core.choosing import choose_checkpoints
 from cmp.core.draws import USUAL_DRAWS
@@ -19,7 +33,6 @@ from cmp.core.evidence import BASE, Evidence
 from cmp.core.measured import (
     LOSS,
     TRAINING_LOSS,
-    BandScore,
     Gap,
     Measured,
     MeasurePlan,
@@ -34,6 +47,7 @@ from cmp.core.picking import Verdict, candidates, score_json, verdict_of
 from cmp.core.present import counted
 from cmp.core.progress import Progress
 from cmp.core.runs import Checkpoint, Run
+from cmp.core.score_asking import ScoreAnswers
 from cmp.disk.ready import Answers
 from cmp.workbench import Workbench
 
@@ -53,7 +67,25 @@ def measure(
     training: Annotated[
         Path | None, typer.Option(help="A folder of images that were trained with; their loss shows what is learned by heart.")
     ] = None,
-    metric: Annotated[str, typer.Option(help="What to measure: loss.")] = LOSS,
+    metric: Annotated[
+        str,
+        typer.Option(
+            help="What to measure: loss; of pictures that were drawn clip, cmmd, nearest, diversity, leak, identity, preference; of the "
+            "weights update. Several with commas."
+        ),
+    ] = LOSS,
+    clip: Annotated[str | None, typer.Option(help="A CLIP model: an id in the Hugging Face cache or a folder.")] = None,
+    encoder: Annotated[str | None, typer.Option(help="An image encoder such as DINOv2: an id or a folder.")] = None,
+    preference: Annotated[str | None, typer.Option(help="A preference model in CLIP's form such as PickScore: an id or a folder.")] = None,
+    reference: Annotated[
+        Path | None, typer.Option(help="A folder of images: for cmmd what pictures are to resemble, for identity the subject.")
+    ] = None,
+    subject: Annotated[
+        str | None, typer.Option(help="For leak: the words that call up what was trained. [default: the run's trigger words]")
+    ] = None,
+    pictures: Annotated[
+        str | None, typer.Option(help="Which pictures: drawn (by grids) or trainer. [default: those of the most checkpoints]")
+    ] = None,
     draws: Annotated[
         int | None, typer.Option(help=f"Draws of noise and timestep for each image. [default: as last, else {USUAL_DRAWS}]")
     ] = None,
@@ -66,26 +98,30 @@ def measure(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Measure the loss of checkpoints on images that they were not trained with: the same noise and timesteps for all of them.
+    """Measure the loss of checkpoints on images that they were not trained with: the same noise and timesteps for all of them. Or score
+    the pictures that are there, or measure how far weights have moved.
 
     Captions come from metadata.jsonl, captions.json, or a .txt beside each image. What was measured is kept by the weights: another
-    checkpoint costs only itself.
+    checkpoint costs only itself. Nothing is drawn: `grid` draws pictures.
     """
     bench: Workbench = context.obj
     found, one = bench.find(run)
     chosen = (one,) if one else _chosen(bench, found, checkpoints)
     held_out, training = (folder.expanduser().absolute() if folder else None for folder in (held_out, training))
-    spec = MeasureSpec(tuple(parse_text_axis(metric, "metric")), chosen, held_out, training, draws, seed)
+    looking = [in_full(name) for name in (clip, encoder, preference, str(reference or ""))]
+    asked = ScoreAnswers(looking[0], looking[1], looking[2], looking[3], subject or "", pictures or "")
+    metrics = tuple(dict.fromkeys(parse_text_axis(metric, "metric")))
+    spec = MeasureSpec(metrics, chosen, held_out, training, draws, seed, asked.pairs)
     given = read_answers(alpha, base)
     plan = bench.plan_measure(found, spec, given)
     if dry_run:
         _tell_plan(found, plan, json)
-        _leave(plan.faults, plan.total - len(plan.metrics))
+        _leave(plan.faults, len(chosen) * len(plan.metrics))
         return
     for told in _beforehand(plan):
         in_trouble(told)
     faults, count = _measure(bench, found, spec, given, plan)
-    known = bench.measurements(found)
+    known = only_asked(bench.measurements(found), spec.metrics)
     if json:
         print_json(_as_json(found, known, faults))
     else:
@@ -129,7 +165,7 @@ def _tell_item(item: Measured | NotMeasured, before: set[str]) -> None:
         if told not in before:
             in_trouble(f"note: {told}")
     before.update(item.told)
-    in_trouble(f"{name}, {item.metric}: {float(item.values.mean()):.4g}{', known' if item.reused else ''}")
+    in_trouble(f"{name}, {item.metric}: {value_of(item):.4g}{', known' if item.reused else ''}")
 
 
 def _leave(faults: Sequence[NotMeasured], count: int) -> None:
@@ -154,12 +190,14 @@ def _tell_plan(run: Run, plan: MeasurePlan, json: bool) -> None:
         say(told)
 
 
-def _beforehand(plan: MeasurePlan) -> tuple[str, str]:
+def _beforehand(plan: MeasurePlan) -> tuple[str, ...]:
     """How much there is to measure, how long it takes, and how small a difference it will show."""
     images = ", ".join(f"{metric} on {counted(count, 'image')}" for metric, count in plan.items)
     known = plan.total - plan.new - len(plan.faults)
     took = "how long it takes the first will tell" if plan.seconds is None else duration_text(plan.seconds, about=True)
     work = f"{counted(plan.new, 'value')} to measure, {known} known{f', {took}' if plan.new else ''}"
+    if not plan.draws:
+        return (f"{images}: {work}",)
     seen = "How small a difference can be seen shows once two checkpoints were measured."
     if plan.smallest is not None:
         seen = f"Differences of about {100 * plan.smallest:.2g} % of the base's loss will be seen."
@@ -186,13 +224,12 @@ def _as_json(run: Run, known: Known, faults: Sequence[NotMeasured]) -> dict[str,
     for metric, _, verdict in verdicts:
         bands = by_band(known[metric])
         for score in verdict.scores:
-            told = [band.as_json() for band in bands.get(score.checkpoint_id, ())]
-            scores.append(score_json(score, steps.get(score.checkpoint_id)) | {"by_timestep": told})
+            scores.append(score_json(score, steps.get(score.checkpoint_id)) | parts_json(metric, bands.get(score.checkpoint_id, ())))
     return {
         "run": run.id,
         "scores": scores,
         "base": [
-            {"metric": metric, "n": len(one.items), "loss": _finite(one)}
+            {"metric": metric, "n": len(one.items)} | base_json(metric, one)
             for metric, found in known.items()
             for one in found
             if one.checkpoint_id == BASE
@@ -201,34 +238,30 @@ def _as_json(run: Run, known: Known, faults: Sequence[NotMeasured]) -> dict[str,
         "verdicts": [
             {key: value for key, value in verdict.as_json(run).items() if key not in ("run", "scores")} for _, _, verdict in verdicts
         ],
+        "limits": limits_of(known),
         "failed": [fault.as_json() for fault in faults],
     }
-
-
-def _finite(one: Measured) -> list[dict[str, object]]:
-    """The base model's own loss by timestep: what the shares are shares of."""
-    means = [float(value) for value in one.values.mean(axis=0)]
-    return [
-        {"timestep": int(band) if band.isdigit() else band, "value": mean if mean - mean == 0 else None}
-        for band, mean in zip(one.bands, means, strict=True)
-    ]
 
 
 def _tell(run: Run, known: Known) -> None:
     verdicts = _verdicts(run, known)
     for metric, _, verdict in verdicts:
-        say(f"{metric}, as a share of the base model's:" if known[metric][0].relative else f"{metric}:")
+        say(heading(metric, known[metric]))
         rows = [
             [_mark(verdict, one.checkpoint_id), one.checkpoint_id, f"{one.value:.4f}", _interval(one.low, one.high), str(one.n)]
             for one in verdict.scores
         ]
+        if (zero := base_value(metric, known[metric])) is not None:
+            rows.append(["", "base model", f"{zero:.4f}", "–", rows[0][-1]])
         print_table(["", "checkpoint", metric, "95 %", "n"], rows, right=frozenset({2, 4}))
         bands = {name: told for name, told in by_band(known[metric]).items() if name != BASE}
         if bands:
             say("")
-            _tell_bands(bands, [score.checkpoint_id for score in verdict.scores])
+            (tell_blocks if metric in BY_BLOCK else tell_bands)(bands, [score.checkpoint_id for score in verdict.scores])
         if len(verdict.scores) > 1:
-            say(f"{verdict.reason}.\n")
+            say(f"{verdict.reason}.")
+        tell_limits(metric)
+        say("")
         for told in verdict.warnings:
             in_trouble(f"note: {told}")
     if gaps := _gaps(verdicts):
@@ -238,12 +271,6 @@ def _tell(run: Run, known: Known) -> None:
             [[gap.checkpoint_id, f"{gap.value:+.4f}", _interval(gap.low, gap.high)] for gap in gaps],
             right=frozenset({1}),
         )
-
-
-def _tell_bands(bands: Mapping[str, Sequence[BandScore]], names: Sequence[str]) -> None:
-    heads = [f"t {band.band}" for band in next(iter(bands.values()))]
-    rows = [[name, *(f"{band.value:.3f}" for band in bands[name])] for name in names if name in bands]
-    print_table(["by timestep", *heads], rows, right=frozenset(range(1, len(heads) + 1)))
 
 
 def _mark(verdict: Verdict, name: str) -> str:

@@ -22,6 +22,9 @@ from cmp.errors import CmpError
 
 LOSS, TRAINING_LOSS = "loss", "training-loss"  # the loss on held-out images, and on those that were trained with
 MEASURED = "measured"  # the rule that goes by the held-out loss
+UPDATE, UPDATE_RELATIVE = "update", "update-relative"  # how far weights have moved: nothing that is better or worse
+NAMES_NO_BEST = (TRAINING_LOSS, UPDATE, UPDATE_RELATIVE)
+WHOLE = "all"  # a first band that stands for all others, where their mean would not
 SETS = {LOSS: "held-out", TRAINING_LOSS: "training"}
 _BY_HEART = "the loss on training images goes on falling while a model learns them by heart: it shows that, and names no best"
 _TOLD_APART = 1.96 + 0.84  # standard errors: a difference so large is found at 95 % in four of five measurements
@@ -158,11 +161,16 @@ def evidence_of(found: Iterable[Measured], ids: Sequence[str], *, base: bool = F
     first = known[names[0]]
     levels = levels_of([known[name] for name in names], usable)
     names += [BASE] if base and usable is not None else []
-    items = np.array([scores_of(known[name], levels, usable).mean(axis=1) for name in names])
+    items = np.array([_over_bands(first, scores_of(known[name], levels, usable)) for name in names])
     warnings = [*_told(known, ids), *([_BY_HEART] if first.metric == TRAINING_LOSS else [])]
     if first.relative and usable is None:
         warnings.append("the base model has no finite values here, so that bands are weighed by the mean of all checkpoints")
     return _evidence(first, tuple(names), items, warnings)
+
+
+def _over_bands(first: Measured, scores: Floats) -> Floats:
+    found: Floats = scores[:, 0] if first.bands[0] == WHOLE else scores.mean(axis=1)
+    return found
 
 
 def _evidence(first: Measured, names: tuple[str, ...], items: Floats, warnings: Sequence[str]) -> Evidence:
@@ -170,16 +178,16 @@ def _evidence(first: Measured, names: tuple[str, ...], items: Floats, warnings: 
     centred = items - items.mean(axis=1, keepdims=True)
     covariance = centred @ centred.T / max(count - 1, 1) / count
     rule = MEASURED if first.metric == LOSS else first.metric
-    if count < FEWEST_ITEMS:
+    if count < FEWEST_ITEMS and first.metric not in (UPDATE, UPDATE_RELATIVE):
         warnings = [*warnings, f"{counted(count, 'item')} are too few: nothing is told apart by under {FEWEST_ITEMS}"]
     return Evidence(
         rule, first.metric, first.lower_is_better, names, items.mean(axis=1), covariance, (count,) * len(names),
-        count - 1.0 if count >= FEWEST_ITEMS else 0.0, first.metric != TRAINING_LOSS, tuple(warnings), _floor(first, items), items,
+        count - 1.0 if count >= FEWEST_ITEMS else 0.0, first.metric not in NAMES_NO_BEST, tuple(warnings), _floor(first, items), items,
     )  # fmt: skip
 
 
 def _told(known: Mapping[str, Measured], ids: Sequence[str]) -> list[str]:
-    told = list(dict.fromkeys(text for one in known.values() for text in one.told))
+    told = list(dict.fromkeys(text for name in (*ids, BASE) if name in known for text in known[name].told))
     lost = [_key(name) for name in (*ids, BASE) if name in known and not known[name].finite]
     left = [_key(name) for name in ids if name not in known]
     told += [f"values of {', '.join(lost)} are not all finite, so that they are not judged"] if lost else []

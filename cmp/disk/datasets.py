@@ -14,8 +14,8 @@ _FOLDERS = ("train_data_dir", "instance_data_dir", "train_data_directory")
 _REPEATS = ("dataset_repeats", "repeats")
 _IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".jxl")
 _CAPTIONS = (".txt", ".caption")
-_BELOW = ("", "img", "image", "images", "train", "data", "dataset", "datasets")  # where folders of images lie that only their names tell
 MOST_IMAGES = 20_000
+_BELOW = ("", "img", "image", "images", "train", "data", "dataset", "datasets")  # where folders of images lie that only their names tell
 _MOST_FOLDERS = 2000
 _MOST_BYTES = 256 << 20  # to be read for a digest; of more images only names and sizes count
 

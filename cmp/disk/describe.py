@@ -30,6 +30,7 @@ from cmp.disk.ready import Answers, Ready, open_checkpoint, ready_checkpoint, re
 from cmp.disk.scan import scan
 from cmp.disk.single_file import plan_single_file
 from cmp.disk.store import Store
+from cmp.disk.update_sizes import quick_update_size
 from cmp.errors import CmpError, NotFound
 
 INSTEAD = "Use pipeline or single, which hold the whole model."
@@ -108,6 +109,8 @@ def describe_checkpoint(
     told["base"] = ready.base.as_json() if ready and ready.base else None
     told["base_missing"] = None if told["base"] else _why_no_base(run, places, given, store)
     told["modules"] = _modules(weights, ready.scale if ready else None)
+    size = quick_update_size(ready, store) if ready else None
+    told["update"] = size.as_json() if size and size.blocks else None
     return told | {"tensors": _tensors(opened, ready, store), "forms": forms}
 
 

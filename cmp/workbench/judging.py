@@ -121,6 +121,7 @@ class Judging(Measuring):
 
     def gate(self, run: Run, text: str, by: str | None = None, higher: bool | None = None, margin: float = 0.0) -> Gate:
         """Whether A of "A vs B" is as good as B; raises Refused where nothing is known of one of them."""
+        from cmp.core.measured import UPDATE, UPDATE_RELATIVE
         from cmp.core.picking import VOTES, gate, read_gate
         from cmp.core.votes import evidence_of
 
@@ -129,6 +130,8 @@ class Judging(Measuring):
         first, second = read_gate(text, run)
         found = evidence_of(run, self.votes(run)) if by == VOTES else self._evidence(run, by, higher, base=True)
         if found and not found.decides:
+            if found.rule in (UPDATE, UPDATE_RELATIVE):
+                raise Refused(f"{found.metric} says how far weights have moved, not which of two is better", "Give --by something else.")
             told = f"{run.id} has no held-out loss at two of its checkpoints, and training loss does not say which of two is better"
             raise Refused(told, "--by training compares them by it all the same; --by TAG by something else that was logged.")
         compared = gate(found, first, second, margin) if found else None

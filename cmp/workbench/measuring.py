@@ -16,8 +16,8 @@ from cmp.disk.ready import Answers
 from cmp.errors import BadInput, CmpError, Refused
 from cmp.jobs import Job, Work
 from cmp.settings import Settings
-from cmp.workbench.known import Known
 from cmp.workbench.long_work import Started, answers_json, read_answers
+from cmp.workbench.scoring import Scoring
 
 if TYPE_CHECKING:
     from cmp.core.measured import Measured, MeasurePlan, MeasureSpec, NotMeasured
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cmp.engine.measuring import LossMeter, Meant
 
 
-class Measuring(Known):
+class Measuring(Scoring):
     """What measures. Safe to use from several threads."""
 
     def __init__(self, settings: Settings) -> None:
@@ -36,10 +36,17 @@ class Measuring(Known):
 
     def plan_measure(self, run: Run, spec: MeasureSpec, given: Answers = Answers()) -> MeasurePlan:
         """What measuring would do, how long it takes, and how small a difference it will see. Measures nothing."""
+        from cmp.core.score_asking import both_plans, parted
+
+        losses, others = parted(self._completed(run, spec))
+        plans = [self._plan_losses(run, losses, given)] if losses else []
+        plans += [self.plan_score(run, others, given, alone=not losses)] if others else []
+        return plans[0] if len(plans) == 1 else both_plans(plans[0], plans[1])
+
+    def _plan_losses(self, run: Run, spec: MeasureSpec, given: Answers) -> MeasurePlan:
         from cmp.core.measured import MeasurePlan, NotMeasured
         from cmp.disk.measures import Measures
 
-        spec = self._completed(run, spec)
         meters, measures = self._meters(run, spec, given), Measures(self.store)
         new: list[tuple[LossMeter, Meant]] = []
         faults: list[NotMeasured] = []
@@ -65,12 +72,19 @@ class Measuring(Known):
         """Measures, first the base model, then each checkpoint; what is known already comes as it is.
 
         One Measured for each of them and each metric, kept as it comes; a checkpoint that cannot be measured is told and does not stop
-        the rest. Raises what stands against all: no images, or a base model of a kind that is not measured.
+        the rest. Raises what stands against all: no images, or a base model of a kind that is not measured. Metrics that are no losses
+        come before, see `score`.
         """
-        from cmp.core.measured import NotMeasured
+        from cmp.core.score_asking import parted
 
         self.require_writing()
-        spec = self._completed(run, spec)
+        losses, others = parted(self._completed(run, spec))
+        yield from self.score(run, others, given, alone=not losses) if others else ()
+        yield from self._losses(run, losses, given) if losses else ()
+
+    def _losses(self, run: Run, spec: MeasureSpec, given: Answers) -> Iterator[Progress | Measured | NotMeasured]:
+        from cmp.core.measured import NotMeasured
+
         meters = self._meters(run, spec, given)
         self._remember(run, spec)
         total, done, proven = len(meters) * (1 + len(spec.checkpoints)), 0, False
@@ -125,8 +139,6 @@ class Measuring(Known):
         from cmp.core.measured import LOSS, TRAINING_LOSS
         from cmp.disk.labelled import read_labelled, without
 
-        if strange := [metric for metric in spec.metrics if metric != LOSS]:
-            raise BadInput(f"there is no metric {strange[0]!r}", f"Known are: {LOSS}.")
         held, training = spec.held_out, spec.training
         if held is None and training is None:
             hint = "Give a folder of images that were not trained with as --held-out, and those that were as --training."
@@ -174,18 +186,19 @@ class Measuring(Known):
 
     def _measuring(self, run: Run, spec: MeasureSpec, given: Answers) -> Started:
         from cmp.core.orders import checkpoint_reference, run_reference
+        from cmp.core.score_asking import parted
 
         self.require_writing()
-        spec = self._completed(run, spec)
-        sets = self._sets(run, spec)
+        losses, others = parted(spec := self._completed(run, spec))
+        metrics = [*(others.metrics if others else ()), *(metric for metric, _ in (self._sets(run, losses) if losses else ()))]
         told = {
             "metrics": list(spec.metrics), "checkpoints": list(map(checkpoint_reference, spec.checkpoints)), "draws": spec.draws,
             "held_out": str(spec.held_out) if spec.held_out else None, "training": str(spec.training) if spec.training else None,
             "seed": spec.seed, "given": [list(pair) for pair in spec.given],
         }  # fmt: skip
         order = {"measure": told, "run": run_reference(run), **answers_json(given)}
-        title = f"measure {', '.join(metric for metric, _ in sets)} of {run.id}"
-        return "measure", title, len(sets) * (1 + len(spec.checkpoints)), lambda: self.measure_when_free(run, spec, given), spec, order
+        title = f"measure {', '.join(metrics)} of {run.id}"
+        return "measure", title, len(metrics) * (1 + len(spec.checkpoints)), lambda: self.measure_when_free(run, spec, given), spec, order
 
     def _measure_again(self, order: Order) -> tuple[Work, object]:
         from cmp.core.measured import MeasureSpec
