@@ -18,7 +18,7 @@ from cmp.cli.score_telling import (
     base_value,
     heading,
     in_full,
-    limits_of,
+    limits_json,
     only_asked,
     parts_json,
     tell_bands,
@@ -238,7 +238,7 @@ def _as_json(run: Run, known: Known, faults: Sequence[NotMeasured]) -> dict[str,
         "verdicts": [
             {key: value for key, value in verdict.as_json(run).items() if key not in ("run", "scores")} for _, _, verdict in verdicts
         ],
-        "limits": limits_of(known),
+        "limits": limits_json(known),
         "failed": [fault.as_json() for fault in faults],
     }
 
