@@ -113,6 +113,19 @@ def test_a_tag_that_was_logged_keeps_its_name(tmp_path: Path) -> None:
     assert bench.judge(run_of(bench), "loss").rule == "loss" and bench.judge(run_of(bench)).best == f"{RUN}@1000"
 
 
+def test_the_pick_tabs_verdicts_begin_with_what_was_measured_and_know_the_base(made: Training) -> None:
+    bench = bench_of(made)
+    told = bench.verdict_line(run_of(bench).checkpoints)
+    note(bench, {"500": 0.8, "1000": 0.5, "1500": 0.6, "2000": 0.9})
+    note(bench, {"500": 0.8, "1000": 0.5, "1500": 0.3, "2000": 0.1}, TRAINING_LOSS)
+    found = bench.verdicts(run_of(bench))
+    assert [verdict.rule for verdict in found][:2] == ["measured", "held-out"] and found[0].base == 1.0 and found[0].best == f"{RUN}@1000"
+    learned = next(verdict for verdict in found if verdict.rule == "training-loss")
+    assert not learned.decides and learned.best is None
+    after = bench.verdict_line(run_of(bench).checkpoints)
+    assert after != told and after.startswith("Measured loss: step 1000 has the lowest loss") and "they disagree" in after
+
+
 def test_best_says_by_which_rule(made: Training) -> None:
     bench = bench_of(made)
     note(bench, {"500": 0.8, "1000": 0.5, "1500": 0.6, "2000": 0.9})
