@@ -16,13 +16,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from cmp.ending import Ending
 from cmp.errors import BadInput, Refused
 from cmp.guard import LARGEST_UPLOAD, LOOPBACK, Guard, Rules, is_address, or_refusal
+from cmp.journal import Requests, adopt_libraries, open_journal
 from cmp.settings import AUTO, Settings
 from cmp.viewer import HEAD, asset
 from cmp.workbench import Workbench
+from cmp.workbench.alerting import Alerting
 from cmp.workbench.callers import Caller, acting_for, caller
 from cmp.workbench.curtain import Curtain
+from cmp.workbench.sending import targets_of
 
 FOR_EVER = "private, max-age=31536000, immutable"
 EVERYWHERE = ("0.0.0.0", "::", "")
@@ -87,6 +91,7 @@ def launch_options(bench: Workbench, host: str, *, share: bool = False) -> dict[
     """What gradio's `launch` needs so that routes, guard and limits hold however it is started; raises Refused, see `rules_for`."""
     from cmp.ballots import ballot_routes
     from cmp.exports import export_routes
+    from cmp.notices import notice_routes
     from cmp.rest import api_routes
     from cmp.ui.page import CSS
 
@@ -94,8 +99,14 @@ def launch_options(bench: Workbench, host: str, *, share: bool = False) -> dict[
     return {
         "server_name": host,
         "app_kwargs": {
-            "routes": [*file_routes(bench), *ballot_routes(bench), *export_routes(bench), *api_routes(bench)],
-            "middleware": [Middleware(Guard, rules=rules)],
+            "routes": [
+                *file_routes(bench),
+                *notice_routes(bench),
+                *ballot_routes(bench),
+                *export_routes(bench),
+                *api_routes(bench),
+            ],
+            "middleware": [Middleware(Requests), Middleware(Guard, rules=rules)],
             "title": "cmp",
             "docs_url": None,
             "redoc_url": None,
@@ -179,18 +190,34 @@ def _to_launch(bench: Workbench, asked: Mapping[str, Any]) -> dict[str, Any]:
         check_sharing()
     wanted = asked.get("server_port")
     port = free_port(host, int(os.environ.get("GRADIO_SERVER_PORT") or bench.settings.port) if wanted is None else int(wanted))
+    settings = bench.settings
+    bench.alerting = Alerting(bench, targets_of(settings.alert_webhook, settings.alert_command))
+    open_journal(settings.log_format, settings.log_file, filter(None, (settings.token, settings.alert_webhook)))
     bench.serves = True
     if not bench.settings.read_only:
         bench.jobs.resume_interrupted()
+    bench.alerting.start()
     query = f"?token={bench.settings.token}" if bench.settings.token else ""
     print(f"cmp serves {', '.join(map(str, bench.roots))}\nOpen http://{f'[{host}]' if ':' in host else host}:{port}/{query}", flush=True)
     return options | {"server_port": port}
 
 
-def serve_forever(bench: Workbench, host: str = LOOPBACK[0], *, share: bool = False) -> None:
-    """Serves until it is interrupted; raises BadInput if the port is taken, and Refused as `rules_for` does."""
+def serve_forever(bench: Workbench, host: str = LOOPBACK[0], *, share: bool = False) -> int:
+    """Serves until it is interrupted, and gives the exit code.
+
+    Raises BadInput if the port is taken or no alert could ever be sent where it was said, and Refused as `rules_for` does.
+    """
     rules_for(bench.settings, host, share=share)  # before what takes long
-    dashboard(bench).launch(server_name=host, share=share)
+    targets_of(bench.settings.alert_webhook, bench.settings.alert_command)
+    return serve_page(bench, dashboard(bench), server_name=host, share=share)
+
+
+def serve_page(bench: Workbench, page: Any, **asked: Any) -> int:
+    """Launches the page, and ends in order when a signal asks for that; gives the exit code."""
+    with Ending(bench) as ending:
+        page.launch(prevent_thread_lock=True, **asked)
+        adopt_libraries()
+        return ending.wait(page)
 
 
 def free_port(host: str, port: int) -> int:

@@ -13,6 +13,7 @@ from platformdirs import user_data_path
 from cmp.errors import BadInput
 
 MODES = ("local", "token", "space")
+LOG_FORMATS = ("text", "json")
 BUSY = ("wait", "cpu", "draw")
 READING = ("token", "open")
 HUB = "hf://"  # what an address on the Hugging Face Hub begins with
@@ -30,6 +31,10 @@ VARIABLES = {  # what the environment may say, for the reference
     "CMP_READING": "What looking needs where there is a token: token, or open for nothing; see serve --open-reading.",
     "CMP_HOSTS": "Further names by which the server is reached, such as a proxy's, separated by commas.",
     "CMP_PORT": "The port of the page and REST; 0 takes any free one.",
+    "CMP_LOG_FORMAT": "How a server tells what it does, line by line: text, or json; see serve --log-format.",
+    "CMP_LOG_FILE": "Where it tells it; standard error otherwise.",
+    "CMP_ALERT_WEBHOOK": "An address to which alerts are posted as JSON; see serve --alert-webhook.",
+    "CMP_ALERT_COMMAND": "A command that gets each alert as JSON on its standard input; see serve --alert-command.",
 }
 
 
@@ -41,6 +46,7 @@ class Settings:
     what to do while another program uses the graphics card: "wait" for it, draw on the "cpu", or "draw" in spite of it. `read_only`:
     nothing is drawn, converted, marked or answered, whoever asks for it; in the mode "space" it may still be drawn, within limits.
     `open_reading`: where there is a token, looking needs none. `hosts` are further names by which this server is reached.
+    `alert_webhook` and `alert_command` are told of alerts; only whoever starts the server sets them.
     """
 
     home: Path
@@ -54,6 +60,10 @@ class Settings:
     read_only: bool = False
     open_reading: bool = False
     hosts: tuple[str, ...] = ()
+    log_format: str = "text"
+    log_file: Path | None = None
+    alert_webhook: str | None = None
+    alert_command: str | None = None
     hub: tuple[str, ...] = ()
     at_token: str | None = None
 
@@ -72,6 +82,9 @@ class Settings:
             raise BadInput(f"CMP_READING is {reading!r}", f"Use one of: {', '.join(READING)}.")
         runs, hub = split_runs(re.split(_BETWEEN, environ.get("CMP_RUNS", "")))
         hosts = [*environ.get("CMP_HOSTS", "").split(","), *(environ.get("SPACE_HOST", "").split(",") if on_space else ())]
+        form = environ.get("CMP_LOG_FORMAT") or "text"
+        if form not in LOG_FORMATS:
+            raise BadInput(f"CMP_LOG_FORMAT is {form!r}", f"Use one of: {', '.join(LOG_FORMATS)}.")
         return cls(
             home=_path(environ["CMP_HOME"]) if environ.get("CMP_HOME") else user_data_path("cmp", appauthor=False),
             runs=runs,
@@ -86,6 +99,10 @@ class Settings:
             read_only=mode == "space",
             open_reading=reading == "open" or mode == "space",
             hosts=tuple(host.strip().lower() for host in hosts if host.strip()),
+            log_format=form,
+            log_file=_path(environ["CMP_LOG_FILE"]) if environ.get("CMP_LOG_FILE") else None,
+            alert_webhook=environ.get("CMP_ALERT_WEBHOOK") or None,
+            alert_command=environ.get("CMP_ALERT_COMMAND") or None,
         )
 
 

@@ -49,7 +49,13 @@ LAYERS = {
     "exports": Layer("errors core workbench guard", "starlette", inside="ui"),
     "ballots": Layer("errors core workbench viewer guard", "starlette"),
     "guard": Layer("errors core workbench", "starlette"),
-    "server": Layer("errors settings core workbench viewer guard", "fastapi starlette gradio", inside="rest ui exports ballots"),
+    "notices": Layer("workbench", "starlette"),
+    # what is told of events, and how a server ends
+    "journal": Layer("errors"),
+    "ending": Layer("workbench"),
+    "server": Layer(
+        "errors settings core workbench viewer guard journal ending", "fastapi starlette gradio", inside="rest ui exports ballots notices"
+    ),
     "tools": Layer("errors core workbench", "mcp"),
     "cli": Layer("errors settings core disk.ready disk.converted workbench cli", "typer", inside="server tools pictures viewer"),
     "__main__": Layer("cli"),

@@ -146,10 +146,16 @@ def _draw(logged: Curves, weight: float, steps: list[int], target: Path, form: s
 
 @app.command()
 def doctor(context: typer.Context, path: Annotated[Path | None, typer.Argument()] = None, json: Json = False) -> None:
-    """Why a folder is not listed; what this machine can do: device, memory, disk, versions, base models found."""
+    """Why a folder is not listed; what this machine can do: device, memory, disk, versions, base models found; and what does not fit."""
     bench: Workbench = context.obj
     told = bench.doctor(path)
     if json:
         print_json(told)
-    else:
-        _print_facts(told)
+        return
+    _print_facts({name: value for name, value in told.items() if name != "misfits"})
+    misfits: Any = told["misfits"]
+    say("misfits: none" if not misfits else "misfits:")
+    for misfit in misfits:
+        say(f"  ✗ {misfit['what']}")
+        say(f"    {misfit['why']}")
+        say(f"    type: {misfit['type']}")

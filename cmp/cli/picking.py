@@ -23,7 +23,10 @@ app = typer.Typer(rich_markup_mode=None)
 def best(
     context: typer.Context,
     run: Annotated[str, typer.Argument(help="A run, by its id or path.")],
-    by: Annotated[str | None, typer.Option(help="held-out, training, votes, or any logged tag; held-out where it was logged.")] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(help="measured, held-out, training, votes, a measured metric, or any logged tag; the first of these that is known."),
+    ] = None,
     gate: Annotated[
         str | None, typer.Option(help='"A vs B": exit with 0 if A is as good as B at 95 %, 1 if it is worse, 5 if that cannot be said.')
     ] = None,

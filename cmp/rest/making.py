@@ -16,6 +16,7 @@ from cmp.core.asking import combine_stacks, to_spec
 from cmp.core.conversion import ConversionPlan, parse_writing
 from cmp.core.grids import USUAL_MODE
 from cmp.core.labels import values_of, varying
+from cmp.core.progress import run_through
 from cmp.core.prompts import parse_prompt_line
 from cmp.core.scale import parse_alpha
 from cmp.core.storage import parse_age, parse_rules
@@ -227,12 +228,12 @@ def _clean_up(bench: Workbench, asked: StorageRequest) -> JSONResponse:
     rules = parse_rules(asked.keep, asked.max_count, asked.max_size, asked.min_age)
     older = parse_age(asked.min_age, "min_age") if asked.min_age and asked.empty_trash else None
     wanted = AskedOfStorage(asked.compact, frozenset(asked.drop), asked.empty_trash, older, asked.share)
-    plan = bench.plan_cleanup(runs_at(bench, asked.runs, "room is made in runs"), rules, wanted, best=bench.kept_as_best)
+    preview = run_through(bench.previewing(runs_at(bench, asked.runs, "room is made in runs"), rules, wanted))
+    said = preview.plan.as_json(done=False)
     if not asked.yes:
-        return told(bench, plan.as_json(done=False))
+        return told(bench, said)
     require_room(bench)
-    job = bench.jobs.start("storage", f"make room in {len(plan.homes)} folders", len(plan.changes), lambda: bench.clean_up(plan), plan)
-    return accepted(bench, job.id, plan.as_json(done=False))
+    return accepted(bench, bench.start_cleanup(preview).id, said)
 
 
 def _restore(bench: Workbench, asked: RestoreRequest) -> JSONResponse:

@@ -64,8 +64,10 @@ def add_origin(router: APIRouter, bench: Workbench) -> None:
 
     @router.get("/health", **looking)  # type: ignore[arg-type]
     def health() -> dict[str, Any]:
-        """Whether the server answers, and what it draws with."""
-        return {"status": "healthy", "timestamp": _now(), "device": bench.device_name(), "models_cached": bench.loaded_models()}
+        """Whether the server answers, what it draws with, its memory, its queue, how long it has been up."""
+        from cmp.workbench.vitals import vitals
+
+        return {**vitals(bench), "timestamp": _now()}
 
     @router.get("/api/models", responses=looking["responses"] | NOT_CHANGED, response_model=dict[str, Any])
     async def models(request: Request) -> Response:

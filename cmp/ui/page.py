@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from cmp import viewer
 from cmp.ui.callers import watch_events
 from cmp.ui.compare_tab import build_compare_tab
 from cmp.ui.curves_tab import build_curves_tab, connect_marks
@@ -50,6 +51,13 @@ class Dashboard(gr.Blocks):
 def build_page(bench: Workbench) -> Dashboard:
     """The whole dashboard; `server.launch_options` says how to launch it."""
     with Dashboard(title="Checkpoint comparison", analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as page:
+        gr.HTML(
+            apply_default_css=False,
+            html_template=viewer.ALERTS_TEMPLATE,
+            js_on_load=viewer.alerts_on_load(),
+            elem_id="alerts",
+            padding=False,
+        )
         gr.Markdown("## Checkpoint comparison")
         with gr.Tabs(elem_classes="cmp-tabs") as tabs:
             with gr.Tab("Runs", id="runs") as runs_page:

@@ -26,6 +26,7 @@ KEY = "0" * 64
 WRITING: dict[str, tuple[str, dict[str, Any] | None]] = {
     "/api/generate": ("POST", {"model_name": "base", "prompt": "x", "num_inference_steps": 1}),
     "/api/v1/grid": ("POST", {"targets": [STEP], "prompts": ["x"], "steps": "1"}),
+    "/api/v1/cells": ("POST", {"version": "0", "base": KEY, "mode": "fast"}),
     "/api/v1/convert": ("POST", {"targets": [STEP], "to": "lora"}),
     "/api/v1/star": ("POST", {"target": STEP, "note": "mine"}),
     "/api/v1/vote": ("POST", {"run": FULL, "voter": "ann", "left": KEY, "right": KEY, "outcome": "tie"}),
@@ -68,7 +69,7 @@ def state_of(home: Path) -> dict[str, str]:
 
 def remembered(server: Server, **headers: str) -> Any:
     jobs = server.get("/api/v1/jobs", **headers)[1]["jobs"]
-    stars = [c["star"] or c["note"] for run in server.get("/api/v1/list", **headers)[1]["runs"] for c in run["checkpoints"]]
+    stars = [c["id"] for run in server.get("/api/v1/list", **headers)[1]["runs"] for c in run["checkpoints"] if c["star"] or c["note"]]
     return [job["job"] for job in jobs], stars
 
 
@@ -127,7 +128,9 @@ def dependencies(server: Server, **headers: str) -> dict[str, int]:
     return {told["api_name"]: told["id"] for told in server.get("/config", **headers)[1]["dependencies"] if told["backend_fn"]}
 
 
-CHANGING = ("rename", "add_folder", "remove_folder", "answer", "watch_2", "pause", "cancel", "cancel_1", "carry_out")
+CHANGING = (
+    "rename", "add_folder", "remove_folder", "answer", "watch_2", "pause", "cancel", "cancel_1", "cancel_2", "carry_out", "carry_out_1",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CHANGING)
