@@ -13,6 +13,7 @@ from cmp.errors import BadInput
 
 MODES = ("local", "token", "space")
 BUSY = ("wait", "cpu", "draw")
+OURS = "YES"  # as HF_HUB_OFFLINE: the library reads it as 1, and that no user has set it can still be told
 VARIABLES = {  # what the environment may say, for the reference
     "CMP_RUNS": "Folders that hold training runs, separated as in PATH; without any the bundled demo is shown.",
     "CMP_BASES": "Folders that hold base models, separated as in PATH; the Hugging Face cache is looked through in any case.",
@@ -31,7 +32,7 @@ class Settings:
 
     `runs` empty means: show the bundled demo. `device` "auto" picks CUDA, then MPS, then the CPU. `busy` says what to do while another
     program uses the graphics card: "wait" for it, draw on the "cpu", or "draw" in spite of it. `read_only`: nothing is drawn, converted,
-    marked or answered, whoever asks for it.
+    marked or answered, whoever asks for it. `offline`: the user has told the Hub's library to stay offline, which uploads heed.
     """
 
     home: Path
@@ -43,6 +44,7 @@ class Settings:
     port: int = 7860
     busy: str = "wait"
     read_only: bool = False
+    offline: bool = False
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
@@ -62,6 +64,7 @@ class Settings:
             token=environ.get("CMP_TOKEN") or None,
             port=_port(environ.get("CMP_PORT", "7860")),
             busy=busy,
+            offline=environ.get("HF_HUB_OFFLINE", OURS).upper() in ("1", "ON", "TRUE"),
         )
 
 
@@ -73,7 +76,7 @@ def prepare_libraries(environ: MutableMapping[str, str]) -> None:
     """
     environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     environ.setdefault("GOMP_SPINCOUNT", "0")
-    environ.setdefault("HF_HUB_OFFLINE", "1")
+    environ.setdefault("HF_HUB_OFFLINE", OURS)
     environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told how Ray is used
 
 

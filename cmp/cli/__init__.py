@@ -37,6 +37,7 @@ VERBS = {
     "cells": "jobbing",
     "storage": "storing",
     "restore": "storing",
+    "share": "sharing",
     "serve": "serving",
     "doctor": "looking",
 }

@@ -197,7 +197,15 @@ def page_readme(title: str, told: str) -> str:
     """The README of a page: on the Hub its front matter makes it a static Space."""
     short = " ".join(plain_text(title).split())
     short = short if len(short) <= _LONGEST_SHORT else f"{short[: _LONGEST_SHORT - 1]}…"
-    lines = ["---", f"title: {yaml_text(short)}", 'emoji: "🔍"', "colorFrom: blue", "colorTo: indigo", "sdk: static", "app_file: index.html"]
+    lines = [
+        "---",
+        f"title: {yaml_text(short)}",
+        'emoji: "🔍"',
+        "colorFrom: blue",
+        "colorTo: indigo",
+        "sdk: static",
+        "app_file: index.html",
+    ]
     lines += ["pinned: false", 'short_description: "Checkpoints of a training, side by side"', "---"]
     body = "Open `index.html`: pictures of the checkpoints, the loss, and which of them is the best. No weights are in here."
     return "\n\n".join(("\n".join(lines), f"# {markdown(title)}", markdown(told), body, MARK)).replace("\n\n\n\n", "\n\n") + "\n"

@@ -11,7 +11,6 @@ from cmp.core.marks import Marks
 from cmp.core.runs import Checkpoint, Run, validation_prompts
 from cmp.core.samples import FINAL_VARIANT, Sample
 
-
 Names = Callable[[Run | Checkpoint], str]
 Shown = Sequence[tuple[Run, tuple[Sample, ...]]]
 Losses = Mapping[str, Mapping[int, float]]  # by the run's id and the step

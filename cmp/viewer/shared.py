@@ -10,11 +10,12 @@ import hashlib
 import html
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from cmp.viewer import asset
 from cmp.viewer.alone import page_parts, to_json
 
+_STYLES = Path(__file__).with_name("shared.css")
 _START = """
 (() => {
   "use strict";
@@ -53,7 +54,7 @@ class Section:
 
 def shared_page(title: str, verdict: str, sections: Sequence[Section]) -> str:
     """The page. Every text in it may be hostile."""
-    scripts = page_parts()[1][:-1] + [_START]
+    scripts = [*page_parts()[1][:-1], _START]
     hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts)
     # file: is for browsers to which 'self' means nothing on a disk
     policy = f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src 'self' file: data: blob:; base-uri 'none'"
@@ -62,7 +63,7 @@ def shared_page(title: str, verdict: str, sections: Sequence[Section]) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{html.escape(policy)}; form-action \'none\'">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n<meta name="referrer" content="no-referrer">',
         f'<title>{html.escape(title)}</title>\n<link rel="icon" href="data:,">',
-        f"<style>{page_parts()[0]}\n{asset('shared.css')}</style>\n</head>",
+        f"<style>{page_parts()[0]}\n{_STYLES.read_text(encoding='utf-8')}</style>\n</head>",
     ]
     body = [f'<body class="cmp-alone cmp-shared">\n<main>\n<h1>{html.escape(title)}</h1>']
     body += [f'<p class="cmp-shared-verdict">{html.escape(verdict)}</p>'] if verdict else []

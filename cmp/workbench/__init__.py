@@ -17,7 +17,7 @@ from cmp.core.progress import Progress, counted_from, run_through
 from cmp.core.runs import Checkpoint, Run
 from cmp.disk.ready import Answers, digesting
 from cmp.errors import BadInput, CmpError, Refused
-from cmp.workbench.reclaiming import Reclaiming
+from cmp.workbench.sharing import Sharing
 from cmp.workbench.shelf import Curves
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class FailedConversion:
     error: CmpError
 
 
-class Workbench(Reclaiming):
+class Workbench(Sharing):
     """Everything one process can do with runs. Safe to use from several threads."""
 
     def doctor(self, path: Path | None = None) -> dict[str, object]:
