@@ -86,7 +86,7 @@ def how_chosen(run: Run, verdict: Verdict | None, checkpoint: str, *, by_hand: b
     """In sentences why this checkpoint: by which rule, and what speaks against being sure of it."""
     name = _key(checkpoint)
     if verdict is None:
-        return (f"{name} was chosen by hand. Nothing that was logged or voted on says how good it is.",)
+        return (f"{name[:1].upper()}{name[1:]} was chosen by hand: nothing that was logged or voted on decides which is the best.",)
     rule = rule_name(verdict.rule)
     first = f"{name} was chosen by hand." if by_hand else f"{name} was chosen by the {rule}."
     lines = [first[:1].upper() + first[1:], told_by(verdict)]

@@ -71,7 +71,7 @@ class SharedFile:
 
 @dataclass(frozen=True, slots=True)
 class SharePlan:
-    """What sharing would write: `draft` is a folder of ours that holds these very files, and nothing else. `notes` say what is not shown."""
+    """What sharing would write: `draft` is a folder of ours with these very files. `notes` say what is not shown."""
 
     run: str
     title: str

@@ -79,7 +79,7 @@ def put_in_place(draft: Path, target: Path, *, force: bool) -> Generator[Progres
         beside = Path(tempfile.mkdtemp(dir=target.parent, prefix=".tmp-"))
         made = beside / "new"
         for done, name in enumerate(names):
-            yield Progress(done, len(names), f"writing {name}")
+            yield Progress(done, len(names), "writing the files")
             (made / name).parent.mkdir(parents=True, exist_ok=True)
             _copy(draft / name, made / name)
         require_place(target, force=force)

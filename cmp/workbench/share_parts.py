@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from cmp.workbench.shelf import Shelf
 
 LARGE, SMALL = 512, 256  # pixels of pictures as they are opened and as they stand in the matrix
+_UPWARDS = re.compile(r"(?<![\w./])(?:\.\./)+(?:[^\s/,;:'\"]+/)*")  # what lies beside a run
 _UNREADABLE = "This picture could not be read."
 
 
@@ -36,7 +38,7 @@ class Draft:
     notes: list[str] = field(default_factory=list)
 
     def cut(self, text: str) -> str:
-        return without_folders(text, self.places)
+        return _UPWARDS.sub("", without_folders(text, self.places))
 
     def write(self, path: str, content: bytes, what: str) -> str:
         target = self.folder / path
@@ -176,7 +178,8 @@ def settings_of(run: Run, cut: Callable[[str], str]) -> tuple[tuple[str, str], .
     from cmp.disk.datasets import read_data_set
 
     data = read_data_set(run)
-    return tuple((row.name, cut(row.values[0])) for row in side_by_side([run], {run.id: data} if data else {}))
+    rows = side_by_side([run], {run.id: data} if data else {})
+    return tuple((row.name, cut(row.values[0])) for row in rows if row.name != "data: folder")
 
 
 def heads_shared(heads: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
