@@ -1,4 +1,4 @@
-"""Starts the dashboard: `python app.py`. Also the entry point on Hugging Face Spaces."""
+"""Starts the dashboard: `python app.py`. Whoever imports it finds `demo`, and may launch it; so Hugging Face Spaces do."""
 
 import os
 
@@ -7,11 +7,13 @@ from cmp.settings import Settings, prepare_libraries
 prepare_libraries(os.environ)
 
 from cmp.errors import CmpError  # noqa: E402  (torch reads the thread settings when it is imported)
-from cmp.server import serve_forever  # noqa: E402
+from cmp.server import dashboard, serve_page  # noqa: E402
 from cmp.workbench import Workbench  # noqa: E402
 
-if __name__ == "__main__":
-    try:
-        serve_forever(Workbench(Settings.from_env(os.environ)))
-    except CmpError as fault:
-        raise SystemExit(f"{fault.title}: {fault.message}\n  {fault.hint}") from None
+try:
+    bench = Workbench(Settings.from_env(os.environ))
+    demo = dashboard(bench)
+    if __name__ == "__main__":
+        raise SystemExit(serve_page(bench, demo))
+except CmpError as fault:
+    raise SystemExit(f"{fault.title}: {fault.message}\n  {fault.hint}") from None

@@ -32,7 +32,7 @@ def main() -> None:
         peer()  # fills the cache of names
         first, theirs = interleaved(ROUNDS, lambda: Scanner().scan([tree], headers=False), peer)
         headers, served, runs = read_all(tree, Path(folder) / "home")
-        again, theirs_again = interleaved(ROUNDS, lambda: served.library((tree,), fresh=True, wait=False), peer)
+        again, theirs_again = interleaved(ROUNDS, lambda: served.library((tree,), (), fresh=True, wait=False), peer)
         growing = interleaved(ROUNDS, lambda: grow_and_look(served, tree))[0]
     find_first, find_again = statistics.median(theirs), statistics.median(theirs_again)
     what = f"{RUNS:,} runs × {STEPS} checkpoints"
@@ -52,11 +52,11 @@ def read_all(tree: Path, home: Path) -> tuple[float, Lookout, int]:
     """Seconds from the first look until every header is read, as the page has it."""
     served = Lookout(Store(home))
     began = time.perf_counter()
-    library = served.library((tree,), fresh=True, wait=False)
+    library = served.library((tree,), (), fresh=True, wait=False)
     while served.unread and time.perf_counter() - began < LONGEST:
         time.sleep(0.05)
     taken = time.perf_counter() - began
-    library = served.library((tree,), fresh=True, wait=False)
+    library = served.library((tree,), (), fresh=True, wait=False)
     unread = [c.id for run in library.runs for c in run.checkpoints if c.holds != "lora" or c.flaw]
     assert len(library.runs) == RUNS and not unread, (len(library.runs), unread[:3])
     while served.busy:
@@ -68,7 +68,7 @@ def grow_and_look(served: Lookout, tree: Path) -> None:
     run = tree / "run_0000"
     made = len(list(run.iterdir()))
     lora_folder(run / f"checkpoint-{made * 100}", header_of_diffusers())
-    served.library((tree,), fresh=True, wait=False)
+    served.library((tree,), (), fresh=True, wait=False)
 
 
 def make_tree(tree: Path) -> int:

@@ -22,8 +22,10 @@ from starlette.routing import BaseRoute, Route
 from cmp.core.runs import Run
 from cmp.core.votes import Pair, chances, check_vote
 from cmp.errors import BadInput, CmpError, NotFound
+from cmp.guard import or_refusal, refusal
 from cmp.viewer import vote_page
 from cmp.workbench import Workbench
+from cmp.workbench.callers import caller
 
 LARGEST_BODY = 10_000  # bytes
 _MOST = 4000  # pairs that are remembered
@@ -32,6 +34,8 @@ _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'self'"
 )
 _PRIVATE = {"Cache-Control": "private, no-store", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+_READ_ONLY = "This server is read-only: it shows what the votes came to, and takes none."
+_FOR_OTHERS = "Votes are taken from those alone who have this dashboard&#39;s token: open the address with ?token=…"
 Told = dict[str, Any]
 
 
@@ -79,9 +83,9 @@ class Ballots:
         taken = self.bench.take_back_vote(run, voter)
         return self._shown(run, voter, pair or self.bench.next_pair(run, voter)) | {"taken": taken}
 
-    def strengths(self, told: Mapping[str, str]) -> Told:
+    def strengths(self, run_id: str) -> Told:
         """What all votes on a run come to, for those who ask."""
-        run = self._run(told["run"])
+        run = self._run(run_id)
         tally = self.bench.tally(run)
         names = {c.id: self.bench.column_name(c) for c in run.checkpoints}
         rows = []
@@ -133,25 +137,29 @@ def ballot_routes(bench: Workbench) -> list[BaseRoute]:
             content = ballots.picture(request.path_params["pair"], request.path_params["side"])
             return Response(content, media_type="image/webp", headers=_PRIVATE)
 
-        return _or_refusal(make)
+        return or_refusal(bench, make)
+
+    def strengths(request: Request) -> Response:
+        return or_refusal(bench, lambda: JSONResponse(ballots.strengths(request.query_params.get("run", "")), headers=_PRIVATE))
 
     posts = {
         "next": _asking(ballots.next, "run", "voter"),
         "cast": _asking(ballots.cast, "pair", "voter", "outcome"),
         "back": _asking(ballots.take_back, "run", "voter"),
-        "strengths": _asking(ballots.strengths, "run"),
     }
     return [
         *(Route(f"/cmp/ballot/{name}", reply, methods=["POST"]) for name, reply in posts.items()),
+        Route("/cmp/ballot/strengths", strengths),
         Route("/cmp/ballot/{pair}/{side}.webp", picture),
-        Route("/cmp/vote/{run:path}", lambda request: _or_refusal(lambda: _page(bench, request.path_params["run"]))),
+        Route("/cmp/vote/{run:path}", lambda request: or_refusal(bench, lambda: _page(bench, request.path_params["run"]))),
     ]
 
 
 def _page(bench: Workbench, run_id: str) -> Response:
     run, _ = bench.find(run_id, only_ids=True)
     up = "../" * (run_id.count("/") + 2)  # relative, since the page may lie below another address than /
-    text = vote_page(up, html.escape(run.id), html.escape(bench.name_of(run)), read_only=bench.settings.read_only)
+    closed = _READ_ONLY if bench.settings.read_only else "" if caller().owner else _FOR_OTHERS
+    text = vote_page(up, html.escape(run.id), html.escape(bench.name_of(run)), closed)
     return HTMLResponse(text, headers=_PRIVATE | {"Content-Security-Policy": _POLICY, "X-Frame-Options": "SAMEORIGIN"})
 
 
@@ -161,7 +169,7 @@ def _asking(answer: Callable[[Mapping[str, str]], Told], *wanted: str) -> Callab
             told = await _body(request, wanted)
             return JSONResponse(await run_in_threadpool(answer, told), headers=_PRIVATE)
         except CmpError as fault:
-            return JSONResponse({"detail": fault.as_json()}, fault.http_status)
+            return refusal(fault)
 
     return reply
 
@@ -182,10 +190,3 @@ async def _body(request: Request, wanted: tuple[str, ...]) -> dict[str, str]:
     if not isinstance(told, dict) or not all(isinstance(told.get(name), str) for name in wanted):
         raise BadInput("the request lacks something", f"Send an object with {', '.join(wanted)}, each a text.")
     return {name: told[name] for name in wanted}
-
-
-def _or_refusal(make: Callable[[], Response]) -> Response:
-    try:
-        return make()
-    except CmpError as fault:
-        return JSONResponse({"detail": fault.as_json()}, fault.http_status)

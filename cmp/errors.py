@@ -75,6 +75,22 @@ class Locked(CmpError):
     title, exit_code, http_status = "In use", 75, 409
 
 
+class Busy(Locked):
+    """There is too much to do already. `retry_after` are the seconds after which asking again may help."""
+
+    title, http_status = "Busy", 503
+
+    def __init__(self, message: str, hint: str = "", retry_after: float = 10.0) -> None:
+        super().__init__(message, hint)
+        self.retry_after = retry_after
+
+
+class TooOften(Busy):
+    """This client has asked too often."""
+
+    title, http_status = "Too often", 429
+
+
 class Cancelled(CmpError):
     """The user stopped it."""
 

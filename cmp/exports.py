@@ -18,12 +18,13 @@ from typing import Any
 from urllib.parse import quote
 
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from cmp.core.packing import file_name
 from cmp.core.views import LARGEST_VIEW, read_view
-from cmp.errors import BadInput, CmpError, NotFound
+from cmp.errors import BadInput, NotFound
+from cmp.guard import or_refusal
 from cmp.workbench import Workbench
 
 SAMPLES = "samples/"
@@ -113,21 +114,18 @@ def export_routes(bench: Workbench) -> list[BaseRoute]:
     exports = Exports(bench)
 
     def answer(request: Request) -> Response:
-        try:
+        def make() -> Response:
             name = request.path_params["name"]
             if name not in FILES:
                 raise NotFound(f"there is no export {name[:60]!r}", f"There are {', '.join(FILES)}.")
             value = value_of(bench, request.path_params["source"])
             path, notes = exports.get(value, _view_in(request), name, _options_in(request))
             return _file(path, str(value.get("title") or ""), name, notes)
-        except CmpError as fault:
-            return JSONResponse({"detail": fault.as_json()}, fault.http_status)
+
+        return or_refusal(bench, make)
 
     def scores(request: Request) -> Response:
-        try:
-            return _scores(bench, request.path_params["run"], request.path_params["name"])
-        except CmpError as fault:
-            return JSONResponse({"detail": fault.as_json()}, fault.http_status)
+        return or_refusal(bench, lambda: _scores(bench, request.path_params["run"], request.path_params["name"]))
 
     return [Route("/cmp/export/{source:path}/{name}", answer), Route("/cmp/scores/{run:path}/{name}", scores)]
 

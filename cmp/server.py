@@ -3,84 +3,34 @@
 from __future__ import annotations
 
 import gzip
-import hmac
 import os
 import secrets
 import socket
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import replace
 from importlib.resources import files
 from typing import Any
-from urllib.parse import parse_qs, quote, urlsplit
 
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from cmp.errors import BadInput, CmpError
+from cmp.ending import Ending
+from cmp.errors import BadInput, Refused
+from cmp.guard import LARGEST_UPLOAD, LOOPBACK, Guard, Rules, is_address, or_refusal
+from cmp.journal import Requests, adopt_libraries, open_journal
+from cmp.settings import AUTO, Settings
 from cmp.viewer import HEAD, asset
 from cmp.workbench import Workbench
+from cmp.workbench.alerting import Alerting
+from cmp.workbench.callers import Caller, acting_for, caller
+from cmp.workbench.curtain import Curtain
+from cmp.workbench.sending import targets_of
 
-COOKIE = "cmp_token"
-STARTUP = "/gradio_api/startup-events"  # gradio asks its own server for it once when it starts; it tells nothing
 FOR_EVER = "private, max-age=31536000, immutable"
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+EVERYWHERE = ("0.0.0.0", "::", "")
 _TYPES = {"css": "text/css", "js": "text/javascript"}
-
-Scope = MutableMapping[str, Any]
-App = Callable[[Scope, Any, Any], Awaitable[None]]
-
-
-class Guard:
-    """Lets nothing write from another site, and where a token is set lets nobody in without it.
-
-    The token is taken from `Authorization: Bearer`, from `X-CMP-Token`, or from a cookie that is set once by `?token=`.
-    """
-
-    def __init__(self, app: App, token: str | None) -> None:
-        self.app = app
-        self.token = token
-
-    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        request = Request(scope)
-        answer = self._foreign(request) or self._token_in_address(request) or self._unknown(request)
-        await (answer or self.app)(scope, receive, send)
-
-    def _foreign(self, request: Request) -> Response | None:
-        origin = request.headers.get("origin")
-        if request.method in ("GET", "HEAD", "OPTIONS") or not origin or urlsplit(origin).netloc == request.headers.get("host"):
-            return None
-        return refusal(403, f"the request comes from {origin!r}, another site", "Use the dashboard's own address.")
-
-    def _token_in_address(self, request: Request) -> Response | None:
-        given = parse_qs(request.scope["query_string"].decode("latin-1")).get("token", [""])[0]
-        if not self.token or request.method != "GET" or not _same(given, self.token):
-            return None
-        last = quote(request.scope["path"].rpartition("/")[2])  # the id of a run may hold any sign
-        answer = RedirectResponse(f"./{last}", 303)  # relative: a proxy may have put something in front
-        answer.set_cookie(COOKIE, self.token, httponly=True, samesite="lax", secure=request.url.scheme == "https")
-        return answer
-
-    def _unknown(self, request: Request) -> Response | None:
-        if not self.token or request.url.path == STARTUP:
-            return None
-        bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
-        shown = (bearer, request.headers.get("x-cmp-token", ""), request.cookies.get(COOKIE, ""))
-        if any(_same(given, self.token) for given in shown):
-            return None
-        return refusal(401, "this dashboard needs its token", "Open the address with ?token=… that was printed where it was started.")
-
-
-def _same(given: str, token: str) -> bool:
-    return hmac.compare_digest(given.encode(), token.encode())
-
-
-def refusal(status: int, error: str, hint: str) -> Response:
-    return JSONResponse({"detail": {"error": error, "hint": hint, "code": status}}, status)
 
 
 def file_routes(bench: Workbench) -> list[BaseRoute]:
@@ -91,15 +41,19 @@ def file_routes(bench: Workbench) -> list[BaseRoute]:
         if name == "plotly.min.js":
             content = files("plotly").joinpath("package_data", name).read_bytes()
             return Response(content, media_type=_TYPES["js"], headers={"Cache-Control": FOR_EVER})
-        return _or_refusal(lambda: Response(asset(name), media_type=_TYPES[name.rpartition(".")[2]], headers={"Cache-Control": FOR_EVER}))
+        return or_refusal(
+            bench, lambda: Response(asset(name), media_type=_TYPES[name.rpartition(".")[2]], headers={"Cache-Control": FOR_EVER})
+        )
 
     def picture(kind: str) -> Callable[[Request], Response]:
         def answer(request: Request) -> Response:
             def read() -> Response:
                 content, media_type = bench.picture(kind, request.path_params["name"])
+                if media_type.startswith("text/") and not caller().owner:
+                    content = Curtain(bench).hide(content.decode()).encode()
                 return Response(content, media_type=media_type, headers={"Cache-Control": FOR_EVER, "X-Content-Type-Options": "nosniff"})
 
-            return _or_refusal(read)
+            return or_refusal(bench, read)
 
         return answer
 
@@ -113,59 +67,97 @@ def file_routes(bench: Workbench) -> list[BaseRoute]:
 
 def curve_route(bench: Workbench) -> BaseRoute:
     """What the chart of curves asks for; runs are named by their ids."""
-    from cmp.ui.curve_answers import CurveAnswers
+    from cmp.ui.curve_answers import FILES, CurveAnswers
 
     curves = CurveAnswers(bench)
 
     def curve(request: Request) -> Response:
         def answer() -> Response:
             told = curves.answer(request.path_params["name"], request.query_params.multi_items())
+            if not caller().owner and told.media_type != FILES["png"]:
+                told = replace(told, body=Curtain(bench).hide(told.body.decode()).encode())
             headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"} | told.headers
             if "gzip" not in request.headers.get("accept-encoding", "") or len(told.body) < 1000:
                 return Response(told.body, media_type=told.media_type, headers=headers)
             packed = gzip.compress(told.body, 5, mtime=0)
             return Response(packed, media_type=told.media_type, headers=headers | {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"})
 
-        return _or_refusal(answer)
+        return or_refusal(bench, answer)
 
     return Route("/cmp/curve/{name}", curve)
 
 
-def _or_refusal(make: Callable[[], Response]) -> Response:
-    try:
-        return make()
-    except CmpError as fault:
-        return JSONResponse({"detail": fault.as_json()}, fault.http_status)
-
-
-def launch_options(bench: Workbench, host: str) -> dict[str, Any]:
-    """What gradio's `launch` needs so that routes, guard and limits hold however it is started."""
+def launch_options(bench: Workbench, host: str, *, share: bool = False) -> dict[str, Any]:
+    """What gradio's `launch` needs so that routes, guard and limits hold however it is started; raises Refused, see `rules_for`."""
     from cmp.ballots import ballot_routes
     from cmp.exports import export_routes
+    from cmp.notices import notice_routes
     from cmp.rest import api_routes
     from cmp.ui.page import CSS
 
-    middleware = [Middleware(Guard, token=bench.settings.token)]
-    if host in LOOPBACK:  # a page of another site must not reach this server through a name that it lets point here
-        middleware.insert(0, Middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK)))
+    rules = rules_for(bench.settings, host, share=share)
     return {
+        "server_name": host,
         "app_kwargs": {
-            "routes": [*file_routes(bench), *ballot_routes(bench), *export_routes(bench), *api_routes(bench)],
-            "middleware": middleware,
+            "routes": [
+                *file_routes(bench),
+                *notice_routes(bench),
+                *ballot_routes(bench),
+                *export_routes(bench),
+                *api_routes(bench),
+            ],
+            "middleware": [Middleware(Requests), Middleware(Guard, rules=rules)],
             "title": "cmp",
             "docs_url": None,
             "redoc_url": None,
+            "openapi_url": None,  # our own is among the routes
         },
         "head": HEAD,
         "css": CSS,
         "run_history": False,
         "ssr_mode": False,  # with it a Node process stands in front and hides our routes
         "enable_monitoring": False,
-        "share": False,
-        "max_file_size": "5mb",
+        "mcp_server": False,
+        "share": share,
+        "max_file_size": LARGEST_UPLOAD,
         "footer_links": [],
         "quiet": True,
     }
+
+
+def rules_for(settings: Settings, host: str, *, share: bool = False) -> Rules:
+    """Whom a server at this address lets in. Raises Refused where others would reach what only a token may guard, and there is none."""
+    alone = host in LOOPBACK and not share
+    guarded = settings.token or (settings.read_only and settings.open_reading)
+    if not guarded and (not alone or settings.mode == "token"):
+        where = "--share" if share else f"--host {host}" if not alone else "CMP_MODE=token"
+        raise Refused(
+            f"{where} lets others reach this dashboard, and there is no token",
+            "Give --token auto to have one made, or --read-only --open-reading to let everybody look and nobody change anything.",
+        )
+    named = {socket.gethostname().lower()} if host in EVERYWHERE else {host.lower()}
+    shared = {"*.gradio.live"} if share else set()
+    in_space = settings.mode == "space"
+    return Rules(
+        token=settings.token,
+        open_reading=settings.open_reading,
+        strangers=in_space or (settings.read_only and settings.open_reading and not settings.token),
+        hosts=frozenset({*LOOPBACK, *settings.hosts, *(set() if alone else named), *shared}),
+        any_address=not alone and (host in EVERYWHERE or is_address(host)),
+        uploads=in_space or not settings.read_only,
+        forwarded=in_space,
+    )
+
+
+def check_sharing() -> None:
+    """Raises Refused where sharing would have to fetch the program that makes the tunnel."""
+    from gradio.tunneling import BINARY_PATH
+
+    if not os.path.exists(BINARY_PATH):
+        told = f"--share needs the program {BINARY_PATH}, which is not there"
+        raise Refused(
+            told, "Nothing is downloaded unasked. `ssh -L 7860:localhost:7860 HOST` or a reverse proxy with CMP_HOSTS=NAME do without."
+        )
 
 
 def prepare_environment(bench: Workbench, environ: MutableMapping[str, str]) -> None:
@@ -175,24 +167,57 @@ def prepare_environment(bench: Workbench, environ: MutableMapping[str, str]) -> 
     environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 
-def serve_forever(bench: Workbench, host: str = "127.0.0.1") -> None:
-    """Serves until it is interrupted; raises BadInput if the port is taken."""
-    if host not in LOOPBACK and not bench.settings.token:
-        from dataclasses import replace
-
-        bench.settings = replace(bench.settings, token=secrets.token_urlsafe(24))
-    port = free_port(host, bench.settings.port)
-    bench.serves = True
+def dashboard(bench: Workbench) -> Any:
+    """The page, which is served behind the guard whoever launches it: `app.py` is imported and launched by others too."""
     prepare_environment(bench, os.environ)
+    if bench.settings.token == AUTO:
+        bench.settings = replace(bench.settings, token=secrets.token_urlsafe(24))
     from cmp.ui.page import build_page
 
-    page = build_page(bench)
+    with acting_for(Caller(owner=not bench.settings.open_reading)):  # what everybody gets to see before it is asked who they are
+        page = build_page(bench)
+    page.queue(max_size=64, default_concurrency_limit=8)
+    page.prepare = lambda asked: _to_launch(bench, asked)
+    return page
+
+
+def _to_launch(bench: Workbench, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """How gradio is launched; says where the page is to be found. What was asked for otherwise holds where no promise hangs on it."""
+    host = str(asked.get("server_name") or os.environ.get("GRADIO_SERVER_NAME") or LOOPBACK[0])
+    share = bool(asked.get("share"))
+    options = dict(asked) | launch_options(bench, host, share=share)
+    if share:
+        check_sharing()
+    wanted = asked.get("server_port")
+    port = free_port(host, int(os.environ.get("GRADIO_SERVER_PORT") or bench.settings.port) if wanted is None else int(wanted))
+    settings = bench.settings
+    bench.alerting = Alerting(bench, targets_of(settings.alert_webhook, settings.alert_command))
+    open_journal(settings.log_format, settings.log_file, filter(None, (settings.token, settings.alert_webhook)))
+    bench.serves = True
     if not bench.settings.read_only:
         bench.jobs.resume_interrupted()
-    page.queue(max_size=64, default_concurrency_limit=8)
+    bench.alerting.start()
     query = f"?token={bench.settings.token}" if bench.settings.token else ""
-    print(f"cmp serves {', '.join(map(str, bench.roots))}\nOpen http://{host}:{port}/{query}", flush=True)
-    page.launch(server_name=host, server_port=port, **launch_options(bench, host))
+    print(f"cmp serves {', '.join(map(str, bench.roots))}\nOpen http://{f'[{host}]' if ':' in host else host}:{port}/{query}", flush=True)
+    return options | {"server_port": port}
+
+
+def serve_forever(bench: Workbench, host: str = LOOPBACK[0], *, share: bool = False) -> int:
+    """Serves until it is interrupted, and gives the exit code.
+
+    Raises BadInput if the port is taken or no alert could ever be sent where it was said, and Refused as `rules_for` does.
+    """
+    rules_for(bench.settings, host, share=share)  # before what takes long
+    targets_of(bench.settings.alert_webhook, bench.settings.alert_command)
+    return serve_page(bench, dashboard(bench), server_name=host, share=share)
+
+
+def serve_page(bench: Workbench, page: Any, **asked: Any) -> int:
+    """Launches the page, and ends in order when a signal asks for that; gives the exit code."""
+    with Ending(bench) as ending:
+        page.launch(prevent_thread_lock=True, **asked)
+        adopt_libraries()
+        return ending.wait(page)
 
 
 def free_port(host: str, port: int) -> int:

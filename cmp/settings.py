@@ -12,8 +12,11 @@ from platformdirs import user_data_path
 from cmp.errors import BadInput
 
 MODES = ("local", "token", "space")
+LOG_FORMATS = ("text", "json")
 BUSY = ("wait", "cpu", "draw")
 OURS = "YES"  # as HF_HUB_OFFLINE: the library reads it as 1, and that no user has set it can still be told
+READING = ("token", "open")
+AUTO = "auto"  # said instead of a token: one is made
 VARIABLES = {  # what the environment may say, for the reference
     "CMP_RUNS": "Folders that hold training runs, separated as in PATH; without any the bundled demo is shown.",
     "CMP_BASES": "Folders that hold base models, separated as in PATH; the Hugging Face cache is looked through in any case.",
@@ -22,7 +25,13 @@ VARIABLES = {  # what the environment may say, for the reference
     "CMP_BUSY": "What a grid does while another program uses the graphics card: wait, cpu (draw there meanwhile), or draw in spite of it.",
     "CMP_MODE": "How it is served: local, token, or space.",
     "CMP_TOKEN": "What callers must show; see serve --token.",
+    "CMP_READING": "What looking needs where there is a token: token, or open for nothing; see serve --open-reading.",
+    "CMP_HOSTS": "Further names by which the server is reached, such as a proxy's, separated by commas.",
     "CMP_PORT": "The port of the page and REST; 0 takes any free one.",
+    "CMP_LOG_FORMAT": "How a server tells what it does, line by line: text, or json; see serve --log-format.",
+    "CMP_LOG_FILE": "Where it tells it; standard error otherwise.",
+    "CMP_ALERT_WEBHOOK": "An address to which alerts are posted as JSON; see serve --alert-webhook.",
+    "CMP_ALERT_COMMAND": "A command that gets each alert as JSON on its standard input; see serve --alert-command.",
 }
 
 
@@ -32,7 +41,10 @@ class Settings:
 
     `runs` empty means: show the bundled demo. `device` "auto" picks CUDA, then MPS, then the CPU. `busy` says what to do while another
     program uses the graphics card: "wait" for it, draw on the "cpu", or "draw" in spite of it. `read_only`: nothing is drawn, converted,
-    marked or answered, whoever asks for it. `offline`: the user has told the Hub's library to stay offline, which uploads heed.
+    marked or answered, whoever asks for it; in the mode "space" it may still be drawn, within limits. `open_reading`: where there is a
+    token, looking needs none. `hosts` are further names by which this server is reached. `alert_webhook` and `alert_command` are told of
+    alerts; only whoever starts the server sets them. `offline`: the user has told the Hub's
+    library to stay offline, which uploads heed.
     """
 
     home: Path
@@ -45,16 +57,30 @@ class Settings:
     busy: str = "wait"
     read_only: bool = False
     offline: bool = False
+    open_reading: bool = False
+    hosts: tuple[str, ...] = ()
+    log_format: str = "text"
+    log_file: Path | None = None
+    alert_webhook: str | None = None
+    alert_command: str | None = None
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
-        """Reads VARIABLES; raises BadInput."""
-        mode = environ.get("CMP_MODE", "local")
+        """Reads VARIABLES; on a Space of Hugging Face the mode is "space" and its own name is among the hosts. Raises BadInput."""
+        on_space = environ.get("SYSTEM") == "spaces"
+        mode = environ.get("CMP_MODE") or ("space" if on_space else "local")
         if mode not in MODES:
             raise BadInput(f"CMP_MODE is {mode!r}", f"Use one of: {', '.join(MODES)}.")
         busy = environ.get("CMP_BUSY") or "wait"
         if busy not in BUSY:
             raise BadInput(f"CMP_BUSY is {busy!r}", f"Use one of: {', '.join(BUSY)}.")
+        reading = environ.get("CMP_READING") or "token"
+        if reading not in READING:
+            raise BadInput(f"CMP_READING is {reading!r}", f"Use one of: {', '.join(READING)}.")
+        hosts = [*environ.get("CMP_HOSTS", "").split(","), *(environ.get("SPACE_HOST", "").split(",") if on_space else ())]
+        form = environ.get("CMP_LOG_FORMAT") or "text"
+        if form not in LOG_FORMATS:
+            raise BadInput(f"CMP_LOG_FORMAT is {form!r}", f"Use one of: {', '.join(LOG_FORMATS)}.")
         return cls(
             home=_path(environ["CMP_HOME"]) if environ.get("CMP_HOME") else user_data_path("cmp", appauthor=False),
             runs=_paths(environ.get("CMP_RUNS", "")),
@@ -65,6 +91,13 @@ class Settings:
             port=_port(environ.get("CMP_PORT", "7860")),
             busy=busy,
             offline=environ.get("HF_HUB_OFFLINE", OURS).upper() in ("1", "ON", "TRUE"),
+            read_only=mode == "space",
+            open_reading=reading == "open" or mode == "space",
+            hosts=tuple(host.strip().lower() for host in hosts if host.strip()),
+            log_format=form,
+            log_file=_path(environ["CMP_LOG_FILE"]) if environ.get("CMP_LOG_FILE") else None,
+            alert_webhook=environ.get("CMP_ALERT_WEBHOOK") or None,
+            alert_command=environ.get("CMP_ALERT_COMMAND") or None,
         )
 
 

@@ -87,13 +87,17 @@ def _errors() -> str:
 
     rows = [
         (kind.__name__, str(kind.exit_code), str(kind.http_status), _cell((kind.__doc__ or "").partition("\n\n")[0]))
-        for kind in sorted(CmpError.__subclasses__(), key=lambda kind: kind.exit_code)
+        for kind in sorted(_below(CmpError), key=lambda kind: kind.exit_code)
     ]
     told = (
         "`--json` and REST answer `{error, hint, code}`: what happened with the value quoted, what to do, and the exit code. 0 is done, "
         "1 some of several items failed, 70 a fault of this program."
     )
     return f"{told}\n\n" + _table(("error", "exit code", "HTTP", "meaning"), rows)
+
+
+def _below(kind: Any) -> list[Any]:
+    return [each for below in kind.__subclasses__() for each in (below, *_below(below))]
 
 
 def _routes() -> str:

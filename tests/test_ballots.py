@@ -17,15 +17,15 @@ from starlette.testclient import TestClient
 from cmp.ballots import LARGEST_BODY, ballot_routes
 from cmp.core.grids import Sampling
 from cmp.core.runs import Run
+from cmp.guard import Guard, Rules
 from cmp.pictures.files import save_png
-from cmp.server import Guard
 from cmp.settings import Settings
 from cmp.workbench import Workbench
 from tests.support import Training, bench_of, origin_run, spoil
 
 RUN = "lora_casual_shoes"
 STEPS = (500, 1000, 1500)
-PAGE = f"/cmp/vote/{RUN}"
+PAGE, STRENGTHS = f"/cmp/vote/{RUN}", f"/cmp/ballot/strengths?run={RUN}"
 
 
 @pytest.fixture
@@ -51,8 +51,9 @@ def drawn(bench: Workbench, seeds: int = 2, **more: object) -> dict[str, str]:
     return found
 
 
-def serving(bench: Workbench, token: str | None = None) -> TestClient:
-    return TestClient(Starlette(routes=ballot_routes(bench), middleware=[Middleware(Guard, token=token)]))
+def serving(bench: Workbench, token: str | None = None, **more: Any) -> TestClient:
+    rules = Rules(token=token, hosts=frozenset({"testserver"}), **more)
+    return TestClient(Starlette(routes=ballot_routes(bench), middleware=[Middleware(Guard, rules=rules)]))
 
 
 def ask(client: TestClient, what: str, code: int = 200, **told: object) -> Any:
@@ -107,7 +108,7 @@ def test_strengths_are_told_to_those_who_ask_alone(client: TestClient) -> None:
     told = ask(client, "next", run=RUN, voter="ann")
     after = ask(client, "cast", pair=told["pair"], voter="ann", outcome="left")
     assert set(after["progress"]) == {"mine", "votes", "voters", "pairs", "seen", "more"}
-    asked = ask(client, "strengths", run=RUN)
+    asked = client.get(STRENGTHS).json()
     assert len(asked["rows"]) == 2 and {row["won"] for row in asked["rows"]} == {0, 1} and "strength in votes" in asked["reason"]
 
 
@@ -171,13 +172,13 @@ def test_previews_are_not_voted_on(made: Training) -> None:
 # -- who may ---------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("what", ["next", "cast", "back", "strengths"])
+@pytest.mark.parametrize("what", ["next", "cast", "back"])
 def test_what_another_site_can_send_is_refused(client: TestClient, what: str) -> None:
     told = {"run": RUN, "voter": "ann", "pair": "x", "outcome": "left"}
     at = f"/cmp/ballot/{what}"
-    assert client.post(at, data=told).status_code == 422
-    assert client.post(at).status_code == 422
-    assert client.post(at, content="{}", headers={"Content-Type": "text/plain"}).status_code == 422
+    assert client.post(at, data=told).status_code == 415
+    assert client.post(at).status_code == 415
+    assert client.post(at, content="{}", headers={"Content-Type": "text/plain"}).status_code == 415
     assert client.post(at, json=told, headers={"Origin": "http://evil.test"}).status_code == 403
     assert client.get(at).status_code in (404, 405)
 
@@ -197,11 +198,24 @@ def test_a_server_that_is_read_only_takes_no_votes_and_says_so(made: Training) -
     told = ask(client, "next", run=RUN, voter="ann")
     ask(client, "cast", pair=told["pair"], voter="ann", outcome="left")
     bench.settings = replace(bench.settings, read_only=True)
-    assert 'data-read-only="yes"' in client.get(PAGE).text
+    assert "This server is read-only" in client.get(PAGE).text
     for what in ("next", "back"):
         assert "read-only" in ask(client, what, 409, run=RUN, voter="ann")["detail"]["error"]
     ask(client, "cast", 409, pair="x", voter="ann", outcome="left")
-    assert len(ask(client, "strengths", run=RUN)["rows"]) == 2 and len(bench.votes(run_of(bench))) == 1
+    assert len(client.get(STRENGTHS).json()["rows"]) == 2 and len(bench.votes(run_of(bench))) == 1
+
+
+def test_where_everybody_may_look_votes_are_taken_with_the_token_alone(made: Training) -> None:
+    drawn(bench_of(made))
+    bench = bench_of(made)
+    owner, visitor = (serving(bench, "secret", open_reading=True) for _ in range(2))
+    owner.headers["X-CMP-Token"] = "secret"
+    told = ask(owner, "next", run=RUN, voter="ann")
+    ask(visitor, "cast", 401, pair=told["pair"], voter="ann", outcome="left")
+    ask(visitor, "next", 401, run=RUN, voter="eve")
+    ask(owner, "cast", pair=told["pair"], voter="ann", outcome="left")
+    assert "token" in visitor.get(PAGE).text and 'data-closed=""' in owner.get(PAGE).text
+    assert len(visitor.get(STRENGTHS).json()["rows"]) == 2 and len(bench.votes(run_of(bench))) == 1
 
 
 def test_without_the_token_nothing_is_shown_and_a_link_with_it_leads_to_the_page(made: Training) -> None:

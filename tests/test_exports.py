@@ -23,9 +23,9 @@ from starlette.testclient import TestClient
 from cmp.core.runs import Library, Run
 from cmp.errors import BadInput
 from cmp.exports import FILES, _view_in, export_routes, value_of
+from cmp.guard import Guard, Rules
 from cmp.pictures import sheets
 from cmp.pictures.layouts import Limits
-from cmp.server import Guard
 from cmp.ui.samples_view import value_of as samples_of
 from cmp.workbench import Workbench, exporting
 from tests.disk.test_event_pictures import log, picture
@@ -33,7 +33,9 @@ from tests.exporting import STEPS, shown
 
 
 def serving(bench: Workbench, token: str | None = None) -> TestClient:
-    return TestClient(Starlette(routes=export_routes(bench), middleware=[Middleware(Guard, token=token)]))
+    return TestClient(
+        Starlette(routes=export_routes(bench), middleware=[Middleware(Guard, rules=Rules(token=token, hosts=frozenset({"testserver"})))])
+    )
 
 
 def drawn_job(bench: Workbench, spec: Any, tiles: list[Any]) -> str:

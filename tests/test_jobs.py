@@ -391,6 +391,17 @@ def test_of_many_that_take_up_an_interrupted_job_at_once_one_gets_it(tmp_path: P
     assert [taken.id for taken in got] == [job.id] and got[0].items == ["a again"]
 
 
+def test_a_job_that_another_process_has_taken_up_and_ended_meanwhile_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left_behind(tmp_path)
+    slow, quick = home_of(tmp_path), home_of(tmp_path)
+    before = slow.records()  # what it saw when it looked
+    over(*quick.resume_interrupted())
+    monkeypatch.setattr(slow, "records", lambda: before)
+    assert slow.resume_interrupted() == []
+
+
 def test_a_running_job_is_paused_resumed_and_cancelled_from_another_process(tmp_path: Path) -> None:
     here, there, gate = home_of(tmp_path), home_of(tmp_path), Gate("a", "b", "c")
     job = here.start("grid", "1", 3, gate, order={"words": []})
@@ -475,3 +486,87 @@ def test_what_cannot_be_made_again_fails_with_its_reason(tmp_path: Path) -> None
         "hint": "Choose another.",
         "code": 3,
     }
+
+
+# -- the end of the process ------------------------------------------------------------------------------------------------
+
+
+def kept(tmp_path: Path) -> Jobs:
+    jobs = Jobs(Ledger(Store(tmp_path / "home")))
+    jobs.make("grid", lambda order: (at_once(*order["items"]), None))
+    return jobs
+
+
+def test_a_closed_queue_ends_the_item_in_hand_and_the_next_process_goes_on_with_the_rest(tmp_path: Path) -> None:
+    jobs, gate = kept(tmp_path), Gate(Progress(0, 3, "drawing"), "one", "two", "three")
+    running = jobs.start("grid", "g", 3, gate, order={"items": ["one", "two", "three"]})
+    waiting = jobs.start("grid", "later", 1, at_once("x"), order={"items": ["x"]})
+    gate.let()
+    until(lambda: running.progress is not None)
+    closing = threading.Thread(target=jobs.close, args=(10.0,))
+    closing.start()
+    until(lambda: jobs.closing)
+    gate.let()
+    closing.join(10)
+    assert running.items == ["one"] and gate.closed.is_set() and waiting.items == []
+    assert [(record.state, record.done, record.tries) for record in jobs.records()] == [("interrupted", 1, 0), ("interrupted", 0, 0)]
+    jobs._ledger._lock.release()  # type: ignore[union-attr]  # as the system does when a process ends
+    after = kept(tmp_path)
+    resumed = after.resume_interrupted()
+    over(*resumed)
+    assert [(job.state, len(job.items)) for job in resumed] == [("done", 3), ("done", 1)]
+
+
+def test_what_does_not_come_to_its_end_in_time_is_left_midway(tmp_path: Path) -> None:
+    jobs = kept(tmp_path)
+    closed = threading.Event()
+
+    def endless() -> Iterator[object]:
+        try:
+            while True:
+                time.sleep(0.001)
+                yield Progress(0, 1, "drawing")
+        finally:
+            closed.set()
+
+    job = jobs.start("grid", "g", 1, endless, order={"items": ["x"]})
+    until(lambda: job.progress is not None)
+    (left,) = jobs.close(0.01)
+    assert closed.is_set() and left.state == "interrupted" and left.ended is None
+
+
+def test_a_closed_queue_takes_nothing_and_keeps_what_was_paused_paused(tmp_path: Path) -> None:
+    jobs, gate = kept(tmp_path), Gate("one", "two")
+    job = jobs.start("grid", "g", 2, gate, order={"items": ["one", "two"]})
+    gate.let()
+    until(lambda: job.items == ["one"])
+    jobs.pause(job.id)
+    gate.let()
+    until(lambda: job.state == "paused")
+    jobs.close(1.0)
+    with pytest.raises(Refused, match="being stopped"):
+        jobs.start("grid", "more", 1, at_once("x"))
+    with pytest.raises(Refused, match="being stopped"):
+        jobs.resume("grid-77")
+    until(lambda: gate.closed.is_set())
+    jobs._ledger._lock.release()  # type: ignore[union-attr]
+    after = kept(tmp_path)
+    assert after.resume_interrupted() == [] and after.record(job.id).state == "paused"
+
+
+def test_restarts_in_order_do_not_count_as_failed_tries(tmp_path: Path) -> None:
+    first = kept(tmp_path)
+    gate = Gate("one")
+    first.start("grid", "ahead", 1, gate)
+    first.start("grid", "g", 1, at_once("x"), order={"items": ["x"]})
+    first.close(0.01, 0.01)
+    first._ledger._lock.release()  # type: ignore[union-attr]
+    for _ in range(5):
+        jobs = kept(tmp_path)
+        blocked = Gate("never")
+        jobs.start("grid", "ahead", 1, blocked)
+        assert [job.title for job in jobs.resume_interrupted()] == ["g"], "it was given up"
+        jobs.close(0.01, 0.01)
+        jobs._ledger._lock.release()  # type: ignore[union-attr]
+        blocked.let()
+    gate.let()

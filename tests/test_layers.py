@@ -45,10 +45,17 @@ LAYERS = {
     "workbench": Layer("version errors settings core disk jobs workbench", inside="pictures viewer engine"),
     # a page and a command name what a verb takes and gives: Answers, Job
     "ui": Layer("version errors core disk.ready jobs workbench viewer ui", "gradio plotly pandas matplotlib numpy"),
-    "rest": Layer("errors core workbench viewer rest", "fastapi pydantic starlette"),
-    "exports": Layer("errors core workbench", "starlette", inside="ui"),
-    "ballots": Layer("errors core workbench viewer", "starlette"),
-    "server": Layer("errors settings core workbench viewer", "fastapi starlette gradio", inside="rest ui exports ballots"),
+    "rest": Layer("version errors core disk.ready workbench viewer guard rest", "fastapi pydantic starlette"),
+    "exports": Layer("errors core workbench guard", "starlette", inside="ui"),
+    "ballots": Layer("errors core workbench viewer guard", "starlette"),
+    "guard": Layer("errors core workbench", "starlette"),
+    "notices": Layer("workbench", "starlette"),
+    # what is told of events, and how a server ends
+    "journal": Layer("errors"),
+    "ending": Layer("workbench"),
+    "server": Layer(
+        "errors settings core workbench viewer guard journal ending", "fastapi starlette gradio", inside="rest ui exports ballots notices"
+    ),
     "cli": Layer("errors settings core disk.ready disk.converted workbench cli", "typer", inside="server pictures viewer"),
     "__main__": Layer("cli"),
     "app": Layer("errors settings server workbench"),

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cmp.core.grids import GridSpec, Prompt
+from cmp.core.measured import MeasureSpec
 from cmp.core.progress import run_through
 from cmp.core.storage import Rules
 from cmp.disk.ready import Answers
@@ -30,6 +31,8 @@ CHANGES: dict[str, Callable[[Workbench, Training], object]] = {
     "grid here": lambda bench, _: list(bench.follow_grid(GRID, [bench.find(RUN)[0]])),
     "drawing": lambda bench, _: list(bench.draw_grid(GRID, [bench.find(RUN)[0]])),
     "watch": lambda bench, _: bench.start_watch(RUN, GRID),
+    "measuring": lambda bench, _: list(bench.measure(bench.find(RUN)[0], MeasureSpec(held_out=Path()))),
+    "measuring later": lambda bench, _: bench.start_measure(bench.find(RUN)[0], MeasureSpec(held_out=Path())),
     "conversions": lambda bench, _: bench.start_conversions([bench.plan_conversion(f"{RUN}@500", "lora")]),
     "conversion": lambda bench, _: run_through(bench.convert(bench.plan_conversion(f"{RUN}@500", "lora"))),
     "vote": lambda bench, _: bench.cast_vote(bench.find(RUN)[0], "ann", "a", "b", "left"),

@@ -269,7 +269,7 @@ def test_a_watch_says_at_its_start_what_it_will_draw(
     made = origin_run(tmp_path, final=False)
     followed: list[tuple[bool, int]] = []
 
-    def follow(*_: object, once: bool, there: tuple[object, ...]) -> Iterator[Tile]:
+    def follow(*_: object, once: bool, there: tuple[object, ...], **more: object) -> Iterator[Tile]:
         followed.append((once, len(there)))
         yield from ()
 

@@ -29,6 +29,7 @@ VERBS = {
     "curves": "looking",
     "convert": "making",
     "grid": "drawing",
+    "measure": "measuring",
     "star": "starring",
     "best": "picking",
     "vote": "picking",

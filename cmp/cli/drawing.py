@@ -6,7 +6,7 @@ import math
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -18,8 +18,6 @@ from cmp.cli.like import read_like, stacked_like
 from cmp.cli.output import Json, in_trouble, print_json, printing_aside, say
 from cmp.cli.telling import leave, leave_with, tile_line
 from cmp.core.asking import DEMO_GUIDANCE, Asked, combine_stacks, to_spec
-from cmp.core.axes import split_stack
-from cmp.core.choosing import choose_checkpoints, passed_over
 from cmp.core.grids import USUAL_MODE, Cell, GridPlan, GridSpec, Prompt, Sampling, Tile
 from cmp.core.labels import values_of, varying
 from cmp.core.pace import duration_text
@@ -27,11 +25,12 @@ from cmp.core.present import counted, shortened, size_text
 from cmp.core.progress import Progress
 from cmp.core.prompts import LONGEST_FILE, parse_prompt_line, parse_prompts
 from cmp.core.restored import Restored
-from cmp.core.runs import Checkpoint, Run
+from cmp.core.runs import Run
 from cmp.disk.ready import Answers
-from cmp.errors import BadInput, NotFound, Unreadable, sentences, why_not
+from cmp.errors import BadInput, Unreadable, sentences, why_not
 from cmp.workbench import Workbench
 from cmp.workbench.easel import existing_vaes
+from cmp.workbench.targets import choose_columns, find_stacked
 
 USUAL = Sampling()  # told in the help, and not as typer's defaults: what a picture given with --like says goes before it
 NO_PACE = "how long it takes the first pictures will tell"  # nothing was drawn with this base here, and others say nothing of it
@@ -96,8 +95,10 @@ def grid(
     """Draw the same prompts and seeds with every chosen checkpoint."""
     bench: Workbench = context.obj
     found, lost = read_like(like)
-    runs, chosen, flawed = _choose(bench, targets or _targets(found, like), checkpoints, only_ids=not targets)
-    worn = [_find_stacked(bench, text) for text in stack or ()]
+    columns = choose_columns(bench, targets or _targets(found, like), checkpoints, only_ids=not targets)
+    for line in (*columns.told, *(f"passed over: {c.id}: {c.flaw}" for c in columns.flawed)):
+        in_trouble(line)
+    worn = [find_stacked(bench, text) for text in stack or ()]
     if not stack and found:
         worn, more = stacked_like(bench, found)
         lost = [*lost, *more]
@@ -105,17 +106,17 @@ def grid(
         prompts=_prompts(prompt, prompts), negatives=tuple(negative or ()), search_replace=tuple(search_replace or ()), seeds=seeds,
         strengths=strengths, steps=steps, guidance=guidance, size=size, scheduler=scheduler, clip_skip=clip_skip, vae=existing_vaes(vae),
     )  # fmt: skip
-    runs, given = [*runs, *(run for run, _, _ in worn)], read_answers(alpha, base)
+    runs, given = [*columns.runs, *(run for run, _, _ in worn)], read_answers(alpha, base)
     mode = USUAL_MODE if exact is None else "exact" if exact else "fast"
     if preview is None:
         preview = sheet is not None and ray is None and bench.slow_here(runs[0], given)
     spec = to_spec(
-        asked, (*((None,) if base_column else ()), *chosen), combine_stacks([(worn_one, values) for _, worn_one, values in worn]),
+        asked, (*((None,) if base_column else ()), *columns.checkpoints), combine_stacks([(one, values) for _, one, values in worn]),
         draw=lambda: secrets.randbelow(2**32), like=found, usual=bench.usual_sampling(runs), title=title, preview=preview, mode=mode,
     )  # fmt: skip
     for told in lost:
         in_trouble(f"not restored from {like}: {told}")
-    more: dict[str, object] = {"passed_over": [{"checkpoint": c.id, "why": c.flaw} for c in flawed]}
+    more: dict[str, object] = {"passed_over": [{"checkpoint": c.id, "why": c.flaw} for c in columns.flawed]}
     more |= {"not_restored": lost} if like else {}
     if dry_run:
         plan = bench.plan_grid(spec, runs, given)
@@ -147,45 +148,6 @@ def _targets(like: Restored | None, picture: Path | None) -> list[str]:
     told = f"{picture} names no checkpoint of ours" if like else "no run or checkpoint was given"
     hint = "Name a run that `python -m cmp list` shows, RUN@STEP, or a path."
     raise BadInput(told, f"{hint[:-1]} before --like." if like else hint)
-
-
-def _choose(
-    bench: Workbench, targets: list[str], axis: str, *, only_ids: bool
-) -> tuple[list[Run], tuple[Checkpoint, ...], list[Checkpoint]]:
-    """The runs, their checkpoints to draw with, and those that are passed over because of a flaw, which is told."""
-    runs: list[Run] = []
-    chosen: list[Checkpoint] = []
-    flawed: list[Checkpoint] = []
-    for name in targets:
-        run, checkpoint = bench.find(name, only_ids=only_ids)
-        runs.append(run)
-        own = (checkpoint,) if checkpoint else _chosen(bench, run, axis)
-        chosen.extend(own)
-        flawed += () if checkpoint else passed_over(axis, run.checkpoints, own)
-    for target in flawed:
-        in_trouble(f"passed over: {target.id}: {target.flaw}")
-    if not chosen:
-        raise NotFound(f"no checkpoint of {', '.join(targets)} can be drawn", "`python -m cmp list` shows what stands against each.")
-    return runs, tuple(dict.fromkeys(chosen)), flawed
-
-
-def _chosen(bench: Workbench, run: Run, axis: str) -> tuple[Checkpoint, ...]:
-    def best(count: int) -> Sequence[Checkpoint]:
-        found, told = bench.best_of(run, run.checkpoints, count)
-        in_trouble(told)
-        return found
-
-    return choose_checkpoints(axis, run.checkpoints, best)
-
-
-def _find_stacked(bench: Workbench, text: str) -> tuple[Run, Checkpoint, tuple[float, ...]]:
-    target, strengths = split_stack(text)
-    run, checkpoint = bench.find(target)
-    if checkpoint is None:
-        if len(run.checkpoints) != 1:
-            raise BadInput(f"--stack {target!r} is a run of {len(run.checkpoints)} checkpoints", f"Name one, such as {run.id}@final.")
-        checkpoint = run.checkpoints[0]
-    return run, checkpoint, strengths
 
 
 def _prompts(given: list[str] | None, file: Path | None) -> tuple[Prompt, ...]:

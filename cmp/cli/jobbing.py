@@ -13,6 +13,7 @@ from cmp.core.present import counted, size_text
 from cmp.core.work import JobRecord
 from cmp.errors import BadInput, as_error
 from cmp.workbench import Workbench
+from cmp.workbench.telling import cells_json, job_json
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -52,8 +53,7 @@ def jobs(
         _go_on(bench, record, json)
         return
     if json:
-        order = bench.jobs.order(job) or {}
-        print_json(record.as_json() | ({"grid": order["grid"]} if "grid" in order else {}))
+        print_json(job_json(bench, job) | record.as_json())
     else:
         _print_table([record])
         if record.error:
@@ -109,7 +109,7 @@ def cells(
             raise BadInput("--yes was given, and not what may stay", "Give --max-size or --min-age.")
         count, used = bench.cells_size()
         if json:
-            print_json({"cells": count, "before_bytes": used, "after_bytes": used, "going": 0, "held": 0, "done": False})
+            print_json(cells_json(bench))
         else:
             say(f"{counted(count, 'cell')}, {size_text(used)}")
         return

@@ -8,8 +8,9 @@ import typer
 
 from cmp.cli.output import Json, in_trouble, print_json, print_table, say
 from cmp.core.marks import NONE
-from cmp.core.present import alias_text, library_json, loss_text, mark_text, shortened, size_text
+from cmp.core.present import alias_text, loss_text, mark_text, shortened, size_text
 from cmp.workbench import Workbench
+from cmp.workbench.telling import list_json
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -20,12 +21,12 @@ LONGEST_NOTE = 60  # characters: with it a line fits most terminals; `show` has 
 def list_runs(context: typer.Context, json: Json = False) -> None:
     """Every run and checkpoint below the given folders."""
     bench: Workbench = context.obj
+    if json:
+        print_json(list_json(bench))
+        return
     library = bench.library()
     now = time.time()
     marks = bench.marks(library.runs)
-    if json:
-        print_json(library_json(library, now, marks))
-        return
     for run in library.runs:
         name = f" “{marks[run.id].name}”" if run.id in marks else ""
         say(f"{run.id}{name}   {run.trainer}, {run.state(now)}, base {run.base_model or 'unknown'}, loss {loss_text(run.last_loss)}")

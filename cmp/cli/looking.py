@@ -14,13 +14,13 @@ import typer
 
 from cmp.cli.answers import read_answers
 from cmp.cli.output import Json, in_trouble, print_json, print_table, say
-from cmp.core.branches import abandoned_curves, abandoned_json
-from cmp.core.curves import as_json
+from cmp.core.branches import abandoned_curves
 from cmp.core.describing import CAN_BE_MADE, checkpoint_facts, run_facts
 from cmp.core.present import loss_text, path_text
 from cmp.disk.ready import Answers
 from cmp.errors import BadInput, Unreadable
 from cmp.workbench import Curves, Workbench
+from cmp.workbench.telling import curves_json, notes_of, reading_of
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -101,10 +101,7 @@ def curves(
         if picture:
             _draw(logged, smooth, steps, picture, "png" if picture is png else "svg")
     if json:
-        told = {"run": found.id, "curves": [as_json(c) for c in logged.curves], "checkpoints": steps, "notes": _notes(logged)}
-        told["logs"] = [{"path": path_text(file), "why": why} for file, why in logged.logs]
-        told["reading"] = _reading(logged, steps)
-        print_json(told | ({"abandoned": [one for c in logged.curves for one in abandoned_json(c)]} if abandoned else {}))
+        print_json(curves_json(found, logged, abandoned=abandoned))
         return
     rows = [
         [c.tag, str(len(c.steps)), f"{c.steps[0]}–{c.steps[-1]}", loss_text(float(c.values[-1]))] for c in logged.curves if len(c.steps)
@@ -116,26 +113,10 @@ def curves(
     for why, files in groupby(logged.logs, key=lambda log: log[1]):
         paths = [file for file, _ in files]
         in_trouble(f"logs: {path_text(paths[0])}{f' and {len(paths) - 1} more' if len(paths) > 1 else ''}: {why}")
-    for line in _reading(logged, steps):
+    for line in reading_of(logged, steps):
         say(f"  {line}")
-    for note in _notes(logged):
+    for note in notes_of(logged):
         in_trouble(f"note: {note}")
-
-
-def _reading(logged: Curves, steps: list[int]) -> list[str]:
-    """How to read the training loss, if it is among the curves."""
-    from cmp.core.curve_reading import read_curve
-    from cmp.core.curves import loss_tag
-    from cmp.core.evidence import held_out_tags
-
-    known = {curve.tag: curve for curve in logged.curves}
-    loss = loss_tag(known)
-    held = next((known[tag] for tag in held_out_tags(tuple(known)) if tag != loss), None)
-    return list(read_curve(known[loss], steps, held)) if loss else []
-
-
-def _notes(logged: Curves) -> list[str]:
-    return list(dict.fromkeys((*logged.notes, *(note for curve in logged.curves for note in curve.notes))))
 
 
 def _write_csv(logged: Curves, weight: float, target: Path) -> None:
@@ -165,10 +146,16 @@ def _draw(logged: Curves, weight: float, steps: list[int], target: Path, form: s
 
 @app.command()
 def doctor(context: typer.Context, path: Annotated[Path | None, typer.Argument()] = None, json: Json = False) -> None:
-    """Why a folder is not listed; what this machine can do: device, memory, disk, versions, base models found."""
+    """Why a folder is not listed; what this machine can do: device, memory, disk, versions, base models found; and what does not fit."""
     bench: Workbench = context.obj
     told = bench.doctor(path)
     if json:
         print_json(told)
-    else:
-        _print_facts(told)
+        return
+    _print_facts({name: value for name, value in told.items() if name != "misfits"})
+    misfits: Any = told["misfits"]
+    say("misfits: none" if not misfits else "misfits:")
+    for misfit in misfits:
+        say(f"  ✗ {misfit['what']}")
+        say(f"    {misfit['why']}")
+        say(f"    type: {misfit['type']}")

@@ -14,7 +14,6 @@ from typer.core import TyperCommand
 
 from cmp.cli.answers import read_answers
 from cmp.cli.output import Json, in_trouble, print_json, say
-from cmp.core.batch import every_steps
 from cmp.core.conversion import FORMS, Conversion, ConversionPlan, Writing, parse_writing, summarise
 from cmp.core.pace import Pace, duration_text, expected_seconds
 from cmp.core.present import path_text, size_text
@@ -24,12 +23,11 @@ from cmp.disk.converted import default_target
 from cmp.disk.ready import Answers
 from cmp.errors import BadInput, CmpError
 from cmp.workbench import Workbench
+from cmp.workbench.targets import Found, expand_targets, keep_best
 
 app = typer.Typer(rich_markup_mode=None)
 
 _QUIET = 5.0  # seconds between two lines that say how far it has come
-
-Found = tuple[Run, Checkpoint]
 
 
 class WithBest(TyperCommand):
@@ -68,7 +66,10 @@ def convert(
         raise BadInput(f"--verify is {verify!r}", "Use --verify full, or leave it out: every tensor is verified in any case.")
     given, writing = read_answers(alpha, base), parse_writing(to, dtype, strength)
     wanted = expand_targets(bench, targets, every)
-    wanted = keep_best(bench, wanted, best) if best is not None else wanted
+    if best is not None:
+        wanted, words = keep_best(bench, wanted, best)
+        for line in words:
+            in_trouble(line)
     told = Report()
     plans = _plan(bench, wanted, Order(to, given, writing, output, force), told)
     if dry_run:
@@ -99,48 +100,8 @@ class Report:
             "failed": [{"checkpoint": name, **fault.as_json()} for name, fault in self.failed],
         }
         if dry_run:
-            told["planned"] = [plan_json(plan) for plan in self.planned]
+            told["planned"] = [plan.as_json() for plan in self.planned]
         return told
-
-
-def plan_json(plan: ConversionPlan) -> dict[str, object]:
-    """A conversion that has not been carried out."""
-    return {
-        "checkpoint": plan.checkpoint.id,
-        "form": plan.form,
-        "output": path_text(plan.target),
-        "bytes": plan.bytes,
-        "scale": plan.scale.as_json() if plan.scale else None,
-        "base": plan.base.as_json() if plan.base else None,
-        "done": plan.done,
-    }
-
-
-def expand_targets(bench: Workbench, targets: list[str], every: int | None = None) -> list[Found]:
-    """The checkpoints that targets mean: a run stands for all of its own. Raises BadInput or NotFound."""
-    found: dict[tuple[Path, str], Found] = {}
-    for target in targets:
-        run, checkpoint = bench.find(target)
-        if checkpoint is None and not run.checkpoints:
-            raise BadInput(f"run {run.id!r} has no checkpoints", "There is nothing to convert yet.")
-        for c in (checkpoint,) if checkpoint else run.checkpoints:
-            found[run.place, c.key] = (run, c)
-    if every is None:
-        return list(found.values())
-    kept = every_steps([c for _, c in found.values()], every)
-    return [(run, c) for run, c in found.values() if c in kept]
-
-
-def keep_best(bench: Workbench, wanted: list[Found], count: int) -> list[Found]:
-    """Of each run the best by the verdict on its held-out loss; raises BadInput where it logged none."""
-    kept: list[Found] = []
-    for place in dict.fromkeys(run.place for run, _ in wanted):
-        run = next(run for run, _ in wanted if run.place == place)
-        own = [c for other, c in wanted if other.place == place]
-        best, told = bench.best_of(run, own, count)
-        in_trouble(told)
-        kept += [(run, c) for c in best]
-    return kept
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ import typer
 
 from cmp.cli.output import Json, in_trouble, print_json, print_table, say
 from cmp.core.picking import Gate, Score, Verdict
-from cmp.core.runs import Run
 from cmp.core.votes import Tally, chances
 from cmp.errors import BadInput, Refused
 from cmp.workbench import Workbench
+from cmp.workbench.targets import run_at
+from cmp.workbench.telling import votes_json
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -22,7 +23,10 @@ app = typer.Typer(rich_markup_mode=None)
 def best(
     context: typer.Context,
     run: Annotated[str, typer.Argument(help="A run, by its id or path.")],
-    by: Annotated[str | None, typer.Option(help="held-out, training, votes, or any logged tag; held-out where it was logged.")] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(help="measured, held-out, training, votes, a measured metric, or any logged tag; the first of these that is known."),
+    ] = None,
     gate: Annotated[
         str | None, typer.Option(help='"A vs B": exit with 0 if A is as good as B at 95 %, 1 if it is worse, 5 if that cannot be said.')
     ] = None,
@@ -33,7 +37,7 @@ def best(
 ) -> None:
     """Which checkpoint is the best, which cannot be told from it, and by what."""
     bench: Workbench = context.obj
-    found = _run(bench, run)
+    found = run_at(bench, run)
     if higher and lower:
         raise BadInput("--higher and --lower were both given", "Use one of them.")
     direction = True if higher else False if lower else None
@@ -62,23 +66,16 @@ def vote(
 ) -> None:
     """The tally of the blind votes that were cast on the page: strengths, ties, and how many more votes would settle it."""
     bench: Workbench = context.obj
-    found = _run(bench, run)
+    found = run_at(bench, run)
     tally = bench.tally(found)
     if csv:
         bench.write_votes(found, csv, force=force)
         in_trouble(f"wrote {csv}")
     if json:
-        print_json(tally.as_json(found) | {"ballots": [one.as_json() for one in bench.votes(found)]})
+        print_json(votes_json(bench, found))
     else:
         _tell_tally(tally)
     _warn(tally.verdict.warnings)
-
-
-def _run(bench: Workbench, target: str) -> Run:
-    found, checkpoint = bench.find(target)
-    if checkpoint is not None:
-        raise BadInput(f"{target!r} is a checkpoint, and those of a run are compared", f"Name the run: {found.id}.")
-    return found
 
 
 def _code(judged: Gate) -> int:

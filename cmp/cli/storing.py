@@ -11,11 +11,11 @@ import typer
 from cmp.cli.output import Json, in_trouble, print_json, print_table, say
 from cmp.core.present import size_text
 from cmp.core.progress import Progress
-from cmp.core.runs import Run
 from cmp.core.storage import DROPPED, CleanupPlan, Item, Rules, parse_age, parse_rules
 from cmp.errors import BadInput
 from cmp.workbench import Workbench
 from cmp.workbench.storing import Asked, NotDone, Restored
+from cmp.workbench.targets import runs_at
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -52,12 +52,12 @@ def storage(
         raise BadInput(f"--share is {share!r}", "Use reflink or hardlink.")
     older = parse_age(min_age, "--min-age") if min_age and empty_trash else None
     asked = Asked(compact, _dropped(drop), empty_trash, older, share, left=not targets)
-    plan = bench.plan_cleanup(_runs(bench, targets), rules, asked, best=bench.kept_as_best)
+    plan = bench.plan_cleanup(runs_at(bench, targets, "room is made in runs"), rules, asked, best=bench.kept_as_best)
     became: list[Item] = []
     failed: list[NotDone] = []
     if yes:
         _carry_out(bench, plan, became, failed)
-        after = bench.plan_cleanup(_runs(bench, targets), Rules(), Asked(left=not targets))
+        after = bench.plan_cleanup(runs_at(bench, targets, "room is made in runs"), Rules(), Asked(left=not targets))
         items = (*became, *(item for item in plan.items if item.action == "keep"))
         told = replace(after, items=items, before=plan.before, begun=()).as_json(done=True)
         told |= {"after_bytes": after.before, "trash_bytes": after.trash_before}
@@ -77,18 +77,6 @@ def _dropped(text: str | None) -> frozenset[str]:
     if unknown := sorted(named - set(DROPPED)):
         raise BadInput(f"--drop has {unknown[0]!r}", f"Use one of: {', '.join(DROPPED)}.")
     return named
-
-
-def _runs(bench: Workbench, targets: list[str] | None) -> list[Run]:
-    if not targets:
-        return list(bench.library().runs)
-    found = {}
-    for target in targets:
-        run, checkpoint = bench.find(target)
-        if checkpoint is not None:
-            raise BadInput(f"{target!r} is a checkpoint, and room is made in runs", f"Name the run: {run.id}.")
-        found[run.place] = run
-    return list(found.values())
 
 
 def _carry_out(bench: Workbench, plan: CleanupPlan, became: list[Item], failed: list[NotDone]) -> None:

@@ -10,6 +10,7 @@ from cmp.cli.answers import read_answers
 from cmp.cli.output import Json, in_trouble, print_json
 from cmp.cli.telling import leave, told
 from cmp.core.grids import Tile
+from cmp.core.measured import Measured, NotMeasured
 from cmp.core.present import counted
 from cmp.core.runs import Run
 from cmp.errors import BadInput, Cancelled
@@ -28,7 +29,9 @@ def watch(
     ] = None,
     once: Annotated[bool, typer.Option("--once", help="Draw the checkpoints that are there, and stop.")] = False,
     new: Annotated[bool, typer.Option("--new", help="Only checkpoints that land from now on, not those that are there.")] = False,
-    measure: Annotated[bool, typer.Option("--measure", help="Not there yet.")] = False,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Measure the loss of each too, on the images of the last `measure` of the run.")
+    ] = False,
     base: Annotated[str | None, typer.Option(help="Base model: an id or a folder.")] = None,
     alpha: Annotated[str | None, typer.Option(help="The LoRA's alpha, where nothing says it.")] = None,
     json: Json = False,
@@ -39,8 +42,6 @@ def watch(
     drew with.
     """
     bench: Workbench = context.obj
-    if measure:
-        raise BadInput("--measure is not there yet", "Leave it out: watch draws each new checkpoint.")
     if once and new:
         raise BadInput("--once and --new were both given", "Use one of them: together nothing would be drawn.")
     found, checkpoint = bench.find(run)
@@ -51,9 +52,12 @@ def watch(
     in_trouble(_beginning(found, len(there), once=once, new=new))
     tiles: list[Tile] = []
     try:
-        for item in told(bench.follow_watch(run, pattern, read_answers(alpha, base), once=once, there=there if new else ())):
+        given = read_answers(alpha, base)
+        for item in told(bench.follow_watch(run, pattern, given, once=once, there=there if new else (), measure=measure)):
             if isinstance(item, Tile):
                 tiles.append(item)
+            elif isinstance(item, Measured | NotMeasured):
+                _tell_measured(item)
     except (KeyboardInterrupt, Cancelled):  # how it usually ends
         in_trouble("ended")
         _tell(found.id, tiles, json)
@@ -71,6 +75,13 @@ def _beginning(run: Run, there: int, *, once: bool, new: bool) -> str:
     return f"watching {run.id}: {first if there else 'no checkpoint is there yet'}" + (
         "" if once else "; then each that lands from now on. Ctrl-C ends it"
     )
+
+
+def _tell_measured(item: Measured | NotMeasured) -> None:
+    if isinstance(item, NotMeasured):
+        in_trouble(f"{item.checkpoint_id}, {item.metric}: not measured: {item.error.told}")
+    elif not item.reused:
+        in_trouble(f"{item.checkpoint_id}, {item.metric}: {float(item.values.mean()):.4g}")
 
 
 def _tell(run: str, tiles: list[Tile], json: bool) -> None:

@@ -8,12 +8,17 @@ from dataclasses import dataclass, replace
 
 from cmp.core.curves import LossCurve, is_epoch_axis
 from cmp.core.evidence import BASE, Evidence, direction_of, held_out_tags, words_of
+from cmp.core.measured import TRAINING_LOSS
 from cmp.core.packing import harmless
-from cmp.core.picking import HELD_OUT, TRAINING, VOTES, Verdict, candidates, evidence_in_logs
+from cmp.core.picking import HELD_OUT, MEASURED, TRAINING, VOTES, Verdict, candidates, evidence_in_logs
 from cmp.core.runs import Run
 from cmp.errors import BadInput, NotFound
 
-_NAMES = {HELD_OUT: "held-out loss", TRAINING: "training loss", VOTES: "votes"}
+_FIRM = (MEASURED, HELD_OUT, VOTES)  # no other score is to be gone by alone: along the steps one kind of quality grows and another is lost
+_NAMES = {
+    MEASURED: "measured held-out loss", HELD_OUT: "held-out loss", TRAINING: "training loss", VOTES: "votes",
+    TRAINING_LOSS: "measured training loss",
+}  # fmt: skip
 _MOST_TAGS = 12  # that are judged beside the losses
 
 
@@ -68,8 +73,9 @@ def _is_metric(tag: str) -> bool:
 
 
 def leading(verdicts: Sequence[Verdict]) -> Verdict | None:
-    """The verdict to go by: the first that tells checkpoints apart, else the first that may decide."""
+    """The one to go by: the first that tells checkpoints apart, else the first that may decide. Scores lead where there is nothing else."""
     deciding = [verdict for verdict in verdicts if verdict.decides]
+    deciding = [verdict for verdict in deciding if verdict.rule in _FIRM] or deciding
     return next(filter(tells_apart, deciding), deciding[0] if deciding else None)
 
 

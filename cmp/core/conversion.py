@@ -86,6 +86,18 @@ class ConversionPlan:
     writing: Writing = Writing()
     whole: tuple[str, ...] = ()  # components that are written merged, because no LoRA file can carry them
 
+    def as_json(self) -> dict[str, object]:
+        """A conversion that has not been carried out."""
+        return {
+            "checkpoint": self.checkpoint.id,
+            "form": self.form,
+            "output": path_text(self.target),
+            "bytes": self.bytes,
+            "scale": self.scale.as_json() if self.scale else None,
+            "base": self.base.as_json() if self.base else None,
+            "done": self.done,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Conversion:

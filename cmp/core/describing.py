@@ -26,6 +26,7 @@ _PROOFS = {
     "digest": "proven: its recorded digest is the same",
     "user": "not proven: the checkpoint holds nothing of it to compare",
 }
+_MOST_BLOCKS = 8  # that are told of a large model
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,7 @@ def checkpoint_facts(told: Mapping[str, Any]) -> tuple[Fact, ...]:
         return (*facts, *_converted(told))
     facts += [Fact("adapted", _adapted(told))] if told["modules"] else []
     facts += [Fact("scale", *_scale(told))] if told["modules"] else []
+    facts += [Fact("size of update", _update(told["update"]))] if told.get("update") else []
     facts += [Fact("base model", *_base(told)), Fact("tensors", _tensors(told["tensors"]))]
     facts += [Fact("can become", _forms(told), "list")]
     return (*facts, *_converted(told))
@@ -162,6 +164,16 @@ def _scale(told: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:
     else:
         value = f"{scale['value']:g}"
     return (value, f"source: {scale['source']}"), ""
+
+
+def _update(update: Mapping[str, Any]) -> tuple[str, ...]:
+    """The norm of what was trained, and where most of it is."""
+    whole, *blocks = update["blocks"]
+    if whole["size"] is None:
+        return ("not finite: the weights hold NaN or infinity",)
+    largest = sorted(blocks, key=lambda block: -(block["size"] or 0.0))[:_MOST_BLOCKS]
+    listed = ", ".join(f"{block['block']} {block['size']:.3g}" for block in largest)
+    return f"Frobenius norm {whole['size']:.4g}", f"{'most of it in' if len(largest) < len(blocks) else 'of it'} {listed}"
 
 
 def alpha_words(rank: int) -> tuple[str, ...]:

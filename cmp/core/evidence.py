@@ -45,6 +45,7 @@ class Evidence:
     decides: bool = True
     warnings: tuple[str, ...] = ()
     floor: str = ""  # what noise allows to tell apart, in words
+    items: Floats | None = None  # (ids, items) where all have scores of the same items: by these they are judged, in pairs
 
 
 def held_out_tags(tags: Sequence[str]) -> tuple[str, ...]:

@@ -16,12 +16,13 @@ import numpy as np
 from cmp.core.comparing import Judged, judge_apart, judge_paired, t_quantile
 from cmp.core.curves import Floats, LossCurve, is_epoch_axis, loss_tag
 from cmp.core.evidence import BASE, Evidence, direction_of, from_means, from_values, held_out_tags
+from cmp.core.measured import MEASURED, TRAINING_LOSS
 from cmp.core.runs import Checkpoint, Run
 from cmp.core.uncertainty import FEWEST
 from cmp.errors import BadInput, NotFound
 
 HELD_OUT, TRAINING, VOTES = "held-out", "training", "votes"
-RULES = (HELD_OUT, TRAINING, VOTES)
+RULES = (MEASURED, HELD_OUT, TRAINING, VOTES)
 _BY_HEART = "training loss goes on falling while a model learns its images by heart: it says nothing of how good pictures are"
 _GATE = re.compile(r"\s*(\S.*?)\s+vs\.?\s+(\S.*?)\s*\Z", re.IGNORECASE)
 
@@ -180,7 +181,8 @@ def judge(run: Run, found: Evidence | None, by: str | None = None) -> Verdict:
 
 def verdict_of(found: Evidence, ids: Sequence[str], seed: int = 0) -> Verdict:
     """The verdict on evidence about some of `ids`."""
-    judged = judge_apart(found.values, found.covariance, found.lower_is_better, found.freedom, seed)
+    judged = judge_paired(found.items, found.lower_is_better, seed) if found.items is not None else None
+    judged = judged or judge_apart(found.values, found.covariance, found.lower_is_better, found.freedom, seed)
     return _verdict(found, judged, ids)
 
 
@@ -218,10 +220,16 @@ def _verdict(found: Evidence, judged: Judged, ids: Sequence[str]) -> Verdict:
     unknown = tuple(name for name in ids if name not in found.ids)
     reason = _reason(found, judged, window, "all others of which something is known" if unknown else "all others")
     if not found.decides:
-        window, reason = found.ids, f"{found.rule} loss names no best; by it {reason}"
+        window, reason = found.ids, _names_none(found, reason)
     scores = tuple(_score(found, judged, i) for i in range(len(found.ids)))
     best = window[0] if len(window) == 1 else None
     return Verdict(best, window, found.rule, reason, found.warnings, scores, unknown, found.decides)
+
+
+def _names_none(found: Evidence, reason: str) -> str:
+    if found.rule in (TRAINING, TRAINING_LOSS):
+        return f"{found.rule.removesuffix('-loss')} loss names no best; by it {reason}"
+    return f"{found.metric} names no best: it says how far the weights have moved, not whether for the better"
 
 
 def _score(found: Evidence, judged: Judged, i: int) -> Score:

@@ -190,7 +190,7 @@ def require_same_parts(opened: Opened, base: Base, store: Store) -> Generator[Pr
         ours, theirs = read_component(pipeline, name), read_component(base.path, name)
         subject = f"{ours.header.subject}|{theirs.header.subject}"
         if not isinstance(first := store.get("same-part", subject), str):
-            first = yield from _first_other(ours, name, theirs)
+            first = yield from first_other(ours, name, theirs)
             with suppress(Refused):
                 store.put("same-part", subject, first)
         if first:
@@ -198,7 +198,7 @@ def require_same_parts(opened: Opened, base: Base, store: Store) -> Generator[Pr
             raise Refused(told, "Give the pipeline itself as --base, or the base that it was trained on.")
 
 
-def _first_other(ours: Component, name: str, theirs: Component) -> Generator[Progress, None, str]:
+def first_other(ours: Component, name: str, theirs: Component) -> Generator[Progress, None, str]:
     """The first tensor that the base does not have to the bit, "" if there is none."""
     whole = Opened(ours.header, Weights("full", plain={inner: f"{name}.{inner}" for inner in ours.header.tensors}))
     comparison = yield from comparing_with_base(whole, name, theirs)

@@ -20,7 +20,7 @@ _SCHEMA = (
     "CREATE INDEX IF NOT EXISTS cells_by_folder ON cells (folder)",
     "CREATE TABLE IF NOT EXISTS cell_folders (name TEXT PRIMARY KEY, changed INTEGER)",
 )
-_TOLD = ("prompt", "negative", "seed", "strength", "sampling", "stack", "base", "as_preview")
+_TOLD = ("prompt", "negative", "seed", "strength", "sampling", "stack", "base", "base_digest", "mode", "as_preview")
 _SETTLED = 2.0  # seconds since a folder's last change after which nothing more can come with the same time
 _AT_ONCE = 400  # values of one question
 
@@ -41,7 +41,9 @@ class CellIndex:
         self._store = store
 
     def of_weights(self, weights: Collection[str]) -> tuple[KeptCell, ...]:
-        """The cells that were drawn from weights of these digests, those that were found first before the others."""
+        """The cells that were drawn from weights of these digests ("": from the base model's alone, or they do not tell), those that were
+        found first before the others.
+        """
         self._look()
         asked, rows = sorted(weights), []
         with self._store.database() as database:

@@ -14,27 +14,40 @@ _FOLDERS = ("train_data_dir", "instance_data_dir", "train_data_directory")
 _REPEATS = ("dataset_repeats", "repeats")
 _IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".jxl")
 _CAPTIONS = (".txt", ".caption")
+MOST_IMAGES = 20_000
 _BELOW = ("", "img", "image", "images", "train", "data", "dataset", "datasets")  # where folders of images lie that only their names tell
-_MOST_FILES = 20_000
 _MOST_FOLDERS = 2000
 _MOST_BYTES = 256 << 20  # to be read for a digest; of more images only names and sizes count
 
 
 def read_data_set(run: Run) -> DataSet | None:
     """The run's images, None where nothing names a folder of them. Never raises for what lies there or does not."""
-    named = next((s.value for key in _FOLDERS if (s := run.settings.get(key)) and isinstance(s.value, str) and s.value.strip()), None)
-    recorded = recorded_data(run) or (_repeated(run, named) if named and run.trainer == "kohya" else None)
+    named, recorded = _sources(run)
     if recorded is not None:
         return _joined(recorded, [_part(run, folder) for folder in recorded.folders])
     if named is None:
         return None
     repeats = tuple(s.value for key in _REPEATS if (s := run.settings.get(key)) and isinstance(s.value, int))[:1]
     for folder in _candidates(run, named):
-        found = _images(folder)
+        found = images_below(folder)
         if found:
             digest, whole = _digest(folder, found)
             return DataSet(str(folder), len(found), _captions(folder, found), repeats, digest, whole)
     return DataSet(named, repeats=repeats)
+
+
+def data_folders(run: Run) -> tuple[Path, ...]:
+    """The folders of the run's images that are at hand, none where nothing names one."""
+    named, recorded = _sources(run)
+    if recorded is not None:
+        return tuple(place for told in recorded.folders if (place := _place(run, told)[0]))
+    return tuple(folder for folder in (_candidates(run, named) if named else ()) if images_below(folder))[:1]
+
+
+def _sources(run: Run) -> tuple[str | None, Recorded | None]:
+    """The folder that its settings name, and what is recorded of the folders of images."""
+    named = next((s.value for key in _FOLDERS if (s := run.settings.get(key)) and isinstance(s.value, str) and s.value.strip()), None)
+    return named, recorded_data(run) or (_repeated(run, named) if named and run.trainer == "kohya" else None)
 
 
 def _repeated(run: Run, named: str) -> Recorded | None:
@@ -52,14 +65,22 @@ def _repeated(run: Run, named: str) -> Recorded | None:
 def _part(run: Run, told: DataFolder) -> DataSet:
     """One folder: what was recorded of it, and what it holds where it is at hand, which is known by its name and number of images."""
     repeats = () if told.repeats is None else (told.repeats,)
+    place, found = _place(run, told)
+    if place is None:
+        return DataSet(told.name, told.images, None, repeats)
+    digest, whole = _digest(place, found)
+    captions = _captions(place, found, (told.captions,) if told.captions else _CAPTIONS)
+    return DataSet(told.name, len(found), captions or 0, repeats, digest, whole)
+
+
+def _place(run: Run, told: DataFolder) -> tuple[Path | None, list[Path]]:
+    """Where a folder that was recorded is, and its images; None where it is not at hand."""
     places = _candidates(run, told.path) if told.path else [top / below / told.name for top in _tops(run) for below in _BELOW]
     for place in places:
-        found = _images(place)
+        found = images_below(place)
         if found and (told.images == len(found) or (told.path and told.images is None)):
-            digest, whole = _digest(place, found)
-            captions = _captions(place, found, (told.captions,) if told.captions else _CAPTIONS)
-            return DataSet(told.name, len(found), captions or 0, repeats, digest, whole)
-    return DataSet(told.name, told.images, None, repeats)
+            return place, found
+    return None, []
 
 
 def _tops(run: Run) -> list[Path]:
@@ -99,16 +120,16 @@ def _candidates(run: Run, named: str) -> list[Path]:
     return [Path(os.path.normpath(place / named)) for place in places]
 
 
-def _images(folder: Path) -> list[Path]:
+def images_below(folder: Path) -> list[Path]:
     """The images below a folder, in the order of their names; links are not followed, and hidden folders not entered."""
     found: list[Path] = []
     for count, (place, folders, names) in enumerate(os.walk(folder, onerror=lambda _: None), 1):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         paths = (Path(place, name) for name in sorted(names) if name.lower().endswith(_IMAGES))
         found += [path for path in paths if path.is_file() and not path.is_symlink()]
-        if len(found) > _MOST_FILES or count >= _MOST_FOLDERS:
+        if len(found) > MOST_IMAGES or count >= _MOST_FOLDERS:
             break
-    return sorted(found[:_MOST_FILES])
+    return sorted(found[:MOST_IMAGES])
 
 
 def _captions(folder: Path, images: list[Path], endings: tuple[str, ...] = _CAPTIONS) -> int | None:

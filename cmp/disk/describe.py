@@ -24,11 +24,13 @@ from cmp.disk.bases import find_base, is_pipeline, pipelines_below
 from cmp.disk.checkpoint import Opened
 from cmp.disk.converted import read_record
 from cmp.disk.folders import list_folder, size_below
+from cmp.disk.machine import existing, memory_total
 from cmp.disk.plain_pipeline import KIND, is_plain_pipeline, places_below
 from cmp.disk.ready import Answers, Ready, open_checkpoint, ready_checkpoint, remembered_answers, unlike_lora
 from cmp.disk.scan import scan
 from cmp.disk.single_file import plan_single_file
 from cmp.disk.store import Store
+from cmp.disk.update_sizes import quick_update_size
 from cmp.errors import CmpError, NotFound
 
 INSTEAD = "Use pipeline or single, which hold the whole model."
@@ -107,6 +109,8 @@ def describe_checkpoint(
     told["base"] = ready.base.as_json() if ready and ready.base else None
     told["base_missing"] = None if told["base"] else _why_no_base(run, places, given, store)
     told["modules"] = _modules(weights, ready.scale if ready else None)
+    size = quick_update_size(ready, store) if ready else None
+    told["update"] = size.as_json() if size and size.blocks else None
     return told | {"tensors": _tensors(opened, ready, store), "forms": forms}
 
 
@@ -228,24 +232,13 @@ def describe_machine(roots: Iterable[Path], bases: tuple[Path, ...], home: Path)
         "python": platform.python_version(),
         "system": platform.platform(),
         "cores": os.cpu_count(),
-        "memory": _memory(),
+        "memory": size_text(memory) if (memory := memory_total()) is not None else None,
         "packages": {name: _version(name) for name in _PACKAGES},
         "runs": [path_text(root) for root in roots],
         "home": path_text(home),
-        "disk_free": size_text(shutil.disk_usage(_existing(home)).free),
+        "disk_free": size_text(shutil.disk_usage(existing(home)).free),
         "bases": [path_text(folder) for folder in pipelines_below(bases)],
     }
-
-
-def _existing(path: Path) -> Path:
-    return path if path.exists() else _existing(path.parent)
-
-
-def _memory() -> str | None:
-    try:
-        return size_text(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
-        return None
 
 
 def _version(name: str) -> str | None:

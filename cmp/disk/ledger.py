@@ -106,6 +106,11 @@ class Ledger:
             )
             return _record(*self._row(database, job_id)), json.loads(row["work"])
 
+    def give_back(self, job_id: str) -> None:
+        """This process ends in order: that the job did not get on here is not held against it."""
+        with self._database() as database:
+            database.execute("UPDATE jobs SET tries = MAX(tries - 1, 0) WHERE number = ? AND owner = ?", (_number(job_id), self._owner))
+
     def records(self) -> tuple[JobRecord, ...]:
         """All jobs that are remembered, in the order in which they were made."""
         with self._writing() as database:

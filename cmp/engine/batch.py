@@ -15,7 +15,7 @@ from cmp.engine.dressing import decoding_with, dress
 from cmp.engine.lanes import in_lanes
 from cmp.engine.paint import paint
 from cmp.engine.pipeline import DENOISERS, TEXT, WornPipeline
-from cmp.engine.prepare import Prepared, Preparing
+from cmp.engine.prepare import Clothes, Prepared, Preparing
 from cmp.engine.prompts import Steering
 from cmp.engine.stacked import Worn, wearing
 from cmp.engine.steps import Report
@@ -53,12 +53,8 @@ def most_at_once(device: torch.device, width: int, height: int, numbers: int = 0
 def paint_batch(batch: Sequence[Prepared], preparing: Preparing, studio: Studio, store: Store, report: Report) -> list[Image.Image]:
     """The pictures of a batch. Called under the lock of the GPU, since pipeline and adapters are shared by all drawings."""
     first, cells = batch[0], [one.drawn for one in batch]
-    clothes = first.clothes
     studio.most_kept = MOST_KEPT[preparing.mode]
-    worn = studio.pipeline(clothes.folder, clothes.base, clothes.rounded, report)
-    if digest_base(clothes.folder, store) != clothes.base:
-        studio.forget()
-        raise Refused(f"the base model {clothes.folder.name} changed while it was loaded", "Try again when nothing writes to it.")
+    worn = load_base(first.clothes, studio, store, report)
     with decoding_with(worn, first, studio, store):
         if not preparing.stackable(first):
             dress(worn, first, studio, report)
@@ -71,6 +67,15 @@ def paint_batch(batch: Sequence[Prepared], preparing: Preparing, studio: Studio,
         denoisers = {name: model for name, model in worn.modules.items() if name in DENOISERS}
         with wearing(denoisers, _of_denoiser(adapters)), in_lanes(worn.denoiser):
             return paint(worn, cells, steering, report)
+
+
+def load_base(clothes: Clothes, studio: Studio, store: Store, report: Report) -> WornPipeline:
+    """The pipeline of the base that belongs to some clothes; raises Refused where it is no longer what its digest says."""
+    worn = studio.pipeline(clothes.folder, clothes.base, clothes.rounded, report)
+    if digest_base(clothes.folder, store) != clothes.base:
+        studio.forget()
+        raise Refused(f"the base model {clothes.folder.name} changed while it was loaded", "Try again when nothing writes to it.")
+    return worn
 
 
 def _steer(

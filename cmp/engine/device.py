@@ -105,3 +105,16 @@ def describe_devices() -> list[str]:
     """What there is to compute with, in words."""
     found = [f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
     return [*found, *(["mps"] if torch.backends.mps.is_available() else []), f"cpu ({torch.get_num_threads()} threads)"]
+
+
+def finds_cuda() -> bool:
+    """Whether torch can compute on an NVIDIA card here."""
+    return bool(torch.version.cuda) and torch.cuda.is_available()
+
+
+def memory_of_cards() -> list[dict[str, object]]:
+    """Free and total bytes of each card that this process computes on already; asking another would take memory there."""
+    if not torch.cuda.is_initialized():
+        return []
+    used = ((i, torch.cuda.mem_get_info(i)) for i in range(torch.cuda.device_count()) if torch.cuda.memory_reserved(i))
+    return [{"name": torch.cuda.get_device_name(i), "free_bytes": free, "total_bytes": total} for i, (free, total) in used]

@@ -235,7 +235,7 @@ class Drawing:
         tile = Tile(one.cell, one.key, path, seconds=round(seconds, 3), base=base.as_json(), mode=one.mode, preview=one.preview)
         text = to_infotext(one.drawn, image.size, base.id, one.clothes.weights, __version__)
         record = replace(tile, cell=one.drawn, preview=False).as_json() | {"weights": one.clothes.weights, "path": None}
-        record |= {"as_preview": True} if one.preview else {}
+        record |= {"base_digest": one.clothes.base} | ({"as_preview": True} if one.preview else {})
         try:
             save_png(image, path, text, record)
             return tile, path.stat().st_size

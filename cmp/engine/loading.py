@@ -54,7 +54,7 @@ def load_pipeline(folder: Path, dtype: torch.dtype, report: Report) -> Any:
         for number, (name, kind) in enumerate(models.items()):
             report(Progress(number, len(models), f"loading {name} of {folder.name}"))
             parts[name], told = kind.from_pretrained(folder, subfolder=name, output_loading_info=True, **quiet)
-            _require_all(folder, name, told)
+            require_all(folder, name, told)
         report(Progress(len(models), len(models), f"loading {folder.name}"))
         pipe = DiffusionPipeline.from_pretrained(folder, trust_remote_code=False, **quiet, **parts)
     except (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError, ImportError) as fault:
@@ -65,7 +65,7 @@ def load_pipeline(folder: Path, dtype: torch.dtype, report: Report) -> Any:
     return pipe
 
 
-def _require_all(folder: Path, name: str, told: Mapping[str, Any]) -> None:
+def require_all(folder: Path, name: str, told: Mapping[str, Any]) -> None:
     """The libraries fill what is missing in a file with random numbers, and only log it."""
     lost = [str(key) for kind in ("missing_keys", "mismatched_keys") for key in told.get(kind) or ()]
     if lost := sorted(key for key in lost if not key.endswith(RECOMPUTED)):

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cmp.core.grids import Sampling
+from cmp.disk.bases import native_size
 from cmp.disk.store import Store
-from cmp.engine.prepare import Prepared, size_of
+from cmp.engine.prepare import Clothes, Prepared, size_of
 from cmp.engine.samplers import calls, is_guided
 from cmp.errors import Refused
 
 _PACE = "pace of calls"  # seconds for each place that the denoiser computes once, and bytes for each place of a picture
+_LOSSES = "pace of losses"  # seconds for each prediction that is measured
 _NEWEST = 0.3  # how much the newest measurement counts against all before it
 
 
@@ -42,6 +45,32 @@ def expect(store: Store, device: str, cells: Iterable[Prepared]) -> tuple[float 
         seconds += recorded[0] * work
         size += recorded[1] * places
     return seconds, round(size)
+
+
+def remember_loss_pace(store: Store, device: str, clothes: Clothes, seconds: float) -> None:
+    """Keeps how long one prediction took that was measured; where nothing can be kept, nothing is."""
+    before = _loss_pace(store, device, clothes)
+    with suppress(Refused):
+        store.put(_LOSSES, f"{device}|{clothes.base}", seconds if before is None else before + _NEWEST * (seconds - before))
+
+
+def expect_losses(store: Store, device: str, clothes: Clothes, calls: int) -> float | None:
+    """Seconds that so many predictions will take: as they took here before, or else as pictures did that were drawn with this base.
+
+    None where neither was done here.
+    """
+    known = _loss_pace(store, device, clothes)
+    if known is None:
+        width, height = native_size(clothes.folder)
+        drawn = (store.get(_PACE, f"{device}|{mode}|{clothes.base}") for mode in ("fast", "exact"))
+        pace = next((float(found[0]) for found in drawn if isinstance(found, list) and len(found) == 2), None)
+        known = None if pace is None else pace * width * height / 64
+    return None if known is None else known * calls
+
+
+def _loss_pace(store: Store, device: str, clothes: Clothes) -> float | None:
+    found = store.get(_LOSSES, f"{device}|{clothes.base}")
+    return float(found) if isinstance(found, int | float) else None
 
 
 def _recorded(store: Store, device: str, one: Prepared) -> list[float] | None:

@@ -18,8 +18,8 @@ from cmp.core.progress import Progress, Rest
 from cmp.core.work import JobRecord
 from cmp.disk.ledger import Ledger, Order, unknown
 from cmp.errors import BadInput, Cancelled, CmpError, Locked, NotFound, Refused
-from cmp.jobs.job import Job, Work
-from cmp.jobs.turns import Turns
+from cmp.jobs.closing import Closing
+from cmp.jobs.job import Job, Work, log_begin, log_end
 
 _TRIES = 3  # times that a job is taken up by itself and nothing comes of it
 
@@ -28,7 +28,7 @@ __all__ = ["Job", "Jobs", "Maker", "Work"]
 Maker = Callable[[Order], tuple[Work, object]]  # work, and its subject
 
 
-class Jobs(Turns):
+class Jobs(Closing):
     """Runs jobs one after another. All methods may be called from any thread.
 
     Without a ledger, or where nothing can be kept, jobs are forgotten when the process ends.
@@ -78,7 +78,8 @@ class Jobs(Turns):
         resumed = []
         for record in self.records():
             if record.state == "interrupted" and record.tries < _TRIES:
-                with suppress(Locked, NotFound, Refused):  # another process was faster, or it was not kept how it is made
+                # another process was faster, and may even be done with it, or it was not kept how it is made
+                with suppress(Locked, BadInput, NotFound, Refused):
                     resumed.append(self.resume(record.id))
         return resumed
 
@@ -94,7 +95,10 @@ class Jobs(Turns):
     def all(self) -> list[Job]:
         """The jobs of this process."""
         with self._turns:
-            return list(self._jobs.values())
+            return self._all_jobs()
+
+    def _all_jobs(self) -> list[Job]:
+        return list(self._jobs.values())
 
     def records(self) -> tuple[JobRecord, ...]:
         """The jobs of all processes that share this one's home, in the order in which they were made."""
@@ -163,6 +167,7 @@ class Jobs(Turns):
     # -- carrying out --------------------------------------------------------------------------------------------------
 
     def _new(self, kind: str, title: str, total: int, work: Work, subject: object, order: Order | None) -> Job:
+        self._require_open()
         job = Job(f"{kind}-{'here-' if self._ledger else ''}{next(self._numbers)}", title, kind, total, subject, work=work)
         if self._ledger:
             with suppress(Refused):
@@ -172,6 +177,7 @@ class Jobs(Turns):
 
     def _adopt(self, job_id: str) -> Job:
         """A job that was kept, taken by this process, to be made again."""
+        self._require_open()
         if self._ledger is None:
             raise unknown(job_id)
         record, order = self._ledger.claim(job_id)
@@ -212,6 +218,9 @@ class Jobs(Turns):
         items: Iterator[object] = iter(())
         try:
             self._wait_for_turn(job)
+            if self._leaves(job):
+                return
+            log_begin(job)
             items = iter(()) if job.cancelled.is_set() else job.work()
             last = time.monotonic()
             for item in items:
@@ -227,6 +236,8 @@ class Jobs(Turns):
                     self._stand_aside(job)
                 if job.cancelled.is_set():
                     break
+                if self._leaves(job, item):
+                    return
                 last = time.monotonic()
             self._end(job, "cancelled" if job.cancelled.is_set() else "done", items)
         except CmpError as fault:
@@ -237,10 +248,17 @@ class Jobs(Turns):
             self._end(job, "cancelled", items)
             raise
         finally:
-            if not job.over:  # a fault of ours: its traceback goes to standard error, the other jobs go on
-                told = "It is a fault of ours; the traceback is where the server was started."
-                job.error = CmpError("the program failed while doing this", told)
-                self._end(job, "failed", items)
+            self._end_otherwise(job, items)
+
+    def _end_otherwise(self, job: Job, items: Iterator[object]) -> None:
+        """The end of a job that is not over: its process ends, or a fault of ours goes to standard error and the other jobs go on."""
+        if job.leaving:
+            self._end(job, job.state, items)
+        elif not job.over:
+            job.error = CmpError(
+                "the program failed while doing this", "It is a fault of ours; the traceback is where the server was started."
+            )
+            self._end(job, "failed", items)
 
     def _end(self, job: Job, state: str, items: Iterator[object]) -> None:
         """Closes the work, which may be in the middle of an item, and lets the next job through."""
@@ -249,13 +267,15 @@ class Jobs(Turns):
             if close:
                 close()
         finally:
-            job.ended, job.state = time.time(), state
+            job.ended, job.state = (None if job.leaving else time.time()), state
             self._keep(job)
+            log_end(job)
             with self._turns:
                 self._leave_queue(job)
                 if self._running is job:
                     self._running = None
                     self._next()
+                    self._turns.notify_all()
 
     def _hear(self) -> None:
         """Does what other processes have asked of jobs of this one."""

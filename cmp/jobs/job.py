@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from cmp.core.work import ENDED, JobRecord
 from cmp.errors import CmpError
 
 Work = Callable[[], Iterator[object]]
+_LOG = logging.getLogger("cmp.jobs")
 
 
 @dataclass(slots=True)
@@ -40,6 +42,7 @@ class Job:
     kept_at: float = 0.0
     pausing: bool = False  # it is paused after the item in hand
     parked: bool = False  # a thread of its own waits for its turn
+    leaving: bool = False  # it stands still since its process ends
 
     @property
     def over(self) -> bool:
@@ -74,3 +77,18 @@ class Job:
             self.reused += reused
             self.worked += 0.0 if reused else seconds
             self.faults += bool(getattr(item, "fault", None) or getattr(item, "error", None))
+
+
+def log_begin(job: Job) -> None:
+    """Without the title, which quotes prompts."""
+    _LOG.info("job begins", extra={"about": {"job": job.id, "kind": job.kind, "total": job.total}})
+
+
+def log_end(job: Job) -> None:
+    """Without title and message, which may quote prompts; `cmp jobs ID` tells both."""
+    record = job.record()
+    about: dict[str, object] = {"job": job.id, "state": job.state, "done": record.done, "total": job.total, "faults": job.faults}
+    about["seconds"] = round((job.ended or time.time()) - (job.started or job.made), 1)
+    if job.error:
+        about["error"] = job.error.title
+    _LOG.log(logging.WARNING if job.state == "failed" else logging.INFO, "job ends", extra={"about": about})

@@ -27,10 +27,16 @@ class Turns:
         self._turns = threading.Condition()
         self._keeping = threading.Lock()
         self._listener: threading.Thread | None = None
+        self._closing = threading.Event()  # nothing more begins, and what goes on ends after the item in hand
+        self._hurrying = threading.Event()  # or in the middle of it
 
     @abstractmethod
     def _carry_out(self, job: Job) -> None:
         """Does a job that has the turn, in a thread of its own."""
+
+    @abstractmethod
+    def _all_jobs(self) -> Collection[Job]:
+        """The jobs of this process."""
 
     @abstractmethod
     def _hear(self) -> None:
@@ -47,7 +53,7 @@ class Turns:
 
     def _next(self) -> None:
         """Gives the turn to the first job that waits, unless one has it."""
-        if self._running is None and self._queue:
+        if self._running is None and self._queue and not self._closing.is_set():
             job = self._running = self._queue.popleft()
             job.state, job.started = "running", job.started or time.time()
             if job.parked:
@@ -77,12 +83,12 @@ class Turns:
                 if job.state == "running" and left <= 0 and self._running is not job:
                     until = None
                     self._enqueue(job)
-                if job.cancelled.is_set() or self._running is job:
+                if job.cancelled.is_set() or self._running is job or self._closing.is_set():
                     job.parked = False
                     break
             self._keep(job, at_once=False)
             with self._turns:
-                if not (job.cancelled.is_set() or self._running is job):
+                if not (job.cancelled.is_set() or self._running is job or self._closing.is_set()):
                     self._turns.wait(max(0.0, min(left, _POLL)))
         self._keep(job)
 

@@ -9,7 +9,7 @@ import gradio as gr
 
 from cmp.core.present import size_text
 from cmp.errors import BadInput
-from cmp.ui.faults import told
+from cmp.ui.faults import changing, told
 from cmp.workbench import Workbench
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def build_cell_store(bench: Workbench) -> None:
         text, count = plan_line(bench, megabytes, unused)
         return gr.update(value=text, visible=True), text, gr.update(interactive=count > 0)
 
-    @told
+    @changing
     def carry_out(megabytes: str | None, unused: str | None, before: str) -> Any:
         text, count = plan_line(bench, megabytes, unused)
         if text != before:  # what would go now is not what was shown

@@ -11,7 +11,7 @@ import gradio as gr
 from cmp.core.conversion import LORA_FORMS
 from cmp.errors import BadInput, CmpError
 from cmp.ui.batches import Order, batch_text, plan_batch, plan_text, start_batch
-from cmp.ui.faults import cancelling, told
+from cmp.ui.faults import cancelling, changing
 from cmp.workbench import Workbench
 
 FORMS = [
@@ -86,7 +86,7 @@ def _planning(bench: Workbench, form: Form, changed: gr.Textbox) -> None:
 def _running(bench: Workbench, form: Form, seen: gr.Textbox, changed: gr.Textbox) -> None:
     job_id, clock = gr.Textbox(visible=False), gr.Timer(0.5, active=False)
 
-    @told
+    @changing
     def start(*values: Any) -> Any:
         order = Order(*values)
         if order.which == "ticked" and not order.ids:

@@ -39,8 +39,7 @@ def curves_value(bench: Workbench, library: Library, *chosen: str, compact: bool
     names, now = names_apart(library, bench.name_of), time.time()
     runs = [{"run": run.id, "label": names[run.id], "training": run.state(now) == "training"} for run in library.runs]
     known = [run.id for run in library.runs if run.id in chosen]
-    more = ["convert", *([] if bench.settings.read_only else ["star"])]
-    actions = ["compare", *([] if compact else more)]
+    actions = ["compare", *([] if compact or bench.settings.read_only else ["convert", "star"])]
     empty = "" if runs else reading_text(library) or EMPTY
     return {"source": SOURCE, "runs": runs, "chosen": known, "actions": actions, "compact": compact, "empty": empty}
 

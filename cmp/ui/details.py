@@ -12,7 +12,7 @@ from cmp.core.describing import Fact, checkpoint_facts
 from cmp.core.scale import parse_alpha
 from cmp.disk.ready import Answers
 from cmp.errors import BadInput, CmpError, Refused
-from cmp.ui.faults import told
+from cmp.ui.faults import changing
 from cmp.workbench import Workbench
 
 NOTE = "Choose a checkpoint above to see what it holds, at which scale, on which base, and what it can become."
@@ -41,7 +41,7 @@ def build_details(bench: Workbench, looked: gr.Textbox, changed: gr.Textbox) -> 
         boxes = (gr.update(visible=name in asked) for name in ("alpha", "base"))
         return value, gr.update(visible=bool(asked)), *boxes
 
-    @told
+    @changing
     def answer(target: str, number: str | None, folder: str | None) -> Any:
         given = Answers(parse_alpha(number), (folder or "").strip() or None)
         if given == Answers():

@@ -11,6 +11,8 @@ import gradio as gr
 from cmp.errors import CmpError
 from cmp.workbench import Workbench
 
+CHANGES, DRAWS = "changes", "draws"  # what a handler does beside telling
+
 
 def told(handler: Callable[..., Any]) -> Callable[..., Any]:
     """The handler, whose errors of input appear as a message with what to do. Anything else is a fault of ours and is logged."""
@@ -25,10 +27,26 @@ def told(handler: Callable[..., Any]) -> Callable[..., Any]:
     return answer
 
 
+def changing(handler: Callable[..., Any]) -> Callable[..., Any]:
+    """The same for a handler that changes or stops something: visitors may not call it, and a read-only page has it not."""
+    return _marked(handler, CHANGES)
+
+
+def drawing(handler: Callable[..., Any]) -> Callable[..., Any]:
+    """The same for a handler that draws, which within limits everybody may where that is wanted."""
+    return _marked(handler, DRAWS)
+
+
+def _marked(handler: Callable[..., Any], does: str) -> Callable[..., Any]:
+    answer = told(handler)
+    answer.does = does  # type: ignore[attr-defined]
+    return answer
+
+
 def cancelling(bench: Workbench) -> Callable[[str], None]:
     """The handler of a Cancel button that is given the id of the job it belongs to, empty before the first."""
 
-    @told
+    @changing
     def cancel(job_id: str) -> None:
         if job_id:
             bench.jobs.cancel(job_id)

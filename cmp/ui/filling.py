@@ -23,6 +23,7 @@ from cmp.disk.ready import Answers
 from cmp.errors import BadInput, CmpError, NotFound
 from cmp.ui.choices import BASE
 from cmp.workbench import Workbench
+from cmp.workbench.callers import caller
 from cmp.workbench.easel import existing_vaes
 
 _SEED = re.compile(r"\s+--d\s+[0-9]+(?=\s|$)", re.ASCII | re.IGNORECASE)
@@ -160,7 +161,7 @@ def fields_like(bench: Workbench, found: Restored) -> tuple[dict[str, Any], list
     fields |= {name: number_text(value) for name, value in shares.items() if value is not None}
     fields |= {"scheduler": found.scheduler} if found.scheduler else {}
     fields |= {"size": f"{found.width}x{found.height}"} if found.width and found.height else {}
-    if found.vae and os.path.exists(found.vae):
+    if found.vae and caller().owner and os.path.exists(found.vae):
         fields["vae"] = quoted(found.vae)
     elif found.vae:
         lost.append(f"the VAE {found.vae!r}, which is not here")

@@ -17,7 +17,7 @@ from cmp.core.runs import Run
 from cmp.errors import BadInput, NotFound
 from cmp.jobs import Job
 from cmp.ui.choices import BASE
-from cmp.ui.faults import cancelling, told
+from cmp.ui.faults import cancelling, changing, drawing, told
 from cmp.ui.filling import Filled, fields_locked, line_of, read_grid, runs_of
 from cmp.ui.glance import first_ids
 from cmp.ui.grid_form import DRAWN, SAMPLES, Form
@@ -26,6 +26,7 @@ from cmp.ui.offering import offer
 from cmp.ui.refilling import FIELDS, fields_of
 from cmp.ui.samples_view import runs_with, value_of
 from cmp.workbench import Workbench
+from cmp.workbench.callers import caller
 
 # so that a reload finds this grid again, and not the newest one of somebody else
 _PUT = "const at = new URL(location); at.searchParams.set('grid', id); history.replaceState(null, '', at);"
@@ -55,7 +56,7 @@ def connect_drawing(bench: Workbench, form: Form, page: gr.Blocks, tab: gr.Tab, 
 
     earlier = Earlier()
 
-    @told
+    @drawing
     def start(job_id: str, *values: Any) -> Any:
         filled = Filled(*values)
         spec, runs, kept = read_grid(bench, filled)
@@ -165,7 +166,7 @@ def form_of(bench: Workbench, spec: GridSpec, run_id: str = "") -> list[Any]:
 
 
 def _controls(bench: Workbench, form: Form) -> None:
-    @told
+    @changing
     def pause(job_id: str) -> Any:
         if not job_id:
             return [gr.skip()] * 3
@@ -180,7 +181,7 @@ def _controls(bench: Workbench, form: Form) -> None:
 def _rerolling(bench: Workbench, form: Form, earlier: Earlier) -> None:
     """A row of the grid with another seed, or for a cell a row beside it: the matrix tells which by its `edit` event."""
 
-    @told
+    @drawing
     def reroll(event: gr.EventData, job_id: str, *values: Any) -> Any:
         filled = Filled(*values)
         job = bench.jobs.find(job_id)
@@ -194,7 +195,9 @@ def _rerolling(bench: Workbench, form: Form, earlier: Earlier) -> None:
         if row is None:
             raise NotFound("this row is not in the grid any more", "Another grid has been drawn since; choose the row there.")
         spec = with_new_seed(before, row.key, secrets.randbelow(2**32), beside=event._data.get("what") == "cell")
-        if not job.over and job.kind == "grid":  # its pictures so far are kept, and what is missing is drawn with the rest
+        if (
+            not job.over and job.kind == "grid" and caller().owner
+        ):  # its pictures so far are kept, and what is missing is drawn with the rest
             bench.jobs.cancel(job.id)
         fields = fields_locked(filled, rows_of(spec))
         new = bench.start_grid(spec, grid_runs(bench, spec), filled.given)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import gradio as gr
 
+from cmp import viewer
+from cmp.ui.callers import watch_events
 from cmp.ui.compare_tab import build_compare_tab
 from cmp.ui.curves_tab import build_curves_tab, connect_marks
 from cmp.ui.grid_drawing import FORGET
@@ -34,9 +39,25 @@ footer { display: none !important; }
 DEMO = "This is the bundled demo. Start with `--runs DIR`, or add a folder under *Folders* below, to see your own runs."
 
 
-def build_page(bench: Workbench) -> gr.Blocks:
+class Dashboard(gr.Blocks):
+    """The page. Whoever launches it, `prepare` says how: it is given what was asked for."""
+
+    prepare: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
+
+    def launch(self, **asked: Any) -> Any:  # type: ignore[override]
+        return super().launch(**(self.prepare(asked) if self.prepare else asked))
+
+
+def build_page(bench: Workbench) -> Dashboard:
     """The whole dashboard; `server.launch_options` says how to launch it."""
-    with gr.Blocks(title="Checkpoint comparison", analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as page:
+    with Dashboard(title="Checkpoint comparison", analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as page:
+        gr.HTML(
+            apply_default_css=False,
+            html_template=viewer.ALERTS_TEMPLATE,
+            js_on_load=viewer.alerts_on_load(),
+            elem_id="alerts",
+            padding=False,
+        )
         gr.Markdown("## Checkpoint comparison")
         with gr.Tabs(elem_classes="cmp-tabs") as tabs:
             with gr.Tab("Runs", id="runs") as runs_page:
@@ -54,4 +75,5 @@ def build_page(bench: Workbench) -> gr.Blocks:
         connect_marks(bench, curves, tabs, runs.chosen, runs.ticked)
         gr.on([runs_page.select, curves_tab.select, pick_tab.select, storage_tab.select], None, js=FORGET)
         runs_page.select(None, [runs.chosen, runs.beside], None, js=LINK)
+        watch_events(bench, page)
     return page

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
 from cmp.core.agreeing import agreement, leading, rule_name, tells_apart
+from cmp.core.measured import MEASURED, TRAINING_LOSS
 from cmp.core.picking import HELD_OUT, VOTES, Score, Verdict, candidates, ranked
 from cmp.core.runs import Library, Run
 from cmp.ui.values import Names, run_choices
 
 NO_RUN = "No training run was found. Add the folder that holds yours on the Runs tab."
 _LOG_LOSS = "Log a validation loss while you train, by step: it is found by its name, such as val/loss."
+_MEASURE = "Measure the loss of every checkpoint on images that were kept out: python -m cmp measure {run} --held-out DIR"
+_COUNTED = {VOTES: "votes", MEASURED: "images", TRAINING_LOSS: "images"}  # what stands behind a score
 _VOTE = "Vote on blind pairs of pictures: draw a grid of several checkpoints on the Compare tab, then press Vote."
 
 
@@ -39,7 +43,7 @@ def pick_value(
         "told": f"{verdicts[0].reason}." if alone else both.told,
         "agree": both.agree,
         "panels": [panel(run, verdict, labels, verdict is lead) for verdict in verdicts if verdict.scores],
-        "next": [] if alone else next_steps(verdicts),
+        "next": [] if alone else next_steps(run, verdicts),
         "picks": [{"id": name, "label": label, "star": name in starred} for name, label in labels.items()],
         "pick": _pick(lead, labels),
         "ends": _ends(lead, labels),
@@ -89,7 +93,7 @@ def panel(run: Run, verdict: Verdict, labels: Mapping[str, str], leads: bool) ->
         "leads": leads,
         "base": verdict.base,
         "stepped": stepped,
-        "counts": "votes" if verdict.rule == VOTES else "values",
+        "counts": _COUNTED.get(verdict.rule, "values"),
         "points": points,
         "unknown": [labels[name] for name in verdict.unknown if name in labels],
     }
@@ -102,9 +106,10 @@ def _better(scores: Sequence[Score]) -> str:
     return "" if lead is None or other is None else "lower" if other.value > lead.value else "higher"
 
 
-def next_steps(verdicts: Sequence[Verdict]) -> list[str]:
+def next_steps(run: Run, verdicts: Sequence[Verdict]) -> list[str]:
     """What would tell more; nothing where a rule tells checkpoints apart."""
     if any(map(tells_apart, verdicts)):
         return []
     rules = {verdict.rule for verdict in verdicts}
-    return [*([] if HELD_OUT in rules else [_LOG_LOSS]), _VOTE if VOTES not in rules else "Cast more votes: press Vote."]
+    losses = [] if rules & {MEASURED, HELD_OUT} else [_LOG_LOSS, _MEASURE.format(run=shlex.quote(run.id))]
+    return [*losses, _VOTE if VOTES not in rules else "Cast more votes: press Vote."]

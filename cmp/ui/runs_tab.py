@@ -16,11 +16,12 @@ from cmp.core.samples import Sample
 from cmp.errors import BadInput
 from cmp.ui.converting import build_conversion
 from cmp.ui.details import build_details
-from cmp.ui.faults import told
+from cmp.ui.faults import changing
 from cmp.ui.glance import first_run, glances, has_pictures
 from cmp.ui.samples_view import build_samples_view
 from cmp.ui.values import LOOKING, checkpoints_table, runs_table
 from cmp.workbench import Workbench
+from cmp.workbench.callers import caller
 
 _FROM_LINK = "(run, ...rest) => [new URL(location).searchParams.get('run') || run, ...rest]"
 
@@ -48,10 +49,11 @@ def build_runs_tab(bench: Workbench, page: gr.Blocks) -> RunsTab:
             checkpoints = _table("checkpoints-table")
             compare = gr.Button("Compare the ticked ones", variant="primary", elem_id="compare-selected")
             build_details(bench, looked, changed)
-            with gr.Accordion("Convert", open=False, elem_id="convert") as convert:
+            with gr.Accordion("Convert", open=False, elem_id="convert", visible=not bench.settings.read_only) as convert:
                 build_conversion(bench, chosen, ticked, seen, changed)
-            _names(bench, chosen, ticked, seen)
-            _folders(bench, seen)
+            with gr.Group(visible=not bench.settings.read_only):
+                _names(bench, chosen, ticked, seen)
+                _folders(bench, seen)
     problems = gr.Textbox(label="Could not be read", interactive=False, visible=False, elem_id="problems")
 
     shown = [runs, checkpoints, chosen, seen, changed, problems]
@@ -130,7 +132,7 @@ def _names(bench: Workbench, chosen: gr.Textbox, ticked: gr.Textbox, seen: gr.Te
         name = gr.Textbox(label="Display name of the chosen run, or of the one ticked checkpoint", elem_id="display-name", scale=4)
         save = gr.Button("Save name", elem_id="save-name")
 
-    @told
+    @changing
     def rename(text: str, run_id: str, ticks: str) -> str:
         targets = ticks.split("\n") if ticks else [run_id]
         if len(targets) > 1:
@@ -142,24 +144,25 @@ def _names(bench: Workbench, chosen: gr.Textbox, ticked: gr.Textbox, seen: gr.Te
 
 
 def _folders(bench: Workbench, seen: gr.Textbox) -> None:
+    def folders() -> str:
+        return "\n".join(map(str, bench.roots)) if caller().owner else ""
+
     with gr.Accordion("Folders", open=False):
-        shown = gr.Textbox(
-            value=lambda: "\n".join(map(str, bench.roots)), label="Looking in", interactive=False, lines=2, elem_id="folders"
-        )
+        shown = gr.Textbox(value=folders, label="Looking in", interactive=False, lines=2, elem_id="folders")
         with gr.Row(equal_height=True):
             folder = gr.Textbox(label="Folder with training runs", placeholder="/home/me/outputs", elem_id="folder", scale=4)
             add = gr.Button("Add", elem_id="folder-add")
             remove = gr.Button("Remove", elem_id="folder-remove")
 
     def after() -> tuple[str, str]:
-        return "\n".join(map(str, bench.roots)), ""
+        return folders(), ""
 
-    @told
+    @changing
     def add_folder(text: str) -> tuple[str, str]:
         bench.add_folder(text)
         return after()
 
-    @told
+    @changing
     def remove_folder(text: str) -> tuple[str, str]:
         bench.remove_folder(text)
         return after()

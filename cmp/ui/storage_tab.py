@@ -12,7 +12,7 @@ import gradio as gr
 from cmp import viewer
 from cmp.core.runs import path_text
 from cmp.errors import BadInput, CmpError
-from cmp.ui.faults import cancelling, told
+from cmp.ui.faults import cancelling, changing, told
 from cmp.ui.storage_desk import Desk
 from cmp.ui.storage_form import KEEP, SHARE, WHAT, Fields, emptying, rules_of
 from cmp.ui.storage_values import NOTHING, confirmation, empty_plan, job_text
@@ -126,7 +126,7 @@ def _doing(bench: Workbench, desk: Desk, widgets: Widgets) -> None:
         preview = desk.previewed(name)
         return (gr.update(visible=True), confirmation(preview), name) if preview else (gr.update(visible=False), "", "")
 
-    @told
+    @changing
     def carry_out(name: str, meant: str) -> Any:
         if name != meant:
             raise BadInput("the preview is another one by now", "Look at it, and press Do it again.")

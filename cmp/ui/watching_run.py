@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from cmp.errors import BadInput, CmpError
-from cmp.ui.faults import told
+from cmp.ui.faults import changing, drawing
 from cmp.ui.filling import Filled, pattern_of
 from cmp.ui.grid_drawing import begin_in, begun
 from cmp.ui.grid_form import Form
@@ -23,7 +23,7 @@ def connect_watching(bench: Workbench, form: Form) -> None:
             raise BadInput("no run is chosen", "Choose the run that is being trained.")
         return runs[0]
 
-    @told
+    @changing
     def watch(on: bool, runs: list[str], watched: str, *values: Any) -> Any:
         if not on:
             stop_watching(bench, watched)
@@ -33,7 +33,7 @@ def connect_watching(bench: Workbench, form: Form) -> None:
         job = bench.start_watch(first_run(runs), pattern, filled.given)
         return *begun(bench, job), kept, job.id, True
 
-    @told
+    @drawing
     def newest(runs: list[str], *values: Any) -> Any:
         filled = Filled(*values)
         pattern, kept = pattern_of(bench, filled)

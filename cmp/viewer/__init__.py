@@ -100,13 +100,14 @@ from cmp.errors import NotFound
 
 # In the order in which a page must load them.
 ASSETS = (
-    "matrix.css", "fullview.css", "curves.css", "table.css", "details.css", "pick.css", "storage.css",
+    "matrix.css", "fullview.css", "curves.css", "table.css", "details.css", "pick.css", "storage.css", "alerts.css",
     "dom.js", "arrange.js", "heads.js", "cell.js", "others.js", "oklab.js", "pictures.js", "full_zoom.js", "compare.js", "difference.js",
     "full_panel.js", "full_history.js", "full_layout.js", "fullview.js", "panels.js", "size.js", "zoom.js", "look.js", "selectors.js",
     "arrange_panel.js", "export.js", "linking.js", "view_link.js", "chosen.js", "blink.js", "change_curves.js", "changes.js", "help.js",
     "matrix.js", "marks.js",
     "curves_data.js", "curves_plot.js", "curves_hover.js", "curves_bar.js", "curves_facts.js", "curves_theme.js", "curves_pointer.js",
     "curves.js", "table.js", "details.js", "pick_plot.js", "pick.js", "drop.js", "page_link.js", "storage.js", "storage_plan.js",
+    "alerts.js",
 )  # fmt: skip
 
 VOTE_ASSETS = ("vote.css", "vote.js")  # of the voting page, which needs nothing of the others but dom.js
@@ -124,6 +125,7 @@ DETAILS_TEMPLATE = '<div class="cmp-mount"></div>'
 STORAGE_TEMPLATE = '<div class="cmp-mount"></div>'
 CURVES_TEMPLATE = '<div class="cmp-mount"></div>'
 PICK_TEMPLATE = '<div class="cmp-mount"></div>'
+ALERTS_TEMPLATE = '<div class="cmp-mount"></div>'
 
 
 def asset(name: str) -> str:
@@ -202,6 +204,11 @@ def table_on_load() -> str:
     return _mount("cmpTable", "cmpDom")
 
 
+def alerts_on_load() -> str:
+    """`js_on_load` of a `gr.HTML` that shows alerts, which it asks for itself."""
+    return _mount("cmpAlerts", "cmpDom")
+
+
 def details_on_load() -> str:
     """`js_on_load` of a `gr.HTML` that holds facts about one thing."""
     return _mount("cmpDetails", "cmpDom")
@@ -233,13 +240,15 @@ _VOTE_PAGE = """<!doctype html>
 <script defer src="%(up)scmp/static/dom.js?v=%(stamp)s"></script>
 <script defer src="%(up)scmp/static/vote.js?v=%(stamp)s"></script>
 </head>
-<body data-up="%(up)s" data-run="%(run)s" data-name="%(name)s"%(read_only)s>
+<body data-up="%(up)s" data-run="%(run)s" data-name="%(name)s" data-closed="%(closed)s">
 <main id="vote"></main>
 </body>
 </html>
 """
 
 
-def vote_page(up: str, run: str, name: str, *, read_only: bool) -> str:
-    """The voting page of a run, all texts escaped already; `up` leads from the page's address to the dashboard's."""
-    return _VOTE_PAGE % {"up": up, "run": run, "name": name, "stamp": _stamp(), "read_only": ' data-read-only="yes"' if read_only else ""}
+def vote_page(up: str, run: str, name: str, closed: str = "") -> str:
+    """The voting page of a run, all texts escaped already; `up` leads from the page's address to the dashboard's, `closed` says why no
+    votes are taken.
+    """
+    return _VOTE_PAGE % {"up": up, "run": run, "name": name, "stamp": _stamp(), "closed": closed}

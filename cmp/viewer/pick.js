@@ -12,7 +12,7 @@
     let picked = "";
     let shownRun = null;
     let looked = 0;
-    const plots = new Map(); // by rule
+    const plots = new Map(); // by rule; what was logged and what was measured may go by one name
 
     const choice = el("select", { class: "cmp-select", "aria-label": "Run", change: (event) => { wait(); onEdit({ what: "run", run: event.target.value }); } });
     const told = el("p", { class: "cmp-pick-told", role: "status" });
@@ -116,13 +116,14 @@
       next.replaceChildren(...value.next.map((text) => el("li", { text })));
       next.hidden = !value.next.length;
       drawDoing();
-      for (const rule of plots.keys()) if (!value.panels.some((panel) => panel.rule === rule)) plots.delete(rule);
-      for (const panel of value.panels) if (!plots.has(panel.rule)) plots.set(panel.rule, makePanel(panel.rule));
-      window.cmpDom.place(panels, value.panels.map((panel) => plots.get(panel.rule).node));
-      for (const panel of value.panels) {
-        plots.get(panel.rule).set(panel);
-        plots.get(panel.rule).plot.update(panel, picked);
-      }
+      const keys = window.cmpDom.uniqueKeys(value.panels.map(({ rule }) => ({ key: rule })));
+      for (const key of plots.keys()) if (!keys.includes(key)) plots.delete(key);
+      keys.forEach((key, i) => { if (!plots.has(key)) plots.set(key, makePanel(value.panels[i].rule)); });
+      window.cmpDom.place(panels, keys.map((key) => plots.get(key).node));
+      value.panels.forEach((panel, i) => {
+        plots.get(keys[i]).set(panel);
+        plots.get(keys[i]).plot.update(panel, picked);
+      });
     };
 
     // Votes are cast on a page of their own: who comes back from it wants to see them.

@@ -4,7 +4,7 @@
   "use strict";
 
   const { el, setText, remember, recall, sharpen } = window.cmpDom;
-  const { up, run, name: runName, readOnly } = document.body.dataset;
+  const { up, run, name: runName, closed } = document.body.dataset;
   const root = document.getElementById("vote");
   const KEYS = { 1: "left", ArrowLeft: "left", 2: "right", ArrowRight: "right", 3: "tie", ArrowDown: "tie", 4: "bad", x: "bad", X: "bad" };
   const ANSWERS = [["left", "1 is better", "1 ←"], ["right", "2 is better", "2 →"], ["tie", "Tie", "3 ↓"], ["bad", "Both are bad", "4 x"]];
@@ -17,7 +17,8 @@
   let asked = false; // whether the strengths were asked for
 
   const ask = async (what, told) => {
-    const answer = await fetch(`${up}cmp/ballot/${what}`, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(told) });
+    const sent = told ? { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(told) } : {};
+    const answer = await fetch(`${up}cmp/ballot/${what}`, sent);
     const value = await answer.json().catch(() => ({}));
     if (answer.ok) return value;
     throw Object.assign(new Error([value.detail?.error, value.detail?.hint].filter(Boolean).join(". ") || `The server answered ${answer.status}.`), { status: answer.status });
@@ -140,7 +141,7 @@
   const showStrengths = async () => {
     reveal.setAttribute("aria-busy", "true");
     try {
-      const told = await ask("strengths", { run });
+      const told = await ask(`strengths?run=${encodeURIComponent(run)}`);
       asked = true;
       const head = ["checkpoint", "preferred", "95 %", "won / lost / tied"].map((text) => el("th", { scope: "col", text }));
       strengths.replaceChildren(
@@ -190,9 +191,9 @@
     event.preventDefault();
   });
 
-  if (readOnly) {
+  if (closed) {
     change.hidden = true;
-    setText(fault, "This server is read-only: it shows what the votes came to, and takes none.");
+    setText(fault, closed);
   } else if (voter) begin();
   else askName();
 })();

@@ -6,6 +6,7 @@ What only one verb needs is imported in it: `list` has nobody wait for what conv
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -14,14 +15,17 @@ from typing import TYPE_CHECKING
 
 from cmp.core.present import counted, size_text
 from cmp.core.progress import Progress, counted_from, run_through
-from cmp.core.runs import Checkpoint, Run
+from cmp.core.runs import Checkpoint, Library, Run
 from cmp.disk.ready import Answers, digesting
 from cmp.errors import BadInput, CmpError, Refused
+from cmp.settings import Settings
 from cmp.workbench.sharing import Sharing
 from cmp.workbench.shelf import Curves
 
 if TYPE_CHECKING:
     from cmp.core.conversion import Conversion, ConversionPlan, Writing
+    from cmp.disk.machine import GraphicsCard
+    from cmp.workbench.alerting import Alerting
 
 __all__ = ["Curves", "FailedConversion", "Workbench"]
 
@@ -37,19 +41,49 @@ class FailedConversion:
 class Workbench(Sharing):
     """Everything one process can do with runs. Safe to use from several threads."""
 
+    alerting: Alerting | None = None  # what a server looks out for
+    cards: tuple[GraphicsCard, ...] | None = None  # of this machine, once they were asked for
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.began = time.monotonic()
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether something was drawn, so that torch and the device are known."""
+        return self._studio is not None
+
+    def complete_library(self) -> Library:
+        """All runs with what their headers tell. While serving, what is still being read is waited for, unlike by `library`."""
+        if self._lookout.unread:
+            self._lookout.read_now(None)
+        return self.library(fresh=not self.serves)
+
     def doctor(self, path: Path | None = None) -> dict[str, object]:
-        """Why a folder is not listed, or what this machine can do."""
+        """Why a folder is not listed, or what this machine can do; and in `misfits` what does not fit, with what to type."""
         from cmp.disk.describe import describe_machine, why_not_listed
+        from cmp.disk.misfits import folder_misfits, machine_misfits
 
         if path is not None:
             place = Path(os.path.abspath(os.path.expanduser(path)))
-            return {"why": why_not_listed(place, self.bases, self._lookout.completed)}
+            why = why_not_listed(place, self.bases, self._lookout.completed)
+            found = folder_misfits(place, self._runs_in(place), self.roots, self.bases, self.store)
+            return {"why": why, "misfits": [misfit.as_json() for misfit in found]}
         self.load_engine()
-        from cmp.engine.device import describe_devices
+        from cmp.engine.device import describe_devices, finds_cuda
 
         count, used = self.cells_size()
-        cells = f"{counted(count, 'cell')}, {size_text(used)}; `python -m cmp cells` makes room"
-        return describe_machine(self.roots, self.bases, self.settings.home) | {"device": describe_devices(), "cells": cells}
+        told = {"device": describe_devices(), "cells": f"{counted(count, 'cell')}, {size_text(used)}; `python -m cmp cells` makes room"}
+        found = machine_misfits(self.library(), self.roots, self.bases, self.store, self.settings.device, finds_cuda())
+        machine = describe_machine(self.roots, self.bases, self.settings.home)
+        return machine | told | {"misfits": [misfit.as_json() for misfit in found]}
+
+    def _runs_in(self, place: Path) -> tuple[Run, ...]:
+        """The runs in a folder, whether or not it is looked at; under the ids by which lists have them."""
+        from cmp.disk.scan import scan
+
+        known = {run.place: run for run in self.library(fresh=False).runs}
+        return tuple(known.get(run.place) or self._lookout.completed(run) for run in scan([place], self.bases).runs)
 
     # -- conversion ----------------------------------------------------------------------------------------------------
 

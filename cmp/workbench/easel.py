@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, TypeVar
 from cmp.core.progress import Progress
 from cmp.core.runs import Checkpoint, Run
 from cmp.disk.ready import Answers, Ready, ready_checkpoint, readying
-from cmp.errors import CmpError, NotFound
+from cmp.errors import CmpError, NotFound, Refused
 from cmp.settings import Settings
+from cmp.workbench.callers import caller
 from cmp.workbench.watching import Watching
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Easel(Watching):
         from cmp.core.grids import Tile
         from cmp.disk.cells import mark_used
 
-        self.require_writing()
+        self.require_drawing(spec, given)
         runs = tuple(runs)
         with self._drawer(spec, runs, given, ray, watched) as drawer, closing(drawer.draw(spec.cells(), spec.preview)) as items:
             for item in items:
@@ -90,6 +91,7 @@ class Easel(Watching):
 
     def plan_grid(self, spec: GridSpec, runs: Iterable[Run], given: Answers = Answers()) -> GridPlan:
         """What drawing a grid would do: cells that are new, that were drawn before, that cannot be drawn; time and size."""
+        self.require_known(given)
         return self.drawing(spec, tuple(runs), given).plan(spec.cells(), spec.preview)
 
     def _preparing(self, spec: GridSpec, runs: tuple[Run, ...], given: Answers) -> Preparing:
@@ -178,6 +180,8 @@ def existing_vaes(axis: str | None) -> str | None:
     if axis is None:
         return None
     typed = parse_text_axis(axis, "vae")
+    if not caller().owner and any(name.casefold() != BASES_OWN for name in typed):
+        raise Refused("visitors name no VAE", "Leave it out: the base model has its own.")
     names = [BASES_OWN if name.casefold() == BASES_OWN else os.path.abspath(os.path.expanduser(name)) for name in typed]
     for name in names:
         if name != BASES_OWN and not os.path.exists(name):

@@ -16,12 +16,18 @@ Verdicts = dict[str, dict[str, object]]  # by a checkpoint's id
 
 
 class Heads:
-    """Remembers losses and verdicts of runs whose logs have not changed: a grid that is being drawn asks several times a second."""
+    """Remembers losses and verdicts of runs whose logs have not changed, and of which no more was measured: a grid that is being drawn
+    asks several times a second.
+    """
 
     def __init__(
-        self, curves: Callable[[Run], Sequence[LossCurve]], verdict: Callable[[Run], Verdicts], told: Callable[[Run], str] = lambda run: ""
+        self,
+        curves: Callable[[Run], Sequence[LossCurve]],
+        verdict: Callable[[Run], Verdicts],
+        measured: Callable[[Run], object],
+        told: Callable[[Run], str] = lambda run: "",
     ) -> None:
-        self._curves, self._verdict, self._told = curves, verdict, told
+        self._curves, self._verdict, self._measured, self._told = curves, verdict, measured, told
         self._sentences: dict[str, tuple[tuple[object, ...], str]] = {}
         self._known: dict[str, tuple[tuple[object, ...], dict[int, float], Verdicts]] = {}
 
@@ -38,7 +44,7 @@ class Heads:
 
     def sentence(self, run: Run, votes: object) -> str:
         """The verdict on a run in words; `votes` is what changes when one is cast."""
-        stamp = (*_stamp(run), votes)
+        stamp = (*_stamp(run), self._measured(run), votes)
         known = self._sentences.get(run.id)
         if known is None or known[0] != stamp:
             known = self._sentences[run.id] = stamp, self._told(run)
@@ -47,7 +53,7 @@ class Heads:
         return known[1]
 
     def _of_run(self, run: Run) -> tuple[dict[int, float], Verdicts]:
-        stamp = _stamp(run)
+        stamp = (*_stamp(run), self._measured(run))
         known = self._known.get(run.id)
         if known is None or known[0] != stamp:
             known = self._known[run.id] = stamp, _losses(self._curves, run), self._verdict(run)

@@ -15,8 +15,8 @@ from cmp.core.runs import Checkpoint, Run
 from cmp.errors import BadInput, CmpError, NotFound, Refused
 from cmp.settings import Settings
 from cmp.workbench.drawn_cells import DrawnCells
-from cmp.workbench.easel import Easel
 from cmp.workbench.heads import Heads
+from cmp.workbench.measuring import Measuring
 
 if TYPE_CHECKING:
     from cmp.core.agreeing import Agreement
@@ -26,22 +26,22 @@ if TYPE_CHECKING:
     from cmp.core.votes import Pair, Shown, Tally, Vote
 
 
-class Judging(Easel):
+class Judging(Measuring):
     """What is known of which checkpoint is the best. Safe to use from several threads."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self._heads = Heads(lambda run: self.curves(run).curves, self.verdict_marks, self.verdict_told)
+        self._heads = Heads(lambda run: self.curves(run).curves, self.verdict_marks, self.measured_last, self.verdict_told)
         self._drawn = DrawnCells(self.store, self.ready)
 
     # -- verdicts ------------------------------------------------------------------------------------------------------
 
     def judge(self, run: Run, by: str | None = None, higher: bool | None = None) -> Verdict:
-        """The verdict on a run's checkpoints by a rule ("held-out", "training", "votes") or by a logged tag.
+        """The verdict on a run's checkpoints by a rule ("measured", "held-out", "training", "votes"), a logged tag or a measured metric.
 
-        Without `by` it goes by the held-out loss, or where that was not logged by the training loss, which names no best then. `higher`:
-        whether a higher value of the tag is better; None goes by its name. Raises NotFound where there is nothing to judge by, and
-        BadInput for a tag of which it is not known what is better.
+        Without `by` it goes by the held-out loss that was measured, or else by the logged one, or where there is neither by the training
+        loss, which names no best then. `higher`: whether a higher value of the tag is better; None goes by its name. Raises NotFound where
+        there is nothing to judge by, and BadInput for a tag of which it is not known what is better.
         """
         from cmp.core.picking import VOTES, candidates, judge
 
@@ -53,15 +53,17 @@ class Judging(Easel):
 
     def verdicts(self, run: Run) -> tuple[Verdict, ...]:
         """What every rule says of which something is known, the one that counts for most first; empty where nothing is known."""
-        from cmp.core.agreeing import every_evidence
-        from cmp.core.picking import HELD_OUT, candidates, judge
+        from cmp.core.agreeing import base_in, every_evidence
+        from cmp.core.picking import HELD_OUT, MEASURED, candidates, judge
         from cmp.core.votes import evidence_of
 
         if len(candidates(run)) < 2:
             return (judge(run, None),) if candidates(run) else ()
         logged, voted = every_evidence(run, self._curves_of(run)), evidence_of(run, self.votes(run))
-        held, rest = ([one for one in logged if (one[0].rule == HELD_OUT) is wanted] for wanted in (True, False))
-        found = (*held, *([(voted, None)] if voted else []), *rest)
+        zeros = {one.metric: base_in(one) for one in self.measured(run, base=True)}
+        known = [*((one, zeros.get(one.metric)) for one in self.measured(run)), *logged]
+        firm, rest = ([one for one in known if (one[0].rule in (MEASURED, HELD_OUT)) is wanted] for wanted in (True, False))
+        found = (*firm, *([(voted, None)] if voted else []), *rest)
         return tuple(replace(judge(run, one), base=base) for one, base in found)
 
     def agreement(self, run: Run) -> Agreement:
@@ -96,13 +98,14 @@ class Judging(Easel):
             return ()
 
     def verdict_marks(self, run: Run) -> dict[str, dict[str, object]]:
-        """By checkpoint what its head shows: its score, and whether it is in the window; nothing where the logs decide nothing."""
+        """By checkpoint what its head shows: its score, and whether it is in the window; nothing where no held-out loss decides."""
         from cmp.core.evidence import held_out_tags
+        from cmp.core.picking import MEASURED
 
         try:
-            if not held_out_tags(tuple(curve.tag for curve in self.curves(run).curves)):
-                return {}
             verdict = self.judge(run)
+            if verdict.rule != MEASURED and not held_out_tags(tuple(curve.tag for curve in self.curves(run).curves)):
+                return {}
         except CmpError:
             return {}
         apart = len(verdict.window) < len(verdict.scores)
@@ -118,6 +121,7 @@ class Judging(Easel):
 
     def gate(self, run: Run, text: str, by: str | None = None, higher: bool | None = None, margin: float = 0.0) -> Gate:
         """Whether A of "A vs B" is as good as B; raises Refused where nothing is known of one of them."""
+        from cmp.core.measured import UPDATE, UPDATE_RELATIVE
         from cmp.core.picking import VOTES, gate, read_gate
         from cmp.core.votes import evidence_of
 
@@ -126,6 +130,8 @@ class Judging(Easel):
         first, second = read_gate(text, run)
         found = evidence_of(run, self.votes(run)) if by == VOTES else self._evidence(run, by, higher, base=True)
         if found and not found.decides:
+            if found.rule in (UPDATE, UPDATE_RELATIVE):
+                raise Refused(f"{found.metric} says how far weights have moved, not which of two is better", "Give --by something else.")
             told = f"{run.id} has no held-out loss at two of its checkpoints, and training loss does not say which of two is better"
             raise Refused(told, "--by training compares them by it all the same; --by TAG by something else that was logged.")
         compared = gate(found, first, second, margin) if found else None
@@ -136,7 +142,7 @@ class Judging(Easel):
         return compared
 
     def best_of(self, run: Run, checkpoints: Sequence[Checkpoint], count: int) -> tuple[list[Checkpoint], str]:
-        """The `count` best of these by the held-out loss in the logs, and in words how sure that is; raises BadInput without one.
+        """The `count` best of these by the held-out loss, and in words how sure that is; raises BadInput without one.
 
         Those that cannot be told apart are taken in the order of their values.
         """
@@ -148,7 +154,7 @@ class Judging(Easel):
         order = ranked(verdict)
         best = sorted((c for c in checkpoints if c.id in order), key=lambda c: order.index(c.id))[:count]
         if not best:
-            raise BadInput(f"of the checkpoints chosen of {run.id} none has a held-out loss in its logs", "Name the checkpoints.")
+            raise BadInput(f"of the checkpoints chosen of {run.id} none has a held-out loss", "Name the checkpoints.")
         return [c for c in checkpoints if c in best], sure_text(run.id, verdict, [c.id for c in best])
 
     def kept_as_best(self, run: Run) -> Collection[str]:
@@ -160,22 +166,35 @@ class Judging(Easel):
         return {*verdict.window, *verdict.unknown}
 
     def _decided(self, run: Run) -> Verdict:
-        """A verdict that may name a best; raises BadInput where the logs hold none."""
-        from cmp.core.picking import HELD_OUT
+        """A verdict that may name a best; raises BadInput where no held-out loss was measured or logged."""
+        from cmp.core.picking import HELD_OUT, MEASURED
 
-        told = f"{run.id} has no held-out loss in its logs at two of its checkpoints"
+        told = f"{run.id} has no held-out loss in its logs at two of its checkpoints, and none was measured"
+        hint = "Without one the best is not known: name the checkpoints, or `python -m cmp measure` them first."
         try:
             verdict = self.judge(run)
         except NotFound as fault:
-            raise BadInput(told, "Without one the best is not known: name the checkpoints.") from fault
-        if verdict.rule != HELD_OUT and verdict.best is None:  # a single checkpoint is the best by whatever rule
-            raise BadInput(told, "Without one the best is not known: name the checkpoints.")
+            raise BadInput(told, hint) from fault
+        if verdict.rule not in (MEASURED, HELD_OUT) and verdict.best is None:  # a single checkpoint is the best by whatever rule
+            raise BadInput(told, hint)
         return verdict
 
     def _evidence(self, run: Run, by: str | None, higher: bool | None, base: bool = False) -> Evidence | None:
-        from cmp.core.picking import evidence_in_logs
+        """By a rule, tag or metric; what was logged under a metric's name goes before what was measured under it."""
+        from cmp.core.picking import MEASURED, evidence_in_logs
 
-        return evidence_in_logs(run, self.curves(run).curves, by, higher, base)
+        found = {name: one for one in self.measured(run, base=base) for name in (one.metric, one.rule)}
+        if by in (None, MEASURED) and MEASURED in found:
+            return found[MEASURED]
+        if by == MEASURED:
+            told = f"no held-out loss of {run.id!r} was measured at two of its checkpoints"
+            raise NotFound(told, f"`python -m cmp measure {run.id} --held-out DIR` measures it.")
+        curves = self.curves(run).curves
+        if by not in found or any(curve.tag == by for curve in curves):
+            return evidence_in_logs(run, curves, by, higher, base)
+        if higher is found[by].lower_is_better:
+            raise BadInput(f"of {by} {'less' if higher else 'more'} is better", f"Leave out {'--higher' if higher else '--lower'}.")
+        return found[by]
 
     # -- votes ---------------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -90,7 +90,7 @@ class LongWork(Shelf):
     def _grid(self, spec: GridSpec, runs: tuple[Run, ...], given: Answers, ray: str | None = None, *, watched: bool = False) -> Started:
         from cmp.core.orders import grid_title, grid_to_json, run_reference
 
-        self.require_writing()
+        self.require_drawing(spec, given)
         if ray is not None:
             from cmp.engine.ray_cluster import check_address
 
@@ -138,14 +138,17 @@ class LongWork(Shelf):
 
         What a Ray cluster's cards are used for is the cluster's to know; `local` is this machine.
         """
-        bench = self
-        while (ray is None or ray.startswith("local")) and (why := self.why_busy()):
-            if self.settings.busy == "cpu":
-                yield Progress(0, spec.size, f"drawing on the CPU: {why}")
-                bench = self.with_device("cpu")
-                break
-            yield Rest(_ASK_AGAIN, f"waiting: {why}")
+        bench = self if ray is not None and not ray.startswith("local") else (yield from self.when_free(spec.size))
         yield from bench.draw_grid(spec, runs, given, ray, watched=watched)
+
+    def when_free(self: Self, total: int) -> Generator[Progress | Rest, None, Self]:
+        """Waits until no other program uses the graphics card, and gives what to go on with: with CMP_BUSY=cpu that is the CPU at once."""
+        while why := self.why_busy():
+            if self.settings.busy == "cpu":
+                yield Progress(0, total, f"drawing on the CPU: {why}")
+                return self.with_device("cpu")
+            yield Rest(_ASK_AGAIN, f"waiting: {why}")
+        return self
 
     def why_busy(self) -> str | None:
         """Why the device should be left alone for now, in words. None where it is free, is no CUDA device, or holds our models already."""

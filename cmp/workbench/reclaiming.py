@@ -17,6 +17,7 @@ from cmp.disk.ledger import Order
 from cmp.errors import BadInput, NotFound, Refused
 from cmp.jobs import Job, Work
 from cmp.settings import Settings
+from cmp.workbench.callers import caller
 from cmp.workbench.storing import Asked, NotDone, Restored, Storing
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ class Reclaiming(Storing):
         from cmp.disk.trash import FOLDER, list_trash
 
         path = Path(os.path.abspath(os.path.expanduser(target)))
-        if path.parent.name == FOLDER:  # of a run that lies elsewhere
+        if path.parent.name == FOLDER and not caller().only_ids:  # of a run that lies elsewhere
             return next((each for each in list_trash(path.parent.parent) if each.id == path.name), None)
         if os.sep in target or "@" in target:
             return None

@@ -19,10 +19,12 @@ from cmp.disk.store import Store, subject_of
 from cmp.disk.thumbs import kept_thumbnail
 from cmp.errors import BadInput, NotFound, Refused
 from cmp.settings import Settings
+from cmp.workbench.callers import caller
 from cmp.workbench.gallery import Gallery
 from cmp.workbench.logbook import MATCHED, Curves, Logbook
 from cmp.workbench.lookout import Lookout
 from cmp.workbench.marking import STAR, marks_of, subjects_of
+from cmp.workbench.permission import Permission
 
 if TYPE_CHECKING:
     from cmp.core.grids import Sampling
@@ -31,21 +33,16 @@ if TYPE_CHECKING:
 _PICTURE = re.compile(r"([0-9a-f]{64})(?:\.(256|512)\.webp|\.png|\.txt)\Z", re.ASCII)
 
 
-class Shelf:
+class Shelf(Permission):
     """Runs, their names and notes. Safe to use from several threads."""
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+        super().__init__(settings)
         self.store = Store(settings.home)
         self._lookout = Lookout(self.store)
         self._logbook = Logbook(self.store)
         self.serves = False  # scripts rely on being told of the given folders alone
         self.gallery = Gallery(lambda run: self.curves(run).curves)
-
-    def require_writing(self) -> None:
-        """Raises Refused where things may only be looked at; whatever changes or draws anything begins with it."""
-        if self.settings.read_only:
-            raise Refused("this server is read-only", "It was started with --read-only: nothing can be drawn or changed.")
 
     # -- runs ----------------------------------------------------------------------------------------------------------
 
@@ -102,7 +99,11 @@ class Shelf:
         return self._logbook.with_answers(self._lookout.library(self.roots, self.bases, fresh=fresh, wait=not self.serves), fresh=fresh)
 
     def find(self, target: str, *, only_ids: bool = False) -> tuple[Run, Checkpoint | None]:
-        """The run, and the checkpoint if one is meant, of a TARGET: an id, or unless `only_ids` a path. Raises NotFound."""
+        """The run, and the checkpoint if one is meant, of a TARGET: an id, or unless `only_ids` a path. Raises NotFound.
+
+        Whoever may not name paths names an id in any case.
+        """
+        only_ids = only_ids or caller().only_ids
         if not only_ids and (located := locate(target)):
             run, key = located
             run = self._logbook.with_answer(self._lookout.completed(run))
@@ -222,7 +223,7 @@ class Shelf:
             run, _ = self.find(target)
         except NotFound:
             place = Path(os.path.abspath(os.path.expanduser(target)))
-            if logs is not None or not os.path.exists(place):
+            if logs is not None or caller().only_ids or not os.path.exists(place):
                 raise
             return self._logbook.opened(place, tags)
         given = None if logs in (None, MATCHED) else Path(os.path.abspath(os.path.expanduser(str(logs))))

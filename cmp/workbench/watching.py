@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from cmp.workbench.long_work import LongWork, Started, answers_json, read_answer
 
 if TYPE_CHECKING:
     from cmp.core.grids import GridSpec, Tile
+    from cmp.core.measured import Measured, NotMeasured
 
 _EVERY = 15.0  # seconds between two looks at a run
 _GROWS = 2.0  # seconds in which a file that is being written grows
@@ -41,13 +43,22 @@ class Watching(LongWork):
         self.jobs.make("watch", self._watch_again)
 
     def watch(
-        self, target: str, pattern: GridSpec, given: Answers = Answers(), *, once: bool = False, there: Iterable[Seen] = ()
-    ) -> Iterator[Tile | Progress | Rest]:
+        self,
+        target: str,
+        pattern: GridSpec,
+        given: Answers = Answers(),
+        *,
+        once: bool = False,
+        there: Iterable[Seen] = (),
+        measure: bool = False,
+    ) -> Iterator[Tile | Progress | Rest | Measured | NotMeasured]:
         """Draws the column of every complete checkpoint, the newest first, then rests and looks again; with `once` it ends there.
 
         The pattern's checkpoints do not count, nor do those that are as they were `there`, see `seen`. A checkpoint that is written anew
-        is drawn anew. Raises NotFound if there is no such run.
+        is drawn anew. With `measure` the loss of each is measured as well, on the images that were last measured on. Raises NotFound if
+        there is no such run.
         """
+        there = frozenset(there)
         drawn: set[Seen] = set(there)
         before: dict[Path, Written] = {}  # as it was at the last rest
         rested = False
@@ -59,6 +70,9 @@ class Watching(LongWork):
             if settled:
                 drawn.add((settled[-1].path, now[settled[-1].path]))
                 yield from self.draw_when_free(replace(pattern, checkpoints=(settled[-1],)), (run,), given)
+                if measure:
+                    landed = drawn.difference(there)
+                    yield from self.measure_landed(run, [c for c in run.checkpoints if (c.path, now.get(c.path)) in landed], given)
                 continue
             if once and (rested or not new):
                 return
@@ -68,31 +82,50 @@ class Watching(LongWork):
             else:
                 yield Rest(_EVERY, f"waiting for the next checkpoint of {run.id}")
 
-    def start_watch(self, target: str, pattern: GridSpec, given: Answers = Answers()) -> Job:
+    @abstractmethod
+    def measure_landed(self, run: Run, checkpoints: Iterable[Checkpoint], given: Answers) -> Iterator[Any]: ...
+
+    @abstractmethod
+    def require_images(self, run: Run) -> None: ...
+
+    def start_watch(self, target: str, pattern: GridSpec, given: Answers = Answers(), *, measure: bool = False) -> Job:
         """The same as a job that ends when it is cancelled; other jobs have their turn while it rests."""
-        return self.jobs.start(*self._watching(target, pattern, given, False))
+        return self.jobs.start(*self._watching(target, pattern, given, False, measure=measure))
 
     def follow_watch(
-        self, target: str, pattern: GridSpec, given: Answers = Answers(), *, once: bool = False, there: Iterable[Seen] = ()
-    ) -> Iterator[Tile | Progress]:
+        self,
+        target: str,
+        pattern: GridSpec,
+        given: Answers = Answers(),
+        *,
+        once: bool = False,
+        there: Iterable[Seen] = (),
+        measure: bool = False,
+    ) -> Iterator[Tile | Progress | Measured | NotMeasured]:
         """The same within the caller's thread."""
-        return self.jobs.follow(*self._watching(target, pattern, given, once, tuple(there)))  # type: ignore[return-value]
+        return self.jobs.follow(*self._watching(target, pattern, given, once, tuple(there), measure))  # type: ignore[return-value]
 
-    def _watching(self, target: str, pattern: GridSpec, given: Answers, once: bool, there: tuple[Seen, ...] = ()) -> Started:
+    def _watching(
+        self, target: str, pattern: GridSpec, given: Answers, once: bool, there: tuple[Seen, ...] = (), measure: bool = False
+    ) -> Started:
         from cmp.core.orders import grid_to_json, run_reference
 
         self.require_writing()
         run = self._look_at(target)
+        if measure:
+            self.require_images(run)
         order = {"run": run_reference(run), "grid": grid_to_json(pattern), "once": once, "there": _seen_json(there), **answers_json(given)}
+        order |= {"measure": measure}
         title = f"watch {run.id}, “{shortened(pattern.prompts[0].name or pattern.prompts[0].text, 60)}”"
-        return "watch", title, 0, lambda: self.watch(target, pattern, given, once=once, there=there), pattern, order
+        return "watch", title, 0, lambda: self.watch(target, pattern, given, once=once, there=there, measure=measure), pattern, order
 
     def _watch_again(self, order: Order) -> tuple[Work, object]:
         run, pattern = self.run_again(order["run"]), self._pattern(order["grid"])
         known = any(own.id == run.id and own.place == run.place for own in self.library(fresh=False).runs)
         target = run.id if known else order["run"]["path"]
-        there = _read_seen(order.get("there", []))
-        return lambda: self.watch(target, pattern, read_answers(order), once=bool(order["once"]), there=there), pattern
+        told: dict[str, Any] = {"once": bool(order["once"]), "there": _read_seen(order.get("there", []))}
+        told |= {"measure": bool(order.get("measure"))}
+        return lambda: self.watch(target, pattern, read_answers(order), **told), pattern
 
     def _look_at(self, target: str) -> Run:
         self._lookout.forget()

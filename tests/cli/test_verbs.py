@@ -118,6 +118,7 @@ def test_a_command_line_that_is_none_is_told_as_json_too(tmp_path: Path, argumen
 
 OPTIONS = {
     "list": "", "show": "", "doctor": "", "jobs": "--cancel", "star": "--note --off", "watch": "--grid --measure",
+    "measure": "--held-out --training --metric --draws --checkpoints --dry-run --clip --encoder --preference --reference --subject",
     "curves": "--tag --smooth --logs --csv --png --svg",
     "convert": "--to --output --base --alpha --dtype --new --force --best --every --strength --verify --dry-run",
     "grid": "--prompt --prompts --negative --checkpoints --seeds --strengths --steps --guidance --size --scheduler --stack --base-column"

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from cmp.core.publishing import MARK, SharedFile, SharePlan, Wanted
 from cmp.core.progress import run_through
+from cmp.core.publishing import MARK, SharedFile, SharePlan, Wanted
 from cmp.disk.hub import upload
 from cmp.errors import CmpError, NotFound, Refused
 
@@ -123,7 +123,8 @@ def test_a_new_repository_is_private_and_gets_exactly_the_planned_files_in_one_c
     plan = plan_in(tmp_path / "draft", **{kind: "me/shoes"})
     url = run_through(upload(plan, "1"))
     assert url == f"{hub.address}/{'spaces/' if kind == 'space' else ''}me/shoes"
-    assert (hub.made.get("private") is True or hub.made.get("visibility") == "private") hub.made["name"] == "shoes" and hub.made.get("organization") == "me"
+    assert hub.made.get("private") is True or hub.made.get("visibility") == "private", "libraries say it in one way or the other"
+    assert (hub.made["organization"], hub.made["name"]) == ("me", "shoes")
     assert hub.made.get("sdk") == ("static" if kind == "space" else None)
     assert committed(hub) == {one.path: (tmp_path / "draft" / one.path).read_text() for one in plan.files}
     assert sum("/commit/" in path for _, path in hub.asked) == 1 and hub.commit[0]["value"]["parentCommit"] == HEAD

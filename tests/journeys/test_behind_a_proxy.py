@@ -92,5 +92,11 @@ def test_the_page_works_below_a_proxys_prefix(browser: Any, proxy: Any) -> None:
         page.locator("#compare-checkpoints input").first.wait_for()
         page.get_by_role("radio", name="drawn by the trainer").click()
         page.wait_for_function("document.querySelectorAll('#grid td img.is-loaded').length > 3")
+        page.get_by_role("tab", name="Pick").click()
+        page.locator("#pick .cmp-pick-panel svg").first.wait_for()
+        vote = page.context.new_page()
+        vote.goto(f"http://127.0.0.1:{proxy.server_port}{PREFIX}/{page.locator('#pick [data-do=vote]').get_attribute('href')}")
+        vote.locator("#voter").wait_for()
+        assert vote.evaluate("getComputedStyle(document.querySelector('main')).maxWidth") == "1180px", "its style sheet was found"
         assert set(proxy.astray) <= {"/favicon.ico"}, "the browser's own question, since gradio's page names no icon"
         assert complaints == []

@@ -353,7 +353,7 @@ def test_another_run_is_chosen_on_the_tab_and_one_without_a_verdict_says_what_to
     page = watched.page
     page.get_by_label("Run", exact=True).select_option("casual_shoes_lr_5e-4")
     page.get_by_text("Nothing that is known decides.").wait_for()
-    assert page.locator("#pick .cmp-pick-next li").count() == 2
+    assert page.locator("#pick .cmp-pick-next li").count() == 3
     assert page.locator("#pick .cmp-pick-panel").evaluate_all("(nodes) => nodes.map((node) => node.dataset.rule)") == ["training"]
     watched.tab("Curves")
     watched.tab("Pick")

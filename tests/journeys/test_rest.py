@@ -75,7 +75,7 @@ def test_a_request_that_cannot_be_served_is_refused(server: Server, change: dict
 
 def test_a_form_of_another_site_cannot_make_it_draw(server: Server) -> None:
     asked = b'{"model_name": "base", "prompt": "x", "num_inference_steps": 1}'
-    assert server.post("/api/generate", asked, **{"Content-Type": "text/plain"})[0] == 422
+    assert server.post("/api/generate", asked, **{"Content-Type": "text/plain"})[0] == 415
     assert server.post("/api/generate", asked, Origin="http://evil.test")[0] == 403
     assert server.get("/health", Host="evil.test")[0] == 400
 

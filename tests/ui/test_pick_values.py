@@ -8,8 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cmp.core.curves import LossCurve
-from cmp.core.picking import Verdict
+from cmp.core.evidence import Evidence
+from cmp.core.measured import MEASURED
+from cmp.core.picking import Verdict, judge
 from cmp.core.runs import Library, Run
 from cmp.settings import Settings
 from cmp.ui.pick_tab import value_of
@@ -23,6 +27,12 @@ from tests.test_judging import log_losses
 
 def name_of(item: Any) -> str:
     return item.name if isinstance(item, Run) else item.key
+
+
+def measured(*values: float) -> Verdict:
+    """A held-out loss that was measured on twelve images."""
+    ids = tuple(f"r@{step}" for step in STEPS[: len(values)])
+    return judge(RUN, Evidence(MEASURED, "loss", True, ids, np.array(values), 1e-6 * np.eye(len(values)), (12,) * len(values)))
 
 
 def value(*found: Verdict, run: Run = RUN, **more: Any) -> dict[str, Any]:
@@ -45,6 +55,14 @@ def test_each_rule_has_a_panel_with_the_sentence_that_best_gives() -> None:
     assert value(voted(s500=1.0, s1500=0.0))["panels"][0]["better"] == "higher"
 
 
+def test_what_was_measured_leads_and_says_on_how_many_images() -> None:
+    told = value(measured(0.3, 0.1, 0.2), *verdicts(held(bottom=2000)))
+    first, second = told["panels"]
+    assert (first["name"], first["counts"], first["leads"], second["leads"]) == ("Measured held-out loss", "images", True, False)
+    assert told["pick"] == "r@1000" and [point["n"] for point in first["points"]] == [12] * 3
+    assert told["told"] == "Measured held-out loss says step 1000, held-out loss says step 2000: they disagree."
+
+
 def test_the_window_is_shaded_only_where_something_is_outside_it_and_its_ends_are_compared() -> None:
     told = value(*verdicts(held(bottom=1750, noise=0.01)))
     inside = [point["id"] for point in told["panels"][0]["points"] if point["window"]]
@@ -56,8 +74,11 @@ def test_the_window_is_shaded_only_where_something_is_outside_it_and_its_ends_ar
 
 def test_where_nothing_is_known_it_is_said_what_to_do_and_no_chart_is_shown() -> None:
     told = value()
-    assert told["panels"] == [] and len(told["next"]) == 2 and "validation loss" in told["next"][0] and "blind" in told["next"][1]
-    assert next_steps(verdicts(held())) == [] and len(next_steps(verdicts(training()))) == 2
+    assert told["panels"] == [] and len(told["next"]) == 3
+    assert [word in text for word, text in zip(("validation loss", "measure r ", "blind"), told["next"], strict=True)] == [True] * 3
+    assert next_steps(RUN, verdicts(held())) == [] and len(next_steps(RUN, verdicts(training()))) == 3
+    assert next_steps(RUN, [measured(0.1, 0.1)]) == [told["next"][2]]
+    assert "measure 'a b; rm'" in next_steps(replace(RUN, id="a b; rm"), [])[1]
     alone = value(Verdict("r@500", ("r@500",), "training", "it is the only checkpoint"), run=run_of(500))
     assert alone["panels"] == [] == alone["next"] and alone["told"] == "it is the only checkpoint."
     nothing = pick_value(Library(), None, (), name_of)

@@ -75,8 +75,13 @@ def test_a_cell_opens_large_and_the_next_step_is_a_key_away(page: Any) -> None:
 def test_zoom_is_locked_over_all_pictures(page: Any) -> None:
     loaded(page)
     page.locator("td.cmp-cell").first.hover()
-    page.keyboard.press("+")
-    page.locator(".cmp-matrix.is-zoomed, .cmp-matrix .is-zoomed").first.wait_for(state="attached")
+    page.keyboard.down("Control")
+    page.mouse.wheel(0, -240)
+    page.keyboard.up("Control")
+    page.get_by_text(re.compile(r"^Zoom.*×")).or_(page.locator(".cmp-zoom:has-text('×')")).first.wait_for()
+    widths = """[...document.querySelectorAll("td .cmp-frame")]
+        .map((f) => Math.round(100 * f.querySelector("img").getBoundingClientRect().width / f.clientWidth) / 100)"""
+    assert len(set(page.evaluate(widths))) == 1 and page.evaluate(widths)[0] > 1
 
 
 def test_a_difference_that_the_browser_does_not_allow_is_told_and_not_guessed(page: Any) -> None:

@@ -1,24 +1,26 @@
-"""REST: the origin's four routes, over the same verbs as page and command line. JSON in, JSON out."""
+"""The origin's four routes: what people already call, unchanged."""
 
 from __future__ import annotations
 
 import base64
 import secrets
+import threading
 import time
 from typing import Any
 
 from fastapi import APIRouter, Body, Request
-from fastapi.responses import JSONResponse
-from fastapi.routing import APIRoute
-from pydantic import BaseModel, ConfigDict, Field
-from starlette.routing import BaseRoute
+from fastapi.responses import Response
+from pydantic import Field
 
 from cmp.core.grids import GridSpec, Prompt, Sampling, Tile
-from cmp.core.runs import Checkpoint, Run, origin_name, origin_title
-from cmp.errors import CmpError, NotFound, as_error
+from cmp.core.runs import Checkpoint, Run, origin_name
+from cmp.errors import Busy, NotFound, as_error
+from cmp.rest.answers import WRITING, Asked, described
+from cmp.rest.models import Models
 from cmp.workbench import Workbench
 
-LARGEST_BODY = 100_000  # bytes; a request is a prompt and a few numbers
+MOST_WAITING = 8  # requests for pictures, the one that is drawn included
+NOT_CHANGED: dict[int | str, dict[str, Any]] = {304: {"description": "It is as If-None-Match says."}}
 
 EXAMPLES = (
     {
@@ -42,27 +44,8 @@ EXAMPLES = (
 )
 
 
-class _Route(APIRoute):
-    """Answers our errors in the contract's form, with their own status."""
-
-    def get_route_handler(self) -> Any:
-        handle = super().get_route_handler()
-
-        async def answer(request: Request) -> Any:
-            try:
-                if int(request.headers.get("content-length") or 0) > LARGEST_BODY:
-                    return JSONResponse({"detail": {"error": "the request is too large", "hint": "Send less.", "code": 2}}, 413)
-                return await handle(request)
-            except CmpError as fault:
-                return JSONResponse({"detail": fault.as_json()}, fault.http_status)
-
-        return answer
-
-
-class GenerateRequest(BaseModel):
-    """The origin's request; further fields are refused, since a misspelt one would be ignored in silence."""
-
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+class GenerateRequest(Asked):
+    """The origin's request."""
 
     model_name: str
     prompt: str = Field(min_length=1, max_length=4000)
@@ -73,67 +56,42 @@ class GenerateRequest(BaseModel):
     seed: int | None = Field(None, ge=0, lt=2**53)
 
 
-def api_routes(bench: Workbench) -> list[BaseRoute]:
-    """The routes, to be handed to the server."""
-    router = APIRouter(route_class=_Route)
+def add_origin(router: APIRouter, bench: Workbench) -> None:
+    """Adds the routes."""
+    looking, drawing = {"responses": described((400, 401, 403))}, {"responses": described(WRITING)}
+    kept = Models(bench)
+    room = threading.BoundedSemaphore(MOST_WAITING)
 
-    @router.get("/health")
+    @router.get("/health", **looking)  # type: ignore[arg-type]
     def health() -> dict[str, Any]:
-        """Whether the server answers, and what it draws with."""
-        return {"status": "healthy", "timestamp": _now(), "device": bench.device_name(), "models_cached": bench.loaded_models()}
+        """Whether the server answers, what it draws with, its memory, its queue, how long it has been up."""
+        from cmp.workbench.vitals import vitals
 
-    @router.get("/api/models")
-    def models() -> dict[str, Any]:
+        return {**vitals(bench), "timestamp": _now()}
+
+    @router.get("/api/models", responses=looking["responses"] | NOT_CHANGED, response_model=dict[str, Any])
+    async def models(request: Request) -> Response:
         """Everything that can be drawn with: the base, every checkpoint, and every run's final."""
-        return {"models": list_models(bench)}
+        return await kept.answer(request)
 
-    @router.get("/api/prompts/examples")
+    @router.get("/api/prompts/examples", **looking)  # type: ignore[arg-type]
     def examples() -> list[dict[str, str]]:
         """Prompts to begin with."""
         return [dict(example) for example in EXAMPLES]
 
-    @router.post("/api/generate")
+    @router.post("/api/generate", **drawing)  # type: ignore[arg-type]
     def generate(asked: GenerateRequest = Body()) -> dict[str, Any]:
         """Draws pictures with one checkpoint. Several without a seed take a random first seed, then the following ones."""
-        return draw_images(bench, asked)
-
-    return list(router.routes)
+        if not room.acquire(blocking=False):
+            raise Busy(f"{MOST_WAITING} requests for pictures are waiting already", "Ask again when some of them are done.")
+        try:
+            return draw_images(bench, asked)
+        finally:
+            room.release()
 
 
 def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-
-
-def list_models(bench: Workbench) -> list[dict[str, Any]]:
-    """The origin's list, in its names: `base`, `RUN/checkpoint-500`, `RUN/final`."""
-    library = bench.library(fresh=False)
-    found = [_model("base", "Base model", "the model that the runs were fine-tuned from", bool(library.runs), None)]
-    for run in library.runs:
-        for checkpoint in run.checkpoints:
-            found.append(_checkpoint_model(bench, run, checkpoint, origin_name(checkpoint)))
-            for alias in checkpoint.aliases:
-                found.append(_checkpoint_model(bench, run, checkpoint, f"{run.id}/{alias.rpartition('@')[2]}"))
-    return found
-
-
-def _checkpoint_model(bench: Workbench, run: Run, checkpoint: Checkpoint, name: str) -> dict[str, Any]:
-    stage = f"Step {checkpoint.step}" if checkpoint.step is not None else checkpoint.key.capitalize()
-    title = bench.given_name(run) or origin_title(run.name)
-    label = "Final" if name.endswith("/final") else stage
-    description = f"{run.trainer} run {run.id}, {stage.lower()}"
-    return _model(name, f"{title} ({label})", description, checkpoint.flaw is None, checkpoint)
-
-
-def _model(name: str, title: str, description: str, available: bool, checkpoint: Checkpoint | None) -> dict[str, Any]:
-    return {
-        "name": name,
-        "display_name": title,
-        "description": description,
-        "available": available,
-        "id": checkpoint.id if checkpoint else None,
-        "step": checkpoint.step if checkpoint else None,
-        "flaw": checkpoint.flaw if checkpoint else None,
-    }
 
 
 def find_model(bench: Workbench, name: str) -> tuple[Run, Checkpoint | None]:

@@ -1,0 +1,62 @@
+"""REST: the origin's four routes and `/api/v1`, over the same verbs as page and command line. JSON in, JSON out, ids only.
+
+- `origin`: what people already call: models, generate, examples, health
+- `looking`: `GET` for the verbs that look
+- `making`: `POST` for those that change or draw; a server that may only be looked at has none of them
+- `following`: jobs, their events, cancelling
+- `answers`: how errors and values are told
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import JSONResponse
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from cmp import __version__
+from cmp.errors import NotFound
+from cmp.guard import refusal
+from cmp.rest.answers import contract_route
+from cmp.rest.following import add_following
+from cmp.rest.looking import add_looking
+from cmp.rest.making import add_drawing, add_making
+from cmp.rest.origin import add_origin
+from cmp.workbench import Workbench
+
+__all__ = ["api_routes", "openapi_of"]
+
+ABOUT = (
+    "Runs and checkpoints are named by their ids as `GET /api/v1/list` tells them, never by paths. Writing needs a JSON body, and where "
+    "the server has a token also that, as `Authorization: Bearer` or `X-CMP-Token`. Errors are `{detail: {error, hint, code}}`."
+)
+
+
+def api_routes(bench: Workbench) -> list[BaseRoute]:
+    """The routes, to be handed to the server."""
+    router = APIRouter(route_class=contract_route(bench))
+    add_origin(router, bench)
+    add_looking(router, bench)
+    add_following(router, bench)
+    if not bench.settings.read_only:
+        add_making(router, bench)
+    if not bench.settings.read_only or bench.settings.mode == "space":
+        add_drawing(router, bench)
+    described = openapi_of(list(router.routes))
+
+    def openapi(_: Request) -> Response:
+        return JSONResponse(described)
+
+    def nothing(request: Request) -> Response:
+        return refusal(NotFound(f"there is no {request.scope['path'][:100]!r}", "/openapi.json lists what there is."))
+
+    return [*router.routes, Route("/openapi.json", openapi), Route("/api/{path:path}", nothing, methods=None)]
+
+
+def openapi_of(routes: list[BaseRoute]) -> dict[str, Any]:
+    """What /openapi.json tells of these routes."""
+    return get_openapi(title="cmp", version=__version__, description=ABOUT, routes=routes)

@@ -1,0 +1,129 @@
+"""Long work: all jobs, one of them, what comes of it as it comes, and an end to it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.concurrency import run_in_threadpool
+
+from cmp.errors import BadInput, Busy, CmpError, NotFound
+from cmp.rest.answers import LOOKING, WRITING, described, told
+from cmp.workbench import FailedConversion, Workbench
+from cmp.workbench.callers import caller
+from cmp.workbench.curtain import Curtain
+from cmp.workbench.storing import NotDone
+from cmp.workbench.telling import job_json
+
+MOST_STREAMS = 100
+_LOOK_EVERY = 0.25  # seconds
+_SIGN_OF_LIFE = 60  # looks without news after which a line is sent all the same
+_OVER = "end"  # the last event's id: a client that comes back with it has seen everything
+
+
+def add_following(router: APIRouter, bench: Workbench) -> None:
+    """Adds the routes."""
+    answers: dict[str, Any] = {"responses": described(LOOKING), "response_model": dict[str, Any]}
+    followed: list[object] = []  # one entry for each open stream; all of them are served by one thread
+
+    @router.get("/api/v1/jobs", **answers)
+    def jobs() -> JSONResponse:
+        """The jobs of all processes that share this one's CMP_HOME."""
+        return told(bench, {"jobs": [record.as_json() for record in bench.jobs.records()]})
+
+    @router.get("/api/v1/jobs/{job}", **answers)
+    def job(job: str) -> JSONResponse:
+        """How one stands, and what came of it so far where this process does it."""
+        return told(bench, job_json(bench, job) | {"items": items_of(bench, job)})
+
+    @router.get("/api/v1/jobs/{job}/events", responses=described(LOOKING) | _STREAM, response_class=Response)
+    async def events(job: str, request: Request) -> Response:
+        """Server-sent events: `item` for each thing that came of it, numbered by id, `progress` between, `end` at last.
+
+        With Last-Event-ID the items after that one are sent.
+        """
+        before = request.headers.get("last-event-id", "0").strip()
+        await run_in_threadpool(bench.jobs.record, job)  # raises NotFound
+        if before == _OVER:
+            return Response(status_code=204)  # by which a client knows that it need not come back
+        if not (before.isascii() and before.isdigit() and len(before) < 10):
+            raise BadInput(f"Last-Event-ID is {before[:40]!r}", "It is the number of an event that was sent.")
+        if len(followed) >= MOST_STREAMS:
+            raise Busy(f"{MOST_STREAMS} jobs are being followed already", "Ask GET /api/v1/jobs/ID now and then.")
+        curtain = None if caller().owner else Curtain(bench)
+        told_of = _events(bench, job, int(before), curtain, request)
+        return StreamingResponse(_counted(told_of, followed), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+    @router.delete("/api/v1/jobs/{job}", responses=described(WRITING), response_model=dict[str, Any])
+    def cancel(job: str) -> JSONResponse:
+        """Asks it to stop, wherever it runs."""
+        bench.require_writing()
+        return told(bench, bench.jobs.ask(job, "cancel").as_json())
+
+
+_STREAM: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The events.", "content": {"text/event-stream": {"schema": {"type": "string"}}}},
+    204: {"description": "The job is over and all of it was sent."},
+}
+
+
+def items_of(bench: Workbench, job_id: str, after: int = 0) -> list[dict[str, Any]]:
+    """What came of a job, as the verb that does it tells it; nothing of a job that another process does."""
+    try:
+        return [item_json(item) for item in bench.jobs.find(job_id).items[after:]]
+    except NotFound:
+        return []
+
+
+def item_json(item: Any) -> dict[str, Any]:
+    if isinstance(item, FailedConversion):
+        return {"checkpoint": item.checkpoint, **item.error.as_json()}
+    if isinstance(item, NotDone):
+        return {**item.item.as_json(), **item.error.as_json()}
+    return dict(item.as_json()) if hasattr(item, "as_json") else {"told": str(item)}
+
+
+async def _events(bench: Workbench, job: str, after: int, curtain: Curtain | None, request: Request) -> AsyncIterator[str]:
+    last, quiet = "", 0
+
+    def line(kind: str, value: dict[str, Any], number: str | None = None) -> str:
+        text = json.dumps(curtain.public(value) if curtain else value, allow_nan=False)
+        return f"event: {kind}\n{f'id: {number}{chr(10)}' if number else ''}data: {text}\n\n"
+
+    def look() -> tuple[dict[str, Any], bool, list[dict[str, Any]]]:
+        record = bench.jobs.record(job)  # before the items: what is over has all of them
+        return record.as_json(), record.over, items_of(bench, job, after)
+
+    while not await request.is_disconnected():
+        try:
+            told, over, items = await run_in_threadpool(look)
+        except CmpError as fault:  # forgotten meanwhile
+            yield line(_OVER, fault.as_json(), _OVER)
+            return
+        for item in items:
+            after += 1
+            yield line("item", item, str(after))
+        if (text := json.dumps(told)) != last:
+            yield line(_OVER, told, _OVER) if over else line("progress", told)
+            last, quiet = text, 0
+        if over:
+            return
+        quiet += 1
+        if quiet % _SIGN_OF_LIFE == 0:
+            yield ": still here\n\n"
+        await asyncio.sleep(_LOOK_EVERY)
+
+
+async def _counted(events: AsyncIterator[str], followed: list[object]) -> AsyncIterator[str]:
+    """Counts from the first event on: a stream whose client has gone before is never begun."""
+    mark = object()
+    followed.append(mark)
+    try:
+        async for text in events:
+            yield text
+    finally:
+        followed.remove(mark)

@@ -1,0 +1,252 @@
+"""The verbs that change or draw something, as `POST`. Long ones answer 202 with a job, see `following`."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Body
+from fastapi.responses import JSONResponse
+from pydantic import Field
+
+from cmp.core.asking import Asked as Axes
+from cmp.core.asking import combine_stacks, to_spec
+from cmp.core.conversion import ConversionPlan, parse_writing
+from cmp.core.grids import USUAL_MODE
+from cmp.core.labels import values_of, varying
+from cmp.core.progress import run_through
+from cmp.core.prompts import parse_prompt_line
+from cmp.core.scale import parse_alpha
+from cmp.core.storage import parse_age, parse_rules
+from cmp.disk.ready import Answers
+from cmp.errors import BadInput, Busy, CmpError, NotFound
+from cmp.rest.answers import WRITING, Asked, described, told
+from cmp.workbench import Workbench
+from cmp.workbench.callers import Caller, acting_for
+from cmp.workbench.storing import Asked as AskedOfStorage
+from cmp.workbench.targets import choose_columns, expand_targets, find_stacked, keep_best, run_at, runs_at
+
+MOST_JOBS = 32  # that wait or run at once in this process
+
+Target = Annotated[str, Field(min_length=1, max_length=1000)]
+Targets = Annotated[list[Target], Field(min_length=1, max_length=1000)]
+Text = Annotated[str | None, Field(max_length=4000)]
+_BASE = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
+
+
+class ConvertRequest(Asked):
+    targets: Targets
+    to: Literal["lora", "webui", "pipeline", "single"]
+    base: Text = None
+    alpha: float | None = Field(None, gt=0, allow_inf_nan=False)
+    dtype: Literal["fp32", "fp16", "bf16"] | None = None
+    strength: float = Field(1.0, ge=-10, le=10)
+    best: int | None = Field(None, ge=1, le=10_000)
+    every: int | None = Field(None, ge=1, le=10**9)
+    force: bool = False
+    dry_run: bool = False
+
+
+class GridRequest(Asked):
+    """Axes are texts as on the command line: `500, 1000`, `1-5`, `all`, `last 4`."""
+
+    targets: Targets
+    prompts: Annotated[list[Annotated[str, Field(min_length=1, max_length=4000)]], Field(min_length=1, max_length=1000)]
+    negative: Annotated[tuple[Annotated[str, Field(max_length=4000)], ...], Field(max_length=100)] = ()
+    search_replace: Annotated[tuple[Annotated[str, Field(max_length=4000)], ...], Field(max_length=20)] = ()
+    checkpoints: Annotated[str, Field(max_length=4000)] = "all"
+    seeds: Text = None
+    strengths: Text = None
+    steps: Text = None
+    guidance: Text = None
+    size: Text = None
+    scheduler: Text = None
+    clip_skip: Text = None
+    stack: Annotated[tuple[Target, ...], Field(max_length=20)] = ()
+    base_column: bool = False
+    title: Annotated[str, Field(max_length=200)] = ""
+    mode: Literal["exact", "fast"] | None = None
+    preview: bool = False
+    base: Text = None
+    alpha: float | None = Field(None, gt=0, allow_inf_nan=False)
+    dry_run: bool = False
+
+
+class StarRequest(Asked):
+    target: Target
+    on: bool = True
+    note: Text = None
+
+
+class VoteRequest(Asked):
+    """An answer to a pair of `GET /api/v1/pair`."""
+
+    run: Target
+    voter: Target
+    left: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    right: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    outcome: Literal["left", "right", "tie", "bad"]
+    job: Text = None
+
+
+class StorageRequest(Asked):
+    """Rules as on the command line. Without `yes` the plan is told and nothing is changed."""
+
+    runs: Annotated[tuple[Target, ...], Field(max_length=1000)] = ()
+    keep: Text = None
+    max_count: int | None = Field(None, ge=1, le=10**9)
+    max_size: Text = None
+    min_age: Text = None
+    compact: bool = False
+    drop: Annotated[tuple[Literal["converted", "optimizer"], ...], Field(max_length=2)] = ()
+    share: Literal["reflink", "hardlink"] | None = None
+    empty_trash: bool = False
+    yes: bool = False
+
+
+class RestoreRequest(Asked):
+    """A compacted run or checkpoint, or the id of a thing in the trash."""
+
+    target: Target
+
+
+def add_making(router: APIRouter, bench: Workbench) -> None:
+    """Adds the routes; measuring belongs here too."""
+
+    @router.post("/api/v1/star", **_answers())
+    def star(asked: StarRequest = Body()) -> JSONResponse:
+        """Marks a checkpoint with a star and a note, or takes the star away."""
+        name, mark = bench.star(asked.target, asked.on, asked.note, only_ids=True)
+        return told(bench, {"checkpoint": name, "star": mark.star, "note": mark.note})
+
+    @router.post("/api/v1/vote", **_answers())
+    def vote(asked: VoteRequest = Body()) -> JSONResponse:
+        """Keeps one blind vote."""
+        run = run_at(bench, asked.run)
+        bench.cast_vote(run, asked.voter, asked.left, asked.right, asked.outcome, asked.job)
+        return told(bench, {"run": run.id, "votes": len(bench.votes(run))})
+
+    @router.post("/api/v1/convert", **_answers())
+    def convert(asked: ConvertRequest = Body()) -> JSONResponse:
+        """Converts checkpoints; a run stands for all of its own."""
+        return _convert(bench, asked)
+
+    @router.post("/api/v1/storage", **_answers())
+    def storage(asked: StorageRequest = Body()) -> JSONResponse:
+        """What would go and what stays; with `yes` it is carried out."""
+        return _clean_up(bench, asked)
+
+    @router.post("/api/v1/restore", **_answers())
+    def restore(asked: RestoreRequest = Body()) -> JSONResponse:
+        """Brings back what was compacted, to the last byte, or what was moved to the trash."""
+        return _restore(bench, asked)
+
+
+def add_drawing(router: APIRouter, bench: Workbench) -> None:
+    """Adds the route of what everybody may do where drawing is open to all."""
+
+    @router.post("/api/v1/grid", **_answers())
+    def grid(asked: GridRequest = Body()) -> JSONResponse:
+        """Draws the same prompts and seeds with every chosen checkpoint."""
+        return _grid(bench, asked)
+
+
+def _answers() -> dict[str, Any]:
+    accepted: dict[int | str, dict[str, Any]] = {202: {"description": "It is done as the job that is named.", "model": dict[str, Any]}}
+    return {"responses": described(WRITING) | accepted, "response_model": dict[str, Any]}
+
+
+def accepted(bench: Workbench, job: str, more: dict[str, Any]) -> JSONResponse:
+    return told(bench, {"job": job} | more, 202, {"Location": f"/api/v1/jobs/{job}"})
+
+
+def require_room(bench: Workbench) -> None:
+    """Raises Busy where many jobs wait already: one more would only be forgotten."""
+    if sum(not job.over for job in bench.jobs.all()) >= MOST_JOBS:
+        raise Busy(f"{MOST_JOBS} jobs are waiting already", "Ask again when some of them are done, or cancel some.")
+
+
+def _given(alpha: float | None, base: str | None) -> Answers:
+    """What is said of scale and base. Here a base is named by its id, since no path of a caller is opened."""
+    if base is not None and not _BASE.fullmatch(base):
+        raise BadInput(f"the base model is {base[:100]!r}", "Name it by its id, such as stable-diffusion-v1-5/stable-diffusion-v1-5.")
+    return Answers(parse_alpha(alpha), base)
+
+
+def _convert(bench: Workbench, asked: ConvertRequest) -> JSONResponse:
+    bench.require_writing()
+    given, writing = _given(asked.alpha, asked.base), parse_writing(asked.to, asked.dtype, asked.strength)
+    wanted, words = expand_targets(bench, asked.targets, asked.every), list[str]()
+    if asked.best is not None:
+        wanted, words = keep_best(bench, wanted, asked.best)
+    plans: list[ConversionPlan] = []
+    failed: list[dict[str, Any]] = []
+    for run, checkpoint in wanted:
+        try:
+            plans.append(bench.plan_checkpoint(run, checkpoint, asked.to, given, force=asked.force, writing=writing))
+        except CmpError as fault:
+            if len(wanted) == 1:
+                raise
+            failed.append({"checkpoint": checkpoint.id, **fault.as_json()})
+    due = [plan for plan in plans if not plan.done]
+    bench.check_space(due)
+    said: dict[str, Any] = {"planned": [plan.as_json() for plan in due], "failed": failed, "notes": words}
+    said["skipped"] = [plan.as_json() for plan in plans if plan.done]
+    if asked.dry_run or not due:
+        return told(bench, said)
+    require_room(bench)
+    return accepted(bench, bench.start_conversions(due, given).id, said)
+
+
+def _grid(bench: Workbench, asked: GridRequest) -> JSONResponse:
+    given = _given(asked.alpha, asked.base)
+    columns = choose_columns(bench, asked.targets, asked.checkpoints, only_ids=True)
+    worn = [find_stacked(bench, text) for text in asked.stack]
+    names = ("seeds", "strengths", "steps", "guidance", "size", "scheduler", "clip_skip")
+    axes = Axes(
+        prompts=tuple(dict.fromkeys(map(parse_prompt_line, asked.prompts))), negatives=tuple(asked.negative),
+        search_replace=tuple(asked.search_replace), **{name: getattr(asked, name) for name in names},
+    )  # fmt: skip
+    runs = [*columns.runs, *(run for run, _, _ in worn)]
+    spec = to_spec(
+        axes, (*((None,) if asked.base_column else ()), *columns.checkpoints), combine_stacks([(one, values) for _, one, values in worn]),
+        draw=lambda: secrets.randbelow(2**32), usual=bench.usual_sampling(runs), title=asked.title, preview=asked.preview,
+        mode=asked.mode or USUAL_MODE,
+    )  # fmt: skip
+    said: dict[str, Any] = {"passed_over": [{"checkpoint": c.id, "why": c.flaw} for c in columns.flawed], "notes": list(columns.told)}
+    if asked.dry_run:
+        plan, cells = bench.plan_grid(spec, runs, given), spec.cells()
+        return told(bench, {**plan.as_json(), "axes": {axis.name: list(values_of(axis, cells)) for axis in varying(cells)}, **said})
+    require_room(bench)
+    return accepted(bench, bench.start_grid(spec, runs, given).id, {"cells": spec.size} | said)
+
+
+def _clean_up(bench: Workbench, asked: StorageRequest) -> JSONResponse:
+    bench.require_writing()
+    rules = parse_rules(asked.keep, asked.max_count, asked.max_size, asked.min_age)
+    older = parse_age(asked.min_age, "min_age") if asked.min_age and asked.empty_trash else None
+    wanted = AskedOfStorage(asked.compact, frozenset(asked.drop), asked.empty_trash, older, asked.share)
+    preview = run_through(bench.previewing(runs_at(bench, asked.runs, "room is made in runs"), rules, wanted))
+    said = preview.plan.as_json(done=False)
+    if not asked.yes:
+        return told(bench, said)
+    require_room(bench)
+    return accepted(bench, bench.start_cleanup(preview).id, said)
+
+
+def _restore(bench: Workbench, asked: RestoreRequest) -> JSONResponse:
+    bench.require_writing()
+    try:
+        bench.find(asked.target)
+    except NotFound:
+        if "/" in asked.target or "@" in asked.target:  # ids of the trash have neither
+            raise
+    require_room(bench)
+
+    def work() -> Iterator[object]:
+        with acting_for(Caller(by_id=True)):  # in the job's own thread, which nobody else has
+            yield from bench.restore(asked.target)
+
+    return accepted(bench, bench.jobs.start("restore", f"restore {asked.target}", 0, work).id, {})

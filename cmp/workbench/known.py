@@ -1,0 +1,82 @@
+"""What was measured of runs: values of their checkpoints, what these say, and how each run was measured last."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cmp.core.runs import Run
+from cmp.disk.demo import Demo
+from cmp.disk.store import subject_of
+from cmp.errors import CmpError
+from cmp.workbench.easel import Easel
+
+if TYPE_CHECKING:
+    from cmp.core.evidence import Evidence
+    from cmp.core.measured import Measured, MeasureSpec
+
+_LAST = "measured-last"  # how a run was measured last
+
+
+class Known(Easel):
+    """What was measured of runs. Safe to use from several threads."""
+
+    def measurements(self, run: Run) -> dict[str, tuple[Measured, ...]]:
+        """By metric what is known of the run's checkpoints as they are now, and of its base model; nothing where nothing can be kept."""
+        from cmp.disk.measures import Measures
+
+        try:
+            return Measures(self.store).of(run)
+        except CmpError:
+            return {}
+
+    def measured(self, run: Run, *, base: bool = False) -> tuple[Evidence, ...]:
+        """What was measured, one for each metric of which two checkpoints have values; the held-out loss first. With `base` the base
+        model stands among them, as evidence.BASE.
+        """
+        from cmp.core.measured import LOSS, TRAINING_LOSS, evidence_of
+        from cmp.core.picking import candidates
+
+        known, ids = self.measurements(run), [c.id for c in candidates(run)]
+        order = sorted(known, key=lambda metric: (metric != LOSS, metric != TRAINING_LOSS, metric))
+        found = (evidence_of(known[metric], ids, base=base) for metric in order)
+        return tuple(one for one in found if one is not None)
+
+    def measured_last(self, run: Run) -> object:
+        """Another value once more was measured of the run."""
+        from cmp.disk.measures import Measures
+
+        with suppress(CmpError):
+            return Measures(self.store).changed(run)
+        return None
+
+    def last_measured(self, run: Run) -> MeasureSpec:
+        """On which folders, and with which draws, the loss of a run was measured last; the demo comes with images of its own."""
+        from cmp.core.measured import MeasureSpec
+
+        known = self.store.get(_LAST, subject_of(run.place))
+        told = known if isinstance(known, dict) else {}
+        demo = Demo(self.settings.home / "demo")
+        own = demo.data / "held_out" if run.folder.is_relative_to(demo.folder) else None
+        held, training = (Path(str(told[name])) if told.get(name) else None for name in ("held_out", "training"))
+        return MeasureSpec(held_out=held or own, training=training, draws=told.get("draws"), seed=told.get("seed"))
+
+    def _completed(self, run: Run, spec: MeasureSpec) -> MeasureSpec:
+        """The spec with all that it leaves open as it was the last time."""
+        from cmp.core.draws import USUAL_DRAWS
+        from cmp.core.picking import candidates
+
+        last = self.last_measured(run)
+        draws = next(value for value in (spec.draws, last.draws, USUAL_DRAWS) if value is not None)
+        seed = next(value for value in (spec.seed, last.seed, 0) if value is not None)
+        return replace(
+            spec, checkpoints=spec.checkpoints or candidates(run), held_out=spec.held_out or last.held_out,
+            training=spec.training or last.training, draws=draws, seed=seed,
+        )  # fmt: skip
+
+    def _remember(self, run: Run, spec: MeasureSpec) -> None:
+        held, training = (str(folder.absolute()) if folder else None for folder in (spec.held_out, spec.training))
+        now = {"held_out": held, "training": training, "draws": spec.draws, "seed": spec.seed}
+        self.store.put(_LAST, subject_of(run.place), now)

@@ -1,0 +1,377 @@
+"""The guard of a real server: what is refused to whom, and that nothing has changed then."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from .conftest import FULL, ROOT, Server, environment, start_server
+from .watched import Watched
+
+pytestmark = pytest.mark.model
+
+TOKEN = "open sesame"
+STEP = f"{FULL}@500"
+KEY = "0" * 64
+WRITING: dict[str, tuple[str, dict[str, Any] | None]] = {
+    "/api/generate": ("POST", {"model_name": "base", "prompt": "x", "num_inference_steps": 1}),
+    "/api/v1/grid": ("POST", {"targets": [STEP], "prompts": ["x"], "steps": "1"}),
+    "/api/v1/convert": ("POST", {"targets": [STEP], "to": "lora"}),
+    "/api/v1/star": ("POST", {"target": STEP, "note": "mine"}),
+    "/api/v1/vote": ("POST", {"run": FULL, "voter": "ann", "left": KEY, "right": KEY, "outcome": "tie"}),
+    "/api/v1/storage": ("POST", {"keep": "last", "min_age": "0s", "yes": True}),
+    "/api/v1/restore": ("POST", {"target": STEP}),
+    "/api/v1/jobs/grid-1": ("DELETE", None),
+}
+
+
+def ask(server: Server, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, bytes, dict[str, str]]:
+    """A request as it is written here, which no library has made better."""
+    line = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=60)
+    given = {name.replace("_", "-"): value for name, value in headers.items()}
+    try:
+        line.putrequest(method, path, skip_host="Host" in given, skip_accept_encoding=True)
+        for name, value in given.items():
+            line.putheader(name, value)
+        if body or method == "POST":
+            line.putheader("Content-Length", str(len(body)))
+        line.endheaders(body)
+        answer = line.getresponse()
+        return answer.status, answer.read(), {name.lower(): value for name, value in answer.getheaders()}
+    finally:
+        line.close()
+
+
+def send(server: Server, path: str, **headers: str) -> int:
+    method, value = WRITING[path]
+    body = b"" if value is None else json.dumps(value).encode()
+    kind = {} if value is None or "Content_Type" in headers else {"Content_Type": "application/json"}
+    return ask(server, method, path, body, **kind, **headers)[0]
+
+
+def state_of(home: Path) -> dict[str, str]:
+    """All that a server could change: every file of the demo's runs, and what is remembered."""
+    runs = {str(p.relative_to(home)): hashlib.sha256(p.read_bytes()).hexdigest() for p in (home / "demo").rglob("*") if p.is_file()}
+    cells = {str(p.relative_to(home)): "" for p in (home / "cells").rglob("*")} if (home / "cells").is_dir() else {}
+    return runs | cells
+
+
+def remembered(server: Server, **headers: str) -> Any:
+    jobs = server.get("/api/v1/jobs", **headers)[1]["jobs"]
+    stars = [c["id"] for run in server.get("/api/v1/list", **headers)[1]["runs"] for c in run["checkpoints"] if c["star"] or c["note"]]
+    return [job["job"] for job in jobs], stars
+
+
+@pytest.fixture(scope="module")
+def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    yield from start_server(tmp_path_factory.mktemp("closed"), "serve", "--port", "0", "--token", TOKEN)
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    yield from start_server(tmp_path_factory.mktemp("opened"), "serve", "--port", "0", "--token", TOKEN, "--open-reading")
+
+
+@pytest.fixture(scope="module")
+def looked_at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    yield from start_server(tmp_path_factory.mktemp("looked"), "serve", "--port", "0", "--read-only")
+
+
+@pytest.fixture(scope="module")
+def space(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """As a Space serves it: app.py, everybody may look and draw a little."""
+    yield from start_server(tmp_path_factory.mktemp("space"), "serve", "--port", "0", CMP_MODE="space")
+
+
+# -- what is refused -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", WRITING)
+def test_every_writing_route_needs_token_own_site_own_name_and_json_and_changes_nothing_without(opened: Server, path: str) -> None:
+    bearer = {"Authorization": f"Bearer {TOKEN}"}
+    before = state_of(opened.home), remembered(opened, **bearer)
+    assert send(opened, path) == 401
+    assert send(opened, path, Authorization="Bearer wrong") == 401
+    assert send(opened, path, Origin="http://evil.test", **bearer) == 403
+    assert send(opened, path, Origin="null", **bearer) == 403
+    assert send(opened, path, Host="evil.test", **bearer) == 400
+    assert send(opened, path, Host="evil.test", Origin="http://evil.test", **bearer) == 400
+    if WRITING[path][0] == "POST":
+        for form in ("application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "text/plain", ""):
+            assert send(opened, path, Content_Type=form, **bearer) == 415, form
+        assert ask(opened, "POST", path, b"", **bearer)[0] == 415, "a POST without a body is what a foreign form sends most easily"
+    assert (state_of(opened.home), remembered(opened, **bearer)) == before
+
+
+@pytest.mark.parametrize("path", ["/gradio_api/queue/join", "/gradio_api/run/predict", "/gradio_api/call/start", "/gradio_api/cancel"])
+def test_page_events_from_another_site_or_name_or_as_a_form_are_refused(opened: Server, path: str) -> None:
+    event = json.dumps({"data": [], "fn_index": 0, "session_hash": "x"}).encode()
+    kind = {"Content_Type": "application/json"}
+    assert ask(opened, "POST", path, event, Origin="http://evil.test", **kind)[0] == 403
+    assert ask(opened, "POST", path, event, Host="evil.test", **kind)[0] == 400
+    assert ask(opened, "POST", path, event, Content_Type="application/x-www-form-urlencoded")[0] == 415
+
+
+def dependencies(server: Server, **headers: str) -> dict[str, int]:
+    """The page's events by the names of their handlers."""
+    return {told["api_name"]: told["id"] for told in server.get("/config", **headers)[1]["dependencies"] if told["backend_fn"]}
+
+
+CHANGING = (
+    "rename", "add_folder", "remove_folder", "answer", "watch_2", "pause", "cancel", "cancel_1", "cancel_2", "carry_out", "carry_out_1",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CHANGING)
+def test_page_events_that_change_something_need_the_token(opened: Server, name: str) -> None:
+    number = dependencies(opened)[name]
+    inputs = len(next(told["inputs"] for told in opened.get("/config")[1]["dependencies"] if told["id"] == number))
+    before = state_of(opened.home), remembered(opened)
+    asked = {"data": ["x"] * inputs, "fn_index": number, "session_hash": "somebody"}
+    answer = opened.post("/gradio_api/run/predict", asked)
+    told = answer[1] if answer[0] != 200 else {}
+    assert answer[0] >= 400, f"a visitor's {name} was carried out: {answer}"
+    assert "owner" in json.dumps(told) or answer[0] in (401, 422, 500), told
+    assert (state_of(opened.home), remembered(opened)) == before
+
+
+def test_a_read_only_page_has_no_event_that_changes_or_draws(looked_at: Server, server: Server) -> None:
+    there, here = set(dependencies(looked_at)), set(dependencies(server))
+    assert set(CHANGING) <= here and {"reroll", "newest", "start", "start_1"} <= here, "what this test looks for has other names by now"
+    assert not there & {*CHANGING, "reroll", "newest", "start", "start_1"}
+    for path in WRITING:
+        assert send(looked_at, path) in ((409,) if path in ("/api/generate", "/api/v1/jobs/grid-1") else (404, 405)), path
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/gradio_api/file=/etc/passwd", "/gradio_api/file/etc/passwd", "/gradio_api/proxy=http://127.0.0.1/", "/gradio_api/deep_link",
+     "/monitoring", "/monitoring/summary", "/gradio_api/component_server", "/gradio_api/runs", "/gradio_api/run-history/records",
+     "/gradio_api/vibe-code", "/gradio_api/profiling/traces", "/custom_component/a/b/c/d", "/gradio_api/dev/reload", "/docs", "/login",
+     "/gradio_api/stream/a/b/1/playlist.m3u8", "/gradio_api/token", "/mcp", "/gradio_api/mcp/sse"],
+)  # fmt: skip
+def test_gradios_other_routes_are_not_there(server: Server, path: str) -> None:
+    status, told, _ = server.get(path)
+    assert status == 404 and told["detail"]["code"] == 3
+
+
+def test_nothing_opens_a_file_that_a_client_names(server: Server, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.safetensors"
+    secret.write_bytes(b"the secret")
+    link = server.home / "demo" / "training" / "outputs" / "linked"
+    link.symlink_to(tmp_path)
+    names = [str(secret), f"..%2f..%2f{secret}", "../../../../etc/passwd", f"file://{secret}", f"linked/{secret.name}", "%00", f"{FULL}%00",
+             f"{FULL}@500%00", "~", "./", "%2e%2e%2f", "\u202e", "@", "a" * 900]  # fmt: skip
+    try:
+        for name in names:
+            for path in (
+                f"/api/v1/show?target={name}",
+                f"/api/v1/curves?run={name}",
+                f"/api/v1/best?run={name}",
+                f"/api/v1/storage?run={name}",
+            ):
+                status, body, _ = ask(server, "GET", path.replace("\u202e", "%E2%80%AE"))
+                assert status in (404, 422) and b"the secret" not in body and b"root:" not in body, (path, status, body[:200])
+            for path in ("/cmp/cell/", "/cmp/sample/", "/cmp/static/", "/cmp/curve/", "/static/", "/assets/", "/api/v1/jobs/"):
+                status, body, _ = ask(server, "GET", path + name.replace("\u202e", "%E2%80%AE"))
+                assert status in (404, 422, 403, 307) and b"the secret" not in body and b"root:" not in body, (path + name, status)
+        for route, field in (("convert", "targets"), ("grid", "targets")):
+            for target in (str(secret), str(tmp_path), "../linked", f"{FULL}\x00", "./"):
+                more = {"to": "lora"} if route == "convert" else {"prompts": ["x"]}
+                assert server.post(f"/api/v1/{route}", {field: [target], **more})[0] in (404, 422), target
+        for base in (str(tmp_path), "../bases", "~/x", "/etc"):
+            told = server.post("/api/v1/convert", {"targets": [STEP], "to": "pipeline", "base": base})
+            assert told[0] == 422 and "id" in told[1]["detail"]["hint"]
+        assert server.post("/api/v1/restore", {"target": str(tmp_path)})[0] == 404
+    finally:
+        link.unlink()
+
+
+def test_bodies_that_are_too_large_or_no_json_are_refused_in_the_contracts_form(server: Server) -> None:
+    asked = {"model_name": "base", "prompt": "x" * 200_000}
+    for body, status in (
+        (json.dumps(asked).encode(), 413),
+        (b"{", 422),
+        (b"[" * 50_000, 400),
+        (b"\xff\xfe", 400),
+        (b"[]", 422),
+        (b"null", 422),
+    ):
+        told = server.post("/api/generate", body)
+        assert told[0] in (status, 422) and set(told[1]["detail"]) == {"error", "hint", "code"}, (body[:20], told)
+    line = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=60)
+    parts = (b"x" * 60_000 for _ in range(20))
+    try:
+        line.request(
+            "POST", "/api/v1/star", parts, {"Content-Type": "application/json", "Transfer-Encoding": "chunked"}, encode_chunked=True
+        )
+        assert line.getresponse().status == 413
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # it has hung up at the limit
+    finally:
+        line.close()
+
+
+def test_a_file_that_is_too_large_is_not_taken(server: Server) -> None:
+    around = b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n%s\r\n--b--\r\n'
+    kind = "multipart/form-data; boundary=b"
+    assert ask(server, "POST", "/gradio_api/upload", around % (b"x" * 6_000_000), Content_Type=kind)[0] == 413
+    assert ask(server, "POST", "/gradio_api/upload", around % b"x", Content_Type=kind, Origin="http://evil.test")[0] == 403
+    statuses = {ask(server, "POST", "/gradio_api/upload", around % b"x", Content_Type=kind)[0] for _ in range(40)}
+    assert statuses == {200, 429}
+
+
+# -- who sees what ---------------------------------------------------------------------------------------------------------
+
+
+def test_where_reading_is_open_everybody_looks_and_learns_no_place(opened: Server) -> None:
+    places = [str(opened.home), str(Path.home()), os.path.realpath(opened.home)]
+    for path in ("/", "/config", "/health", "/api/models", "/api/v1/list", f"/api/v1/show?target={STEP}", f"/api/v1/show?target={FULL}",
+                 f"/api/v1/curves?run={FULL}", f"/api/v1/best?run={FULL}", "/api/v1/storage", "/api/v1/cells", "/api/v1/jobs",
+                 f"/cmp/curve/{FULL}", f"/cmp/export/samples/{FULL}/grid.html"):  # fmt: skip
+        status, body, _ = ask(opened, "GET", path)
+        assert status in (200, 404), path
+        assert not [place for place in places if place.encode() in body], (
+            path,
+            [body[max(0, body.find(p.encode()) - 80) :][:200] for p in places],
+        )
+    listed = opened.get("/api/v1/list")[1]["runs"][0]
+    assert "folder" not in listed and "logs" not in listed and "path" not in listed["checkpoints"][0]
+    assert set(listed["checkpoints"][0]["converted"].values()) <= {True, False}
+    owned = opened.get("/api/v1/list", Authorization=f"Bearer {TOKEN}")[1]["runs"][0]
+    assert owned["folder"].startswith("/") and owned["checkpoints"][0]["path"].startswith("/")
+    assert opened.get("/api/v1/doctor")[0] in (401, 409) and opened.get("/api/v1/doctor", Authorization=f"Bearer {TOKEN}")[0] == 200
+
+
+def test_the_token_comes_by_header_or_once_by_the_address_and_is_then_a_cookie_that_no_script_reads(closed: Server) -> None:
+    assert ask(closed, "GET", "/")[0] == 401
+    status, _, headers = ask(closed, "GET", f"/?token={TOKEN.replace(' ', '%20')}")
+    cookie = headers["set-cookie"]
+    assert status == 303 and headers["location"] == "./" and "HttpOnly" in cookie and "samesite=lax" in cookie.lower()
+    assert ask(closed, "GET", "/", Cookie=cookie.partition(";")[0])[0] == 200
+    assert ask(closed, "GET", "/?token=wrong")[0] == 401
+    assert ask(closed, "GET", f"/?token={TOKEN.replace(' ', '%20')}", Host="evil.test")[0] == 400
+
+
+def test_no_other_site_reads_or_frames_the_page(server: Server) -> None:
+    assert ask(server, "GET", "/api/models", Origin="http://localhost:9999")[0] == 403
+    assert (
+        ask(
+            server,
+            "GET",
+            "/",
+        )[2]["x-frame-options"]
+        == "SAMEORIGIN"
+    )
+    host = urlsplit(server.url).netloc
+    assert ask(server, "GET", "/health", Origin=f"http://{host}")[0] == 200
+    assert "access-control-allow-origin" not in ask(server, "GET", "/api/models", Origin="http://evil.test")[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables"),
+    [(("--host", "0.0.0.0"), {}), (("--host", "::"), {}), (("--share",), {}), ((), {"CMP_MODE": "token"}),
+     (("--host", "0.0.0.0", "--read-only"), {}), (("--host", "0.0.0.0", "--open-reading"), {})],
+)  # fmt: skip
+def test_nobody_else_is_let_in_without_a_token(demo_home: Path, arguments: tuple[str, ...], variables: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "cmp", "serve", "--port", "0", *arguments]
+    told = subprocess.run(
+        command, cwd=ROOT, env=environment(demo_home) | variables, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert told.returncode == 5 and "no token" in told.stderr and "--token auto" in told.stderr, told.stderr
+    assert "Open http" not in told.stdout
+
+
+def test_sharing_downloads_nothing(demo_home: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "cmp", "serve", "--port", "0", "--share", "--token", "auto"]
+    around = environment(demo_home) | {"HF_HOME": str(tmp_path)}
+    told = subprocess.run(command, cwd=ROOT, env=around, capture_output=True, text=True, timeout=120, check=False)
+    assert told.returncode == 5 and "not there" in told.stderr and not list(tmp_path.rglob("frpc*")), told.stderr
+
+
+def test_a_token_is_made_and_told_once_where_that_is_asked_for(demo_home: Path) -> None:
+    for server in start_server(demo_home, "serve", "--port", "0", "--host", "0.0.0.0", "--token", "auto"):
+        line = next(line for line in server.log if "Open http" in line)
+        token = line.strip().partition("?token=")[2]
+        assert len(token) >= 30
+        port = urlsplit(server.url).port
+        here = Server(f"http://127.0.0.1:{port}", server.home, server.log)
+        assert here.get("/health")[0] == 401 and here.get("/health", Authorization=f"Bearer {token}")[0] == 200
+        assert here.get("/health", Authorization=f"Bearer {token}", Host="192.168.7.7:1")[0] == 200, "a number is nobody's foreign name"
+        assert here.get("/health", Authorization=f"Bearer {token}", Host="evil.test")[0] == 400
+
+
+# -- a space ---------------------------------------------------------------------------------------------------------------
+
+
+def test_in_a_space_everybody_draws_a_little_and_changes_nothing(space: Server) -> None:
+    asked = {"model_name": f"{FULL}/checkpoint-500", "prompt": "x", "num_inference_steps": 1, "seed": 3}
+    before = {name: digest for name, digest in state_of(space.home).items() if not name.startswith("cells")}
+    assert space.post("/api/generate", asked)[0] == 200
+    assert space.post("/api/generate", asked | {"num_inference_steps": 50})[0] == 422
+    grid = {"targets": [FULL], "prompts": ["x"], "steps": "1", "seeds": "1-200"}
+    assert space.post("/api/v1/grid", grid)[0] == 422
+    assert space.post("/api/v1/grid", grid | {"seeds": "1", "base": "a/b"})[0] == 409
+    for path in WRITING:
+        if path not in ("/api/generate", "/api/v1/grid"):
+            assert send(space, path) in (401, 404, 405), path
+    events = set(dependencies(space))
+    assert not events & {*CHANGING, "start"} and "start_1" in events, "conversions start by the first of these names, grids by the second"
+    told = [space.post("/api/generate", asked) for _ in range(8)]
+    refused = [one for one in told if one[0] == 429]
+    assert refused and refused[0][1]["detail"]["code"] == 75
+    assert {name: digest for name, digest in state_of(space.home).items() if not name.startswith("cells")} == before
+
+
+# -- in a browser ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.browser
+def test_a_read_only_page_shows_everything_and_offers_nothing_that_it_would_refuse(browser: Any, looked_at: Server) -> None:
+    with browser.new_context(viewport={"width": 1400, "height": 900}) as context:
+        context.set_default_timeout(60_000)
+        watched = Watched(context.new_page(), looked_at)
+        page = watched.page
+        page.locator(f'#runs-table tr[data-key="{FULL}"]').click()
+        page.locator("#checkpoints-table tbody img").first.wait_for()
+        assert page.get_by_role("button", name="Compare the ticked ones").is_visible()
+        for name in ("#convert", "#save-name", "#folder-add", "#convert-selected"):
+            assert not page.locator(name).is_visible(), name
+        watched.picture("read-only-runs")
+        page.get_by_role("tab", name="Compare").click()
+        page.locator("#compare-checkpoints input").first.wait_for()
+        for name in ("#compare-draw", "#compare-pause", "#compare-cancel", "#cells-prune"):
+            assert not page.locator(name).is_visible(), name
+        page.get_by_role("radio", name="drawn by the trainer").click()
+        page.wait_for_function("document.querySelectorAll('#grid td img.is-loaded').length > 3")
+        watched.picture("read-only-compare")
+        assert watched.complaints == []
+
+
+@pytest.mark.browser
+def test_a_visitor_is_told_why_nothing_is_drawn_and_the_owner_draws(browser: Any, opened: Server) -> None:
+    for address, heard in (("", "only the owner"), (f"/?token={TOKEN.replace(' ', '%20')}", None)):
+        with browser.new_context(viewport={"width": 1400, "height": 900}) as context:
+            context.set_default_timeout(60_000)
+            page = context.new_page()
+            page.goto(opened.url + address)
+            page.locator(f'#runs-table tr[data-key="{FULL}"]').click()
+            page.locator("#checkpoints-table tbody img").first.wait_for()
+            page.get_by_role("tab", name="Compare").click()
+            page.locator("#compare-checkpoints input:checked").first.wait_for()
+            page.locator("#compare-draw").click()
+            if heard:
+                page.get_by_text(heard).first.wait_for()
+                assert opened.get("/api/v1/jobs")[1]["jobs"] == []
+            else:
+                page.wait_for_function("document.querySelectorAll('#grid td img.is-loaded').length > 0")

@@ -1,0 +1,97 @@
+"""What is done for whom: visitors change nothing, name no path and learn no place."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cmp.core.grids import GridSpec, Prompt, Sampling
+from cmp.disk.ready import Answers
+from cmp.errors import BadInput, CmpError, NotFound, Refused, TooOften
+from cmp.settings import Settings
+from cmp.workbench import Workbench
+from cmp.workbench.callers import Caller, acting_for, caller
+from cmp.workbench.curtain import Curtain
+from cmp.workbench.easel import existing_vaes
+from tests.support import Training, bench_of, origin_run
+from tests.test_read_only import CHANGES, RUN
+
+VISITOR = Caller(owner=False, address="192.0.2.1")
+GRID = GridSpec((None,), (Prompt("a"),), samplings=(Sampling(steps=1),))
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_would_change_or_draw_anything_is_refused_to_a_visitor(tmp_path: Path, change: str) -> None:
+    made = origin_run(tmp_path)
+    bench = bench_of(made)
+    before = sorted(made.run.rglob("*"))
+    with acting_for(VISITOR), pytest.raises(CmpError):
+        CHANGES[change](bench, made)
+    assert sorted(made.run.rglob("*")) == before and not bench.jobs.records() and not bench.added_folders()
+
+
+PATHS: dict[str, Callable[[Workbench, Training], object]] = {
+    "find": lambda bench, made: bench.find(str(made.run)),
+    "show": lambda bench, made: bench.show(str(made.checkpoint(500))),
+    "curves": lambda bench, made: bench.curves_at(str(made.run.parent.parent / "logs")),
+    "logs": lambda bench, made: bench.curves_at("nobody", (), str(made.run.parent.parent / "logs")),
+    "restore": lambda bench, made: list(bench.restore(str(made.run / ".cmp-trash" / "x"))),
+}
+
+
+@pytest.mark.parametrize("who", [VISITOR, Caller(by_id=True)], ids=["a visitor", "the owner over REST"])
+@pytest.mark.parametrize("name", PATHS)
+def test_a_path_is_taken_for_an_id_that_there_is_not(tmp_path: Path, name: str, who: Caller) -> None:
+    made = origin_run(tmp_path)
+    with acting_for(who), pytest.raises((NotFound, Refused)):
+        PATHS[name](bench_of(made), made)
+
+
+def test_a_visitor_names_no_vae_and_no_base(tmp_path: Path) -> None:
+    made = origin_run(tmp_path)
+    bench = bench_of(made)
+    with acting_for(VISITOR):
+        with pytest.raises(Refused, match="VAE"):
+            existing_vaes("/etc/passwd")
+        with pytest.raises(Refused, match="base"):
+            bench.plan_grid(GRID, [bench.find(RUN)[0]], Answers(None, "/etc"))
+        assert existing_vaes("base") == '"base"'
+
+
+def test_a_thread_of_its_own_works_for_the_owner() -> None:
+    seen: list[Caller] = []
+    with acting_for(VISITOR):
+        assert caller() == VISITOR
+        thread = threading.Thread(target=lambda: seen.append(caller()))
+        thread.start()
+        thread.join()
+    assert seen == [Caller()] and caller() == Caller()
+
+
+def test_in_a_space_everybody_draws_within_limits_and_not_too_often(tmp_path: Path) -> None:
+    made = origin_run(tmp_path)
+    bench = Workbench(Settings(tmp_path / "home", (made.outputs,), (made.bases,), mode="space", read_only=True))
+    with acting_for(VISITOR):
+        with pytest.raises(BadInput, match="31 denoising steps"):
+            bench.require_drawing(GridSpec((None,), (Prompt("a"),), samplings=(Sampling(steps=31),)))
+        for _ in range(6):
+            bench.require_drawing(GRID)
+        with pytest.raises(TooOften) as told:
+            bench.require_drawing(GRID)
+        assert told.value.retry_after > 0 and told.value.http_status == 429
+        with pytest.raises(Refused, match="read-only"):
+            bench.star(f"{RUN}@500")
+
+
+def test_the_curtain_takes_places_out_of_texts_and_fields_and_leaves_the_rest(tmp_path: Path) -> None:
+    made = origin_run(tmp_path)
+    bench = bench_of(made)
+    value = {"id": "a/b", "path": "/x", "note": f"{made.run}/checkpoints is at {tmp_path}/home", "many": [f"{made.outputs}", 3, None],
+             "url": "https://example.org/a", "converted": {"lora": f"{made.run}/x", "webui": None}}  # fmt: skip
+    told = Curtain(bench).public(value)
+    assert str(tmp_path) not in str(told) and "path" not in told and told["url"] == value["url"] and told["many"][1:] == [3, None]
+    assert told["note"].startswith(f"{RUN}/checkpoints") and told["converted"] == {"lora": True, "webui": False}
+    assert Curtain(bench).hide({"path": str(made.run)}) == {"path": RUN}
