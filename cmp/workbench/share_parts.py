@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from cmp.core.arranging import Cell, read_matrix
@@ -68,9 +69,12 @@ def places_of(bench: Shelf, run: Run) -> tuple[Path, ...]:
 
 def drawn_values(
     run: Run, shown: Sequence[Shown], label: Callable[[Checkpoint | None], tuple[str, str]], path_of: Callable[[str], Path],
-    known: Callable[[str], dict[str, Any]],
+    known: Callable[[str], dict[str, Any]], bases: Mapping[tuple[Any, ...], str] = MappingProxyType({}),
 ) -> Iterator[tuple[str, dict[str, Any]]]:  # fmt: skip
-    """The pictures drawn of a run as matrices, one for each way of drawing, the largest first: what it is called, and its value."""
+    """The pictures drawn of a run as matrices, one for each way of drawing, the largest first: what it is called, and its value.
+
+    `bases` are the keys of the base model's pictures by what `row_of` gives.
+    """
     from cmp.core.grids import Cell as Drawn
     from cmp.core.grids import GridSpec, Prompt, Tile
     from cmp.core.matrices import grid_matrix
@@ -86,13 +90,22 @@ def drawn_values(
             Tile(Drawn(by_id[one.checkpoint], Prompt(one.prompt, one.negative), one.seed, strength, sampling), one.key, path_of(one.key))
             for one in its
         ]
-        for prompt_group in _within_bounds(tuple(prompts), len(own) * len(seeds)):
-            spec = GridSpec(tuple(own), prompt_group, tuple(seeds), (strength,), (sampling,))
+        beside = {(p, seed): key for p in prompts for seed in seeds if (key := bases.get((p.text, p.negative, seed, sampling, base)))}
+        tiles += [Tile(Drawn(None, p, seed, strength, sampling), key, path_of(key)) for (p, seed), key in beside.items()]
+        columns = (None, *own) if beside else tuple(own)
+        for prompt_group in _within_bounds(tuple(prompts), len(columns) * len(seeds)):
+            spec = GridSpec(columns, prompt_group, tuple(seeds), (strength,), (sampling,))
             value = grid_matrix(spec, [t for t in tiles if t.cell.prompt in prompt_group], label, known=known)
             drawn = [cell for cell in value["cells"] if cell["state"] == "done"]  # of a product of rows some may never have been asked for
             told = f"{sampling.steps} steps, guidance {sampling.guidance:g}" + ("" if strength == 1 else f", strength {strength:g}")
             value |= {"cells": drawn, "rerolls": [], "done": 0, "total": 0}
             yield told, value | {"common": [*value["common"], ["base", str(base)]]}
+
+
+def row_of(shown: Shown) -> tuple[Any, ...]:
+    """What a picture of the base model has in common with one that stands beside it."""
+    prompt, negative, seed, _, sampling, _, base = shown.row
+    return prompt, negative, seed, sampling, base
 
 
 def _within_bounds(prompts: tuple[Any, ...], others: int) -> Iterator[tuple[Any, ...]]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from cmp.disk.ready import Answers
 from cmp.errors import BadInput, CmpError, Refused
 from cmp.workbench.exporting import Matrix
 from cmp.workbench.reclaiming import Reclaiming
-from cmp.workbench.share_parts import Draft, drawn_values, heads_shared, laid_out, loss_of, places_of, samples_of, settings_of
+from cmp.workbench.share_parts import Draft, drawn_values, heads_shared, laid_out, loss_of, places_of, row_of, samples_of, settings_of
 
 if TYPE_CHECKING:
     from cmp.core.curves import LossCurve
@@ -96,11 +96,35 @@ class Sharing(Reclaiming):
         heads = heads_shared(self.heads(c.id for c in own.checkpoints))
         label: Callable[[Checkpoint | None], tuple[str, str]] = lambda c: (self.column_name(here[c.id] if c else None), "")  # noqa: E731
         shown = self._drawn.of(run)
-        drawn = drawn_values(run, shown, label, self.store.cell_path, lambda c: heads.get(here[c].id, {}))
+        drawn = drawn_values(run, shown, label, self.store.cell_path, lambda c: heads.get(here[c].id, {}), self._bases_of(own, shown))
         matrices = [(f"Drawn with each checkpoint: {told}", value) for told, value in drawn]
         if samples := samples_of(self, run, name):
             matrices.append(("Drawn by the trainer, while training", samples))
         return Handed(own, run, name, chosen, verdicts, tuple(matrices), shown, tuple(self._curves_of(run)))
+
+    def _bases_of(self, own: Run, shown: Sequence[Shown]) -> dict[tuple[Any, ...], str]:
+        """The keys of the base model's pictures that stand beside these. A base's name proves nothing: its keys are computed anew, from its
+        digest and the library's versions as they are now.
+        """
+        from cmp.core.grids import USUAL_MODE, Cell, GridSpec, Prompt
+        from cmp.core.votes import kept_cell
+        from cmp.disk.cell_index import CellIndex
+
+        rows, found = {row_of(one) for one in shown}, dict[tuple[Any, ...], str]()
+        told = ((cell.key, kept_cell(cell.key, "", cell.told)) for cell in (CellIndex(self.store).of_weights([""]) if rows else ()))
+        kept = {key for key, one in told if one and row_of(one) in rows}
+        if not kept:
+            return {}
+        self.load_engine()
+        preparing = self._preparing(GridSpec((None,), (Prompt(""),), mode=USUAL_MODE), (own,), Answers())
+        with suppress(CmpError):  # a base that has gone has no column
+            for row in rows:
+                prompt, negative, seed, sampling, base = row
+                one = preparing.prepare(Cell(None, Prompt(prompt, negative), seed, 1.0, sampling))
+                key = next((key for key in one.keys.values() if key in kept), None)
+                if key and one.clothes.ready.base and str(one.clothes.ready.base.as_json()["id"]) == base:
+                    found[row] = key
+        return found
 
     # -- the page ------------------------------------------------------------------------------------------------------
 

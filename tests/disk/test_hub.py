@@ -5,9 +5,11 @@ replaced, and the token told to nobody but that server.
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from typing import Any
 import pytest
 
 from cmp.core.progress import run_through
-from cmp.core.publishing import MARK, SharedFile, SharePlan, Wanted
+from cmp.core.publishing import MARK, WEIGHTS, SharedFile, SharePlan, Wanted
 from cmp.disk.hub import upload
 from cmp.errors import CmpError, NotFound, Refused
 
@@ -32,6 +34,7 @@ class Hub(ThreadingHTTPServer):
         self.failing: int | None = None
         self.asked: list[tuple[str, str]] = []
         self.made: dict[str, Any] = {}
+        self.large: dict[str, bytes] = {}
         self.commit: list[dict[str, Any]] = []
         self.tokens: set[str] = set()
 
@@ -64,13 +67,24 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.path == "/api/validate-yaml":
             self._answer(200, {"errors": [], "warnings": []})
         elif "/preupload/" in self.path:
-            files = [{"path": one["path"], "uploadMode": "regular", "shouldIgnore": False} for one in json.loads(body)["files"]]
+            names = [one["path"] for one in json.loads(body)["files"]]
+            modes = {name: "lfs" if name.endswith(".safetensors") else "regular" for name in names}
+            files = [{"path": name, "uploadMode": mode, "shouldIgnore": False} for name, mode in modes.items()]
             self._answer(200, {"files": files})
+        elif self.path.endswith("/info/lfs/objects/batch"):
+            objects = [
+                one | {"actions": {"upload": {"href": f"{self.server.address}/large/{one['oid']}"}}} for one in json.loads(body)["objects"]
+            ]
+            self._answer(200, {"transfer": "basic", "objects": objects})
         elif "/commit/" in self.path:
             self.server.commit = [json.loads(line) for line in body.splitlines()]
             self._answer(200, {"success": True, "commitOid": "0" * 39 + "2", "commitUrl": f"{self.server.address}/me/shoes/commit/2"})
         else:
             self._answer(404, {})
+
+    def do_PUT(self) -> None:
+        self.server.large[self.path.rpartition("/")[2]] = self.rfile.read(int(self.headers["Content-Length"]))
+        self._answer(200, {})
 
     def _note(self) -> None:
         self.server.asked.append((self.command, self.path))
@@ -128,6 +142,17 @@ def test_a_new_repository_is_private_and_gets_exactly_the_planned_files_in_one_c
     assert hub.made.get("sdk") == ("static" if kind == "space" else None)
     assert committed(hub) == {one.path: (tmp_path / "draft" / one.path).read_text() for one in plan.files}
     assert sum("/commit/" in path for _, path in hub.asked) == 1 and hub.commit[0]["value"]["parentCommit"] == HEAD
+
+
+def test_weights_go_where_the_hub_keeps_large_files(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")  # which this server does not speak
+    plan, weights = plan_in(tmp_path / "draft", model="me/shoes"), b"\x08weights" * 1000
+    (tmp_path / "draft" / WEIGHTS).write_bytes(weights)
+    run_through(upload(replace(plan, files=(*plan.files, SharedFile(WEIGHTS, len(weights), ""))), "1"))
+    digest = hashlib.sha256(weights).hexdigest()
+    assert hub.large == {digest: weights}
+    (pointer,) = [one["value"] for one in hub.commit if one["key"] == "lfsFile"]
+    assert (pointer["path"], pointer["oid"], pointer["size"]) == (WEIGHTS, digest, len(weights)) and len(committed(hub)) == 3
 
 
 def test_a_repository_of_ours_is_renewed_and_only_pictures_of_ours_go(hub: Hub, tmp_path: Path) -> None:

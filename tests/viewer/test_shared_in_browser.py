@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +91,21 @@ def test_a_difference_that_the_browser_does_not_allow_is_told_and_not_guessed(pa
     page.locator("td.cmp-cell").nth(1).click()
     page.keyboard.press("Shift+M")
     page.get_by_text("A page that is opened from a disk may not read pixels, so no difference is told.").wait_for()
+
+
+def test_as_a_static_space_it_asks_nobody_else_and_tells_differences(context: Any, folder: Path) -> None:
+    serve = partial(SimpleHTTPRequestHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), serve) as server, context.new_page() as page:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        home, asked, complaints = f"http://127.0.0.1:{server.server_port}", [], []
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        page.goto(f"{home}/index.html")
+        page.locator("td.cmp-cell").nth(1).click()
+        page.keyboard.press("Shift+M")
+        page.get_by_text(re.compile("of the pixels are equal|pixels differ|differ")).first.wait_for()
+        server.shutdown()
+    assert [url for url in asked if not url.startswith((home, "data:", "blob:"))] == [] and complaints == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
