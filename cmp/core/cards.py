@@ -18,15 +18,17 @@ from cmp.core.votes import Tally, chances
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*\Z", re.ASCII)
 # a mark, first such as mean nothing where they stand: in numbers, within words, at the end of a clause
-_MARKS = re.compile(r"((?<=[0-9])\.(?=[0-9])|(?<=[^\W\d_])[.:](?=\s|\Z)|(?<=[^\W_])-(?=[^\W_])|[(),'%;?])|[\x00-\x1f!-/:-@\[-`{-\x7f]")
+_MARKS = re.compile(r"((?<=[0-9])\.(?=[0-9])|(?<=[^\W\d_])[.:](?=\s|\Z)|(?<=[^\W_])-(?=[^\W_])|[(),'%;?])|[!-/:-@\[-`{-~]")
+_JOINER = "\u200d"  # within emoji
 _LONGEST_SHORT = 60  # characters of a Space's short description
 _NOT_IN_YAML = re.compile("[^\t\n\r -~\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\u2028": "\\L", "\u2029": "\\P"}
 
 
 def markdown(text: str) -> str:
-    """A text as it is, wherever it stands in Markdown: no mark in it means anything, and it is one line."""
-    return _MARKS.sub(lambda mark: mark[0] if mark[1] else f"&#{ord(mark[0])};", " ".join(plain_text(text).split()))
+    """A text as it is, wherever it stands in Markdown: no mark in it means anything, it is one line, and what cannot be seen is left out."""
+    flat = "".join(c for c in " ".join(plain_text(text).split()) if c.isprintable() or c == _JOINER)
+    return _MARKS.sub(lambda mark: mark[0] if mark[1] else f"&#{ord(mark[0])};", flat)
 
 
 def yaml_text(text: str) -> str:

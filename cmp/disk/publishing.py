@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Generator, Iterable
@@ -138,12 +139,17 @@ def _cut_value(value: object, cut: Callable[[str], str]) -> object:
 
 
 def require_nothing_of(folder: Path, places: Iterable[Path]) -> None:
-    """Raises Refused if any byte of the folder's files tells one of these places, as it is or as JSON and addresses write it."""
-    told = {str(place) for place in places if len(place.parts) > 1 and len(str(place)) > 4}
-    needles = {os.fsencode(text) for text in told} | {json.dumps(text)[1:-1].encode() for text in told}
+    """Raises Refused if any byte of the folder's files tells one of these places, as it is or as JSON writes it."""
+    sought = [(place, _telling(place)) for place in places if len(place.parts) > 1]
     for name in _files(folder):
         content = (folder / name).read_bytes()
-        if found := next((needle for needle in needles if needle in content), None):
-            raise Refused(
-                f"{name} would tell {os.fsdecode(found)!r}, a folder of yours", "Take it out of the prompts or names that say it."
-            )
+        if found := next((place for place, telling in sought if telling.search(content)), None):
+            told = f"{name} would tell {str(found)!r}, a folder of yours"
+            raise Refused(told, "Take it out of the prompts or names that say it.")
+
+
+def _telling(place: Path) -> re.Pattern[bytes]:
+    """A place by itself; one such as /data only where it goes on, since a word of another's text may look like it."""
+    texts = {str(place), json.dumps(str(place))[1:-1], json.dumps(str(place), ensure_ascii=False)[1:-1]}
+    names = b"|".join(re.escape(os.fsencode(text)) for text in sorted(texts))
+    return re.compile(rb"(?<![\w.-])(?:%s)%s" % (names, rb"(?![\w.-])" if len(place.parts) > 2 else rb"(?=[/\\]\w)"))
