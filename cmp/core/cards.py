@@ -26,7 +26,7 @@ _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\u
 
 
 def markdown(text: str) -> str:
-    """A text as it is, wherever it stands in Markdown: no mark in it means anything, it is one line, and what cannot be seen is left out."""
+    """A text as it is, wherever it stands in Markdown: no mark in it means anything, it is one line, and what nobody sees is out."""
     flat = "".join(c for c in " ".join(plain_text(text).split()) if c.isprintable() or c == _JOINER)
     return _MARKS.sub(lambda mark: mark[0] if mark[1] else f"&#{ord(mark[0])};", flat)
 
