@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 
 from cmp.core.publishing import MARK, WEIGHTS, Wanted
 from cmp.errors import BadInput, Refused
+from cmp.settings import Settings, prepare_libraries
 from tests.in_process import command
 from tests.sharing import HOSTILE, RUN, SECRET, Given, given_run, plan_of, vote, written
 from tests.support import MODULES, adapter_tensors
@@ -213,6 +214,16 @@ def test_the_verb_lists_first_and_writes_with_yes(given: Given, tmp_path: Path) 
     assert command(given.bench.settings.home, *around, "--yes").code == 5
     assert command(given.bench.settings.home, *around, "--yes", "--dry-run").code == 2
     assert command(given.bench.settings.home, *around[:-2]).code == 2
+
+
+def test_what_this_program_says_for_itself_keeps_the_library_offline_and_uploads_possible(tmp_path: Path) -> None:
+    from huggingface_hub.constants import ENV_VARS_TRUE_VALUES
+
+    environ = {"CMP_HOME": str(tmp_path)}
+    prepare_libraries(environ)
+    assert environ["HF_HUB_OFFLINE"] in ENV_VARS_TRUE_VALUES and not Settings.from_env(environ).offline
+    for said, offline in (("1", True), ("true", True), ("0", False)):
+        assert Settings.from_env(environ | {"HF_HUB_OFFLINE": said}).offline is offline
 
 
 def test_an_upload_is_refused_where_the_library_was_told_to_stay_offline(given: Given) -> None:

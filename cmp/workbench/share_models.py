@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from cmp.workbench.sharing import Handed, Sharing
 
 _MOST_EXAMPLES = 6
+_NUMBERED = re.compile(r"prompt [0-9]+\Z", re.ASCII)  # what a prompt is called that the trainer did not write down
 _SHEET = 4000  # pixels of the card's grid at most
 
 
@@ -142,8 +144,9 @@ def _left_by_trainer(bench: Sharing, subject: Handed, chosen: Checkpoint, draft:
             step, prompt = cell.at[places["step"]], cell.at[places["prompt"]]
             if step is None or prompt is None or chosen.step is None or axes[places["step"]].values[step].get("step") != chosen.step:
                 continue
-            if path := matrix.path_of(cell):
-                yield str(axes[places["prompt"]].values[prompt]["label"]), path
+            told = str(axes[places["prompt"]].values[prompt]["label"])
+            if not _NUMBERED.match(told) and (path := matrix.path_of(cell)):
+                yield told, path
 
 
 def _grid(bench: Sharing, subject: Handed, draft: Draft) -> str | None:

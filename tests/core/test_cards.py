@@ -17,7 +17,8 @@ from cmp.core.publishing import MARK
 NASTY = [
     "--- a", "# x", "1. x", "- x", "* x", "+ x", "> x", "=== x", "a | b", "`x`", "```", "<img src=x onerror=alert(1)>", "[x](javascript:a)",
     "![x](y)", "&lt;", "a\nb\n---\nc", "${x}", "$$x$$", "_x_", "**x**", "~~x~~", "https://evil.example", "www.evil.example",
-    "me@evil.example", "| --- |", "<!-- x", "-->", "\\", "a  ", ":smile:", "{% raw %}", "key: value", "'", '"', "%x", "@x", "?", "null", "0x1f",
+    "me@evil.example", "| --- |", "<!-- x", "-->", "\\", "a  ", ":smile:", "{% raw %}", "key: value", "'", '"', "%x", "@x", "?", "null",
+    "0x1f",
     "\x85\u2028a\x7f\x00",
 ]  # fmt: skip
 
