@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cmp.cli.output import print_table, say
 from cmp.core.evidence import BASE
-from cmp.core.image_scores import KINDS
+from cmp.core.image_scores import KINDS, limits_of
 from cmp.core.measured import (
     LOSS,
     NAMES_NO_BEST,
@@ -46,9 +46,9 @@ def value_of(one: Measured) -> float:
     return float(one.values[:, 0].mean() if one.bands[0] == WHOLE else one.values.mean())
 
 
-def limits_of(metrics: Iterable[str]) -> dict[str, list[str]]:
+def limits_json(metrics: Iterable[str]) -> dict[str, list[str]]:
     """By metric what its scores are known not to say."""
-    return {metric: list(kind.limits) for metric in metrics if (kind := KINDS.get(_OF.get(metric, metric)))}
+    return {metric: list(limits) for metric in metrics if (limits := limits_of(metric))}
 
 
 def base_value(metric: str, found: Sequence[Measured]) -> float | None:
@@ -100,5 +100,5 @@ def tell_bands(bands: Mapping[str, Sequence[BandScore]], names: Sequence[str]) -
 
 
 def tell_limits(metric: str) -> None:
-    for text in limits_of([metric]).get(metric, ()):
+    for text in limits_of(metric):
         say(f"  limit: {text}")
