@@ -81,7 +81,7 @@ def test_a_page_has_no_weights_and_all_its_pictures_lie_beside_it(page: Path) ->
 def test_a_page_tells_verdict_votes_and_settings_but_no_voter(page: Path) -> None:
     text = (page / "index.html").read_text("utf-8")
     assert "Held-out loss" in text and "all others are worse at 95 %" in text
-    assert "1 blind votes by 1 voter" in text and "Training loss" in text and ">rank</th><td>8<" in text
+    assert "1 blind vote by 1 voter;" in text and "Training loss" in text and ">rank</th><td>8<" in text
     assert "hf_xxxx" not in text
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from cmp.core.agreeing import rule_name, steps_text, told_by
 from cmp.core.picking import VOTES, Score, Verdict
+from cmp.core.present import counted
 from cmp.core.publishing import MARK
 from cmp.core.runs import Run, plain_text
 from cmp.core.votes import Tally, chances
@@ -112,7 +113,7 @@ def tally_text(tally: Tally) -> str:
     """What was voted, without the voters' names."""
     bad = f", {tally.both_bad} of them both bad" if tally.both_bad else ""
     seen = f"{tally.pairs_seen} of {tally.pairs} pairs of checkpoints were compared"
-    return f"{tally.votes} blind votes by {len(tally.voters)} {'voter' if len(tally.voters) == 1 else 'voters'}{bad}; {seen}."
+    return f"{counted(tally.votes, 'blind vote')} by {counted(len(tally.voters), 'voter')}{bad}; {seen}."
 
 
 # -- Markdown --------------------------------------------------------------------------------------------------------------
