@@ -15,6 +15,7 @@ from cmp.errors import BadInput
 MODES = ("local", "token", "space")
 LOG_FORMATS = ("text", "json")
 BUSY = ("wait", "cpu", "draw")
+OURS = "YES"  # as HF_HUB_OFFLINE: the library reads it as 1, and that no user has set it can still be told
 READING = ("token", "open")
 HUB = "hf://"  # what an address on the Hugging Face Hub begins with
 _BETWEEN = re.compile(re.escape(os.pathsep) + r"(?!//)")  # the colon of an address is none
@@ -46,7 +47,8 @@ class Settings:
     what to do while another program uses the graphics card: "wait" for it, draw on the "cpu", or "draw" in spite of it. `read_only`:
     nothing is drawn, converted, marked or answered, whoever asks for it; in the mode "space" it may still be drawn, within limits.
     `open_reading`: where there is a token, looking needs none. `hosts` are further names by which this server is reached.
-    `alert_webhook` and `alert_command` are told of alerts; only whoever starts the server sets them.
+    `alert_webhook` and `alert_command` are told of alerts; only whoever starts the server sets them. `offline`: the user has told the Hub's
+    library to stay offline, which uploads heed.
     """
 
     home: Path
@@ -58,6 +60,7 @@ class Settings:
     port: int = 7860
     busy: str = "wait"
     read_only: bool = False
+    offline: bool = False
     open_reading: bool = False
     hosts: tuple[str, ...] = ()
     log_format: str = "text"
@@ -96,6 +99,7 @@ class Settings:
             token=environ.get("CMP_TOKEN") or None,
             port=_port(environ.get("CMP_PORT", "7860")),
             busy=busy,
+            offline=environ.get("HF_HUB_OFFLINE", OURS).upper() in ("1", "ON", "TRUE"),
             read_only=mode == "space",
             open_reading=reading == "open" or mode == "space",
             hosts=tuple(host.strip().lower() for host in hosts if host.strip()),
@@ -114,7 +118,7 @@ def prepare_libraries(environ: MutableMapping[str, str]) -> None:
     """
     environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     environ.setdefault("GOMP_SPINCOUNT", "0")
-    environ.setdefault("HF_HUB_OFFLINE", "1")
+    environ.setdefault("HF_HUB_OFFLINE", OURS)
     environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told how Ray is used
 
 

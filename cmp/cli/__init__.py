@@ -38,6 +38,7 @@ VERBS = {
     "cells": "jobbing",
     "storage": "storing",
     "restore": "storing",
+    "share": "sharing",
     "serve": "serving",
     "mcp": "tooling",
     "doctor": "looking",

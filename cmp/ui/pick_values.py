@@ -47,9 +47,10 @@ def pick_value(
         "picks": [{"id": name, "label": label, "star": name in starred} for name, label in labels.items()],
         "pick": _pick(lead, labels),
         "ends": _ends(lead, labels),
-        "actions": ["compare", *([] if read_only else ["convert", "star", "vote"])],
+        "actions": ["compare", *([] if read_only else ["convert", "star", "vote", "share"])],
         "vote": f"cmp/vote/{quote(run.id)}",
         "scores": f"cmp/scores/{quote(run.id)}",
+        "share": f"cmp/share/{quote(run.id)}",
     }
 
 
