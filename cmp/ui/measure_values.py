@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cmp.core.draws import USUAL_DRAWS
+from cmp.core.evidence import BASE
 from cmp.core.image_scores import KINDS
-from cmp.core.measured import LOSS, UPDATE, Measured, MeasurePlan, MeasureSpec, NotMeasured
+from cmp.core.measured import LOSS, UPDATE, UPDATE_RELATIVE, Measured, MeasurePlan, MeasureSpec, NotMeasured
 from cmp.core.measured_told import plan_told
 from cmp.core.pace import duration_text
 from cmp.core.present import counted
@@ -143,13 +144,13 @@ def _reasons(faults: Sequence[NotMeasured], label: Callable[[str], str], what: s
 def job_text(job: Job, place: int | None, label: Callable[[str], str], now: float | None = None) -> str:
     """How far measuring has come, or how it ended. `place` is that in the queue."""
     found, faults = found_in(job), [item for item in job.items if isinstance(item, NotMeasured)]
-    known = sum(one.reused for one in found)
-    count = f"{len(found)} of {counted(job.total, 'value')} measured" + (f", {known} of them known before" if known else "")
+    known, total = sum(one.reused for one in found), _wanted(job)
+    count = f"{len(found)} of {counted(total, 'value')} measured" + (f", {known} of them known before" if known else "")
     if job.over:
         took = f", in {duration_text((job.ended or 0) - job.started)}" if job.started else ""
         lines = [f"{job.state}: {count}{took}"]
     else:
-        ahead = _left(job, len(found) - known, len(found) + len(faults), time.time() if now is None else now)
+        ahead = _left(job, len(found) - known, total - len(found) - len(faults), time.time() if now is None else now)
         stands = f"waiting: number {place} in the queue" if job.state == "waiting" and place else job.state
         doing = "stopping" if job.cancelled.is_set() else job.progress.what if job.progress and job.state == "running" else ""
         lines = [" · ".join(filter(None, (stands, count, ahead, doing)))]
@@ -158,14 +159,21 @@ def job_text(job: Job, place: int | None, label: Callable[[str], str], now: floa
 
 
 def found_in(job: Job) -> list[Measured]:
-    return [item for item in job.items if isinstance(item, Measured)]
+    """The values of checkpoints: the base model's are what these are held against, and one size of an update comes in two ways."""
+    return [item for item in job.items if isinstance(item, Measured) and item.checkpoint_id != BASE and item.metric != UPDATE_RELATIVE]
 
 
-def _left(job: Job, fresh: int, done: int, now: float) -> str:
+def _wanted(job: Job) -> int:
+    """How many those will be; the job counts the base model's too."""
+    count = len(job.subject.checkpoints) if isinstance(job.subject, MeasureSpec) else 0
+    return job.total * count // (count + 1)
+
+
+def _left(job: Job, fresh: int, left: int, now: float) -> str:
     """The time that is left, by how long those took that were not known before."""
-    if job.state != "running" or not job.started or not fresh or done >= job.total:
+    if job.state != "running" or not job.started or not fresh or left <= 0:
         return ""
-    return f"{duration_text((now - job.started) / fresh * (job.total - done), about=True)} left"
+    return f"{duration_text((now - job.started) / fresh * left, about=True)} left"
 
 
 def run_of(job: Job) -> str:

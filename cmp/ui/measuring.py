@@ -144,7 +144,7 @@ def _planning(desk: Desk, section: Section, shown: gr.Textbox) -> None:
 
 def _doing(desk: Desk, section: Section, shown: gr.Textbox, panels: gr.HTML) -> None:
     @changing
-    def measure(noted: str, *values: Any) -> Any:
+    def begin_measuring(noted: str, *values: Any) -> Any:
         desk.bench.require_writing()  # before any path is looked at
         run = desk.run(noted)
         if (job := desk.job(run.id)) and not job.over:
@@ -157,7 +157,7 @@ def _doing(desk: Desk, section: Section, shown: gr.Textbox, panels: gr.HTML) -> 
         return *_told_of(desk, job), gr.Timer(active=True), ""
 
     @changing
-    def follow(job_id: str, seen: str, noted: str) -> Any:
+    def follow_measuring(job_id: str, seen: str, noted: str) -> Any:
         job = desk.known(job_id)
         if job is None:  # the server was started anew, and nothing has taken it up
             return gr.skip(), "", *[gr.skip()] * 3, gr.Timer(active=False), gr.skip()
@@ -169,7 +169,7 @@ def _doing(desk: Desk, section: Section, shown: gr.Textbox, panels: gr.HTML) -> 
         return desk.value_of(run_id) if fresh else gr.skip(), stamp, text, ready, stop, clock, job.id if job.over else gr.skip()
 
     begun = [section.job, section.status, section.measure, section.cancel, section.clock, section.seen]
-    section.measure.click(measure, [shown, *section.asked], begun, show_progress="minimal", show_progress_on=section.measure)
+    section.measure.click(begin_measuring, [shown, *section.asked], begun, show_progress="minimal", show_progress_on=section.measure)
     section.cancel.click(cancelling(desk.bench), section.job, None)
     watched = [panels, section.seen, section.status, section.measure, section.cancel, section.clock, section.ended]
-    section.clock.tick(follow, [section.job, section.seen, shown], watched, **_QUIET)
+    section.clock.tick(follow_measuring, [section.job, section.seen, shown], watched, **_QUIET)

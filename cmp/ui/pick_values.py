@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from cmp.core.agreeing import agreement, leading, rule_name, sentence, tells_apart
-from cmp.core.measured import MEASURED, TRAINING_LOSS
+from cmp.core.measured import MEASURED, TRAINING_LOSS, UPDATE, UPDATE_RELATIVE
 from cmp.core.picking import HELD_OUT, VOTES, Score, Verdict, candidates, ranked
 from cmp.core.runs import Library, Run
 from cmp.ui.measured_panels import Known, measured_parts, measured_rules
@@ -93,7 +93,7 @@ def panel(run: Run, verdict: Verdict, labels: Mapping[str, str], leads: bool) ->
         "rule": verdict.rule,
         "name": rule_name(verdict.rule, begins=True),
         "metric": verdict.scores[0].metric,
-        "better": _better(verdict.scores),
+        "better": "" if verdict.scores[0].metric in (UPDATE, UPDATE_RELATIVE) else _better(verdict.scores),
         "sentence": sentence(verdict.reason),
         "warnings": list(verdict.warnings),
         "decides": verdict.decides,

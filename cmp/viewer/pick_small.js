@@ -50,12 +50,17 @@
     })));
     const head = ["checkpoint", ...charts.map((chart) => chart.name)].map((text) => el("th", { scope: "col", text }));
     const table = el("table", {}, el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...rows));
-    return el("div", { class: "cmp-scroll", tabindex: "0", role: "region", "aria-label": `${label}, as a table` }, table);
+    const box = el("div", { class: "cmp-scroll", tabindex: "0", role: "region", "aria-label": `${label}, in figures` }, table);
+    return el("details", { class: "cmp-pick-table" }, el("summary", { text: "In figures" }), box);
   };
 
   window.cmpPickSmall = (root) => {
     const { el } = window.cmpDom;
+    let shown = "";
     const update = (charts, { base, label }) => {
+      const told = JSON.stringify([charts, base, label]);
+      if (told === shown) return; // what somebody has unfolded stays so
+      shown = told;
       const scales = scalesOf(charts, base);
       const boxes = charts.map((chart) => el("figure", { class: "cmp-pick-small" }, ...(charts.length > 1 ? [el("figcaption", { text: chart.name })] : []), drawn(chart, scales, base, label)));
       root.replaceChildren(el("div", { class: "cmp-pick-smalls" }, ...boxes), tableOf(charts, label, el));
