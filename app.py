@@ -9,9 +9,10 @@ prepare_libraries(os.environ)
 from cmp.errors import CmpError  # noqa: E402  (torch reads the thread settings when it is imported)
 from cmp.server import dashboard, serve_page  # noqa: E402
 from cmp.workbench import Workbench  # noqa: E402
+from cmp.zero_gpu import lend_card  # noqa: E402
 
 try:
-    bench = Workbench(Settings.from_env(os.environ))
+    bench = lend_card(Workbench(Settings.from_env(os.environ)), os.environ)
     demo = dashboard(bench)
     if __name__ == "__main__":
         raise SystemExit(serve_page(bench, demo))

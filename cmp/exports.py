@@ -8,20 +8,24 @@ import io
 import json
 import os
 import shutil
+import tempfile
 import threading
 import time
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import quote
 
+from starlette.background import BackgroundTask
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from cmp.core.packing import file_name
+from cmp.core.progress import run_through
+from cmp.core.publishing import SharePlan, Wanted
 from cmp.core.views import LARGEST_VIEW, read_view
 from cmp.errors import BadInput, NotFound
 from cmp.guard import or_refusal
@@ -109,9 +113,10 @@ class Exports:
 def export_routes(bench: Workbench) -> list[BaseRoute]:
     """`GET cmp/export/SOURCE/FILE?view=JSON`. SOURCE is a grid's job or `samples/RUN`; no path comes from a caller.
 
-    `GET cmp/scores/RUN/FILE` gives the verdicts on a run.
+    `GET cmp/scores/RUN/FILE` gives the verdicts on a run, `GET cmp/share/TARGET/FILE` what it is handed over as.
     """
     exports = Exports(bench)
+    one_at_a_time = threading.Lock()
 
     def answer(request: Request) -> Response:
         def make() -> Response:
@@ -127,7 +132,47 @@ def export_routes(bench: Workbench) -> list[BaseRoute]:
     def scores(request: Request) -> Response:
         return or_refusal(bench, lambda: _scores(bench, request.path_params["run"], request.path_params["name"]))
 
-    return [Route("/cmp/export/{source:path}/{name}", answer), Route("/cmp/scores/{run:path}/{name}", scores)]
+    def share(request: Request) -> Response:
+        def make() -> Response:
+            bench.require_writing()  # visitors do not wait for it
+            with one_at_a_time:
+                return _shared(bench, request.path_params["target"], request.path_params["name"])
+
+        return or_refusal(bench, make)
+
+    routes = {"export/{source:path}": answer, "scores/{run:path}": scores, "share/{target:path}": share}
+    return [Route(f"/cmp/{where}/{{name}}", made) for where, made in routes.items()]
+
+
+def _shared(bench: Workbench, target: str, name: str) -> Response:
+    """`page.json`, what the page of a run would hold; `page.zip` that page; `model.zip` a checkpoint's LoRA with its card."""
+    if name not in ("page.json", "page.zip", "model.zip"):
+        raise NotFound(f"there is no export {name[:60]!r}", "There are page.json, page.zip and model.zip.")
+    run, checkpoint = bench.find(target, only_ids=True)  # no path comes from a caller
+    nowhere = bench.settings.home / "shares" / "download"  # for a plan wants a place; nothing is written there
+    wanted = Wanted(nowhere, model="OWNER/NAME" if name == "model.zip" else None)
+    with bench.shared((checkpoint or run).id, wanted) as planning:
+        plan = run_through(planning)
+        if name == "page.json":
+            return JSONResponse(plan.as_json(None) | {"goes_to": None}, headers={"Cache-Control": "private, no-store"})
+        packed = _packed(plan)
+    called = file_name(plan.title, "run")
+    told = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(called)}.zip", "Cache-Control": "private, no-store"}
+    told |= {"X-Cmp-Notes": quote("; ".join(plan.notes), safe=" ,;%")} if plan.notes else {}
+    return StreamingResponse(
+        iter(lambda: packed.read(1 << 16), b""), media_type="application/zip", headers=told, background=BackgroundTask(packed.close)
+    )
+
+
+def _packed(plan: SharePlan) -> IO[bytes]:
+    """The plan's files in a folder of its name, in a file that goes when it is closed."""
+    packed = tempfile.TemporaryFile(dir=plan.draft.parent)  # noqa: SIM115  (it is closed once it was sent)
+    within = file_name(plan.title, "run")
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:  # pictures and weights are compressed as they are
+        for file in plan.files:
+            archive.write(plan.draft / file.path, f"{within}/{file.path}")
+    packed.seek(0)
+    return packed
 
 
 def _scores(bench: Workbench, run_id: str, name: str) -> Response:

@@ -17,6 +17,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
+from cmp.core.errands import ROUTE as ERRANDS
 from cmp.core.limits import Rates
 from cmp.errors import BadInput, CmpError, NotFound, Refused, TooOften
 from cmp.workbench import Workbench
@@ -27,6 +28,7 @@ COOKIE = "cmp_token"
 CALLER = "cmp.caller"  # where in a request's scope it stands who asks; page events are carried out later, in other threads
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 LARGEST_API_BODY = 100_000  # bytes; a request is a prompt and a few numbers
+LARGEST_ERRAND = 150_000_000  # a LoRA in base64, and of the owner alone
 LARGEST_EVENT = 4_000_000  # what a page sends of its fields
 LARGEST_UPLOAD = 5_000_000
 MULTIPART_AROUND = 10_000  # what the form around a file takes
@@ -110,7 +112,7 @@ class Guard:
                 await answer(scope, receive, send)
                 return
             caller = self._let_in(request)
-            receive = await self._body(request, receive)
+            receive = await self._body(request, receive, caller)
         except CmpError as fault:
             await refusal(fault)(scope, receive, send)
             return
@@ -185,7 +187,7 @@ class Guard:
 
     # -- with what -----------------------------------------------------------------------------------------------------
 
-    async def _body(self, request: Request, receive: Any) -> Any:
+    async def _body(self, request: Request, receive: Any, caller: Caller) -> Any:
         """What the application is given to receive the body with, checked before anything is done with it."""
         if request.method in ("GET", "HEAD", "OPTIONS"):
             return receive
@@ -201,6 +203,8 @@ class Guard:
         if kind != "application/json" and not (request.method == "DELETE" and told in ("", "0")):
             raise _NotLetIn(415, BadInput(f"the body is {kind[:60]!r}", "Send JSON with Content-Type: application/json."))
         most = LARGEST_API_BODY if request.scope["path"].startswith("/api/") else LARGEST_EVENT
+        if request.scope["path"] == ERRANDS and caller.owner:
+            most = LARGEST_ERRAND
         self._check_size(int(told) if told.isdigit() else 0, most)
         return await _received(receive, most)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, MutableMapping
+import re
+from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,16 +15,20 @@ from cmp.errors import BadInput
 MODES = ("local", "token", "space")
 LOG_FORMATS = ("text", "json")
 BUSY = ("wait", "cpu", "draw")
+OURS = "YES"  # as HF_HUB_OFFLINE: the library reads it as 1, and that no user has set it can still be told
 READING = ("token", "open")
+HUB = "hf://"  # what an address on the Hugging Face Hub begins with
+_BETWEEN = re.compile(re.escape(os.pathsep) + r"(?!//)")  # the colon of an address is none
 AUTO = "auto"  # said instead of a token: one is made
 VARIABLES = {  # what the environment may say, for the reference
-    "CMP_RUNS": "Folders that hold training runs, separated as in PATH; without any the bundled demo is shown.",
+    "CMP_RUNS": "Folders that hold training runs, and hf://OWNER/NAME for those on the Hub, separated as in PATH; else the bundled demo.",
     "CMP_BASES": "Folders that hold base models, separated as in PATH; the Hugging Face cache is looked through in any case.",
     "CMP_HOME": "Where pictures, votes, names and answers are kept; the platform's folder for user data otherwise.",
     "CMP_DEVICE": "What draws: auto (CUDA, then MPS, then the processor), or a device as torch names it, such as cuda:1 or cpu.",
     "CMP_BUSY": "What a grid does while another program uses the graphics card: wait, cpu (draw there meanwhile), or draw in spite of it.",
     "CMP_MODE": "How it is served: local, token, or space.",
     "CMP_TOKEN": "What callers must show; see serve --token.",
+    "CMP_AT_TOKEN": "The token of the other instance that `grid --at URL` draws on.",
     "CMP_READING": "What looking needs where there is a token: token, or open for nothing; see serve --open-reading.",
     "CMP_HOSTS": "Further names by which the server is reached, such as a proxy's, separated by commas.",
     "CMP_PORT": "The port of the page and REST; 0 takes any free one.",
@@ -38,11 +43,12 @@ VARIABLES = {  # what the environment may say, for the reference
 class Settings:
     """Where to look, where to keep state, and how to serve.
 
-    `runs` empty means: show the bundled demo. `device` "auto" picks CUDA, then MPS, then the CPU. `busy` says what to do while another
-    program uses the graphics card: "wait" for it, draw on the "cpu", or "draw" in spite of it. `read_only`: nothing is drawn, converted,
-    marked or answered, whoever asks for it; in the mode "space" it may still be drawn, within limits. `open_reading`: where there is a
-    token, looking needs none. `hosts` are further names by which this server is reached. `alert_webhook` and `alert_command` are told of
-    alerts; only whoever starts the server sets them.
+    `runs` and `hub` (addresses hf://…) empty mean: show the bundled demo. `device` "auto" picks CUDA, then MPS, then the CPU. `busy` says
+    what to do while another program uses the graphics card: "wait" for it, draw on the "cpu", or "draw" in spite of it. `read_only`:
+    nothing is drawn, converted, marked or answered, whoever asks for it; in the mode "space" it may still be drawn, within limits.
+    `open_reading`: where there is a token, looking needs none. `hosts` are further names by which this server is reached.
+    `alert_webhook` and `alert_command` are told of alerts; only whoever starts the server sets them. `offline`: the user has told the Hub's
+    library to stay offline, which uploads heed.
     """
 
     home: Path
@@ -54,17 +60,20 @@ class Settings:
     port: int = 7860
     busy: str = "wait"
     read_only: bool = False
+    offline: bool = False
     open_reading: bool = False
     hosts: tuple[str, ...] = ()
     log_format: str = "text"
     log_file: Path | None = None
     alert_webhook: str | None = None
     alert_command: str | None = None
+    hub: tuple[str, ...] = ()
+    at_token: str | None = None
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
         """Reads VARIABLES; on a Space of Hugging Face the mode is "space" and its own name is among the hosts. Raises BadInput."""
-        on_space = environ.get("SYSTEM") == "spaces"
+        on_space = environ.get("SYSTEM") == "spaces" or bool(environ.get("SPACE_ID"))
         mode = environ.get("CMP_MODE") or ("space" if on_space else "local")
         if mode not in MODES:
             raise BadInput(f"CMP_MODE is {mode!r}", f"Use one of: {', '.join(MODES)}.")
@@ -74,19 +83,23 @@ class Settings:
         reading = environ.get("CMP_READING") or "token"
         if reading not in READING:
             raise BadInput(f"CMP_READING is {reading!r}", f"Use one of: {', '.join(READING)}.")
+        runs, hub = split_runs(re.split(_BETWEEN, environ.get("CMP_RUNS", "")))
         hosts = [*environ.get("CMP_HOSTS", "").split(","), *(environ.get("SPACE_HOST", "").split(",") if on_space else ())]
         form = environ.get("CMP_LOG_FORMAT") or "text"
         if form not in LOG_FORMATS:
             raise BadInput(f"CMP_LOG_FORMAT is {form!r}", f"Use one of: {', '.join(LOG_FORMATS)}.")
         return cls(
             home=_path(environ["CMP_HOME"]) if environ.get("CMP_HOME") else user_data_path("cmp", appauthor=False),
-            runs=_paths(environ.get("CMP_RUNS", "")),
+            runs=runs,
+            hub=hub,
+            at_token=environ.get("CMP_AT_TOKEN") or None,
             bases=_paths(environ.get("CMP_BASES", "")),
             device=environ.get("CMP_DEVICE") or "auto",
             mode=mode,
             token=environ.get("CMP_TOKEN") or None,
             port=_port(environ.get("CMP_PORT", "7860")),
             busy=busy,
+            offline=environ.get("HF_HUB_OFFLINE", OURS).upper() in ("1", "ON", "TRUE"),
             read_only=mode == "space",
             open_reading=reading == "open" or mode == "space",
             hosts=tuple(host.strip().lower() for host in hosts if host.strip()),
@@ -105,8 +118,14 @@ def prepare_libraries(environ: MutableMapping[str, str]) -> None:
     """
     environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     environ.setdefault("GOMP_SPINCOUNT", "0")
-    environ.setdefault("HF_HUB_OFFLINE", "1")
+    environ.setdefault("HF_HUB_OFFLINE", OURS)
     environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told how Ray is used
+
+
+def split_runs(texts: Iterable[str]) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    """Folders, and addresses on the Hub; empty texts are none."""
+    texts = [text for text in texts if text]
+    return tuple(_path(text) for text in texts if not text.startswith(HUB)), tuple(text for text in texts if text.startswith(HUB))
 
 
 def _path(text: str) -> Path:

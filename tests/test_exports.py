@@ -30,6 +30,7 @@ from cmp.ui.samples_view import value_of as samples_of
 from cmp.workbench import Workbench, exporting
 from tests.disk.test_event_pictures import log, picture
 from tests.exporting import STEPS, shown
+from tests.sharing import RUN, Given, given_run
 
 
 def serving(bench: Workbench, token: str | None = None) -> TestClient:
@@ -199,3 +200,47 @@ def png(red: int) -> bytes:
     out = io.BytesIO()
     Image.new("RGB", (32, 32), (red, 9, 9)).save(out, "PNG")
     return out.getvalue()
+
+
+# -- handing over ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shareable(tmp_path_factory: pytest.TempPathFactory) -> Given:
+    return given_run(tmp_path_factory.mktemp("share"), side=64)
+
+
+def test_a_page_is_told_first_and_packed_then(shareable: Given) -> None:
+    with serving(shareable.bench) as client:
+        told = client.get(f"/cmp/share/{RUN}/page.json").json()
+        answer = client.get(f"/cmp/share/{RUN}/page.zip")
+    assert answer.status_code == 200 and answer.headers["content-disposition"].endswith(f"{RUN}.zip")
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        sizes = {entry.filename.removeprefix(f"{RUN}/"): entry.file_size for entry in archive.infolist()}
+    listed = {one["path"]: one["bytes"] for one in told["files"]}
+    assert {name for name in sizes if not name.endswith(".svg")} == {name for name in listed if not name.endswith(".svg")}
+    assert "index.html" in sizes and not any(name.endswith(".safetensors") for name in sizes)
+    assert told["goes_to"] is None and list((shareable.bench.settings.home / "shares").iterdir()) == []
+
+
+def test_a_model_is_packed_with_its_card(shareable: Given) -> None:
+    with serving(shareable.bench) as client:
+        answer = client.get(f"/cmp/share/{RUN}@1000/model.zip")
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        names = {name.partition("/")[2] for name in archive.namelist()}
+    assert {"README.md", "pytorch_lora_weights.safetensors"} <= names
+
+
+@pytest.mark.parametrize(
+    ("address", "code"),
+    [("x.zip", 404), (f"{RUN}/other.zip", 404), ("no-run/page.zip", 404), ("%2Fetc/page.zip", 404), (f"{RUN}@500/page.zip", 422)],
+)
+def test_nothing_else_is_handed_over(shareable: Given, address: str, code: int) -> None:
+    with serving(shareable.bench) as client:
+        assert client.get(f"/cmp/share/{address}").status_code == code
+
+
+def test_a_read_only_server_hands_nothing_over(shareable: Given) -> None:
+    bench = Workbench(replace(shareable.bench.settings, read_only=True))
+    with serving(bench) as client:
+        assert client.get(f"/cmp/share/{RUN}/page.zip").status_code == 409

@@ -56,9 +56,11 @@ LAYERS = {
     "server": Layer(
         "errors settings core workbench viewer guard journal ending", "fastapi starlette gradio", inside="rest ui exports ballots notices"
     ),
-    "cli": Layer("errors settings core disk.ready disk.converted workbench cli", "typer", inside="server pictures viewer"),
+    "tools": Layer("errors core workbench", "mcp"),
+    "cli": Layer("errors settings core disk.ready disk.converted workbench cli", "typer", inside="server tools pictures viewer"),
     "__main__": Layer("cli"),
-    "app": Layer("errors settings server workbench"),
+    "zero_gpu": Layer("errors core workbench", "spaces gradio"),
+    "app": Layer("errors settings server workbench zero_gpu"),
 }
 
 # Signatures and layouts that are read from top to bottom, and which splitting would only scatter: (module, function, why)

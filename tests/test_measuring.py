@@ -123,7 +123,7 @@ def test_the_pick_tabs_verdicts_begin_with_what_was_measured_and_know_the_base(m
     learned = next(verdict for verdict in found if verdict.rule == "training-loss")
     assert not learned.decides and learned.best is None
     after = bench.verdict_line(run_of(bench).checkpoints)
-    assert after != told and after.startswith("Measured loss: step 1000 has the lowest loss") and "they disagree" in after
+    assert after != told and after.startswith("Measured held-out loss: step 1000 has the lowest loss") and "they disagree" in after
 
 
 def test_best_says_by_which_rule(made: Training) -> None:

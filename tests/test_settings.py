@@ -8,10 +8,11 @@ from cmp.errors import BadInput
 from cmp.settings import Settings
 
 
-def test_on_a_space_everybody_looks_and_nothing_is_changed_unless_it_is_said_otherwise() -> None:
-    found = Settings.from_env({"SYSTEM": "spaces", "SPACE_HOST": "ann-cmp.hf.space"})
+@pytest.mark.parametrize("sign", [{"SYSTEM": "spaces"}, {"SPACE_ID": "ann/cmp"}])
+def test_on_a_space_everybody_looks_and_nothing_is_changed_unless_it_is_said_otherwise(sign: dict[str, str]) -> None:
+    found = Settings.from_env(sign | {"SPACE_HOST": "ann-cmp.hf.space"})
     assert (found.mode, found.read_only, found.open_reading, found.hosts) == ("space", True, True, ("ann-cmp.hf.space",))
-    told = Settings.from_env({"SYSTEM": "spaces", "CMP_MODE": "token", "CMP_TOKEN": "x"})
+    told = Settings.from_env(sign | {"CMP_MODE": "token", "CMP_TOKEN": "x"})
     assert not told.read_only and not told.open_reading
 
 

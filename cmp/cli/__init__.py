@@ -19,7 +19,7 @@ from typer.main import get_group
 
 from cmp.cli.output import fail, in_trouble, print_json
 from cmp.errors import CmpError
-from cmp.settings import Settings, prepare_libraries
+from cmp.settings import Settings, prepare_libraries, split_runs
 from cmp.workbench import Workbench
 
 # in which module of this folder each verb is
@@ -38,7 +38,9 @@ VERBS = {
     "cells": "jobbing",
     "storage": "storing",
     "restore": "storing",
+    "share": "sharing",
     "serve": "serving",
+    "mcp": "tooling",
     "doctor": "looking",
 }
 
@@ -69,15 +71,21 @@ app = typer.Typer(
 @app.callback()
 def _open_workbench(
     context: typer.Context,
-    runs: Annotated[list[Path] | None, typer.Option(help="A folder that holds training runs; may be given several times.")] = None,
+    runs: Annotated[
+        list[str] | None, typer.Option(help="A folder that holds training runs, or hf://OWNER/NAME; may be given several times.")
+    ] = None,
     bases: Annotated[list[Path] | None, typer.Option(help="A folder that holds base models; may be given several times.")] = None,
 ) -> None:
     settings = Settings.from_env(os.environ)
     if runs:
-        settings = replace(settings, runs=tuple(folder.expanduser().absolute() for folder in runs))
+        folders, hub = split_runs(runs)
+        settings = replace(settings, runs=folders, hub=hub)
     if bases:
         settings = replace(settings, bases=tuple(folder.expanduser().absolute() for folder in bases))
     context.obj = Workbench(settings)
+    if settings.hub and context.invoked_subcommand not in ("jobs", "cells"):
+        for step in context.obj.fetching():
+            in_trouble(step.what)
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from cmp.cli.like import read_like, stacked_like
 from cmp.cli.output import Json, in_trouble, print_json, printing_aside, say
 from cmp.cli.telling import leave, leave_with, tile_line
 from cmp.core.asking import DEMO_GUIDANCE, Asked, combine_stacks, to_spec
+from cmp.core.errands import instance_address
 from cmp.core.grids import USUAL_MODE, Cell, GridPlan, GridSpec, Prompt, Sampling, Tile
 from cmp.core.labels import values_of, varying
 from cmp.core.pace import duration_text
@@ -89,11 +90,17 @@ def grid(
     zip: Annotated[Path | None, typer.Option("--zip", help="Write the pictures and a table of them as an archive.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the files of these names that are there.")] = False,
     ray: Annotated[str | None, typer.Option(help="Draw on a Ray cluster: HOST:PORT, local, or local:4 for four workers here.")] = None,
+    at: Annotated[
+        str | None, typer.Option(help="Draw on another instance of this program: http://HOST:PORT; CMP_AT_TOKEN is its token.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how many cells there are and draw nothing.")] = False,
     json: Json = False,
 ) -> None:
     """Draw the same prompts and seeds with every chosen checkpoint."""
     bench: Workbench = context.obj
+    if ray and at:
+        raise BadInput("both --ray and --at were given", "Give one of them.")
+    ray = instance_address(at) if at else ray
     found, lost = read_like(like)
     columns = choose_columns(bench, targets or _targets(found, like), checkpoints, only_ids=not targets)
     for line in (*columns.told, *(f"passed over: {c.id}: {c.flaw}" for c in columns.flawed)):

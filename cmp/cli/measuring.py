@@ -96,12 +96,13 @@ def measure(
         return
     for told in plan_told(plan):
         in_trouble(told)
-    faults, count = _measure(bench, found, spec, given, plan)
+    told_before = set[str]()
+    faults, count = _measure(bench, found, spec, given, plan, told_before)
     known = only_asked(bench.measurements(found), spec.metrics)
     if json:
         print_json(measures_json(found, known, faults))
     else:
-        _tell(found, known)
+        _tell(found, known, told_before)
     _leave(faults, count)
 
 
@@ -109,11 +110,15 @@ def _chosen(bench: Workbench, run: Run, axis: str) -> tuple[Checkpoint, ...]:
     return choose_checkpoints(axis, run.checkpoints, lambda count: bench.best_of(run, run.checkpoints, count)[0])
 
 
-def _measure(bench: Workbench, run: Run, spec: MeasureSpec, given: Answers, plan: MeasurePlan) -> tuple[list[NotMeasured], int]:
-    """What could not be measured, and of how many values of checkpoints. Each is told as it comes."""
+def _measure(
+    bench: Workbench, run: Run, spec: MeasureSpec, given: Answers, plan: MeasurePlan, before: set[str]
+) -> tuple[list[NotMeasured], int]:
+    """What could not be measured, and of how many values of checkpoints. Each is told as it comes, and put to what was told
+    `before`.
+    """
     faults: list[NotMeasured] = []
     began = shown = time.monotonic()
-    count, before = 0, set[str]()
+    count = 0
     for item in bench.follow_measure(run, spec, given):
         if isinstance(item, Progress):
             if time.monotonic() - shown > QUIET:
@@ -166,7 +171,7 @@ def _tell_plan(run: Run, plan: MeasurePlan, json: bool) -> None:
         say(told)
 
 
-def _tell(run: Run, known: Known) -> None:
+def _tell(run: Run, known: Known, before: set[str]) -> None:
     verdicts = verdicts_known(run, known)
     for metric, _, verdict in verdicts:
         say(heading(metric, known[metric]))
@@ -185,7 +190,7 @@ def _tell(run: Run, known: Known) -> None:
             say(f"{verdict.reason}.")
         tell_limits(metric)
         say("")
-        for told in verdict.warnings:
+        for told in (text for text in verdict.warnings if text not in before):
             in_trouble(f"note: {told}")
     if gaps := gaps_known(verdicts):
         say("learned by heart: held-out minus training loss, in shares of the base's")

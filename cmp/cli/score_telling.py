@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from cmp.cli.output import print_table, say
+from cmp.core.image_scores import limits_of
 from cmp.core.measured import NAMES_NO_BEST, UPDATE_RELATIVE, WHOLE, BandScore, Measured
-from cmp.core.measured_told import kind_of, limits_of
+from cmp.core.measured_told import kind_of
 
 
 def heading(metric: str, found: Sequence[Measured]) -> str:
@@ -40,5 +41,5 @@ def tell_bands(bands: Mapping[str, Sequence[BandScore]], names: Sequence[str]) -
 
 
 def tell_limits(metric: str) -> None:
-    for text in limits_of([metric]).get(metric, ()):
+    for text in limits_of(metric):
         say(f"  limit: {text}")

@@ -73,9 +73,8 @@ def _is_metric(tag: str) -> bool:
 
 
 def leading(verdicts: Sequence[Verdict]) -> Verdict | None:
-    """The one to go by: the first that tells checkpoints apart, else the first that may decide. Scores lead where there is nothing else."""
-    deciding = [verdict for verdict in verdicts if verdict.decides]
-    deciding = [verdict for verdict in deciding if verdict.rule in _FIRM] or deciding
+    """The one to go by, of held-out loss and votes: the first that tells checkpoints apart, else the first that may decide."""
+    deciding = [verdict for verdict in verdicts if verdict.decides and verdict.rule in _FIRM]
     return next(filter(tells_apart, deciding), deciding[0] if deciding else None)
 
 

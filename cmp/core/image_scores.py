@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from cmp.core.curves import Floats
-from cmp.core.measured import UPDATE
+from cmp.core.evidence import Evidence
+from cmp.core.measured import UPDATE, UPDATE_RELATIVE
 
 CLIP, CMMD, NEAREST, DIVERSITY = "clip", "cmmd", "nearest", "diversity"
 LEAK, IDENTITY, PREFERENCE = "leak", "identity", "preference"
@@ -77,6 +78,17 @@ KINDS: Mapping[str, Kind] = {
         )),
     )
 }  # fmt: skip
+
+
+def limits_of(metric: str) -> tuple[str, ...]:
+    """What scores by a metric are known not to say; nothing of a metric that is none of these."""
+    kind = KINDS.get(UPDATE if metric == UPDATE_RELATIVE else metric)
+    return kind.limits if kind else ()
+
+
+def with_limits(found: Evidence) -> Evidence:
+    """The same evidence with the limits of its metric beside it."""
+    return replace(found, warnings=(*found.warnings, *limits_of(found.metric)))
 
 
 def unit(rows: Floats) -> Floats:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from cmp.core.evidence import BASE, Evidence
-from cmp.core.image_scores import KINDS, Kind
+from cmp.core.image_scores import KINDS, Kind, limits_of
 from cmp.core.measured import (
     LOSS,
     TRAINING_LOSS,
@@ -42,9 +42,9 @@ def kind_of(metric: str) -> Kind | None:
     return KINDS.get(UPDATE if metric == UPDATE_RELATIVE else metric)
 
 
-def limits_of(metrics: Iterable[str]) -> dict[str, list[str]]:
+def limits_json(metrics: Iterable[str]) -> dict[str, list[str]]:
     """By metric what its scores are known not to say."""
-    return {metric: list(kind.limits) for metric in metrics if (kind := kind_of(metric))}
+    return {metric: list(limits) for metric in metrics if (limits := limits_of(metric))}
 
 
 def base_value(metric: str, found: Sequence[Measured]) -> float | None:
@@ -105,7 +105,7 @@ def measures_json(run: Run, known: Known, faults: Sequence[NotMeasured]) -> dict
         "verdicts": [
             {key: value for key, value in verdict.as_json(run).items() if key not in ("run", "scores")} for _, _, verdict in verdicts
         ],
-        "limits": limits_of(known),
+        "limits": limits_json(known),
         "failed": [fault.as_json() for fault in faults],
     }
 

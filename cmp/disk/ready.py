@@ -21,7 +21,7 @@ from cmp.disk.checkpoint import Opened, open_weights
 from cmp.disk.evidence import collect_evidence
 from cmp.disk.fit import fit_scale
 from cmp.disk.store import Store, subject_of
-from cmp.disk.tensors import digest_tensors
+from cmp.disk.tensors import PART_OF, digest_tensors
 from cmp.errors import NotFound, Refused, Unreadable
 
 _METHODS = {"loha": "LoHa", "lokr": "LoKr", "full": "full differences"}
@@ -88,6 +88,7 @@ def readying(
     except NotFound as fault:
         base, missing = (yield from base_otherwise(opened, places, store)) if not given.base else None, fault
     scale, evidence = _scale(run, checkpoint, opened, given, remembered, base) if opened.weights.adapted else (None, ())
+    _require_whole(checkpoint, opened, evidence)
     unproven = pipeline_around(opened) is not None or not _holds_only_lora(opened.weights, evidence)
     if base is None and missing and (need_base or given.base or unproven):
         raise missing
@@ -179,12 +180,25 @@ def _scale(
 
 def _holds_only_lora(weights: Weights, evidence: tuple[Evidence, ...]) -> bool:
     """Whether it is known without a base that nothing but LoRA pairs was trained. A dump alone does not show it: biases may have been."""
-    for name in weights.components if weights.layout == "quantised-peft" else weights.dumped:
+    return _says_only_pairs(weights, weights.components if weights.layout == "quantised-peft" else weights.dumped, evidence)
+
+
+def _says_only_pairs(weights: Weights, components: Iterable[str], evidence: tuple[Evidence, ...]) -> bool:
+    """Whether a config says of each of these components that nothing but LoRA pairs was trained of it."""
+    for name in components:
         mine = weights.of(name)
         configs = (e for e in evidence if e.targets is not None and e.only_pairs)  # only adapter configs list targets
         if not any(e.rank in mine.ranks and same_targets(e.targets or (), mine.targets) for e in configs):
             return False
     return True
+
+
+def _require_whole(checkpoint: Checkpoint, opened: Opened, evidence: tuple[Evidence, ...]) -> None:
+    """Raises Refused for the LoRA of a dump whose other tensors are elsewhere, unless a config says that they were not trained."""
+    if PART_OF in opened.header.metadata and not _says_only_pairs(opened.weights, opened.weights.components, evidence):
+        whole = opened.header.metadata[PART_OF]
+        told = f"{checkpoint.id} is the LoRA of {whole}, and no adapter_config.json says that nothing else was trained"
+        raise Refused(told, "Put the whole file on this disk: then its other tensors are compared with the base model.")
 
 
 def open_checkpoint(checkpoint: Checkpoint) -> Opened:

@@ -23,6 +23,7 @@ from cmp.disk.numbers import NUMPY_TYPES, as_float32
 from cmp.disk.table import Entry, read_table
 from cmp.errors import Unreadable
 
+PART_OF = "cmp.part_of"  # in the metadata of a file that holds the LoRA of a dump and not its frozen tensors: where these are
 LONGEST_HEADER = 100_000_000  # bytes; the library's own limit
 
 

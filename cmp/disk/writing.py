@@ -77,7 +77,7 @@ def write_draft(
 
     Where `blocks(name)` gives a tensor's very bytes, these are written and nothing is read.
     """
-    ordered, head = _head(described, metadata)
+    ordered, head = head_of(described, metadata)
     sizes = {name: math.prod(shape) * WIDTHS[dtype] for name, (dtype, shape) in described.items()}
     so_far = Progress(0, len(ordered), f"writing {what}", 0, sum(sizes.values()))
     with open(draft, "wb") as file:
@@ -91,7 +91,7 @@ def write_draft(
         return Syncing(file.fileno())
 
 
-def _head(described: Mapping[str, tuple[str, tuple[int, ...]]], metadata: Mapping[str, str]) -> tuple[list[str], bytes]:
+def head_of(described: Mapping[str, tuple[str, tuple[int, ...]]], metadata: Mapping[str, str]) -> tuple[list[str], bytes]:
     """The tensors in their order within the file, and everything that stands before them."""
     table: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     # widest types first, then by name: the library's own order, which keeps every tensor aligned to its type

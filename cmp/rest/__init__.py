@@ -4,6 +4,7 @@
 - `looking`: `GET` for the verbs that look
 - `making`: `POST` for those that change or draw; a server that may only be looked at has none of them
 - `measuring`: what was measured, and measuring
+- `errands`: cells that another instance has drawn here
 - `following`: jobs, their events, cancelling
 - `answers`: how errors and values are told
 """
@@ -23,6 +24,7 @@ from cmp import __version__
 from cmp.errors import NotFound
 from cmp.guard import refusal
 from cmp.rest.answers import contract_route
+from cmp.rest.errands import add_errands
 from cmp.rest.following import add_following
 from cmp.rest.looking import add_looking
 from cmp.rest.making import add_drawing, add_making
@@ -48,6 +50,7 @@ def api_routes(bench: Workbench) -> list[BaseRoute]:
     if not bench.settings.read_only:
         add_making(router, bench)
         add_measuring(router, bench)
+        add_errands(router, bench)
     if not bench.settings.read_only or bench.settings.mode == "space":
         add_drawing(router, bench)
     described = openapi_of(list(router.routes))

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cmp.core.evidence import BASE
-from cmp.core.image_scores import DIVERSITY
+from cmp.core.image_scores import DIVERSITY, limits_of
 from cmp.core.measured import LOSS, MEASURED, TRAINING_LOSS, UPDATE, UPDATE_RELATIVE, Measured, by_band
-from cmp.core.measured_told import gaps_known, limits_of, verdicts_known
+from cmp.core.measured_told import gaps_known, verdicts_known
 from cmp.core.picking import Verdict, candidates
 from cmp.core.runs import Run
 
@@ -36,7 +36,7 @@ def measured_parts(run: Run, metric: str, known: Known, places: Places) -> dict[
     """What joins a panel's value."""
     return {
         "counts": _COUNTED.get(metric, "pictures"),
-        "limits": limits_of([metric]).get(metric, []),
+        "limits": list(limits_of(metric)),
         "bands": _bands(known[metric], places) if metric in (LOSS, TRAINING_LOSS) else [],
         "gap": _gap(run, known, places) if metric == LOSS else None,
     }

@@ -55,9 +55,10 @@ def pick_value(
         "picks": [{"id": name, "label": label, "star": name in starred} for name, label in labels.items()],
         "pick": _pick(lead, labels),
         "ends": _ends(lead, labels),
-        "actions": ["compare", *([] if read_only else ["convert", "star", "measure", "vote"])],
+        "actions": ["compare", *([] if read_only else ["convert", "star", "measure", "vote", "share"])],
         "vote": f"cmp/vote/{quote(run.id)}",
         "scores": f"cmp/scores/{quote(run.id)}",
+        "share": f"cmp/share/{quote(run.id)}",
     }
 
 
@@ -116,7 +117,10 @@ def _places(run: Run, verdict: Verdict, labels: Mapping[str, str]) -> tuple[bool
 
 def _more(run: Run, verdict: Verdict, labels: Mapping[str, str], metric: str | None, known: Known) -> dict[str, Any]:
     """What a panel shows beside its chart where its metric was measured."""
-    return measured_parts(run, metric, known, _places(run, verdict, labels)[1]) if metric else {"limits": [], "bands": [], "gap": None}
+    if metric is None:
+        return {"limits": [], "bands": [], "gap": None}
+    parts = measured_parts(run, metric, known, _places(run, verdict, labels)[1])
+    return parts | {"warnings": [text for text in verdict.warnings if text not in parts["limits"]]}  # each is said once
 
 
 def _better(scores: Sequence[Score]) -> str:

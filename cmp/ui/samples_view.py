@@ -14,11 +14,11 @@ from cmp.core.curves import LossCurve
 from cmp.core.grids import Tile
 from cmp.core.losses import losses_at
 from cmp.core.runs import Library, Run
+from cmp.core.sample_values import samples_value, step_marks
 from cmp.jobs import Job
 from cmp.ui.curves_tab import build_strip, strip_of
 from cmp.ui.grid_jobs import KINDS, grid_value
 from cmp.ui.grid_jobs import stamp_of as job_stamp
-from cmp.ui.sample_values import samples_value, step_marks
 from cmp.ui.values import LOOKING, is_unread, names_apart, reading_text
 from cmp.workbench import Workbench
 

@@ -106,8 +106,9 @@ ASSETS = (
     "arrange_panel.js", "export.js", "linking.js", "view_link.js", "chosen.js", "blink.js", "change_curves.js", "changes.js", "help.js",
     "matrix.js", "marks.js",
     "curves_data.js", "curves_plot.js", "curves_hover.js", "curves_bar.js", "curves_facts.js", "curves_theme.js", "curves_pointer.js",
-    "curves.js", "table.js", "details.js", "pick_plot.js", "pick_small.js", "pick.js", "drop.js", "page_link.js", "storage.js",
-    "storage_plan.js", "alerts.js",
+    "curves.js", "table.js", "details.js", "pick_plot.js", "pick_small.js", "share.js", "pick.js",
+    "drop.js", "page_link.js", "storage.js", "storage_plan.js",
+    "alerts.js",
 )  # fmt: skip
 
 VOTE_ASSETS = ("vote.css", "vote.js")  # of the voting page, which needs nothing of the others but dom.js
@@ -226,7 +227,7 @@ def storage_plan_on_load() -> str:
 
 def pick_on_load() -> str:
     """`js_on_load` of a `gr.HTML` that holds the verdicts; its `select` event tells which checkpoints are to be compared."""
-    return _mount("cmpPick", "cmpDom", "cmpPickPlot", "cmpPickSmall")
+    return _mount("cmpPick", "cmpDom", "cmpPickPlot", "cmpPickSmall", "cmpShare")
 
 
 _VOTE_PAGE = """<!doctype html>

@@ -125,7 +125,7 @@
       if (!on || !available()) return void dom.setText(note, "");
       const known = [...before.keys()].filter((record) => changeOf(record) !== null).length;
       const going = known < before.size && [...before.keys()].some((record) => !found.has(pairOf(record)));
-      const text = !window.cmpOklab.readsTrue() ? "This browser falsifies the pixels that a page reads, so no change is told."
+      const text = !window.cmpOklab.readsTrue() ? `${window.cmpOklab.falsified}, so no change is told.`
         : `Change since the step before: mean OKLab ΔE of the small pictures, curves from 0 to ${figure(top)}${going ? ` · ${known} of ${before.size}` : ""}`;
       dom.setText(note, text);
     };

@@ -115,7 +115,7 @@
       const goesOn = () => mine === run;
       for (const pair of pairs) { pair.found = null; pair.canvas.classList.remove("is-loaded"); }
       if (layers.some(({ img }) => !img)) return void dom.setText(part.words, "A picture that is not there cannot be compared.");
-      if (!window.cmpOklab.readsTrue()) return void dom.setText(part.words, "This browser falsifies the pixels that a page reads, so no difference is told.");
+      if (!window.cmpOklab.readsTrue()) return void dom.setText(part.words, `${window.cmpOklab.falsified}, so no difference is told.`);
       dom.setText(part.words, "Comparing…");
       try { await Promise.all(layers.map(({ img }) => img.decode())); } catch { return void (goesOn() && dom.setText(part.words, "A picture could not be loaded.")); }
       const most = largest(layers.map(({ img }) => img));

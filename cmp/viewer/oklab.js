@@ -73,5 +73,8 @@
     return told;
   };
 
-  window.cmpOklab = { pixels, labOf, inSlices, far, channels, spot, readsTrue };
+  // what keeps pixels from being read, in words: a page that knows better says so
+  const falsified = "This browser falsifies the pixels that a page reads";
+
+  window.cmpOklab = { pixels, labOf, inSlices, far, channels, spot, readsTrue, falsified };
 })();

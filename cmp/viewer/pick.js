@@ -28,9 +28,10 @@
     const csv = el("a", { class: "cmp-item", download: "", text: "Scores (CSV)" });
     const json = el("a", { class: "cmp-item", download: "", text: "Verdicts (JSON)" });
     const files = el("details", { class: "cmp-export" }, el("summary", { class: "cmp-button", text: "Export" }), el("div", { class: "cmp-menu" }, csv, json));
-    const doing = el("div", { class: "cmp-pick-doing" }, el("label", {}, el("span", { text: "Go on with" }), which), convert, star, compare, measure, vote, files);
+    const share = window.cmpShare();
+    const doing = el("div", { class: "cmp-pick-doing" }, el("label", {}, el("span", { text: "Go on with" }), which), convert, star, compare, measure, vote, files, share.menu);
     const empty = el("p", { class: "cmp-empty" });
-    const whole = el("div", { class: "cmp-pick-whole" }, told, next, doing, panels);
+    const whole = el("div", { class: "cmp-pick-whole" }, told, next, doing, share.told, panels);
     root.classList.add("cmp-pick");
     root.replaceChildren(el("div", { class: "cmp-pick-top" }, el("label", {}, el("span", { text: "Run" }), choice)), empty, whole);
     document.addEventListener("click", (event) => { if (!files.contains(event.target)) files.open = false; });
@@ -125,6 +126,7 @@
       csv.href = `${value.scores}/scores.csv`;
       json.href = `${value.scores}/verdicts.json`;
       files.hidden = !value.panels.length;
+      share.set(may("share") ? value.share : "", picked, labelOf(picked));
     };
 
     const draw = () => {

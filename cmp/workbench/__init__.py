@@ -19,7 +19,7 @@ from cmp.core.runs import Checkpoint, Library, Run
 from cmp.disk.ready import Answers, digesting
 from cmp.errors import BadInput, CmpError, Refused
 from cmp.settings import Settings
-from cmp.workbench.reclaiming import Reclaiming
+from cmp.workbench.sharing import Sharing
 from cmp.workbench.shelf import Curves
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class FailedConversion:
     error: CmpError
 
 
-class Workbench(Reclaiming):
+class Workbench(Sharing):
     """Everything one process can do with runs. Safe to use from several threads."""
 
     alerting: Alerting | None = None  # what a server looks out for

@@ -33,6 +33,11 @@ def caller() -> Caller:
     return _CALLER.get()
 
 
+def act_for_owner() -> None:
+    """Has all that follows in this context be done for the process itself."""
+    _CALLER.set(_OWNER)
+
+
 @contextmanager
 def acting_for(who: Caller) -> Iterator[None]:
     """Does what follows on behalf of somebody."""

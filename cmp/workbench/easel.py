@@ -22,9 +22,11 @@ from cmp.workbench.watching import Watching
 if TYPE_CHECKING:
     from cmp.core.grids import GridPlan, GridSpec, Tile
     from cmp.engine.draw import Drawing
+    from cmp.engine.elsewhere import Elsewhere
     from cmp.engine.prepare import Preparing
     from cmp.engine.ray_cluster import Spreading
     from cmp.engine.studio import Studio
+    from cmp.workbench.zero import InRows
 
 Self = TypeVar("Self", bound="Easel")
 
@@ -56,7 +58,7 @@ class Easel(Watching):
         `runs` are those that the checkpoints and the stacked LoRAs belong to; the base column is drawn with the base of the first. With
         `spec.preview` a cell's tile may come twice, first as a preview; where it is `watched`, the first picture is drawn alone. See
         `engine.draw.Drawing`. With the address of a Ray cluster its workers draw, see `engine.ray_cluster`; raises BadInput where Ray is
-        not installed.
+        not installed. With the address of another instance of this program that draws, see `engine.elsewhere`.
         """
         from cmp.core.grids import Tile
         from cmp.disk.cells import mark_used
@@ -73,9 +75,22 @@ class Easel(Watching):
 
     def _drawer(
         self, spec: GridSpec, runs: tuple[Run, ...], given: Answers, ray: str | None, watched: bool
-    ) -> AbstractContextManager[Drawing | Spreading]:
+    ) -> AbstractContextManager[Drawing | Spreading | Elsewhere | InRows]:
+        from cmp.core.errands import instance_address, is_instance
+
+        if ray is None and self.draw_row:
+            from cmp.workbench.zero import InRows, Row
+
+            row = Row(self.settings, spec, runs, given, (), 0)
+            return nullcontext(InRows(self.draw_row, row, self.drawing(spec, runs, given), self.gpu))
         if ray is None:
             return nullcontext(self.drawing(spec, runs, given, watched))
+        if is_instance(ray):
+            with self.loading:
+                from cmp.engine.elsewhere import Elsewhere
+
+            there = instance_address(ray)
+            return nullcontext(Elsewhere(there, self.settings.at_token, self._preparing(spec, runs, given), self.studio(), self.store))
         from cmp.workbench.cluster import Sent, needed_of, spread
 
         needed = needed_of(replace(self.settings, bases=self.bases), spec, given)

@@ -37,13 +37,14 @@ class Known(Easel):
         """What was measured, one for each metric of which two checkpoints have values; the held-out loss first. With `base` the base
         model stands among them, as evidence.BASE.
         """
+        from cmp.core.image_scores import with_limits
         from cmp.core.measured import LOSS, TRAINING_LOSS, evidence_of
         from cmp.core.picking import candidates
 
         known, ids = self.measurements(run), [c.id for c in candidates(run)]
         order = sorted(known, key=lambda metric: (metric != LOSS, metric != TRAINING_LOSS, metric))
         found = (evidence_of(known[metric], ids, base=base) for metric in order)
-        return tuple(one for one in found if one is not None)
+        return tuple(with_limits(one) for one in found if one is not None)
 
     def measured_last(self, run: Run) -> object:
         """Another value once more was measured of the run."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from cmp.core.conversion import ConversionPlan, Writing
     from cmp.core.grids import GridPlan, GridSpec, Tile
     from cmp.disk.cells import PrunePlan
+    from cmp.workbench.zero import DrawRow
 
 _SLOW_ON_CPU = 500_000_000  # bytes of a base model; Stable Diffusion 1.5 has 2 GB in half precision
 _ASK_AGAIN = 10.0  # seconds after which a card in use is asked for again
@@ -38,6 +39,7 @@ class LongWork(Shelf):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self.gpu, self.loading = threading.Lock(), threading.Lock()
+        self.draw_row: DrawRow | None = None  # where a card is lent for a call at a time
         self.cluster = threading.Lock()  # a process has one connection to Ray
         self.jobs = Jobs(Ledger(self.store))
         self.jobs.make("grid", self._grid_again)
@@ -84,20 +86,33 @@ class LongWork(Shelf):
     def follow_grid(
         self, spec: GridSpec, runs: Iterable[Run], given: Answers = Answers(), ray: str | None = None
     ) -> Iterator[Tile | Progress]:
-        """The same within the caller's thread: the tiles as they come. Leaving it cancels the job. `ray` is a cluster's address."""
+        """The same within the caller's thread: the tiles as they come. Leaving it cancels the job. `ray` is a cluster's address,
+        or that of another instance of this program.
+        """
         return self.jobs.follow(*self._grid(spec, tuple(runs), given, ray))  # type: ignore[return-value]
 
     def _grid(self, spec: GridSpec, runs: tuple[Run, ...], given: Answers, ray: str | None = None, *, watched: bool = False) -> Started:
+        from cmp.core.errands import instance_address, is_instance
         from cmp.core.orders import grid_title, grid_to_json, run_reference
 
         self.require_drawing(spec, given)
-        if ray is not None:
+        if is_instance(ray):
+            ray = instance_address(str(ray))
+        elif ray is not None:
             from cmp.engine.ray_cluster import check_address
 
             check_address(ray)
         order = {"grid": grid_to_json(spec), "runs": list(map(run_reference, runs)), "ray": ray, **answers_json(given)}
         title = grid_title(spec, [run.id for run in runs])
-        return "grid", title, spec.size, lambda: self.draw_when_free(spec, runs, given, ray, watched=watched), spec, order
+        return "grid", title, spec.size, self._as_asked(lambda: self.draw_when_free(spec, runs, given, ray, watched=watched)), spec, order
+
+    def _as_asked(self, work: Work) -> Work:
+        """The work in the context of the request that asks for it, where a card is lent to that."""
+        if self.draw_row is None:
+            return work
+        from cmp.workbench.zero import as_asked
+
+        return as_asked(work)
 
     def grid_again(self, job_id: str) -> Job | None:
         """The grid of a job that an earlier process has ended, as a new job. None where that would have to draw: looking draws nothing.

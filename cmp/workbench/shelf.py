@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, cast
 from cmp.core.marks import NONE, Mark, Marks, check_note, read_star, starred_value
 from cmp.core.runs import Checkpoint, Library, Run, folder_name, path_text
 from cmp.core.stages import UNREAD
-from cmp.disk.demo import Demo, open_demo
+from cmp.disk.demo import Demo
 from cmp.disk.locate import locate, locate_in_hub
 from cmp.disk.ready import Answers, remember_answers, remembered_answers
-from cmp.disk.store import Store, subject_of
+from cmp.disk.store import subject_of
 from cmp.disk.thumbs import kept_thumbnail
 from cmp.errors import BadInput, NotFound, Refused
 from cmp.settings import Settings
@@ -24,7 +24,7 @@ from cmp.workbench.gallery import Gallery
 from cmp.workbench.logbook import MATCHED, Curves, Logbook
 from cmp.workbench.lookout import Lookout
 from cmp.workbench.marking import STAR, marks_of, subjects_of
-from cmp.workbench.permission import Permission
+from cmp.workbench.places import Places
 
 if TYPE_CHECKING:
     from cmp.core.grids import Sampling
@@ -33,28 +33,16 @@ if TYPE_CHECKING:
 _PICTURE = re.compile(r"([0-9a-f]{64})(?:\.(256|512)\.webp|\.png|\.txt)\Z", re.ASCII)
 
 
-class Shelf(Permission):
+class Shelf(Places):
     """Runs, their names and notes. Safe to use from several threads."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self.store = Store(settings.home)
         self._lookout = Lookout(self.store)
         self._logbook = Logbook(self.store)
-        self.serves = False  # scripts rely on being told of the given folders alone
         self.gallery = Gallery(lambda run: self.curves(run).curves)
 
     # -- runs ----------------------------------------------------------------------------------------------------------
-
-    @property
-    def roots(self) -> tuple[Path, ...]:
-        """The folders to look in: those given at the start, or else the demo, and while serving those that were added on the page."""
-        added = self.added_folders() if self.serves else ()
-        return (*(self.settings.runs or (open_demo(self.settings.home).runs,)), *added)
-
-    @property
-    def shows_demo(self) -> bool:
-        return not self.settings.runs
 
     def usual_sampling(self, runs: Iterable[Run] | None = None) -> Sampling:
         """What is drawn with where nothing else is said: with these runs, or with those that are shown. The demo has its own guidance."""
@@ -64,15 +52,6 @@ class Shelf(Permission):
         demo = Demo(self.settings.home / "demo").runs
         of_demo = self.shows_demo if runs is None else all(run.folder.is_relative_to(demo) for run in runs)
         return Sampling(guidance=DEMO_GUIDANCE) if of_demo else Sampling()
-
-    @property
-    def bases(self) -> tuple[Path, ...]:
-        """Folders in which base models are sought by name."""
-        of_demo = Demo(self.settings.home / "demo").bases
-        return (*self.settings.bases, *((of_demo,) if of_demo.is_dir() else ()))
-
-    def added_folders(self) -> tuple[Path, ...]:
-        return tuple(Path(folder) for folder in sorted(self.store.all("folder")))
 
     def add_folder(self, text: str) -> Path:
         """Looks in one more folder from now on; raises BadInput or NotFound."""
@@ -96,7 +75,8 @@ class Shelf(Permission):
 
     def library(self, *, fresh: bool = True) -> Library:
         """All runs of all roots. With `fresh=False` a scan of the last seconds will do; while serving, see `Lookout.library`."""
-        return self._logbook.with_answers(self._lookout.library(self.roots, self.bases, fresh=fresh, wait=not self.serves), fresh=fresh)
+        found = self._lookout.library(self.roots, self.bases, fresh=fresh, wait=not self.serves)
+        return self._with_problems(self._logbook.with_answers(found, fresh=fresh))
 
     def find(self, target: str, *, only_ids: bool = False) -> tuple[Run, Checkpoint | None]:
         """The run, and the checkpoint if one is meant, of a TARGET: an id, or unless `only_ids` a path. Raises NotFound.
@@ -198,7 +178,7 @@ class Shelf(Permission):
 
     def _listed(self, run: Run) -> Run | None:
         """The same run as the roots have it, None if it lies outside all of them, which are not looked at then."""
-        roots = (*(self.settings.runs or (Demo(self.settings.home / "demo").runs,)), *(self.added_folders() if self.serves else ()))
+        roots = self.known_roots
         place = os.path.realpath(run.folder)
         if not any(Path(place).is_relative_to(os.path.realpath(root)) for root in roots):
             return None

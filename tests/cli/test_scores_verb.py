@@ -95,6 +95,7 @@ def test_best_goes_by_a_score_only_where_it_is_asked_to(place: Path, models: dic
     assert measure(place, "clip", models).code == 0
     by = said(place, "best", "run", "--by", "clip", "--json")
     scores = {score["checkpoint"]: score["value"] for score in by.json["scores"]}
+    assert any("30 to 39" in text for text in by.json["warnings"]), "its limits stand beside a verdict too"
     assert by.code == 0 and by.json["rule"] == "clip" and by.json["window"][0] == max(scores, key=scores.__getitem__)
     assert said(place, "best", "run", "--json").code == 3, "without a loss nothing decides"
     gated = said(place, "best", "run", "--by", "clip", "--gate", "2 vs base", "--json")

@@ -125,3 +125,8 @@ def test_files_hold_every_score_and_nothing_that_a_spreadsheet_runs() -> None:
     assert all(len(row) == len(rows[0]) and not any(text.startswith("=") for text in row) for row in rows)
     told = json.loads(json.dumps(verdicts_json(RUN, found), allow_nan=False))
     assert [one["reason"] for one in told["verdicts"]] == [one.reason for one in found] and told["agree"] == agreement(RUN, found).agree
+
+
+def test_no_other_score_is_gone_by_alone() -> None:
+    found = verdicts(training(fall=0.5), curve("eval/fid", range(0, 3001, 500), [9, 5, 3, 3, 3, 3, 3]))
+    assert "eval/fid" in {one.rule for one in found} and leading(found) is None

@@ -26,6 +26,7 @@ KEY = "0" * 64
 WRITING: dict[str, tuple[str, dict[str, Any] | None]] = {
     "/api/generate": ("POST", {"model_name": "base", "prompt": "x", "num_inference_steps": 1}),
     "/api/v1/grid": ("POST", {"targets": [STEP], "prompts": ["x"], "steps": "1"}),
+    "/api/v1/cells": ("POST", {"version": "0", "base": KEY, "mode": "fast"}),
     "/api/v1/convert": ("POST", {"targets": [STEP], "to": "lora"}),
     "/api/v1/star": ("POST", {"target": STEP, "note": "mine"}),
     "/api/v1/vote": ("POST", {"run": FULL, "voter": "ann", "left": KEY, "right": KEY, "outcome": "tie"}),

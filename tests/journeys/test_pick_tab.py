@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import xml.etree.ElementTree as ET
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -345,6 +346,25 @@ def test_scores_verdicts_and_the_chart_leave_as_files_that_say_the_same(browser:
     parts = list(drawn.iter())
     assert drawn.tag.endswith("svg") and sum(part.get("class", "").startswith("cmp-pick-point") for part in parts) == 6
     assert not any("var(" in value or "color-mix(" in value for part in parts for value in part.attrib.values())
+    closed(watched)
+
+
+def test_a_page_is_previewed_and_downloaded_and_the_picked_checkpoint_with_its_card(browser: Any, serving: Server, tmp_path: Path) -> None:
+    watched = opened(browser, serving)
+    page, told = watched.page, watched.page.locator("#pick .cmp-pick-share")
+    page.set_default_timeout(60_000)  # pictures are made anew, and diffusers reads the weights back
+    page.locator("#pick summary", has_text="Share").click()
+    page.locator("#pick [data-share=preview]").click()
+    told.get_by_text("No weights, no folder of yours").wait_for()
+    assert "the loss, the page" in told.inner_text()
+    for name, holds in (("page", "index.html"), ("model", "pytorch_lora_weights.safetensors")):
+        page.locator("#pick summary", has_text="Share").click()
+        with page.expect_download() as download:
+            page.locator(f"#pick [data-share={name}]").click()
+        download.value.save_as(tmp_path / f"{name}.zip")
+        with zipfile.ZipFile(tmp_path / f"{name}.zip") as archive:
+            assert holds in {entry.partition("/")[2] for entry in archive.namelist()}
+        told.get_by_text("is ready.").wait_for()
     closed(watched)
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from cmp.core.runs import Checkpoint, Run, Setting
+from cmp.core.sample_values import NONE, samples_value
 from cmp.core.samples import Sample
 from cmp.ui.glance import glances
-from cmp.ui.sample_values import NONE, samples_value
 from cmp.ui.samples_view import choices_beside, stamp_of, value_of
 from tests.support import Training, bench_of, origin_run
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from cmp.core.marks import NONE as UNMARKED
 from cmp.core.marks import Marks
-from cmp.core.runs import Run, validation_prompts
+from cmp.core.runs import Checkpoint, Run, validation_prompts
 from cmp.core.samples import FINAL_VARIANT, Sample
-from cmp.ui.values import Names
 
+Names = Callable[[Run | Checkpoint], str]
 Shown = Sequence[tuple[Run, tuple[Sample, ...]]]
 Losses = Mapping[str, Mapping[int, float]]  # by the run's id and the step
 MOST_ROWS = 6  # of prompts and pictures together; of more, one picture of each prompt is shown at a time

@@ -1,0 +1,168 @@
+"""Runs on the Hub: what is fetched of them, what is not and told so, and what an odd server cannot do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from cmp.core.progress import run_through
+from cmp.disk.checkpoint import open_weights
+from cmp.disk.hub_files import Hub, read_place
+from cmp.disk.hub_runs import Mirror, mirroring
+from cmp.disk.ready import Answers, digest_of, ready_checkpoint
+from cmp.disk.scan import scan
+from cmp.disk.store import Store
+from cmp.errors import BadInput, NotFound, Refused, Unreadable
+from tests.hub import COMMIT, FakeHub, serving
+from tests.support import base_tensors, origin_run, save, wrapped_tensors
+
+PLACE = read_place("hf://ann/runs")
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[FakeHub]:
+    made = origin_run(tmp_path / "repo", steps=(500,))
+    large = wrapped_tensors(500) | {"base_model.model.conv_in.weight": np.ones((2000, 2000), np.float32)}  # 16 MB that nobody needs
+    save(made.checkpoint(500) / "model.safetensors", large, {"format": "pt"})
+    with serving(tmp_path / "repo") as served:
+        yield served
+
+
+def mirror_of(hub: FakeHub, home: Path, address: str = "hf://ann/runs") -> Mirror:
+    return run_through(mirroring(read_place(address), home, Hub(hub.endpoint)))
+
+
+def test_of_a_dump_only_the_lora_is_fetched_and_it_is_that_of_the_dump_to_the_bit(hub: FakeHub, tmp_path: Path) -> None:
+    mirror = mirror_of(hub, tmp_path / "home")
+    inside = "outputs/lora_casual_shoes/checkpoints/checkpoint-500/model.safetensors"
+    here, there = load_file(mirror.root / inside), load_file(hub.folder / inside)
+    assert {name for name in there if "lora_" in name} == set(here) and len(here) == 12
+    assert all(here[name].tobytes() == there[name].tobytes() for name in here)
+    assert hub.bytes_read("checkpoint-500/model.safetensors") < 1_000_000 < (hub.folder / inside).stat().st_size
+    store = Store(tmp_path / "state")
+    assert digest_of(open_weights(mirror.root / inside), store) == digest_of(open_weights(hub.folder / inside), store)
+    told = {problem.path.relative_to(mirror.root).as_posix(): problem.reason for problem in mirror.problems}
+    assert "frozen tensors stay on the Hub" in told[inside]
+
+
+@pytest.mark.parametrize("config", [True, False])
+def test_the_lora_of_a_dump_is_used_only_where_a_config_says_that_nothing_else_was_trained(
+    hub: FakeHub, tmp_path: Path, config: bool
+) -> None:
+    if not config:
+        (hub.folder / "outputs/lora_casual_shoes/lora_weights/adapter_config.json").unlink()
+    run = next(run for run in scan([mirror_of(hub, tmp_path / "home").root]).runs if run.checkpoints)
+    store, asked = Store(tmp_path / "state"), run.checkpoint("500")
+    if config:
+        assert ready_checkpoint(run, asked, (), store, need_base=False).scale
+    else:
+        with pytest.raises(Refused, match="says that nothing else was trained"):
+            ready_checkpoint(run, asked, (), store, Answers(alpha=16), need_base=False)
+
+
+def test_the_mirror_is_listed_like_any_folder_with_its_logs_and_alpha(hub: FakeHub, tmp_path: Path) -> None:
+    mirror = mirror_of(hub, tmp_path / "home")
+    assert mirror.commit == COMMIT and mirror.root.name == "runs"
+    run = next(run for run in scan([mirror.root]).runs if run.checkpoints)
+    assert run.id == "outputs/lora_casual_shoes"
+    assert [c.key for c in run.checkpoints] == ["500", "final"] and all(c.holds == "lora" and c.flaw is None for c in run.checkpoints)
+    assert run.logs and run.settings["lora_alpha"].value == 16
+
+
+def test_nothing_is_fetched_of_optimizers_base_models_and_full_weights(hub: FakeHub, tmp_path: Path) -> None:
+    save(hub.folder / "outputs" / "full" / "checkpoint-5" / "unet" / "diffusion_pytorch_model.safetensors", base_tensors())
+    mirror = mirror_of(hub, tmp_path / "home")
+    held = {path.name for path in mirror.root.rglob("*") if path.is_file()}
+    assert not held & {"optimizer.bin", "scheduler.bin", "random_states_0.pkl", "diffusion_pytorch_model.safetensors", "model_index.json"}
+    asked = [path for path, _, _ in hub.asked()]
+    assert not [path for path in asked if path.endswith((".bin", ".pkl"))]
+    assert any("hold no LoRA" in problem.reason and "full" in str(problem.path) for problem in mirror.problems)
+
+
+def test_what_was_fetched_is_not_fetched_again_and_shown_where_the_hub_is_out_of_reach(hub: FakeHub, tmp_path: Path) -> None:
+    mirror_of(hub, tmp_path / "home")
+    before = len(hub.asked())
+    again = mirror_of(hub, tmp_path / "home")
+    assert not [path for path, _, _ in hub.asked()[before:] if "resolve" in path]
+    cut_off = run_through(mirroring(PLACE, tmp_path / "home", Hub("http://127.0.0.1:9")))
+    assert cut_off.root == again.root and "as it was fetched before" in cut_off.problems[-1].reason
+    with pytest.raises(Unreadable):
+        run_through(mirroring(PLACE, tmp_path / "elsewhere", Hub("http://127.0.0.1:9")))
+
+
+def test_a_server_that_gives_whole_files_for_parts_is_refused_and_leaves_no_mirror(hub: FakeHub, tmp_path: Path) -> None:
+    (tmp_path / "without-ranges").touch()
+    with pytest.raises(Unreadable, match="does not give a part"):
+        mirror_of(hub, tmp_path / "home")
+    (tmp_path / "without-ranges").unlink()
+    assert not list((tmp_path / "home").rglob(COMMIT))
+    mirror_of(hub, tmp_path / "home")
+
+
+def test_names_that_lead_out_of_the_mirror_are_never_written(hub: FakeHub, tmp_path: Path) -> None:
+    (tmp_path / "evil").touch()
+    mirror_of(hub, tmp_path / "home")
+    assert not list(tmp_path.rglob("evil.csv"))
+
+
+def test_bytes_that_are_not_those_the_hub_tells_are_refused(hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = hub.folder / "outputs/lora_casual_shoes/lora_weights/adapter_model.safetensors"
+    asked = Hub.look
+
+    def look_and_then_change(self: Hub, place: object) -> object:
+        found = asked(self, PLACE)
+        raw = bytearray(file.read_bytes())
+        raw[-1] ^= 1
+        file.write_bytes(raw)
+        return found
+
+    monkeypatch.setattr(Hub, "look", look_and_then_change)
+    with pytest.raises(Unreadable, match="other bytes"):
+        mirror_of(hub, tmp_path / "home")
+
+
+def test_the_token_is_shown_to_the_hub_and_not_to_where_the_bytes_lie(
+    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.delenv("HF_HUB_DISABLE_IMPLICIT_TOKEN", raising=False)
+    mirror_of(hub, tmp_path / "home")
+    shown = {path.startswith("/bytes/"): token for path, _, token in hub.asked()}
+    assert shown == {False: "Bearer hf_secret", True: None}
+
+
+def test_a_bucket_is_read_like_a_repository(hub: FakeHub, tmp_path: Path) -> None:
+    mirror = mirror_of(hub, tmp_path / "home", "hf://buckets/ann/runs")
+    assert [run.id for run in scan([mirror.root]).runs if run.checkpoints] == ["outputs/lora_casual_shoes"]
+
+
+def test_what_the_hub_does_not_show_and_what_is_no_address_is_said() -> None:
+    for address in ("hf://ann", "hf://ann/runs/../x", "hf://../runs", "hf://a b/c", "hf://ann/.."):
+        with pytest.raises(BadInput):
+            read_place(address)
+    found = read_place("hf://datasets/ann/runs@v1/some/folder")
+    assert (found.kind, found.repo, found.revision, found.folder) == ("datasets", "ann/runs", "v1", "some/folder")
+
+
+def test_a_private_or_missing_repository_is_named(hub: FakeHub, tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="hf://ann/other"):
+        mirror_of(hub, tmp_path / "home", "hf://ann/other")
+
+
+def test_the_command_line_lists_a_repository_and_says_what_is_not_here(hub: FakeHub, tmp_path: Path) -> None:
+    import os
+    import subprocess
+    import sys
+
+    around = os.environ | {"HF_ENDPOINT": hub.endpoint, "CMP_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "cmp", "--runs", "hf://ann/runs", "list", "--json"]
+    ended = subprocess.run(command, env=around, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 0, ended.stderr
+    told = json.loads(ended.stdout)
+    assert [run["id"] for run in told["runs"] if run["checkpoints"]] == ["outputs/lora_casual_shoes"]
+    assert any("stay on the Hub" in problem["reason"] for problem in told["problems"]) and "fetching hf://ann/runs/" in ended.stderr
