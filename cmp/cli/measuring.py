@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -12,47 +12,23 @@ import typer
 
 from cmp.cli.answers import read_answers
 from cmp.cli.output import Json, in_trouble, print_json, print_table, say
-from cmp.cli.score_telling import (
-    BY_BLOCK,
-    base_json,
-    base_value,
-    heading,
-    in_full,
-    limits_json,
-    only_asked,
-    parts_json,
-    tell_bands,
-    tell_blocks,
-    tell_limits,
-    value_of,
-)
+from cmp.cli.score_telling import heading, tell_bands, tell_blocks, tell_limits, value_of
 from cmp.core.axes import parse_text_axis
 from cmp.core.choosing import choose_checkpoints
 from cmp.core.draws import USUAL_DRAWS
-from cmp.core.evidence import BASE, Evidence
-from cmp.core.measured import (
-    LOSS,
-    TRAINING_LOSS,
-    Gap,
-    Measured,
-    MeasurePlan,
-    MeasureSpec,
-    NotMeasured,
-    by_band,
-    evidence_of,
-    gaps_of,
-)
+from cmp.core.evidence import BASE
+from cmp.core.measured import LOSS, Measured, MeasurePlan, MeasureSpec, NotMeasured, by_band
+from cmp.core.measured_told import BY_BLOCK, Known, base_value, gaps_known, measures_json, only_asked, plan_told, verdicts_known
 from cmp.core.pace import duration_text
-from cmp.core.picking import Verdict, candidates, score_json, verdict_of
-from cmp.core.present import counted
+from cmp.core.picking import Verdict
 from cmp.core.progress import Progress
 from cmp.core.runs import Checkpoint, Run
 from cmp.core.score_asking import ScoreAnswers
 from cmp.disk.ready import Answers
 from cmp.workbench import Workbench
+from cmp.workbench.targets import in_full
 
 QUIET = 5.0  # seconds without a line after which progress within a checkpoint is told
-Known = Mapping[str, tuple[Measured, ...]]
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -118,13 +94,13 @@ def measure(
         _tell_plan(found, plan, json)
         _leave(plan.faults, len(chosen) * len(plan.metrics))
         return
-    for told in _beforehand(plan):
+    for told in plan_told(plan):
         in_trouble(told)
     told_before = set[str]()
     faults, count = _measure(bench, found, spec, given, plan, told_before)
     known = only_asked(bench.measurements(found), spec.metrics)
     if json:
-        print_json(_as_json(found, known, faults))
+        print_json(measures_json(found, known, faults))
     else:
         _tell(found, known, told_before)
     _leave(faults, count)
@@ -191,65 +167,12 @@ def _tell_plan(run: Run, plan: MeasurePlan, json: bool) -> None:
     if json:
         print_json({"run": run.id, "scores": [], **plan.as_json()})
         return
-    for told in _beforehand(plan):
+    for told in plan_told(plan):
         say(told)
 
 
-def _beforehand(plan: MeasurePlan) -> tuple[str, ...]:
-    """How much there is to measure, how long it takes, and how small a difference it will show."""
-    images = ", ".join(f"{metric} on {counted(count, 'image')}" for metric, count in plan.items)
-    known = plan.total - plan.new - len(plan.faults)
-    took = "how long it takes the first will tell" if plan.seconds is None else duration_text(plan.seconds, about=True)
-    work = f"{counted(plan.new, 'value')} to measure, {known} known{f', {took}' if plan.new else ''}"
-    if not plan.draws:
-        return (f"{images}: {work}",)
-    seen = "How small a difference can be seen shows once two checkpoints were measured."
-    if plan.smallest is not None:
-        seen = f"Differences of about {100 * plan.smallest:.2g} % of the base's loss will be seen."
-    return f"{images}, {counted(plan.draws, 'draw')} each: {work}", seen
-
-
-def _verdicts(run: Run, known: Known) -> list[tuple[str, Evidence, Verdict]]:
-    """By metric; the held-out loss first."""
-    ids = [c.id for c in candidates(run)]
-    order = sorted(known, key=lambda metric: (metric != LOSS, metric != TRAINING_LOSS, metric))
-    found = [(metric, evidence_of(known[metric], ids, fewest=1)) for metric in order]
-    return [(metric, one, verdict_of(one, ids)) for metric, one in found if one]
-
-
-def _gaps(verdicts: Iterable[tuple[str, Evidence, Verdict]]) -> tuple[Gap, ...]:
-    by_metric = {metric: one for metric, one, _ in verdicts}
-    return gaps_of(by_metric.get(LOSS), by_metric.get(TRAINING_LOSS))
-
-
-def _as_json(run: Run, known: Known, faults: Sequence[NotMeasured]) -> dict[str, object]:
-    steps = {c.id: c.step for c in run.checkpoints}
-    verdicts = _verdicts(run, known)
-    scores = []
-    for metric, _, verdict in verdicts:
-        bands = by_band(known[metric])
-        for score in verdict.scores:
-            scores.append(score_json(score, steps.get(score.checkpoint_id)) | parts_json(metric, bands.get(score.checkpoint_id, ())))
-    return {
-        "run": run.id,
-        "scores": scores,
-        "base": [
-            {"metric": metric, "n": len(one.items)} | base_json(metric, one)
-            for metric, found in known.items()
-            for one in found
-            if one.checkpoint_id == BASE
-        ],
-        "gap": [gap.as_json(steps.get(gap.checkpoint_id)) for gap in _gaps(verdicts)],
-        "verdicts": [
-            {key: value for key, value in verdict.as_json(run).items() if key not in ("run", "scores")} for _, _, verdict in verdicts
-        ],
-        "limits": limits_json(known),
-        "failed": [fault.as_json() for fault in faults],
-    }
-
-
 def _tell(run: Run, known: Known, before: set[str]) -> None:
-    verdicts = _verdicts(run, known)
+    verdicts = verdicts_known(run, known)
     for metric, _, verdict in verdicts:
         say(heading(metric, known[metric]))
         rows = [
@@ -269,7 +192,7 @@ def _tell(run: Run, known: Known, before: set[str]) -> None:
         say("")
         for told in (text for text in verdict.warnings if text not in before):
             in_trouble(f"note: {told}")
-    if gaps := _gaps(verdicts):
+    if gaps := gaps_known(verdicts):
         say("learned by heart: held-out minus training loss, in shares of the base's")
         print_table(
             ["checkpoint", "gap", "95 %"],

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from cmp.core.curves import LossCurve, is_epoch_axis
 from cmp.core.evidence import BASE, Evidence, direction_of, held_out_tags, words_of
-from cmp.core.measured import TRAINING_LOSS
+from cmp.core.measured import TRAINING_LOSS, UPDATE
 from cmp.core.packing import harmless
 from cmp.core.picking import HELD_OUT, MEASURED, TRAINING, VOTES, Verdict, candidates, evidence_in_logs
 from cmp.core.runs import Run
@@ -81,6 +81,12 @@ def leading(verdicts: Sequence[Verdict]) -> Verdict | None:
 def told_by(verdict: Verdict) -> str:
     """Rule and reason in one sentence."""
     return f"{_upper(rule_name(verdict.rule))}: {verdict.reason}."
+
+
+def sentence(reason: str) -> str:
+    """A verdict's reason as a sentence of its own: checkpoints and rules begin with a capital, what was logged stays as it is."""
+    begins = ("step ", "it ", f"{UPDATE} ", f"{UPDATE}-", *_NAMES.values())
+    return f"{reason[:1].upper()}{reason[1:]}." if reason.startswith(begins) else f"{reason}."
 
 
 def agreement(run: Run, verdicts: Sequence[Verdict]) -> Agreement:

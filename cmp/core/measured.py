@@ -75,8 +75,9 @@ class MeasureSpec:
     """What is to be measured: which metrics of which checkpoints, on which images.
 
     No checkpoints are all that can be used. `held_out` and `training` are folders of images; LOSS is measured on whichever of the two
-    there are. `draws` of noise and timestep an image, other ones for each `seed`. None is as the run was measured last. What other metrics
-    need (which model, which reference) stands in `given`, as names and values.
+    there are. `draws` of noise and timestep an image, other ones for each `seed`. None is as the run was measured last; where it is
+    `exactly` so, a folder that is None is none. What other metrics need (which model, which reference) stands in `given`, as names and
+    values.
     """
 
     metrics: tuple[str, ...] = (LOSS,)
@@ -86,6 +87,7 @@ class MeasureSpec:
     draws: int | None = None
     seed: int | None = None
     given: tuple[tuple[str, str], ...] = ()
+    exactly: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 - `origin`: what people already call: models, generate, examples, health
 - `looking`: `GET` for the verbs that look
 - `making`: `POST` for those that change or draw; a server that may only be looked at has none of them
+- `measuring`: what was measured, and measuring
 - `errands`: cells that another instance has drawn here
 - `following`: jobs, their events, cancelling
 - `answers`: how errors and values are told
@@ -27,6 +28,7 @@ from cmp.rest.errands import add_errands
 from cmp.rest.following import add_following
 from cmp.rest.looking import add_looking
 from cmp.rest.making import add_drawing, add_making
+from cmp.rest.measuring import add_measures, add_measuring
 from cmp.rest.origin import add_origin
 from cmp.workbench import Workbench
 
@@ -43,9 +45,11 @@ def api_routes(bench: Workbench) -> list[BaseRoute]:
     router = APIRouter(route_class=contract_route(bench))
     add_origin(router, bench)
     add_looking(router, bench)
+    add_measures(router, bench)
     add_following(router, bench)
     if not bench.settings.read_only:
         add_making(router, bench)
+        add_measuring(router, bench)
         add_errands(router, bench)
     if not bench.settings.read_only or bench.settings.mode == "space":
         add_drawing(router, bench)

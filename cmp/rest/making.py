@@ -113,32 +113,32 @@ class RestoreRequest(Asked):
 
 
 def add_making(router: APIRouter, bench: Workbench) -> None:
-    """Adds the routes; measuring belongs here too."""
+    """Adds the routes."""
 
-    @router.post("/api/v1/star", **_answers())
+    @router.post("/api/v1/star", **job_answers())
     def star(asked: StarRequest = Body()) -> JSONResponse:
         """Marks a checkpoint with a star and a note, or takes the star away."""
         name, mark = bench.star(asked.target, asked.on, asked.note, only_ids=True)
         return told(bench, {"checkpoint": name, "star": mark.star, "note": mark.note})
 
-    @router.post("/api/v1/vote", **_answers())
+    @router.post("/api/v1/vote", **job_answers())
     def vote(asked: VoteRequest = Body()) -> JSONResponse:
         """Keeps one blind vote."""
         run = run_at(bench, asked.run)
         bench.cast_vote(run, asked.voter, asked.left, asked.right, asked.outcome, asked.job)
         return told(bench, {"run": run.id, "votes": len(bench.votes(run))})
 
-    @router.post("/api/v1/convert", **_answers())
+    @router.post("/api/v1/convert", **job_answers())
     def convert(asked: ConvertRequest = Body()) -> JSONResponse:
         """Converts checkpoints; a run stands for all of its own."""
         return _convert(bench, asked)
 
-    @router.post("/api/v1/storage", **_answers())
+    @router.post("/api/v1/storage", **job_answers())
     def storage(asked: StorageRequest = Body()) -> JSONResponse:
         """What would go and what stays; with `yes` it is carried out."""
         return _clean_up(bench, asked)
 
-    @router.post("/api/v1/restore", **_answers())
+    @router.post("/api/v1/restore", **job_answers())
     def restore(asked: RestoreRequest = Body()) -> JSONResponse:
         """Brings back what was compacted, to the last byte, or what was moved to the trash."""
         return _restore(bench, asked)
@@ -147,13 +147,13 @@ def add_making(router: APIRouter, bench: Workbench) -> None:
 def add_drawing(router: APIRouter, bench: Workbench) -> None:
     """Adds the route of what everybody may do where drawing is open to all."""
 
-    @router.post("/api/v1/grid", **_answers())
+    @router.post("/api/v1/grid", **job_answers())
     def grid(asked: GridRequest = Body()) -> JSONResponse:
         """Draws the same prompts and seeds with every chosen checkpoint."""
         return _grid(bench, asked)
 
 
-def _answers() -> dict[str, Any]:
+def job_answers() -> dict[str, Any]:
     accepted: dict[int | str, dict[str, Any]] = {202: {"description": "It is done as the job that is named.", "model": dict[str, Any]}}
     return {"responses": described(WRITING) | accepted, "response_model": dict[str, Any]}
 
@@ -168,7 +168,7 @@ def require_room(bench: Workbench) -> None:
         raise Busy(f"{MOST_JOBS} jobs are waiting already", "Ask again when some of them are done, or cancel some.")
 
 
-def _given(alpha: float | None, base: str | None) -> Answers:
+def given_by(alpha: float | None, base: str | None) -> Answers:
     """What is said of scale and base. Here a base is named by its id, since no path of a caller is opened."""
     if base is not None and not _BASE.fullmatch(base):
         raise BadInput(f"the base model is {base[:100]!r}", "Name it by its id, such as stable-diffusion-v1-5/stable-diffusion-v1-5.")
@@ -177,7 +177,7 @@ def _given(alpha: float | None, base: str | None) -> Answers:
 
 def _convert(bench: Workbench, asked: ConvertRequest) -> JSONResponse:
     bench.require_writing()
-    given, writing = _given(asked.alpha, asked.base), parse_writing(asked.to, asked.dtype, asked.strength)
+    given, writing = given_by(asked.alpha, asked.base), parse_writing(asked.to, asked.dtype, asked.strength)
     wanted, words = expand_targets(bench, asked.targets, asked.every), list[str]()
     if asked.best is not None:
         wanted, words = keep_best(bench, wanted, asked.best)
@@ -201,7 +201,7 @@ def _convert(bench: Workbench, asked: ConvertRequest) -> JSONResponse:
 
 
 def _grid(bench: Workbench, asked: GridRequest) -> JSONResponse:
-    given = _given(asked.alpha, asked.base)
+    given = given_by(asked.alpha, asked.base)
     columns = choose_columns(bench, asked.targets, asked.checkpoints, only_ids=True)
     worn = [find_stacked(bench, text) for text in asked.stack]
     names = ("seeds", "strengths", "steps", "guidance", "size", "scheduler", "clip_skip")

@@ -47,6 +47,7 @@ class Form:
     drop: gr.UploadButton
     lost: gr.Textbox
     watch: gr.Checkbox
+    watch_too: gr.Checkbox
     newest: gr.Button
     grid: gr.HTML
     job_id: gr.Textbox
@@ -89,12 +90,12 @@ def lay_out(cfg: float) -> Form:
     with gr.Accordion("Base model and alpha", open=False, elem_id="compare-question") as question:
         f["base"] = gr.Textbox(label="Base model: an id or a folder on this computer", elem_id="compare-base")
         f["alpha"] = gr.Textbox(label="The LoRA's alpha, where nothing says it", elem_id="compare-alpha")
-    watch, newest = _watching()
+    watch, watch_too, newest = _watching()
     template, mount = viewer.MATRIX_TEMPLATE, viewer.matrix_on_load()
     grid = gr.HTML(EMPTY, apply_default_css=False, html_template=template, js_on_load=mount, elem_id="grid", render=False)
     f["kept"], job_id, stamp, watch_id, ended, offered, came_with = (gr.Textbox(visible=False) for _ in range(7))
     return Form(
-        source, runs, f, draw, pause, cancel, status, plan, fill_picks, fill_samplers, question, drop, lost, watch, newest,
+        source, runs, f, draw, pause, cancel, status, plan, fill_picks, fill_samplers, question, drop, lost, watch, watch_too, newest,
         grid, job_id, stamp, watch_id, ended, offered, came_with, gr.Timer(0.15, active=False),
     )  # fmt: skip
 
@@ -143,8 +144,11 @@ def _dropping() -> tuple[gr.UploadButton, gr.Textbox]:
     return drop, lost
 
 
-def _watching() -> tuple[gr.Checkbox, gr.Button]:
+def _watching() -> tuple[gr.Checkbox, gr.Checkbox, gr.Button]:
     with gr.Accordion("While a run is trained", open=False, elem_id="compare-watching"):
         watch = gr.Checkbox(False, label="Draw each new checkpoint of the first chosen run as it lands", elem_id="compare-watch")
+        too = gr.Checkbox(
+            False, label="Measure it too, on the images that were measured on last", visible=False, elem_id="compare-watch-too"
+        )
         newest = gr.Button("Sample newest now", size="sm", elem_id="compare-newest")
-    return watch, newest
+    return watch, too, newest

@@ -10,6 +10,7 @@ import gradio as gr
 from cmp import viewer
 from cmp.ui.faults import told
 from cmp.ui.glance import first_run
+from cmp.ui.measuring import build_measuring
 from cmp.ui.pick_values import pick_value
 from cmp.workbench import Workbench
 from cmp.workbench.callers import caller
@@ -29,6 +30,8 @@ def build_pick_tab(bench: Workbench, tab: gr.Tab, tabs: gr.Tabs, chosen: gr.Text
     @told
     def act(event: gr.EventData, run_id: str, before: str) -> Any:
         what, asked = event._data.get("what"), str(event._data.get("run") or "")
+        if what == "measure":  # which is another section's
+            return [gr.skip()] * 5
         if what in ("run", "look"):
             return gr.skip(), gr.skip(), gr.skip(), value_of(bench, asked), f"{run_id}\n{asked}"
         run, checkpoint = bench.find(str(event._data["id"]), only_ids=True)
@@ -39,6 +42,7 @@ def build_pick_tab(bench: Workbench, tab: gr.Tab, tabs: gr.Tabs, chosen: gr.Text
 
     tab.select(enter, [chosen, shown], [panels, shown], queue=False, show_progress="hidden")
     panels.edit(act, [chosen, shown], [tabs, chosen, ticked, panels, shown], show_progress="hidden")
+    build_measuring(bench, shown, panels, lambda run_id: value_of(bench, run_id))
     return panels
 
 
@@ -50,5 +54,5 @@ def value_of(bench: Workbench, run_id: str) -> dict[str, Any]:
         return pick_value(library, None, (), bench.name_of)
     run, _ = bench.find(run.id, only_ids=True)  # of which the headers may not have been read yet
     only_looks = bench.settings.read_only or not caller().owner
-    found = pick_value(library, run, bench.verdicts(run), bench.name_of, bench.starred(run), only_looks)
+    found = pick_value(library, run, bench.verdicts(run), bench.name_of, bench.starred(run), only_looks, bench.measurements(run))
     return found | {"at": time.time()}

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
-from cmp.core.agreeing import agreement, leading, rule_name, tells_apart
-from cmp.core.measured import MEASURED, TRAINING_LOSS
+from cmp.core.agreeing import agreement, leading, rule_name, sentence, tells_apart
+from cmp.core.measured import MEASURED, TRAINING_LOSS, UPDATE, UPDATE_RELATIVE
 from cmp.core.picking import HELD_OUT, VOTES, Score, Verdict, candidates, ranked
 from cmp.core.runs import Library, Run
+from cmp.ui.measured_panels import Known, measured_parts, measured_rules
 from cmp.ui.values import Names, run_choices
 
 NO_RUN = "No training run was found. Add the folder that holds yours on the Runs tab."
 _LOG_LOSS = "Log a validation loss while you train, by step: it is found by its name, such as val/loss."
-_MEASURE = "Measure the loss of every checkpoint on images that were kept out: python -m cmp measure {run} --held-out DIR"
+_MEASURE = "Measure the loss of every checkpoint on images that were kept out"
+_HERE, _NOT_HERE = f"{_MEASURE}.", f"{_MEASURE}: the owner of this dashboard can, under Measure on this tab."
 _COUNTED = {VOTES: "votes", MEASURED: "images", TRAINING_LOSS: "images"}  # what stands behind a score
 _VOTE = "Vote on blind pairs of pictures: draw a grid of several checkpoints on the Compare tab, then press Vote."
 
@@ -27,6 +29,7 @@ def pick_value(
     name_of: Names,
     starred: Collection[str] = (),
     read_only: bool = False,
+    known: Known = MappingProxyType({}),
 ) -> dict[str, Any]:
     """What the tab is fed with. `empty` stands in place of everything, `next` where no rule decides."""
     runs = [{"key": key, "label": label} for label, key in run_choices(library, name_of)]
@@ -35,19 +38,24 @@ def pick_value(
         return {"runs": runs, "run": run.id if run else "", "empty": told, "panels": [], "picks": [], "next": []}
     labels = {c.id: _label(name_of(c), c.step) for c in candidates(run)}
     lead, both = leading(verdicts), agreement(run, verdicts)
-    alone = len(labels) == 1
+    alone, measured = len(labels) == 1, measured_rules(run, verdicts, known)
+    panels = [
+        panel(run, verdict, labels, verdict is lead) | _more(run, verdict, labels, measured.get(place), known)
+        for place, verdict in enumerate(verdicts)
+        if verdict.scores
+    ]
     return {
         "runs": runs,
         "run": run.id,
         "name": name_of(run),
-        "told": f"{verdicts[0].reason}." if alone else both.told,
+        "told": sentence(verdicts[0].reason) if alone else both.told,
         "agree": both.agree,
-        "panels": [panel(run, verdict, labels, verdict is lead) for verdict in verdicts if verdict.scores],
-        "next": [] if alone else next_steps(run, verdicts),
+        "panels": panels,
+        "next": [] if alone else next_steps(verdicts, read_only),
         "picks": [{"id": name, "label": label, "star": name in starred} for name, label in labels.items()],
         "pick": _pick(lead, labels),
         "ends": _ends(lead, labels),
-        "actions": ["compare", *([] if read_only else ["convert", "star", "vote", "share"])],
+        "actions": ["compare", *([] if read_only else ["convert", "star", "measure", "vote", "share"])],
         "vote": f"cmp/vote/{quote(run.id)}",
         "scores": f"cmp/scores/{quote(run.id)}",
         "share": f"cmp/share/{quote(run.id)}",
@@ -74,21 +82,20 @@ def _ends(lead: Verdict | None, labels: Mapping[str, str]) -> list[str]:
 def panel(run: Run, verdict: Verdict, labels: Mapping[str, str], leads: bool) -> dict[str, Any]:
     """One rule's chart. Points stand in the order of training; `x` is the step, or where some have none the place in the row."""
     scores = {score.checkpoint_id: score for score in verdict.scores}
-    known = [c for c in candidates(run) if c.id in scores]
-    stepped = all(c.step is not None for c in known) and len({c.step for c in known}) == len(known)
+    stepped, places = _places(run, verdict, labels)
     shaded = tells_apart(verdict)
     points = []
-    for place, c in enumerate(known):
+    for c in (c for c in candidates(run) if c.id in scores):
         score = scores[c.id]
-        told = {"id": c.id, "label": labels[c.id], "x": c.step if stepped else place, "value": score.value, "n": score.n}
+        told = {"id": c.id, "label": labels[c.id], "x": places[c.id][1], "value": score.value, "n": score.n}
         told |= {"low": score.low, "high": score.high, "window": shaded and c.id in verdict.window, "best": c.id == verdict.best}
         points.append(told)
     return {
         "rule": verdict.rule,
         "name": rule_name(verdict.rule, begins=True),
         "metric": verdict.scores[0].metric,
-        "better": _better(verdict.scores),
-        "sentence": f"{verdict.reason}.",
+        "better": "" if verdict.scores[0].metric in (UPDATE, UPDATE_RELATIVE) else _better(verdict.scores),
+        "sentence": sentence(verdict.reason),
         "warnings": list(verdict.warnings),
         "decides": verdict.decides,
         "leads": leads,
@@ -100,6 +107,22 @@ def panel(run: Run, verdict: Verdict, labels: Mapping[str, str], leads: bool) ->
     }
 
 
+def _places(run: Run, verdict: Verdict, labels: Mapping[str, str]) -> tuple[bool, dict[str, tuple[str, int]]]:
+    """Whether the points of a chart stand at their steps, and each one's label and place along x."""
+    scored = {score.checkpoint_id for score in verdict.scores}
+    known = [c for c in candidates(run) if c.id in scored]
+    stepped = all(c.step is not None for c in known) and len({c.step for c in known}) == len(known)
+    return stepped, {c.id: (labels[c.id], c.step if stepped and c.step is not None else place) for place, c in enumerate(known)}
+
+
+def _more(run: Run, verdict: Verdict, labels: Mapping[str, str], metric: str | None, known: Known) -> dict[str, Any]:
+    """What a panel shows beside its chart where its metric was measured."""
+    if metric is None:
+        return {"limits": [], "bands": [], "gap": None}
+    parts = measured_parts(run, metric, known, _places(run, verdict, labels)[1])
+    return parts | {"warnings": [text for text in verdict.warnings if text not in parts["limits"]]}  # each is said once
+
+
 def _better(scores: Sequence[Score]) -> str:
     """Whether lower or higher is better, by how far the others are behind the leader; "" where all are equal."""
     lead = next((score for score in scores if score.behind[0] == 0), None)
@@ -107,10 +130,11 @@ def _better(scores: Sequence[Score]) -> str:
     return "" if lead is None or other is None else "lower" if other.value > lead.value else "higher"
 
 
-def next_steps(run: Run, verdicts: Sequence[Verdict]) -> list[str]:
-    """What would tell more; nothing where a rule tells checkpoints apart."""
+def next_steps(verdicts: Sequence[Verdict], read_only: bool = False) -> list[dict[str, str]]:
+    """What would tell more, and what of the tab does it; nothing where a rule tells checkpoints apart."""
     if any(map(tells_apart, verdicts)):
         return []
     rules = {verdict.rule for verdict in verdicts}
-    losses = [] if rules & {MEASURED, HELD_OUT} else [_LOG_LOSS, _MEASURE.format(run=shlex.quote(run.id))]
-    return [*losses, _VOTE if VOTES not in rules else "Cast more votes: press Vote."]
+    measure = {"text": _NOT_HERE, "do": ""} if read_only else {"text": _HERE, "do": "measure"}
+    losses = [] if rules & {MEASURED, HELD_OUT} else [measure, {"text": _LOG_LOSS, "do": ""}]
+    return [*losses, {"text": _VOTE if VOTES not in rules else "Cast more votes: press Vote.", "do": ""}]

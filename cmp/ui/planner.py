@@ -1,13 +1,13 @@
-"""Plans of grids, made beside the page: the first one loads what draws, and reads headers that nobody has read before."""
+"""Plans, made beside the page: the first one loads what draws, and reads headers that nobody has read before."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as TooLate
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 from cmp.core.grids import GridPlan, GridSpec
 from cmp.core.runs import Run
@@ -27,46 +27,59 @@ class Planned(NamedTuple):
     slow: bool
 
 
-class Planner:
-    """Makes plans in threads of its own. Safe to use from several threads."""
+T = TypeVar("T")
 
-    def __init__(self, bench: Workbench) -> None:
-        self._bench = bench
+
+class Beside(Generic[T]):
+    """Makes values in threads of its own. Safe to use from several threads."""
+
+    def __init__(self) -> None:
         self._turns = threading.Semaphore(_AT_ONCE)
         self._lock = threading.Lock()
-        self._making: OrderedDict[object, Future[Planned]] = OrderedDict()
+        self._making: OrderedDict[object, Future[T]] = OrderedDict()
 
-    def ask(self, spec: GridSpec, runs: Sequence[Run], given: Answers) -> Planned | None:
-        """The plan as things are now, None if it takes longer than a moment: who asks again is told once it is there."""
-        key = (spec, tuple(run.place for run in runs), given)
+    def made(self, key: object, make: Callable[[], T]) -> T | None:
+        """What is made as things are now, None if it takes longer than a moment: who asks again is told once it is there."""
         with self._lock:
             future = self._making.get(key)
             if future is None:
                 future = self._making[key] = Future()
-                work = (future, spec, tuple(runs), given)
-                threading.Thread(target=self._make, args=work, name="cmp-plan", daemon=True).start()
+                threading.Thread(target=self._make, args=(future, make), name="cmp-plan", daemon=True).start()
             while len(self._making) > _MOST:
                 self._making.popitem(last=False)
         try:
-            planned = future.result(_MOMENT)
+            found = future.result(_MOMENT)
         except TooLate:
             return None
         except CmpError:
             self._drop(key)
             raise
         self._drop(key)
-        return planned
+        return found
 
     def _drop(self, key: object) -> None:
         with self._lock:
             self._making.pop(key, None)
 
-    def _make(self, future: Future[Planned], spec: GridSpec, runs: Sequence[Run], given: Answers) -> None:
+    def _make(self, future: Future[T], make: Callable[[], T]) -> None:
         try:
             with self._turns:
-                future.set_result(Planned(self._bench.plan_grid(spec, runs, given), self._bench.slow_here(runs[0])))
+                future.set_result(make())
         except CmpError as fault:
             future.set_exception(fault)
         finally:
             if not future.done():
                 future.set_exception(CmpError("the plan could not be made", "It is a fault of ours; see where the server was started."))
+
+
+class Planner(Beside[Planned]):
+    """Makes plans of grids."""
+
+    def __init__(self, bench: Workbench) -> None:
+        super().__init__()
+        self._bench = bench
+
+    def ask(self, spec: GridSpec, runs: Sequence[Run], given: Answers) -> Planned | None:
+        """The plan as things are now, or None, see `made`."""
+        key = (spec, tuple(run.place for run in runs), given)
+        return self.made(key, lambda: Planned(self._bench.plan_grid(spec, runs, given), self._bench.slow_here(runs[0])))

@@ -12,6 +12,7 @@ from cmp.ui.filling import Filled, pattern_of
 from cmp.ui.grid_drawing import begin_in, begun
 from cmp.ui.grid_form import Form
 from cmp.workbench import Workbench
+from cmp.workbench.callers import caller
 
 
 def connect_watching(bench: Workbench, form: Form) -> None:
@@ -24,13 +25,14 @@ def connect_watching(bench: Workbench, form: Form) -> None:
         return runs[0]
 
     @changing
-    def watch(on: bool, runs: list[str], watched: str, *values: Any) -> Any:
+    def watch(on: bool, too: bool, runs: list[str], watched: str, *values: Any) -> Any:
         if not on:
             stop_watching(bench, watched)
             return *[gr.skip()] * len(shown), "", False
         filled = Filled(*values)
         pattern, kept = pattern_of(bench, filled)
-        job = bench.start_watch(first_run(runs), pattern, filled.given)
+        run_id = first_run(runs)
+        job = bench.start_watch(run_id, pattern, filled.given, measure=too and can_measure(bench, run_id))
         return *begun(bench, job), kept, job.id, True
 
     @drawing
@@ -41,9 +43,29 @@ def connect_watching(bench: Workbench, form: Form) -> None:
         return *begun(bench, bench.start_grid(spec, [run], filled.given)), kept
 
     form.watch.input(
-        watch, [form.watch, form.runs, form.watch_id, *form.asked], [*shown, form.watch_id, form.watch], show_progress="hidden"
+        watch,
+        [form.watch, form.watch_too, form.runs, form.watch_id, *form.asked],
+        [*shown, form.watch_id, form.watch],
+        show_progress="hidden",
     ).failure(lambda: False, None, form.watch, queue=False, show_progress="hidden")
+
+    def offer_measuring(runs: list[str]) -> Any:
+        return gr.update(visible=bool(runs) and can_measure(bench, runs[0]))
+
+    form.runs.change(offer_measuring, form.runs, form.watch_too, queue=False, show_progress="hidden")
     form.newest.click(newest, [form.runs, *form.asked], shown, show_progress="hidden")
+
+
+def can_measure(bench: Workbench, run_id: str) -> bool:
+    """Whether it is known on which held-out images a run is to be measured, and whoever asks may have that done."""
+    if bench.settings.read_only or not caller().owner:
+        return False
+    try:
+        run, _ = bench.find(run_id, only_ids=True)
+    except CmpError:
+        return False
+    held = bench.last_measured(run).held_out
+    return held is not None and held.is_dir()
 
 
 def stop_watching(bench: Workbench, job_id: str) -> None:

@@ -60,7 +60,7 @@ It tells `{"index": step, "value": run, "run", "step"}` of the checkpoint that i
 `{"run", "step", "from": "curves"}` for the step below the pointer, and shows a line where such an event from elsewhere says.
 
 The verdicts' value is what `ui/pick_values` makes. They tell `{"run", "ids"}` of the checkpoints that are to be compared, and as an edit
-`{"what": "run"|"look"|"convert"|"star", "run", "id", "on"}`.
+`{"what": "run"|"look"|"convert"|"star"|"measure", "run", "id", "on"}`.
 
 The table's value:
     columns        [str]
@@ -106,7 +106,7 @@ ASSETS = (
     "arrange_panel.js", "export.js", "linking.js", "view_link.js", "chosen.js", "blink.js", "change_curves.js", "changes.js", "help.js",
     "matrix.js", "marks.js",
     "curves_data.js", "curves_plot.js", "curves_hover.js", "curves_bar.js", "curves_facts.js", "curves_theme.js", "curves_pointer.js",
-    "curves.js", "table.js", "details.js", "pick_plot.js", "share.js", "pick.js",
+    "curves.js", "table.js", "details.js", "pick_plot.js", "pick_small.js", "share.js", "pick.js",
     "drop.js", "page_link.js", "storage.js", "storage_plan.js",
     "alerts.js",
 )  # fmt: skip
@@ -227,7 +227,7 @@ def storage_plan_on_load() -> str:
 
 def pick_on_load() -> str:
     """`js_on_load` of a `gr.HTML` that holds the verdicts; its `select` event tells which checkpoints are to be compared."""
-    return _mount("cmpPick", "cmpDom", "cmpPickPlot", "cmpShare")
+    return _mount("cmpPick", "cmpDom", "cmpPickPlot", "cmpPickSmall", "cmpShare")
 
 
 _VOTE_PAGE = """<!doctype html>

@@ -22,19 +22,28 @@
     const button = (name, act) => el("button", { type: "button", class: "cmp-button", "data-do": name, click: act });
     const compare = button("compare", () => onPick({ index: 0, value: value.ends.join("\n"), run: value.run, ids: value.ends }));
     const convert = button("convert", () => onEdit({ what: "convert", run: value.run, id: picked }));
+    const measure = button("measure", () => toMeasure());
     const star = button("star", () => onEdit({ what: "star", run: value.run, id: picked, on: !value.picks.find((one) => one.id === picked)?.star }));
     const vote = el("a", { class: "cmp-button", "data-do": "vote", target: "_blank", rel: "noopener", text: "Vote" });
     const csv = el("a", { class: "cmp-item", download: "", text: "Scores (CSV)" });
     const json = el("a", { class: "cmp-item", download: "", text: "Verdicts (JSON)" });
     const files = el("details", { class: "cmp-export" }, el("summary", { class: "cmp-button", text: "Export" }), el("div", { class: "cmp-menu" }, csv, json));
     const share = window.cmpShare();
-    const doing = el("div", { class: "cmp-pick-doing" }, el("label", {}, el("span", { text: "Go on with" }), which), convert, star, compare, vote, files, share.menu);
+    const doing = el("div", { class: "cmp-pick-doing" }, el("label", {}, el("span", { text: "Go on with" }), which), convert, star, compare, measure, vote, files, share.menu);
     const empty = el("p", { class: "cmp-empty" });
     const whole = el("div", { class: "cmp-pick-whole" }, told, next, doing, share.told, panels);
     root.classList.add("cmp-pick");
     root.replaceChildren(el("div", { class: "cmp-pick-top" }, el("label", {}, el("span", { text: "Run" }), choice)), empty, whole);
     document.addEventListener("click", (event) => { if (!files.contains(event.target)) files.open = false; });
     files.addEventListener("keydown", (event) => { if (event.key === "Escape") { files.open = false; files.querySelector("summary").focus(); } });
+
+    // The section lies below; it opens on its own time.
+    const toMeasure = () => {
+      onEdit({ what: "measure", run: value.run });
+      setTimeout(() => document.querySelector("#pick-measure")?.scrollIntoView({ behavior: "smooth", block: "start" }), 250);
+    };
+
+    const stepOf = ({ text, do: does }) => el("li", {}, ...(does ? [el("button", { type: "button", class: "cmp-pick-step", text, click: toMeasure })] : [el("span", { text })]));
 
     const wait = () => root.setAttribute("aria-busy", "true");
 
@@ -53,6 +62,12 @@
       return el("div", { class: "cmp-scroll", tabindex: "0", role: "region", "aria-label": `${panel.name}, scores` }, el("table", {}, el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...rows, ...more)));
     };
 
+    // On how many items the scores stand.
+    const standsOn = ({ points, counts }) => {
+      const [least, most] = [Math.min(...points.map(({ n }) => n)), Math.max(...points.map(({ n }) => n))];
+      return `${least === most ? most : `${least} to ${most}`} ${most === 1 ? counts.replace(/s$/, "") : counts}`;
+    };
+
     const makePanel = (rule) => {
       const name = el("h3");
       const about = el("span", { class: "cmp-pick-about" });
@@ -62,15 +77,24 @@
       const table = el("details", { class: "cmp-pick-table" }, el("summary", { text: "As a table" }), el("div"));
       const node = el("section", { class: "cmp-pick-panel", "data-rule": rule }, el("div", { class: "cmp-pick-head" }, name, about, file));
       const plot = window.cmpPickPlot(node, { onPick: pick });
-      node.append(sentence, notes, table);
+      const limits = el("div", { class: "cmp-pick-limits" }, el("p", { text: "What it does not say" }), el("ul", {}));
+      const heart = el("details", { class: "cmp-pick-more", "data-part": "gap", open: "" }, el("summary", { text: "Learned by heart" }), el("p", { text: "Held-out minus training loss, in shares of the base model's: above 0 the training images gained more than the others." }), el("div"));
+      const times = el("details", { class: "cmp-pick-more", "data-part": "bands" }, el("summary", { text: "By timestep" }), el("p", { text: "Loss at each timestep t as a share of the base model's, which is 1: low t is fine detail, high t is composition." }), el("div"));
+      const [gap, bands] = [heart, times].map((part) => window.cmpPickSmall(part.lastElementChild));
+      node.append(sentence, notes, heart, times, limits, table);
       file.addEventListener("click", () => save(plot.svg(), `${value.name} ${name.textContent}.svg`.replace(/[^\p{L}\p{N}.]+/gu, "-")));
       const set = (panel) => {
         setText(name, panel.name);
         file.setAttribute("aria-label", `${panel.name} as SVG`);
-        setText(about, [panel.metric === panel.name ? "" : panel.metric, panel.better && `${panel.better} is better`, panel.decides ? "" : "does not decide"].filter(Boolean).join(" · "));
+        setText(about, [panel.metric === panel.name ? "" : panel.metric, panel.better && `${panel.better} is better`, standsOn(panel), panel.decides ? "" : "does not decide"].filter(Boolean).join(" · "));
         setText(sentence, panel.sentence);
         notes.replaceChildren(...[...panel.warnings, ...(panel.unknown.length ? [`Not judged: ${panel.unknown.join(", ")}.`] : [])].map((text) => el("li", { text })));
         notes.hidden = !notes.children.length;
+        limits.hidden = !panel.limits.length;
+        limits.lastElementChild.replaceChildren(...panel.limits.map((text) => el("li", { text })));
+        [heart.hidden, times.hidden] = [!panel.gap, !panel.bands.length];
+        if (panel.gap) gap.update([panel.gap], { base: 0, label: "Learned by heart" });
+        if (panel.bands.length) bands.update(panel.bands, { base: 1, label: panel.name });
         table.lastElementChild.replaceChildren(tableOf(panel));
         node.classList.toggle("is-leading", panel.leads);
         node.setAttribute("aria-label", panel.name);
@@ -96,6 +120,7 @@
       star.setAttribute("aria-pressed", String(Boolean(starred)));
       const [first, last] = value.ends;
       setText(compare, last ? `Compare ${labelOf(first)} and ${labelOf(last)}` : `Compare ${labelOf(first)} with the base model`);
+      setText(measure, may("measure") ? "Measure …" : "");
       vote.hidden = !may("vote");
       vote.href = value.vote;
       csv.href = `${value.scores}/scores.csv`;
@@ -115,7 +140,7 @@
       if (value.empty) return;
       setText(told, value.told);
       root.dataset.agree = String(value.agree);
-      next.replaceChildren(...value.next.map((text) => el("li", { text })));
+      next.replaceChildren(...value.next.map(stepOf));
       next.hidden = !value.next.length;
       drawDoing();
       const keys = window.cmpDom.uniqueKeys(value.panels.map(({ rule }) => ({ key: rule })));

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from cmp.core.evidence import Evidence
     from cmp.core.measured import Measured, MeasureSpec
 
-_LAST = "measured-last"  # how a run was measured last
+_LAST = "measured-last"  # how the loss of a run was measured last
+_ASKED = "measure-asked"  # what was last asked to be measured of it
 
 
 class Known(Easel):
@@ -64,6 +65,17 @@ class Known(Easel):
         held, training = (Path(str(told[name])) if told.get(name) else None for name in ("held_out", "training"))
         return MeasureSpec(held_out=held or own, training=training, draws=told.get("draws"), seed=told.get("seed"))
 
+    def asked_last(self, run: Run) -> MeasureSpec:
+        """What was last asked to be measured of a run, with all that was said for it; before the first time the loss."""
+        last = self.last_measured(run)
+        told = self.store.get(_ASKED, subject_of(run.place))
+        if not isinstance(told, dict):
+            return last
+        held, training = (Path(str(told[name])) if told.get(name) else None for name in ("held_out", "training"))
+        given = tuple((str(name), str(value)) for name, value in told.get("given", ()))
+        metrics = tuple(map(str, told["metrics"]))
+        return replace(last, metrics=metrics, held_out=held, training=training, draws=told.get("draws"), given=given)
+
     def _completed(self, run: Run, spec: MeasureSpec) -> MeasureSpec:
         """The spec with all that it leaves open as it was the last time."""
         from cmp.core.draws import USUAL_DRAWS
@@ -72,10 +84,14 @@ class Known(Easel):
         last = self.last_measured(run)
         draws = next(value for value in (spec.draws, last.draws, USUAL_DRAWS) if value is not None)
         seed = next(value for value in (spec.seed, last.seed, 0) if value is not None)
-        return replace(
-            spec, checkpoints=spec.checkpoints or candidates(run), held_out=spec.held_out or last.held_out,
-            training=spec.training or last.training, draws=draws, seed=seed,
-        )  # fmt: skip
+        if not spec.exactly:
+            spec = replace(spec, held_out=spec.held_out or last.held_out, training=spec.training or last.training)
+        return replace(spec, checkpoints=spec.checkpoints or candidates(run), draws=draws, seed=seed)
+
+    def _remember_asked(self, run: Run, spec: MeasureSpec) -> None:
+        told = {name: str(folder) if folder else None for name, folder in (("held_out", spec.held_out), ("training", spec.training))}
+        now = told | {"metrics": list(spec.metrics), "given": [list(pair) for pair in spec.given], "draws": spec.draws}
+        self.store.put(_ASKED, subject_of(run.place), now)
 
     def _remember(self, run: Run, spec: MeasureSpec) -> None:
         held, training = (str(folder.absolute()) if folder else None for folder in (spec.held_out, spec.training))

@@ -194,10 +194,11 @@ class Measuring(Scoring):
         told = {
             "metrics": list(spec.metrics), "checkpoints": list(map(checkpoint_reference, spec.checkpoints)), "draws": spec.draws,
             "held_out": str(spec.held_out) if spec.held_out else None, "training": str(spec.training) if spec.training else None,
-            "seed": spec.seed, "given": [list(pair) for pair in spec.given],
+            "seed": spec.seed, "given": [list(pair) for pair in spec.given], "exactly": spec.exactly,
         }  # fmt: skip
         order = {"measure": told, "run": run_reference(run), **answers_json(given)}
         title = f"measure {', '.join(metrics)} of {run.id}"
+        self._remember_asked(run, spec)
         return "measure", title, len(metrics) * (1 + len(spec.checkpoints)), lambda: self.measure_when_free(run, spec, given), spec, order
 
     def _measure_again(self, order: Order) -> tuple[Work, object]:
@@ -207,7 +208,7 @@ class Measuring(Scoring):
         folders = {name: Path(told[name]) if told[name] else None for name in ("held_out", "training")}
         spec = MeasureSpec(
             tuple(told["metrics"]), tuple(self.checkpoint_again(one)[1] for one in told["checkpoints"]), draws=told["draws"],
-            seed=told["seed"], given=tuple((name, value) for name, value in told["given"]), **folders,
+            seed=told["seed"], given=tuple((name, value) for name, value in told["given"]), exactly=bool(told.get("exactly")), **folders,
         )  # fmt: skip
         return lambda: self.measure_when_free(run, spec, read_answers(order)), spec
 

@@ -105,3 +105,9 @@ def find_stacked(bench: Workbench, text: str) -> tuple[Run, Checkpoint, tuple[fl
             raise BadInput(f"{target!r} is a run of {len(run.checkpoints)} checkpoints", f"Name one, such as {run.id}@final.")
         checkpoint = run.checkpoints[0]
     return run, checkpoint, strengths
+
+
+def in_full(name: str | None) -> str:
+    """A model's name; of a folder that is there its whole path, since another process may take the work up again elsewhere."""
+    place = Path(name).expanduser() if name else None
+    return str(place.absolute()) if place and place.is_dir() else name or ""

@@ -30,6 +30,7 @@ WRITING: dict[str, tuple[str, dict[str, Any] | None]] = {
     "/api/v1/convert": ("POST", {"targets": [STEP], "to": "lora"}),
     "/api/v1/star": ("POST", {"target": STEP, "note": "mine"}),
     "/api/v1/vote": ("POST", {"run": FULL, "voter": "ann", "left": KEY, "right": KEY, "outcome": "tie"}),
+    "/api/v1/measure": ("POST", {"run": FULL, "held_out": "/etc"}),
     "/api/v1/storage": ("POST", {"keep": "last", "min_age": "0s", "yes": True}),
     "/api/v1/restore": ("POST", {"target": STEP}),
     "/api/v1/jobs/grid-1": ("DELETE", None),
@@ -129,7 +130,8 @@ def dependencies(server: Server, **headers: str) -> dict[str, int]:
 
 
 CHANGING = (
-    "rename", "add_folder", "remove_folder", "answer", "watch_2", "pause", "cancel", "cancel_1", "cancel_2", "carry_out", "carry_out_1",
+    "rename", "add_folder", "remove_folder", "answer", "watch_2", "pause", "cancel", "cancel_1", "cancel_2", "cancel_3", "carry_out", "carry_out_1",
+    "begin_measuring", "follow_measuring",
 )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 
+from cmp.core.agreeing import sentence
 from cmp.settings import Settings
 from cmp.workbench import Workbench
 
@@ -148,7 +149,7 @@ def _the_tab_tells_the_same(browser: Any, server: Server, reason: str) -> None:
     page = watched.page
     panel = page.locator("#pick [data-rule=votes]")
     panel.wait_for()
-    assert panel.locator(".cmp-pick-sentence").inner_text() == f"{reason}."
+    assert panel.locator(".cmp-pick-sentence").inner_text() == sentence(reason)
     assert panel.locator(".cmp-pick-point.is-best").get_attribute("data-id") == f"{FULL}@3000"
     assert page.locator("#pick .cmp-pick-told").inner_text() == "Votes say step 3000."
     assert page.locator("#pick .is-leading").get_attribute("data-rule") == "votes"
@@ -288,7 +289,7 @@ def test_rules_that_disagree_say_so_and_each_panel_says_what_best_says(browser: 
         said = run_command(logged, *runs, "best", FULL, "--by", rule, "--json").json
         panel = page.locator(f'#pick [data-rule="{rule}"]')
         if rule != "training":  # which was asked for by name there, and names a best only then
-            assert panel.locator(".cmp-pick-sentence").inner_text() == f"{said['reason']}."
+            assert panel.locator(".cmp-pick-sentence").inner_text() == sentence(said["reason"])
             shaded = panel.locator(".cmp-pick-point.is-window").evaluate_all("(nodes) => nodes.map((node) => node.dataset.id)")
             assert set(shaded) == set(said["window"])
         panel.locator("summary", has_text="As a table").click()

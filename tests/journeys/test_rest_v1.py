@@ -171,13 +171,33 @@ def test_gradio_client_can_call_the_page(served: Server) -> None:
     assert "picture" in str(client.predict(api_name="/measure"))
 
 
+def test_what_is_measured_is_a_job_and_told_as_the_command_line_tells_it(served: Server, said: Callable[..., Said]) -> None:
+    held = served.home / "demo" / "data" / "held_out"
+    asked = {"run": FULL, "held_out": str(held), "draws": 1, "checkpoints": "500, 3000", "metrics": ["loss", "update"]}
+    assert served.post("/api/v1/measure", asked | {"dry_run": True})[1]["new"] == 5
+    assert served.post("/api/v1/measure", asked | {"held_out": "held_out"})[0] == 422, "nobody knows from where the server was started"
+    assert served.post("/api/v1/measure", asked | {"held_out": str(held / "none")})[0] == 404
+    assert served.post("/api/v1/measure", asked | {"metrics": ["beauty"]})[0] == 422
+    assert served.post("/api/v1/measure", asked | {"base": "/etc"})[0] == 422
+    status, told, _ = served.post("/api/v1/measure", asked)
+    assert status == 202 and finished(served, told["job"])["state"] == "done"
+    found = served.get(f"/api/v1/measure?run={FULL}&metric=loss")[1]
+    assert [(one["checkpoint"], one["metric"], one["n"]) for one in found["scores"]] == [
+        (f"{FULL}@{step}", "loss", 24) for step in (500, 3000)
+    ]
+    again = said("measure", FULL, "--checkpoints", "500, 3000", "--json")
+    assert again.json == found and again.err.count(", known") == 3, "what was measured over REST is known to the command line"
+    assert {one["metric"] for one in served.get(f"/api/v1/measure?run={FULL}")[1]["scores"]} == {"loss", "update", "update-relative"}
+    assert served.get(f"/api/v1/measure?run={STEP}")[0] == 422 and served.get("/api/v1/measure?run=nobody")[0] == 404
+
+
 # -- what OpenAPI promises -------------------------------------------------------------------------------------------------
 
 
 def test_openapi_describes_every_route_and_every_error(served: Server) -> None:
     described = served.get("/openapi.json")[1]
     paths = described["paths"]
-    wanted = "list show curves best vote pair storage cells jobs doctor convert grid star restore jobs/{job} jobs/{job}/events"
+    wanted = "list show curves best measure vote pair storage cells jobs doctor convert grid star restore jobs/{job} jobs/{job}/events"
     assert {f"/api/v1/{name}" for name in wanted.split()} | {"/api/models", "/api/generate", "/api/prompts/examples", "/health"} == set(
         paths
     )

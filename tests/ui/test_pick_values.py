@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from cmp.core.agreeing import sentence
 from cmp.core.curves import LossCurve
 from cmp.core.evidence import Evidence
 from cmp.core.measured import MEASURED
@@ -23,6 +24,7 @@ from tests.core.test_agreeing import verdicts, voted
 from tests.core.test_picking import RUN, STEPS, curve, held, run_of, training
 from tests.support import bench_of, origin_run
 from tests.test_judging import log_losses
+from tests.test_measuring import note
 
 
 def name_of(item: Any) -> str:
@@ -45,8 +47,8 @@ def test_each_rule_has_a_panel_with_the_sentence_that_best_gives() -> None:
     found = verdicts(training(fall=0.5), held())
     told = value(*found)
     assert [(one["name"], one["sentence"]) for one in told["panels"]] == [
-        ("Held-out loss", f"{found[0].reason}."),
-        ("Training loss", f"{found[1].reason}."),
+        ("Held-out loss", f"S{found[0].reason[1:]}."),
+        ("Training loss", f"T{found[1].reason[1:]}."),
     ]
     first, second = told["panels"]
     assert (first["better"], first["leads"], first["decides"]) == ("lower", True, True) and first["base"] is not None
@@ -75,19 +77,22 @@ def test_the_window_is_shaded_only_where_something_is_outside_it_and_its_ends_ar
 def test_where_nothing_is_known_it_is_said_what_to_do_and_no_chart_is_shown() -> None:
     told = value()
     assert told["panels"] == [] and len(told["next"]) == 3
-    assert [word in text for word, text in zip(("validation loss", "measure r ", "blind"), told["next"], strict=True)] == [True] * 3
-    assert next_steps(RUN, verdicts(held())) == [] and len(next_steps(RUN, verdicts(training()))) == 3
-    assert next_steps(RUN, [measured(0.1, 0.1)]) == [told["next"][2]]
-    assert "measure 'a b; rm'" in next_steps(replace(RUN, id="a b; rm"), [])[1]
+    words = ("kept out.", "validation loss", "blind")
+    assert [word in one["text"] for word, one in zip(words, told["next"], strict=True)] == [True] * 3
+    assert [one["do"] for one in told["next"]] == ["measure", "", ""] and not any("cmp" in one["text"] for one in told["next"])
+    assert next_steps(verdicts(held())) == [] and len(next_steps(verdicts(training()))) == 3
+    assert next_steps([measured(0.1, 0.1)]) == [told["next"][2]]
+    assert [one["do"] for one in value(read_only=True)["next"]] == [""] * 3 and "the owner" in value(read_only=True)["next"][0]["text"]
     alone = value(Verdict("r@500", ("r@500",), "training", "it is the only checkpoint"), run=run_of(500))
-    assert alone["panels"] == [] == alone["next"] and alone["told"] == "it is the only checkpoint."
+    assert alone["panels"] == [] == alone["next"] and alone["told"] == "It is the only checkpoint."
     nothing = pick_value(Library(), None, (), name_of)
     assert "Runs tab" in nothing["empty"] and "Runs tab" in value(run=run_of(500, flaw="half written"))["empty"]
 
 
 def test_what_writes_is_not_offered_where_things_may_only_be_looked_at() -> None:
     found = verdicts(held())
-    assert value(*found)["actions"] == ["compare", "convert", "star", "vote"] and value(*found, read_only=True)["actions"] == ["compare"]
+    assert value(*found)["actions"] == ["compare", "convert", "star", "measure", "vote", "share"]
+    assert value(*found, read_only=True)["actions"] == ["compare"]
 
 
 def test_checkpoints_without_a_step_stand_in_their_order_and_ids_are_quoted_in_addresses() -> None:
@@ -106,7 +111,7 @@ def test_the_tab_shows_the_run_that_is_asked_for_and_its_stars(tmp_path: Path) -
     bench.star("lora_casual_shoes@1000")
     told = value_of(bench, "lora_casual_shoes")
     assert told["at"] <= time.time() and [one["id"] for one in told["picks"] if one["star"]] == ["lora_casual_shoes@1000"]
-    assert told["panels"][0]["sentence"] == f"{bench.judge(bench.library().runs[0]).reason}."
+    assert told["panels"][0]["sentence"] == sentence(bench.judge(bench.library().runs[0]).reason)
     assert value_of(bench, "gone")["run"] == "lora_casual_shoes"
     empty = Workbench(Settings(tmp_path / "home2", (tmp_path / "none",), ()))
     assert value_of(empty, "x")["empty"]
@@ -118,3 +123,49 @@ def far(low: float) -> LossCurve:
 
 def test_equal_values_say_nothing_of_what_is_better() -> None:
     assert value(*verdicts(far(0.1)))["panels"][0]["better"] == ""
+
+
+# -- what was measured -----------------------------------------------------------------------------------------------------
+
+
+def panels_of(tmp_path: Path, *notes: tuple[str, dict[str, float], dict[str, object]]) -> dict[str, Any]:
+    """The panels by their rules, of a run of which this was measured."""
+    bench = bench_of(origin_run(tmp_path, (500, 1000, 1500, 2000), final=False, logs=False))
+    for metric, losses, more in notes:
+        note(bench, losses, metric, **more)
+    return {one["rule"]: one for one in value_of(bench, "lora_casual_shoes")["panels"]}
+
+
+FALLS = {"500": 0.8, "1000": 0.5, "1500": 0.6, "2000": 0.9}
+
+
+def test_the_measured_loss_has_a_curve_for_each_timestep_and_the_gap_only_where_both_losses_are_known(tmp_path: Path) -> None:
+    alone = panels_of(tmp_path / "a", ("loss", FALLS, {}))["measured"]
+    assert [chart["name"] for chart in alone["bands"]] == ["t 250", "t 750"] and alone["gap"] is None and alone["limits"] == []
+    for chart in alone["bands"]:
+        assert [(point["label"], point["x"]) for point in chart["points"]] == [(f"step {step}", step) for step in (500, 1000, 1500, 2000)]
+        assert all(point["low"] < point["value"] < point["high"] for point in chart["points"])
+    means = [sum(chart["points"][i]["value"] for chart in alone["bands"]) / 2 for i in range(4)]
+    assert np.allclose(means, [point["value"] for point in alone["points"]])
+    both = panels_of(tmp_path / "b", ("loss", FALLS, {}), ("training-loss", {"500": 0.7, "1000": 0.3, "1500": 0.2, "2000": 0.1}, {}))
+    gaps = [point["value"] for point in both["measured"]["gap"]["points"]]
+    assert np.allclose(gaps, [0.1, 0.2, 0.4, 0.8], atol=0.01) and both["training-loss"]["gap"] is None
+    assert len(both["training-loss"]["bands"]) == 2 and both["training-loss"]["sentence"].startswith("Training loss names no best")
+
+
+def test_each_score_has_its_limits_once_and_what_it_stands_on(tmp_path: Path) -> None:
+    more = {"lower_is_better": False, "relative": False}
+    panels = panels_of(tmp_path, ("clip", FALLS, more), ("update", FALLS, {"relative": False}))
+    clip, update = panels["clip"], panels["update"]
+    assert clip["counts"] == "pictures" and clip["points"][0]["n"] == 12 and any("does not mean better" in text for text in clip["limits"])
+    assert not set(clip["limits"]) & set(clip["warnings"]) and clip["bands"] == [] and clip["better"] == "higher"
+    assert update["better"] == "" and update["sentence"].startswith("Update names no best") and update["limits"]
+
+
+def test_a_logged_metric_of_the_same_name_has_no_limits(tmp_path: Path) -> None:
+    made = origin_run(tmp_path, (500, 1000, 1500, 2000), final=False)
+    log_losses(made, lambda step: step / 10_000, tag="clip")
+    bench = bench_of(made)
+    note(bench, {"500": 0.8}, "clip", lower_is_better=False, relative=False)
+    panels = value_of(bench, "lora_casual_shoes")["panels"]
+    assert all(not one["limits"] and one["counts"] == "values" for one in panels), "one checkpoint has no panel of what was measured"
