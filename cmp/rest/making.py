@@ -242,7 +242,7 @@ def _restore(bench: Workbench, asked: RestoreRequest) -> JSONResponse:
         bench.find(asked.target)
     except NotFound:
         if "/" in asked.target or "@" in asked.target:  # ids of the trash have neither
-            raise
+            bench.checkpoint_in_trash(asked.target)
     require_room(bench)
 
     def work() -> Iterator[object]:
