@@ -8,7 +8,7 @@ import typer
 
 from cmp.cli.output import Json, in_trouble, print_json, print_table, say
 from cmp.core.marks import NONE
-from cmp.core.present import alias_text, loss_text, mark_text, shortened, size_text
+from cmp.core.present import COMPACTED, alias_text, loss_text, mark_text, shortened, size_text
 from cmp.workbench import Workbench
 from cmp.workbench.telling import list_json
 
@@ -35,7 +35,7 @@ def list_runs(context: typer.Context, json: Json = False) -> None:
             forms = ", ".join(form for form, _ in c.converted) or "–"
             mark = marks.get(c.id, NONE)
             note = shortened(c.flaw, LONGEST_NOTE) if c.flaw else f"also {alias_text(c)}" if c.aliases else ""
-            note = "; ".join(part for part in (mark_text(mark, LONGEST_NOTE), note) if part)
+            note = "; ".join(part for part in (mark_text(mark, LONGEST_NOTE), COMPACTED if c.compacted else "", note) if part)
             rows.append(["★" if mark.star else "", c.key, c.layout, c.holds, size_text(c.bytes), forms, note])
         if rows:
             print_table(["", "step", "layout", "holds", "size", "converted", ""], rows, right=frozenset({4}))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from cmp.core.present import COMPACTED
 from cmp.core.progress import Progress, run_through
 from cmp.core.storage import Item, Rules
 from cmp.disk.checkpoint import open_weights
@@ -18,7 +19,9 @@ from cmp.disk.raw import RawReader
 from cmp.disk.tensors import read_tensor, read_tensors
 from cmp.disk.writing import write_tensors
 from cmp.errors import CmpError, NoSpace, Refused, Unreadable
+from cmp.ui.values import checkpoints_table
 from cmp.workbench.storing import Asked, NotDone, Restored
+from tests.in_process import command
 from tests.storing import BIG, RUN, big_base, cmp, contents, dumped, frozen_run, grow_old
 from tests.support import MODULES, Training, at_most, base_pipeline, bench_of, save
 
@@ -65,6 +68,20 @@ def test_every_tensor_of_a_compacted_dump_is_read_as_it_was_to_the_bit(made: Tra
     }
     with RawReader(header) as reader:
         assert all(b"".join(map(bytes, reader.blocks(name))) == before[name].tobytes() for name in before)
+
+
+def test_a_compacted_checkpoint_is_told_to_be_one_wherever_it_is_shown(made: Training, tmp_path: Path) -> None:
+    cmp(made, "storage", "--keep", "last", "--compact", "--yes")
+    assert made.checkpoint(1000).exists() and left_of(made, 1000).exists()
+    verbs = (["list"], ["show", RUN], ["show", f"{RUN}@1000"])
+    said = [command(tmp_path / "home", "--runs", str(made.outputs), "--bases", str(made.bases), *verb).out for verb in verbs]
+    bench = bench_of(made)
+    (run,) = bench.library().runs
+    (row,) = checkpoints_table(run, bench.name_of, (), lambda sample: None)["rows"]
+    assert [COMPACTED in one for one in (*said, row["cells"][1]["sub"])] == [True] * 4
+    assert cmp(made, "list").json["runs"][0]["checkpoints"][0]["compacted"] is True
+    restore(made)
+    assert cmp(made, "list").json["runs"][0]["checkpoints"][0]["compacted"] is False
 
 
 def test_what_is_left_holds_what_was_trained_and_nothing_of_the_base(made: Training) -> None:
