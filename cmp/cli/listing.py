@@ -6,7 +6,7 @@ import time
 
 import typer
 
-from cmp.cli.output import Json, in_trouble, print_json, print_table, say
+from cmp.cli.output import Json, in_trouble, leave_if_missing, print_json, print_table, say
 from cmp.core.marks import NONE
 from cmp.core.present import COMPACTED, alias_text, loss_text, mark_text, shortened, size_text
 from cmp.workbench import Workbench
@@ -23,6 +23,7 @@ def list_runs(context: typer.Context, json: Json = False) -> None:
     bench: Workbench = context.obj
     if json:
         print_json(list_json(bench))
+        leave_if_missing(bench.settings.runs)
         return
     library = bench.library()
     now = time.time()
@@ -45,3 +46,4 @@ def list_runs(context: typer.Context, json: Json = False) -> None:
             in_trouble(f"warning: {run.id}: {warning}")
     for problem in library.problems:
         in_trouble(f"passed over: {problem.path}: {problem.reason}")
+    leave_if_missing(bench.settings.runs)
