@@ -12,6 +12,7 @@ from cmp.cli.output import Json, in_trouble, print_json, print_table, say
 from cmp.core.present import size_text
 from cmp.core.progress import Progress
 from cmp.core.storage import DROPPED, CleanupPlan, Item, Rules, parse_age, parse_rules
+from cmp.disk.writing import WAITING
 from cmp.errors import BadInput
 from cmp.workbench import Workbench
 from cmp.workbench.storing import Asked, NotDone, Restored
@@ -84,7 +85,7 @@ def _carry_out(bench: Workbench, plan: CleanupPlan, became: list[Item], failed: 
     before = ""
     for step in bench.clean_up(plan):
         if isinstance(step, Progress):
-            if step.what != before:
+            if step.what not in (before, WAITING):
                 in_trouble(step.what)
             before = step.what
         elif isinstance(step, NotDone):

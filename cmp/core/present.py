@@ -11,7 +11,6 @@ from cmp.core.conversion import FORMS
 from cmp.core.marks import NONE, Mark, Marks
 from cmp.core.runs import Checkpoint, Library, Run, path_text, plain_text
 
-
 COMPACTED = "compacted: resuming needs `restore`"
 
 

@@ -71,14 +71,15 @@ def test_every_tensor_of_a_compacted_dump_is_read_as_it_was_to_the_bit(made: Tra
 
 
 def test_a_compacted_checkpoint_is_told_to_be_one_wherever_it_is_shown(made: Training, tmp_path: Path) -> None:
-    cmp(made, "storage", "--keep", "last", "--compact", "--yes")
+    said = cmp(made, "storage", "--keep", "last", "--compact", "--yes")
+    assert "compacted: " in said.err and "waiting for the disk" not in said.err
     assert made.checkpoint(1000).exists() and left_of(made, 1000).exists()
     verbs = (["list"], ["show", RUN], ["show", f"{RUN}@1000"])
-    said = [command(tmp_path / "home", "--runs", str(made.outputs), "--bases", str(made.bases), *verb).out for verb in verbs]
+    told = [command(tmp_path / "home", "--runs", str(made.outputs), "--bases", str(made.bases), *verb).out for verb in verbs]
     bench = bench_of(made)
     (run,) = bench.library().runs
     (row,) = checkpoints_table(run, bench.name_of, (), lambda sample: None)["rows"]
-    assert [COMPACTED in one for one in (*said, row["cells"][1]["sub"])] == [True] * 4
+    assert [COMPACTED in one for one in (*told, row["cells"][1]["sub"])] == [True] * 4
     assert cmp(made, "list").json["runs"][0]["checkpoints"][0]["compacted"] is True
     restore(made)
     assert cmp(made, "list").json["runs"][0]["checkpoints"][0]["compacted"] is False
