@@ -101,7 +101,8 @@ def _tell(told: Mapping[str, Any], changes: tuple[Item, ...], done: bool) -> Non
         say(f"{run['run']}   {size_text(run['bytes'])}, {run['state']}")
         for kind, size in run["could_be_freed"].items():
             if size:
-                say(f"  could be freed, {kind}: {size_text(size)}")
+                wait = f", from {run['compact_from']} on: it is too young now" if kind == "compact" and run["compact_from"] else ""
+                say(f"  could be freed, {kind}: {size_text(size)}{wait}")
         if coming := run["forecast"]:
             told_free = f"{size_text(coming['free_bytes'])} are free{'' if coming['fits'] else ': that is NOT enough'}"
             say(f"  still to come: {coming['checkpoints']} checkpoints, {size_text(coming['needed_bytes'])}; {told_free}")

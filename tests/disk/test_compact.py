@@ -308,6 +308,14 @@ def test_a_checkpoint_behind_a_link_is_left_alone(made: Training, tmp_path: Path
     assert not [item for item in bench.plan_cleanup([run], Rules(named=True), Asked(compact=True)).changes if "500" in str(item.path)]
 
 
+def test_where_all_is_too_young_to_be_compacted_it_is_said_from_when(made: Training, tmp_path: Path) -> None:
+    assert cmp(made, "storage").json["runs"][0]["compact_from"] is None
+    grow_old(made.outputs, 60)
+    (run,) = cmp(made, "storage").json["runs"]
+    told = command(tmp_path / "home", "--runs", str(made.outputs), "--bases", str(made.bases), "storage").out
+    assert run["could_be_freed"]["compact"] > 0 and f"from {run['compact_from']} on" in told
+
+
 def test_a_young_checkpoint_and_one_of_a_run_in_training_are_left_alone(made: Training) -> None:
     grow_old(made.checkpoint(500), 600)
     assert "written less than 60 min ago" in why(made) and len(compact(made)) == 1
