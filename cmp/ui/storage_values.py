@@ -123,6 +123,10 @@ def _undo(runs: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
                 act = "Bring back" if each["path"] else ""
                 yield {"key": each["trash_id"], "kind": "trash", "label": path, "sub": sub, "text": size_text(each["bytes"]), "act": act}
     for run in runs:
+        if len(run["compacted"]) > 1:
+            size = size_text(sum(one["restore_bytes"] for one in run["compacted"]))
+            sub = f"all {len(run['compacted'])} compacted checkpoints; restoring takes this much room"
+            yield {"key": run["run"], "kind": "compact", "label": run["run"], "sub": sub, "text": size, "act": "Restore all"}
         for one in run["compacted"]:
             sub, text = "compacted; restoring takes this much room", size_text(one["restore_bytes"])
             yield {"key": one["checkpoint"], "kind": "compact", "label": one["checkpoint"], "sub": sub, "text": text, "act": "Restore"}

@@ -98,10 +98,16 @@
         el("td", { text: one.text }), el("td", {}, ...(one.act ? [act] : [el("span", { class: "cmp-sub", text: "by hand" })])));
     };
 
+    // What the colours of all bars mean; how much each is of a run stands in the run itself.
+    const keyOf = () => {
+      const labels = new Map(value.runs.flatMap((run) => run.parts.map((part) => [part.key, part.label])));
+      return el("ul", { class: "cmp-legend" }, ...[...labels].map(([key, label]) => el("li", {}, el("span", { class: "cmp-swatch", "data-part": key }), el("span", { text: label }))));
+    };
+
     const runsOf = () => {
       if (!value.runs.length) return [];
       const who = ticked.size ? `${ticked.size} of them ${ticked.size === 1 ? "is" : "are"} ticked: a preview is about ${ticked.size === 1 ? "it" : "them"} alone.` : "Tick runs to have a preview of them alone.";
-      return [el("section", {}, el("div", { class: "cmp-line" }, el("h3", { text: "Runs" }), ...(value.writable ? [el("span", { class: "cmp-free", text: who })] : [])), el("ul", { class: "cmp-runs" }, ...value.runs.map(runOf)))];
+      return [el("section", {}, el("div", { class: "cmp-line" }, el("h3", { text: "Runs" }), ...(value.writable ? [el("span", { class: "cmp-free", text: who })] : [])), keyOf(), el("ul", { class: "cmp-runs" }, ...value.runs.map(runOf)))];
     };
 
     const undosOf = () => {

@@ -16,7 +16,7 @@ from cmp.core.storage import MIN_AGE, Rules
 from cmp.errors import BadInput, Cancelled, Refused
 from cmp.ui.storage_desk import Desk
 from cmp.ui.storage_form import Fields, emptying, rules_of
-from cmp.ui.storage_values import confirmation, overview_value, plan_value
+from cmp.ui.storage_values import _undo, confirmation, overview_value, plan_value
 from cmp.workbench.storing import Asked
 from cmp.workbench.surveys import Survey
 from tests.storing import RUN, contents, frozen_run, grow_old
@@ -189,3 +189,10 @@ def test_a_survey_tells_its_value_or_what_stands_against_it() -> None:
     good, bad = Survey(works()), Survey(fails())
     assert good.wait(60) and (good.value, good.error) == (7, None)
     assert bad.wait(60) and bad.value is None and isinstance(bad.error, Refused)
+
+
+def test_a_run_of_several_compacted_checkpoints_can_be_restored_at_once() -> None:
+    one = {"run": "r", "folder": "/r", "trash": [], "compacted": [{"checkpoint": f"r@{step}", "restore_bytes": 1000} for step in (1, 2)]}
+    rows = list(_undo([one, one | {"run": "s", "compacted": [{"checkpoint": "s@1", "restore_bytes": 1}]}]))
+    assert [(row["key"], row["act"]) for row in rows] == [("r", "Restore all"), ("r@1", "Restore"), ("r@2", "Restore"), ("s@1", "Restore")]
+    assert rows[0]["text"] == "2.0 kB"
