@@ -10,7 +10,7 @@ import pytest
 from cmp.core.evidence import BASE
 from cmp.core.measured import LOSS, TRAINING_LOSS, Measured
 from cmp.core.storage import parse_rules
-from cmp.disk.measures import Measures
+from cmp.disk.measures import Measures, files_of
 from cmp.errors import BadInput, NotFound, Refused
 from cmp.workbench import Workbench
 from tests.in_process import command
@@ -34,7 +34,7 @@ def note(bench: Workbench, losses: dict[str, float], metric: str = LOSS, **more:
             metric, checkpoint.id if checkpoint else BASE, "" if key == BASE else f"w{key}", "b", "s", names, values, ("250", "750"), **told
         )  # type: ignore[arg-type]
         measures.keep(one)
-        measures.note(run, one, checkpoint)
+        assert measures.note(run, one, checkpoint, files_of(checkpoint))
 
 
 @pytest.fixture
