@@ -20,7 +20,7 @@ from cmp.ending import Ending
 from cmp.errors import BadInput, Refused
 from cmp.guard import LARGEST_UPLOAD, LOOPBACK, Guard, Rules, is_address, or_refusal
 from cmp.journal import Requests, adopt_libraries, open_journal
-from cmp.settings import AUTO, Settings
+from cmp.settings import AUTO, Settings, read_port
 from cmp.viewer import HEAD, asset
 from cmp.workbench import Workbench
 from cmp.workbench.alerting import Alerting
@@ -188,8 +188,7 @@ def _to_launch(bench: Workbench, asked: Mapping[str, Any]) -> dict[str, Any]:
     options = dict(asked) | launch_options(bench, host, share=share)
     if share:
         check_sharing()
-    wanted = asked.get("server_port")
-    port = free_port(host, int(os.environ.get("GRADIO_SERVER_PORT") or bench.settings.port) if wanted is None else int(wanted))
+    port = free_port(host, wanted_port(bench.settings, asked, os.environ))
     settings = bench.settings
     bench.alerting = Alerting(bench, targets_of(settings.alert_webhook, settings.alert_command))
     open_journal(settings.log_format, settings.log_file, filter(None, (settings.token, settings.alert_webhook)))
@@ -218,6 +217,13 @@ def serve_page(bench: Workbench, page: Any, **asked: Any) -> int:
         page.launch(prevent_thread_lock=True, **asked)
         adopt_libraries()
         return ending.wait(page)
+
+
+def wanted_port(settings: Settings, asked: Mapping[str, Any], environ: Mapping[str, str]) -> int:
+    """The port that was asked for where the page is launched, or else in gradio's own way, or else in ours; raises BadInput."""
+    if (wanted := asked.get("server_port")) is not None:
+        return read_port(str(wanted), "server_port")
+    return read_port(environ["GRADIO_SERVER_PORT"], "GRADIO_SERVER_PORT") if environ.get("GRADIO_SERVER_PORT") else settings.port
 
 
 def free_port(host: str, port: int) -> int:
