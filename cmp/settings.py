@@ -48,7 +48,7 @@ class Settings:
     nothing is drawn, converted, marked or answered, whoever asks for it; in the mode "space" it may still be drawn, within limits.
     `open_reading`: where there is a token, looking needs none. `hosts` are further names by which this server is reached.
     `alert_webhook` and `alert_command` are told of alerts; only whoever starts the server sets them. `offline`: the user has told the Hub's
-    library to stay offline, which uploads heed.
+    library to stay offline, which uploads and runs on the Hub heed.
     """
 
     home: Path
