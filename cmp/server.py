@@ -161,7 +161,12 @@ def check_sharing() -> None:
 
 
 def prepare_environment(bench: Workbench, environ: MutableMapping[str, str]) -> None:
-    """Gradio's own settings, before it is imported: no telemetry, and a temporary folder that no other program shares."""
+    """Gradio's own settings, before it is imported: no telemetry, and a temporary folder that no other program shares.
+
+    Raises BadInput for a port of gradio's that is none: its import would end with a traceback.
+    """
+    if "GRADIO_SERVER_PORT" in environ:
+        read_port(environ["GRADIO_SERVER_PORT"], "GRADIO_SERVER_PORT")
     environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     environ.setdefault("GRADIO_TEMP_DIR", str(bench.settings.home / "gradio"))
     environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -223,7 +228,7 @@ def wanted_port(settings: Settings, asked: Mapping[str, Any], environ: Mapping[s
     """The port that was asked for where the page is launched, or else in gradio's own way, or else in ours; raises BadInput."""
     if (wanted := asked.get("server_port")) is not None:
         return read_port(str(wanted), "server_port")
-    return read_port(environ["GRADIO_SERVER_PORT"], "GRADIO_SERVER_PORT") if environ.get("GRADIO_SERVER_PORT") else settings.port
+    return read_port(environ["GRADIO_SERVER_PORT"], "GRADIO_SERVER_PORT") if "GRADIO_SERVER_PORT" in environ else settings.port
 
 
 def free_port(host: str, port: int) -> int:

@@ -40,7 +40,7 @@ def test_what_is_no_port_is_refused_however_it_is_said(text: str) -> None:
         with pytest.raises(BadInput, match=name):
             settings = Settings.from_env({"CMP_PORT": text} if name == "CMP_PORT" else {})
             asked = {"server_port": text} if name == "server_port" else {}
-            wanted_port(settings, asked, {"GRADIO_SERVER_PORT": text or "0x"})
+            wanted_port(settings, asked, {"GRADIO_SERVER_PORT": text})
 
 
 def test_the_port_of_the_launch_goes_before_that_of_gradio_and_that_before_ours() -> None:
