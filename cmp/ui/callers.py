@@ -17,11 +17,15 @@ from cmp.workbench.curtain import Curtain
 KEY = "cmp.caller"  # where the guard has put who asks into a request's scope
 
 
+def may_draw(bench: Workbench) -> bool:
+    """Whether anything can be drawn on this page by anybody."""
+    return not bench.settings.read_only or bench.settings.mode == "space"
+
+
 def watch_events(bench: Workbench, page: gr.Blocks) -> None:
     """Takes out what must not be done here, and has everything else done with its caller's rights. Call it when all events are there."""
     if bench.settings.read_only:
-        drawn = bench.settings.mode == "space"
-        _take_out(page, lambda does: does == CHANGES or (does in (DRAWS, UPLOADS) and not drawn))
+        _take_out(page, lambda does: does == CHANGES or (does in (DRAWS, UPLOADS) and not may_draw(bench)))
     curtain = Curtain(bench)
     for event in page.fns.values():
         if event.fn is not None:
