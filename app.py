@@ -13,6 +13,8 @@ from cmp.zero_gpu import lend_card  # noqa: E402
 
 try:
     bench = lend_card(Workbench(Settings.from_env(os.environ)), os.environ)
+    for step in bench.fetching():  # of runs on the Hub
+        print(step.what, flush=True)
     demo = dashboard(bench)
     if __name__ == "__main__":
         raise SystemExit(serve_page(bench, demo))
