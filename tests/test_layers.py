@@ -56,7 +56,7 @@ LAYERS = {
     "server": Layer(
         "errors settings core workbench viewer guard journal ending", "fastapi starlette gradio", inside="rest ui exports ballots notices"
     ),
-    "tools": Layer("errors core workbench", "mcp"),
+    "tools": Layer("errors settings core workbench", "mcp"),
     "cli": Layer("errors settings core disk.ready disk.converted workbench cli", "typer", inside="server tools pictures viewer"),
     "__main__": Layer("cli"),
     "zero_gpu": Layer("errors core workbench", "spaces gradio"),

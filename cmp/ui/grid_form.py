@@ -64,7 +64,7 @@ class Form:
 
 
 def lay_out(cfg: float, draws: bool = True) -> Form:
-    """All widgets of the left column; the grid is rendered by whoever places it. Where nothing is drawn, only the choice of pictures shows."""
+    """All widgets of the left column; whoever places the grid renders it. Where nothing is drawn, only the choice of pictures shows."""
     source = gr.Radio([DRAWN, SAMPLES], value=DRAWN if draws else SAMPLES, label="Pictures", elem_id="compare-source")
     runs = gr.Dropdown([], multiselect=True, label="Runs", elem_id="compare-runs")
     with gr.Column(visible=draws, elem_id="compare-form"):
