@@ -4,18 +4,21 @@
 (() => {
   "use strict";
 
-  const tabs = () => [...document.querySelectorAll('.gradio-container [role="tab"]')].filter((tab) => tab.closest(".cmp-tabs"));
+  // On a narrow page the last ones stand in the menu of more tabs, without a role; in it they can be clicked while it is closed, too.
+  const TAB = '.cmp-tabs :is([role="tab"], .overflow-dropdown button)';
+  const tabs = () => [...document.querySelectorAll(TAB)];
   const nameOf = (tab) => tab.textContent.trim().toLowerCase();
   const wanted = () => new URL(location).searchParams.get("tab");
   const open = (name) => {
     const tab = tabs().find((one) => nameOf(one) === name);
-    if (tab && tab.getAttribute("aria-selected") !== "true") tab.click();
-    return Boolean(tab);
+    const isOpen = tab?.getAttribute("aria-selected") === "true";
+    if (tab && !isOpen) tab.click();
+    return isOpen;
   };
 
   document.addEventListener("click", (event) => {
-    const tab = event.isTrusted && event.target.closest?.('[role="tab"]');
-    if (!tab || !tab.closest(".cmp-tabs")) return;
+    const tab = event.isTrusted && event.target.closest?.(TAB);
+    if (!tab) return;
     const at = new URL(location);
     if (at.searchParams.get("tab") === nameOf(tab)) return;
     at.searchParams.set("tab", nameOf(tab));

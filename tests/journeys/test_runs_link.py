@@ -164,3 +164,18 @@ def test_a_mark_on_the_strip_leads_to_compare(page: Watched) -> None:
     page.page.mouse.click(*at)
     page.page.locator("#compare-checkpoints input:checked").first.wait_for()
     assert page.page.locator("#compare-checkpoints").get_by_label("1000", exact=True).is_checked()
+
+
+def test_on_a_narrow_page_a_link_opens_its_tab_and_one_of_the_menu_of_more_tabs_is_in_the_address(browser: Any, served: Server) -> None:
+    context = browser.new_context(viewport={"width": 390, "height": 844})
+    context.set_default_timeout(60_000)
+    page = context.new_page()
+    for name in ("Storage", "Compare"):
+        page.goto(f"{served.url}/?tab={name.lower()}")
+        page.locator('.cmp-tabs [role="tab"][aria-selected="true"]', has_text=name).wait_for()
+    page.get_by_role("button", name="More tabs").click()
+    page.locator(".cmp-tabs .overflow-dropdown button", has_text="Pick").click()
+    page.wait_for_function("new URL(location).searchParams.get('tab') === 'pick'")
+    page.go_back()
+    page.locator('.cmp-tabs [role="tab"][aria-selected="true"]', has_text="Compare").wait_for()
+    context.close()
