@@ -1,5 +1,5 @@
 // The chosen tab of the page in its address, so that the browser's Back goes to the tab before, and a link opens the right one; and the runs
-// that it shows, as one parameter `run` for each, the chosen one first: `cmpRunLink` -> {opened, beside, write}. What else the tabs show
+// that it shows, as one parameter `run` for each, the chosen one first: `cmpRunLink` -> {opened, beside, compared, write}. What else the tabs show
 // adds its own parameters: `samples`, `grid`, `view`.
 (() => {
   "use strict";
@@ -51,12 +51,16 @@
     return ["beside", ...all().slice(1)].join("\n");
   };
 
+  // The runs that a link to Compare names, a line each; "" after the first time, and where the page was opened otherwise.
+  const comparing = wanted() === "compare" ? all() : [];
+  const compared = () => comparing.splice(0).join("\n");
+
   // At once, and not when the server has answered: what is arranged meanwhile belongs to this run.
   document.addEventListener("click", (event) => {
     const row = event.isTrusted && event.target.closest?.("#runs-table tr[data-key]");
     if (row && row.dataset.key !== all()[0]) write([row.dataset.key], true);
   }, true);
-  window.cmpRunLink = { opened: all(), beside, write };
+  window.cmpRunLink = { opened: all(), beside, compared, write };
   window.addEventListener("popstate", () => {
     const run = all()[0];
     if (!run || !["runs", null].includes(wanted())) return;

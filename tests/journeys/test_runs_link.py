@@ -179,3 +179,14 @@ def test_on_a_narrow_page_a_link_opens_its_tab_and_one_of_the_menu_of_more_tabs_
     page.go_back()
     page.locator('.cmp-tabs [role="tab"][aria-selected="true"]', has_text="Compare").wait_for()
     context.close()
+
+
+def test_a_link_to_compare_names_the_runs_of_the_form_and_follows_them(own: Watched, served: Server) -> None:
+    page, runs = own.page, "new URL(location).searchParams.getAll('run').join()"
+    own.reload(f"{served.url}/?tab=compare&run=second&run=third+one")
+    page.wait_for_function("document.querySelectorAll('#compare-runs .token').length === 2")
+    page.wait_for_function("document.querySelectorAll('#compare-checkpoints input').length === 7")
+    assert page.evaluate(runs) == "second,third one"
+    page.locator("#compare-runs input").click()
+    page.get_by_role("option", name="without").click()
+    page.wait_for_function(f"{runs} === 'second,third one,without'")
