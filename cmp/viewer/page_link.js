@@ -1,4 +1,4 @@
-// The chosen tab of the page in its address, so that the browser's Back goes to the tab before, and a link opens the right one; and the runs
+// The chosen tab of the page in its address, so that the browser's Back goes to the tab before, and a link opens the right one: `cmpTabLink(name)`; and the runs
 // that it shows, as one parameter `run` for each, the chosen one first: `cmpRunLink` -> {opened, beside, compared, write}. What else the tabs show
 // adds its own parameters: `samples`, `grid`, `view`.
 (() => {
@@ -24,7 +24,17 @@
     at.searchParams.set("tab", nameOf(tab));
     history.pushState(null, "", at);
   }, true);
-  window.addEventListener("popstate", () => open(wanted() || nameOf(tabs()[0] ?? { textContent: "" })));
+  const first = () => nameOf(tabs()[0] ?? { textContent: "" });
+  window.addEventListener("popstate", () => open(wanted() || first()));
+
+  // A tab that the page itself has opened, after a click elsewhere in it: a new entry as well.
+  let opening = Boolean(wanted());
+  window.cmpTabLink = (name) => {
+    if (opening || (wanted() || first()) === name) return;
+    const at = new URL(location);
+    at.searchParams.set("tab", name);
+    history[navigator.userActivation?.hasBeenActive ? "pushState" : "replaceState"](null, "", at);
+  };
 
   const all = () => new URL(location).searchParams.getAll("run").filter(Boolean);
   let known = false; // the address has been brought in line once
@@ -71,6 +81,9 @@
   });
 
   // The page is built after this script has run.
-  const wait = (left) => { if (wanted() && !open(wanted()) && left) setTimeout(() => wait(left - 1), 100); };
+  const wait = (left) => {
+    opening = Boolean(wanted()) && !open(wanted()) && left > 0;
+    if (opening) setTimeout(() => wait(left - 1), 100);
+  };
   wait(300);
 })();

@@ -190,3 +190,17 @@ def test_a_link_to_compare_names_the_runs_of_the_form_and_follows_them(own: Watc
     page.locator("#compare-runs input").click()
     page.get_by_role("option", name="without").click()
     page.wait_for_function(f"{runs} === 'second,third one,without'")
+
+
+def test_comparing_what_is_ticked_is_an_entry_of_the_history(own: Watched) -> None:
+    page, tab = own.page, "new URL(location).searchParams.get('tab')"
+    own.row("runs-table", "second").click()
+    chosen(own, "second")
+    page.locator("#checkpoints-table tr[data-key='second@20'] input").check()
+    page.locator("#compare-selected").click()
+    page.wait_for_function(f"{tab} === 'compare' && document.querySelector('#compare-runs .token')?.checkVisibility()")
+    assert page.evaluate("new URL(location).searchParams.getAll('run')") == ["second"]
+    page.go_back()
+    page.locator("#runs-table tr.is-ticked[data-key='second']").wait_for()
+    page.wait_for_function("document.querySelector('#runs-table')?.checkVisibility()")
+    assert page.evaluate(tab) is None
