@@ -188,8 +188,9 @@ class Guard:
         return any(_same(given, self.rules.token) for given in shown)
 
     def _address(self, request: Request) -> str:
-        told = request.headers.get("x-forwarded-for", "") if self.rules.forwarded else ""
-        return told.partition(",")[0].strip()[:100] or (request.client.host if request.client else "unknown")
+        told = request.headers.getlist("x-forwarded-for") if self.rules.forwarded else []
+        last = told[-1].rpartition(",")[2].strip() if told else ""  # the proxy's own word; whoever asks may have sent those before it
+        return last[:100] or (request.client.host if request.client else "unknown")
 
     # -- with what -----------------------------------------------------------------------------------------------------
 

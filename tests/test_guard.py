@@ -51,3 +51,19 @@ def test_a_link_of_another_site_opens_the_page_and_makes_no_file(site: str) -> N
 def test_the_dashboards_own_page_a_typed_address_and_a_program_are_let_in(path: str) -> None:
     for headers in (sent("same-origin", "no-cors"), sent("same-origin", "navigate"), sent("none", "navigate"), {}):
         assert guarded().get(path, headers=headers).status_code == 200
+
+
+# -- who asks --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"X-Forwarded-For": "6.6.6.6, 203.0.113.7"}, [("X-Forwarded-For", "6.6.6.6"), ("X-Forwarded-For", "7.7.7.7,203.0.113.7 ")]],
+)
+def test_behind_a_proxy_only_its_own_last_word_says_who_asks(headers: Mapping[str, str] | list[tuple[str, str]]) -> None:
+    assert guarded(forwarded=True).get("/", headers=headers).text == "203.0.113.7"
+
+
+def test_without_a_proxy_nobody_says_for_himself_who_asks() -> None:
+    assert guarded().get("/", headers={"X-Forwarded-For": "203.0.113.7"}).text == "testclient"
+    assert guarded(forwarded=True).get("/", headers={"X-Forwarded-For": "6.6.6.6, "}).text == "testclient"
