@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body
@@ -21,10 +20,9 @@ from cmp.core.prompts import parse_prompt_line
 from cmp.core.scale import parse_alpha
 from cmp.core.storage import parse_age, parse_rules
 from cmp.disk.ready import Answers
-from cmp.errors import BadInput, CmpError, NotFound
+from cmp.errors import BadInput, CmpError
 from cmp.rest.answers import WRITING, Asked, described, told
 from cmp.workbench import Workbench
-from cmp.workbench.callers import Caller, acting_for
 from cmp.workbench.storing import Asked as AskedOfStorage
 from cmp.workbench.targets import choose_columns, expand_targets, find_stacked, keep_best, run_at, runs_at
 
@@ -227,14 +225,4 @@ def _clean_up(bench: Workbench, asked: StorageRequest) -> JSONResponse:
 
 def _restore(bench: Workbench, asked: RestoreRequest) -> JSONResponse:
     bench.require_writing()
-    try:
-        bench.find(asked.target)
-    except NotFound:
-        if "/" in asked.target or "@" in asked.target:  # ids of the trash have neither
-            raise
-
-    def work() -> Iterator[object]:
-        with acting_for(Caller(by_id=True)):  # in the job's own thread, which nobody else has
-            yield from bench.restore(asked.target)
-
-    return accepted(bench, bench.jobs.start("restore", f"restore {asked.target}", 0, work).id, {})
+    return accepted(bench, bench.start_restore(asked.target, by_id=True).id, {})
