@@ -46,6 +46,8 @@ _GRADIO = re.compile(
 _OURS = re.compile(r"/(health|openapi\.json|api/.*|cmp/.*)")
 # Page events: visitors may send them too, since most of them only look. Each is carried out with its caller's rights.
 _EVENTS = re.compile(r"/gradio_api/(queue/join|run/\w+|call/\w+|cancel|reset)/?", re.ASCII)
+# What a mere GET has this server work for: a browser that says it was sent here by another site gets it not even by a link.
+_WORKS = ("/cmp/share/", "/cmp/export/")
 STARTUP = "/gradio_api/startup-events"  # gradio asks its own server for it once when it starts; it tells nothing
 
 Scope = MutableMapping[str, Any]
@@ -174,6 +176,10 @@ class Guard:
             raise _NotLetIn(400, Refused(f"this server does not go by the name {host[:100]!r}", hint))
         if origin is not None and not _is_same(origin, host) and _origin_name(origin) not in self.rules.hosts - set(LOOPBACK):
             raise _NotLetIn(403, Refused(f"the request comes from {origin[:100]!r}, another site", "Use the dashboard's own address."))
+        # a picture or a script within a foreign page is asked for without Origin; browsers say so in these, which no page can set
+        foreign = origin is None and request.headers.get("sec-fetch-site") in ("cross-site", "same-site")
+        if foreign and (request.headers.get("sec-fetch-mode") != "navigate" or request.scope["path"].startswith(_WORKS)):
+            raise _NotLetIn(403, Refused("the request comes from another site", "Open the dashboard itself and ask for it there."))
 
     def _is_owner(self, request: Request) -> bool:
         if not self.rules.token:
@@ -183,8 +189,9 @@ class Guard:
         return any(_same(given, self.rules.token) for given in shown)
 
     def _address(self, request: Request) -> str:
-        told = request.headers.get("x-forwarded-for", "") if self.rules.forwarded else ""
-        return told.partition(",")[0].strip()[:100] or (request.client.host if request.client else "unknown")
+        told = request.headers.getlist("x-forwarded-for") if self.rules.forwarded else []
+        last = told[-1].rpartition(",")[2].strip() if told else ""  # the proxy's own word; whoever asks may have sent those before it
+        return last[:100] or (request.client.host if request.client else "unknown")
 
     # -- with what -----------------------------------------------------------------------------------------------------
 

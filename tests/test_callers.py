@@ -11,7 +11,8 @@ import pytest
 
 from cmp.core.grids import GridSpec, Prompt, Sampling
 from cmp.disk.ready import Answers
-from cmp.errors import BadInput, CmpError, NotFound, Refused, TooOften
+from cmp.errors import BadInput, Busy, CmpError, NotFound, Refused, TooOften
+from cmp.jobs import MOST_JOBS
 from cmp.settings import Settings
 from cmp.workbench import Workbench
 from cmp.workbench.callers import Caller, acting_for, caller
@@ -85,6 +86,20 @@ def test_in_a_space_everybody_draws_within_limits_and_not_too_often(tmp_path: Pa
         assert told.value.retry_after > 0 and told.value.http_status == 429
         with pytest.raises(Refused, match="read-only"):
             bench.star(f"{RUN}@500")
+
+
+def test_visitors_of_many_addresses_queue_no_more_grids_than_there_is_room_for(tmp_path: Path) -> None:
+    made, done = origin_run(tmp_path), threading.Event()
+    bench = Workbench(Settings(tmp_path / "home", (made.outputs,), (made.bases,), mode="space", read_only=True))
+    waiting = [bench.jobs.start("grid", "", 1, lambda: iter([done.wait(60)])) for _ in range(MOST_JOBS)]
+    try:
+        with acting_for(Caller(owner=False, address="192.0.2.2")), pytest.raises(Busy, match=f"{MOST_JOBS} jobs"):
+            bench.start_grid(GRID, [bench.find(RUN)[0]])
+        assert len(bench.jobs.records()) == MOST_JOBS
+    finally:
+        for job in waiting:
+            bench.jobs.cancel(job.id)
+        done.set()
 
 
 def test_the_curtain_takes_places_out_of_texts_and_fields_and_leaves_the_rest(tmp_path: Path) -> None:

@@ -323,6 +323,8 @@ def test_in_a_space_everybody_draws_a_little_and_changes_nothing(space: Server) 
     before = {name: digest for name, digest in state_of(space.home).items() if not name.startswith("cells")}
     assert space.post("/api/generate", asked)[0] == 200
     assert space.post("/api/generate", asked | {"num_inference_steps": 50})[0] == 422
+    told = space.post("/api/generate", {name: value for name, value in asked.items() if name != "num_inference_steps"})
+    assert told[0] == 200 and told[1]["metadata"]["num_inference_steps"] == 30
     grid = {"targets": [FULL], "prompts": ["x"], "steps": "1", "seeds": "1-200"}
     assert space.post("/api/v1/grid", grid)[0] == 422
     assert space.post("/api/v1/grid", grid | {"seeds": "1", "base": "a/b"})[0] == 409
