@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -30,6 +30,8 @@ from cmp.core.views import LARGEST_VIEW, read_view
 from cmp.errors import BadInput, NotFound
 from cmp.guard import or_refusal
 from cmp.workbench import Workbench
+from cmp.workbench.callers import caller
+from cmp.workbench.curtain import Curtain
 
 SAMPLES = "samples/"
 FILES = {  # the name in the address: what is written, and what that is called
@@ -183,11 +185,12 @@ def _scores(bench: Workbench, run_id: str, name: str) -> Response:
         raise NotFound(f"there is no export {name[:60]!r}", "There are scores.csv and verdicts.json.")
     run, _ = bench.find(run_id, only_ids=True)
     verdicts = bench.verdicts(run)
+    shown: Callable[[Any], Any] = (lambda value: value) if caller().owner else Curtain(bench).public
     out = io.StringIO(newline="")
     if name == "scores.csv":
-        csv.writer(out).writerows(scores_table(run, verdicts))
+        csv.writer(out).writerows(shown(scores_table(run, verdicts)))
     else:
-        json.dump(verdicts_json(run, verdicts), out, ensure_ascii=False, indent=1)
+        json.dump(shown(verdicts_json(run, verdicts)), out, ensure_ascii=False, indent=1)
     stem, _, ending = name.partition(".")
     called = file_name(f"{bench.name_of(run)} {stem}", stem)
     told = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(called)}.{ending}", "Cache-Control": "private, no-store"}

@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from cmp.core.errands import ROUTE as ERRANDS
+from cmp.core.event_files import check_event_files
 from cmp.core.limits import Rates
 from cmp.errors import BadInput, CmpError, NotFound, Refused, TooOften
 from cmp.workbench import Workbench
@@ -206,7 +207,8 @@ class Guard:
         if request.scope["path"] == ERRANDS and caller.owner:
             most = LARGEST_ERRAND
         self._check_size(int(told) if told.isdigit() else 0, most)
-        return await _received(receive, most)
+        is_event = _EVENTS.fullmatch(request.scope["path"])
+        return await _received(receive, most, (lambda body: check_event_files(body, self.rules.knows)) if is_event else None)
 
     def _check_size(self, size: int, most: int) -> None:
         if size > most:
@@ -221,8 +223,8 @@ class _NotLetIn(Exception):
         self.status, self.error = status, error
 
 
-async def _received(receive: Any, most: int) -> Any:
-    """Reads the whole body, at most so many bytes of it, and gives what hands it on."""
+async def _received(receive: Any, most: int, check: Callable[[bytes], None] | None = None) -> Any:
+    """Reads the whole body, at most so many bytes of it, has it checked, and gives what hands it on."""
     parts, size, more = [], 0, True
     while more:
         message = await receive()
@@ -233,7 +235,10 @@ async def _received(receive: Any, most: int) -> Any:
         if size > most:
             raise _NotLetIn(413, BadInput("the request is too large", f"At most {most:,} bytes are read."))
         more = message.get("more_body", False)
-    given = iter(({"type": "http.request", "body": b"".join(parts), "more_body": False},))
+    body = b"".join(parts)
+    if check:
+        check(body)
+    given = iter(({"type": "http.request", "body": body, "more_body": False},))
 
     async def hand_on() -> Any:
         for message in given:

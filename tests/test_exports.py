@@ -20,6 +20,7 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.testclient import TestClient
 
+from cmp.core.picking import Score, Verdict
 from cmp.core.runs import Library, Run
 from cmp.errors import BadInput
 from cmp.exports import FILES, _view_in, export_routes, value_of
@@ -200,6 +201,22 @@ def png(red: int) -> bytes:
     out = io.BytesIO()
     Image.new("RGB", (32, 32), (red, 9, 9)).save(out, "PNG")
     return out.getvalue()
+
+
+@pytest.mark.parametrize("name", ["scores.csv", "verdicts.json"])
+def test_a_visitor_is_told_the_scores_without_the_folder_they_were_measured_on(shareable: Given, name: str) -> None:
+    class OfAFolder(Workbench):
+        def verdicts(self, run: Run) -> tuple[Verdict, ...]:
+            told = "the loss of 3 images in /mnt/jane/held"
+            scores = (Score(f"{RUN}@500", told, 0.2, None, None, 3),)
+            return tuple(replace(one, rule=told, reason=told, scores=scores) for one in super().verdicts(run))
+
+    rules = Rules(token="open sesame", open_reading=True, hosts=frozenset({"testserver"}))
+    app = Starlette(routes=export_routes(OfAFolder(shareable.bench.settings)), middleware=[Middleware(Guard, rules=rules)])
+    with TestClient(app) as client:
+        visitor, owner = (client.get(f"/cmp/scores/{RUN}/{name}", headers=h).text for h in ({}, {"X-CMP-Token": "open sesame"}))
+    assert "/mnt/jane/held" in owner and "jane" not in visitor and "the loss of 3 images in held" in visitor
+    assert f"{RUN}@500" in visitor
 
 
 # -- handing over ----------------------------------------------------------------------------------------------------------

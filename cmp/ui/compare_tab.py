@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from cmp.core.grids import SCHEDULERS
+from cmp.ui.callers import may_draw
 from cmp.ui.cell_store import build_cell_store
 from cmp.ui.choices import BASE, picks_at, told_picks, usable
 from cmp.ui.curves_tab import build_strip, follow_runs
@@ -25,18 +26,21 @@ from cmp.workbench import Workbench
 
 def build_compare_tab(bench: Workbench, page: gr.Blocks, tab: gr.Tab, tabs: gr.Tabs, runs_tab: RunsTab, charts: Sequence[gr.HTML]) -> None:
     """Lays out the tab and connects its events; `charts` elsewhere tell what is to be compared."""
-    with gr.Row(elem_classes="cmp-drop-zone"):
+    draws = may_draw(bench)
+    with gr.Row(elem_classes="cmp-drop-zone" if draws else None):
         with gr.Column(scale=1, min_width=320):
-            form = lay_out(bench.usual_sampling().guidance)
-            build_cell_store(bench)
+            form = lay_out(bench.usual_sampling().guidance, draws)
+            if draws:
+                build_cell_store(bench)
         with gr.Column(scale=4, min_width=480, elem_id="grid-column"):
             strip = build_strip("compare-curve")
             form.grid.render()
     follow_runs(bench, strip, form.runs)
     _choosing(bench, form, tab, tabs, runs_tab, (*charts, strip, runs_tab.strip))
     connect_drawing(bench, form, page, tab, tabs)
-    connect_plan(bench, form, connect_dropping(bench, form))
-    connect_watching(bench, form)
+    if draws:
+        connect_plan(bench, form, connect_dropping(bench, form))
+        connect_watching(bench, form)
 
 
 def _choosing(bench: Workbench, form: Form, tab: gr.Tab, tabs: gr.Tabs, runs_tab: RunsTab, charts: Sequence[gr.HTML]) -> None:

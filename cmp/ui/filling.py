@@ -25,6 +25,7 @@ from cmp.ui.choices import BASE
 from cmp.workbench import Workbench
 from cmp.workbench.callers import caller
 from cmp.workbench.easel import existing_vaes
+from cmp.workbench.targets import find_stacked
 
 _SEED = re.compile(r"\s+--d\s+[0-9]+(?=\s|$)", re.ASCII | re.IGNORECASE)
 NEVER_DRAWN = 2**63 - 1  # stands for a seed that is yet to be drawn, where it is only counted what is new
@@ -125,13 +126,8 @@ def _stacked(bench: Workbench, filled: Filled) -> list[tuple[Run, Checkpoint, tu
     usual = parse_axis(typed, "strengths of the LoRAs beside") if (typed := _typed(filled.stack_strengths)) else (1.0,)
     found = []
     for line in filter(None, map(str.strip, (filled.stack or "").splitlines())):
-        target, strengths = split_stack(line)
-        run, checkpoint = bench.find(target)
-        if checkpoint is None:
-            if len(run.checkpoints) != 1:
-                raise BadInput(f"{target!r} is a run of {len(run.checkpoints)} checkpoints", f"Name one, such as {run.id}@final.")
-            checkpoint = run.checkpoints[0]
-        found.append((run, checkpoint, usual if target == line else strengths))
+        run, checkpoint, strengths = find_stacked(bench, line)
+        found.append((run, checkpoint, usual if split_stack(line)[0] == line else strengths))
     return found
 
 

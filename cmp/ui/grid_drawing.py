@@ -16,12 +16,13 @@ from cmp.core.rerolling import common_seeds, rows_of, with_new_seed
 from cmp.core.runs import Run
 from cmp.errors import BadInput, NotFound
 from cmp.jobs import Job
+from cmp.ui.callers import may_draw
 from cmp.ui.choices import BASE
 from cmp.ui.faults import cancelling, changing, drawing, told
 from cmp.ui.filling import Filled, fields_locked, line_of, read_grid, runs_of
 from cmp.ui.glance import first_ids
 from cmp.ui.grid_form import DRAWN, SAMPLES, Form
-from cmp.ui.grid_jobs import EMPTY, Earlier, controls_of, grid_status, grid_value, labels_of, last_job, spec_of, stamp_of
+from cmp.ui.grid_jobs import EMPTY, NONE_DRAWN, Earlier, controls_of, grid_status, grid_value, labels_of, last_job, spec_of, stamp_of
 from cmp.ui.offering import offer
 from cmp.ui.refilling import FIELDS, fields_of
 from cmp.ui.samples_view import runs_with, value_of
@@ -70,13 +71,15 @@ def connect_drawing(bench: Workbench, form: Form, page: gr.Blocks, tab: gr.Tab, 
     def show(which: str, picked: list[str], job: str) -> Any:
         if which == SAMPLES:
             return trainer_grid(bench, picked)
-        return grid_value(bench, bench.jobs.find(job)) if job else EMPTY
+        return grid_value(bench, bench.jobs.find(job)) if job else EMPTY if may_draw(bench) else NONE_DRAWN
 
     form.draw.click(start, [form.job_id, *form.asked], [*begin_in(form), form.fields["kept"]], show_progress="hidden")
     form.draw.click(None, js=_SHOW)
     form.job_id.change(None, form.job_id, None, js=_REMEMBER_SHOWN)
     tab.select(None, form.job_id, None, js=REMEMBER)
-    form.source.input(show, [form.source, form.runs, form.job_id], form.grid, queue=False, show_progress="hidden")
+    # where no Draw button follows, another run is another choice of pictures
+    choices = [form.source.input] if may_draw(bench) else [form.source.input, form.runs.change]
+    gr.on(choices, show, [form.source, form.runs, form.job_id], form.grid, queue=False, show_progress="hidden")
     _watching(bench, form, earlier)
     _finding(bench, form, page, tabs)
     _controls(bench, form)

@@ -1,5 +1,5 @@
 // The chosen tab of the page in its address, so that the browser's Back goes to the tab before, and a link opens the right one; and the runs
-// that it shows, as one parameter `run` for each, the chosen one first: `cmpRunLink` -> {opened, beside, write}. What else the tabs show
+// that it shows, as one parameter `run` for each, the chosen one first: `cmpRunLink` -> {opened, beside, named, write}. What else the tabs show
 // adds its own parameters: `samples`, `grid`, `view`.
 (() => {
   "use strict";
@@ -27,11 +27,11 @@
   let known = false; // the address has been brought in line once
   let restoring = all().length > 0; // what it names beside the chosen run is still to be shown
 
-  // With `enters`, another chosen run is a new entry of the history. All else changes the present one.
+  // With `enters`, another chosen run is a new entry of the history, with "each" any other choice of runs. All else changes the present one.
   const write = (runs, enters = false) => {
     const before = all();
     if (!runs[0]) return;
-    const isNew = enters && known && before.length && before[0] !== runs[0];
+    const isNew = enters && known && before.length && (enters === "each" || before[0] !== runs[0]);
     known = true;
     restoring = false;
     if (JSON.stringify(before) === JSON.stringify(runs)) return;
@@ -53,7 +53,9 @@
     const row = event.isTrusted && event.target.closest?.("#runs-table tr[data-key]");
     if (row && row.dataset.key !== all()[0]) write([row.dataset.key], true);
   }, true);
-  window.cmpRunLink = { opened: all(), beside, write };
+  // The runs that the address names for a tab, none where it speaks of another.
+  const named = (tab) => (wanted() === tab ? all() : []);
+  window.cmpRunLink = { opened: all(), beside, named, write };
   window.addEventListener("popstate", () => {
     const run = all()[0];
     if (!run || !["runs", null].includes(wanted())) return;

@@ -102,7 +102,8 @@ def find_stacked(bench: Workbench, text: str) -> tuple[Run, Checkpoint, tuple[fl
     run, checkpoint = bench.find(target)
     if checkpoint is None:
         if len(run.checkpoints) != 1:
-            raise BadInput(f"{target!r} is a run of {len(run.checkpoints)} checkpoints", f"Name one, such as {run.id}@final.")
+            told = f"{target!r}, to be stacked, is a run of {len(run.checkpoints)} checkpoints"
+            raise BadInput(told, f"Name one, such as {run.id}@final.")
         checkpoint = run.checkpoints[0]
     return run, checkpoint, strengths
 

@@ -85,7 +85,7 @@ def test_what_a_foreign_picture_says_and_cannot_be_drawn_is_told(cmp: Verb, tmp_
         ((FULL, "--prompt", "x", "--scheduler", "DDIM, Oiler"), 2, "'Oiler'"),
         ((FULL, "--prompt", "x", "--search-replace", "q, r"), 2, "did not find 'q'"),
         ((FULL, "--prompt", "x", "--checkpoints", "best"), 2, "held-out"),
-        ((FULL, "--prompt", "x", "--stack", FULL), 2, "--stack"),
+        ((FULL, "--prompt", "x", "--stack", FULL), 2, "to be stacked"),
         ((FULL, "--prompt", "x", "--stack", "nobody@500:1"), 3, "nobody"),
         ((FULL, "--prompt", "x", "--vae", "/no/such/vae"), 3, "/no/such/vae"),
         ((FULL, "--prompt", "x", "--sheet", "s.gif"), 2, "s.gif"),
