@@ -20,7 +20,7 @@ from cmp.ending import Ending
 from cmp.errors import BadInput, Refused
 from cmp.guard import LARGEST_UPLOAD, LOOPBACK, Guard, Rules, is_address, or_refusal
 from cmp.journal import Requests, adopt_libraries, open_journal
-from cmp.settings import AUTO, Settings, read_port
+from cmp.settings import Settings, read_port
 from cmp.viewer import HEAD, asset
 from cmp.workbench import Workbench
 from cmp.workbench.alerting import Alerting
@@ -175,7 +175,7 @@ def prepare_environment(bench: Workbench, environ: MutableMapping[str, str]) -> 
 def dashboard(bench: Workbench) -> Any:
     """The page, which is served behind the guard whoever launches it: `app.py` is imported and launched by others too."""
     prepare_environment(bench, os.environ)
-    if bench.settings.token == AUTO:
+    if bench.settings.makes_token:
         bench.settings = replace(bench.settings, token=secrets.token_urlsafe(24))
     from cmp.ui.page import build_page
 

@@ -70,6 +70,11 @@ class Settings:
     hub: tuple[str, ...] = ()
     at_token: str | None = None
 
+    @property
+    def makes_token(self) -> bool:
+        """Whether the token is still to be made: what stands for it lets nobody in."""
+        return self.token == AUTO
+
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
         """Reads VARIABLES; on a Space of Hugging Face the mode is "space" and its own name is among the hosts. Raises BadInput."""

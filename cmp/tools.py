@@ -18,7 +18,6 @@ from cmp.core.asking import Asked, to_spec
 from cmp.core.grids import USUAL_MODE, Tile
 from cmp.core.prompts import parse_prompt_line
 from cmp.errors import BadInput, CmpError, NotFound, Refused
-from cmp.settings import AUTO
 from cmp.workbench import Workbench
 from cmp.workbench.callers import Caller, acting_for
 from cmp.workbench.curtain import Curtain
@@ -58,8 +57,8 @@ class Tools:
     """What the tools do. Docstrings and parameters are what the client is told of them."""
 
     def __init__(self, bench: Workbench) -> None:
-        if bench.settings.token == AUTO:
-            told = f"CMP_TOKEN is {AUTO}, and here nobody would be told the token that is made"
+        if bench.settings.makes_token:
+            told = "CMP_TOKEN is auto, and here nobody would be told the token that is made"
             raise BadInput(told, "Set CMP_TOKEN to a token of your own, or to nothing.")
         self._bench = bench
 
