@@ -39,7 +39,9 @@ _OPENED_WITH = "(window.cmpOpenedWith ??= new URL(location).searchParams.get('gr
 _RECALL = f"() => {{ window.cmpRecalled = true; return [{_OPENED_WITH}, new URL(location).searchParams.get('run') || '']; }}"
 RECALLING = "recalling "
 # while the form is being filled from that grid, nothing else may fill it: the last value is where it was filled from before
-TELL_RECALLING = f"(...values) => [...values.slice(0, -1), values.at(-1) || ({_OPENED_WITH} && '{RECALLING}' + {_OPENED_WITH})]"
+_EARLIER = f"values.at(-1) || ({_OPENED_WITH} && '{RECALLING}' + {_OPENED_WITH})"
+# the value before it: the runs that the page's address names
+TELL_RECALLING = f"(...values) => [...values.slice(0, -2), window.cmpRunLink?.compared() ?? '', {_EARLIER}]"
 # the first tab is told to be selected when the page is made, too
 FORGET = """() => {
   if (!window.cmpRecalled) return;

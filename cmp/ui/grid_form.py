@@ -64,7 +64,7 @@ class Form:
 
 
 def lay_out(cfg: float, draws: bool = True) -> Form:
-    """All widgets of the left column; the grid is rendered by whoever places it. Without `draws` only what chooses pictures shows."""
+    """All widgets of the left column; whoever places the grid renders it. Where nothing is drawn, only the choice of pictures shows."""
     source = gr.Radio([DRAWN, SAMPLES], value=DRAWN if draws else SAMPLES, label="Pictures", elem_id="compare-source")
     runs = gr.Dropdown([], multiselect=True, label="Runs", elem_id="compare-runs")
     with gr.Column(visible=draws, elem_id="compare-form"):
@@ -98,8 +98,9 @@ def _drawing(source: gr.Radio, runs: gr.Dropdown, cfg: float, draws: bool) -> Fo
         f["alpha"] = gr.Textbox(label="The LoRA's alpha, where nothing says it", elem_id="compare-alpha")
     watch, watch_too, newest = _watching()
     template, mount = viewer.MATRIX_TEMPLATE, viewer.matrix_on_load()
-    empty = EMPTY if draws else NONE_DRAWN
-    grid = gr.HTML(empty, apply_default_css=False, html_template=template, js_on_load=mount, elem_id="grid", render=False)
+    grid = gr.HTML(
+        EMPTY if draws else NONE_DRAWN, apply_default_css=False, html_template=template, js_on_load=mount, elem_id="grid", render=False
+    )
     f["kept"], job_id, stamp, watch_id, ended, offered, came_with = (gr.Textbox(visible=False) for _ in range(7))
     return Form(
         source, runs, f, draw, pause, cancel, status, plan, fill_picks, fill_samplers, question, drop, lost, watch, watch_too, newest,

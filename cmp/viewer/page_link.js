@@ -1,27 +1,41 @@
-// The chosen tab of the page in its address, so that the browser's Back goes to the tab before, and a link opens the right one; and the runs
-// that it shows, as one parameter `run` for each, the chosen one first: `cmpRunLink` -> {opened, beside, named, write}. What else the tabs show
+// The chosen tab of the page in its address, so that the browser's Back goes to the tab before, and a link opens the right one:
+// `cmpTabLink(name)`; and the runs that it shows, as one parameter `run` for each, the chosen one first: `cmpRunLink` -> {opened, beside,
+// compared, named, write}. What else the tabs show
 // adds its own parameters: `samples`, `grid`, `view`.
 (() => {
   "use strict";
 
-  const tabs = () => [...document.querySelectorAll('.gradio-container [role="tab"]')].filter((tab) => tab.closest(".cmp-tabs"));
+  // On a narrow page the last ones stand in the menu of more tabs, without a role; in it they can be clicked while it is closed, too.
+  const TAB = '.cmp-tabs :is([role="tab"], .overflow-dropdown button)';
+  const tabs = () => [...document.querySelectorAll(TAB)];
   const nameOf = (tab) => tab.textContent.trim().toLowerCase();
   const wanted = () => new URL(location).searchParams.get("tab");
   const open = (name) => {
     const tab = tabs().find((one) => nameOf(one) === name);
-    if (tab && tab.getAttribute("aria-selected") !== "true") tab.click();
-    return Boolean(tab);
+    const isOpen = tab?.getAttribute("aria-selected") === "true";
+    if (tab && !isOpen) tab.click();
+    return isOpen;
   };
 
   document.addEventListener("click", (event) => {
-    const tab = event.isTrusted && event.target.closest?.('[role="tab"]');
-    if (!tab || !tab.closest(".cmp-tabs")) return;
+    const tab = event.isTrusted && event.target.closest?.(TAB);
+    if (!tab) return;
     const at = new URL(location);
     if (at.searchParams.get("tab") === nameOf(tab)) return;
     at.searchParams.set("tab", nameOf(tab));
     history.pushState(null, "", at);
   }, true);
-  window.addEventListener("popstate", () => open(wanted() || nameOf(tabs()[0] ?? { textContent: "" })));
+  const first = () => nameOf(tabs()[0] ?? { textContent: "" });
+  window.addEventListener("popstate", () => open(wanted() || first()));
+
+  // A tab that the page itself has opened, after a click elsewhere in it: a new entry as well.
+  let opening = Boolean(wanted());
+  window.cmpTabLink = (name) => {
+    if (opening || (wanted() || first()) === name) return;
+    const at = new URL(location);
+    at.searchParams.set("tab", name);
+    history[navigator.userActivation?.hasBeenActive ? "pushState" : "replaceState"](null, "", at);
+  };
 
   const all = () => new URL(location).searchParams.getAll("run").filter(Boolean);
   let known = false; // the address has been brought in line once
@@ -48,6 +62,10 @@
     return ["beside", ...all().slice(1)].join("\n");
   };
 
+  // The runs that a link to Compare names, a line each; "" after the first time, and where the page was opened otherwise.
+  const comparing = wanted() === "compare" ? all() : [];
+  const compared = () => comparing.splice(0).join("\n");
+
   // At once, and not when the server has answered: what is arranged meanwhile belongs to this run.
   document.addEventListener("click", (event) => {
     const row = event.isTrusted && event.target.closest?.("#runs-table tr[data-key]");
@@ -55,7 +73,7 @@
   }, true);
   // The runs that the address names for a tab, none where it speaks of another.
   const named = (tab) => (wanted() === tab ? all() : []);
-  window.cmpRunLink = { opened: all(), beside, named, write };
+  window.cmpRunLink = { opened: all(), beside, compared, named, write };
   window.addEventListener("popstate", () => {
     const run = all()[0];
     if (!run || !["runs", null].includes(wanted())) return;
@@ -66,6 +84,9 @@
   });
 
   // The page is built after this script has run.
-  const wait = (left) => { if (wanted() && !open(wanted()) && left) setTimeout(() => wait(left - 1), 100); };
+  const wait = (left) => {
+    opening = Boolean(wanted()) && !open(wanted()) && left > 0;
+    if (opening) setTimeout(() => wait(left - 1), 100);
+  };
   wait(300);
 })();

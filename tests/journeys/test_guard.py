@@ -150,8 +150,9 @@ def test_page_events_that_change_something_need_the_token(opened: Server, name: 
 
 def test_a_read_only_page_has_no_event_that_changes_or_draws(looked_at: Server, server: Server) -> None:
     there, here = set(dependencies(looked_at)), set(dependencies(server))
-    assert set(CHANGING) <= here and {"reroll", "newest", "start", "start_1"} <= here, "what this test looks for has other names by now"
-    assert not there & {*CHANGING, "reroll", "newest", "start", "start_1"}
+    drawing = {"reroll", "newest", "start", "start_1"}
+    assert {*CHANGING, *drawing, "take"} <= here, "what this test looks for has other names by now"
+    assert not there & {*CHANGING, *drawing, "take"}, "a file is taken by `take`"
     for path in WRITING:
         assert send(looked_at, path) in ((409,) if path in ("/api/generate", "/api/v1/jobs/grid-1") else (404, 405)), path
 
@@ -322,6 +323,8 @@ def test_in_a_space_everybody_draws_a_little_and_changes_nothing(space: Server) 
     before = {name: digest for name, digest in state_of(space.home).items() if not name.startswith("cells")}
     assert space.post("/api/generate", asked)[0] == 200
     assert space.post("/api/generate", asked | {"num_inference_steps": 50})[0] == 422
+    told = space.post("/api/generate", {name: value for name, value in asked.items() if name != "num_inference_steps"})
+    assert told[0] == 200 and told[1]["metadata"]["num_inference_steps"] == 30
     grid = {"targets": [FULL], "prompts": ["x"], "steps": "1", "seeds": "1-200"}
     assert space.post("/api/v1/grid", grid)[0] == 422
     assert space.post("/api/v1/grid", grid | {"seeds": "1", "base": "a/b"})[0] == 409

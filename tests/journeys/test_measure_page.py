@@ -49,6 +49,7 @@ def opened(browser: Any, server: Server, **more: Any) -> Watched:
 
 
 def to_pick(watched: Watched) -> None:
+    watched.tab("Runs")  # after a reload it may be another
     watched.row("runs-table", FULL).click()
     watched.row("checkpoints-table", f"{FULL}@500").wait_for()
     watched.tab("Pick")
