@@ -14,7 +14,7 @@
     const tab = tabs().find((one) => nameOf(one) === name);
     const isOpen = tab?.getAttribute("aria-selected") === "true";
     if (tab && !isOpen) tab.click();
-    return isOpen;
+    return Boolean(tab);
   };
 
   document.addEventListener("click", (event) => {
@@ -28,13 +28,12 @@
   const first = () => nameOf(tabs()[0] ?? { textContent: "" });
   window.addEventListener("popstate", () => open(wanted() || first()));
 
-  // A tab that the page itself has opened, after a click elsewhere in it: a new entry as well.
-  let opening = Boolean(wanted());
+  // A tab that the page itself has opened, after a click elsewhere in it: a new entry as well. Nobody has clicked while the page is made.
   window.cmpTabLink = (name) => {
-    if (opening || (wanted() || first()) === name) return;
+    if (!navigator.userActivation?.hasBeenActive || (wanted() || first()) === name) return;
     const at = new URL(location);
     at.searchParams.set("tab", name);
-    history[navigator.userActivation?.hasBeenActive ? "pushState" : "replaceState"](null, "", at);
+    history.pushState(null, "", at);
   };
 
   const all = () => new URL(location).searchParams.getAll("run").filter(Boolean);
@@ -84,9 +83,6 @@
   });
 
   // The page is built after this script has run.
-  const wait = (left) => {
-    opening = Boolean(wanted()) && !open(wanted()) && left > 0;
-    if (opening) setTimeout(() => wait(left - 1), 100);
-  };
+  const wait = (left) => { if (wanted() && !open(wanted()) && left) setTimeout(() => wait(left - 1), 100); };
   wait(300);
 })();
