@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_group
 
-from cmp.cli.output import fail, in_trouble, print_json
+from cmp.cli.output import fail, in_trouble, missing, no_folder, print_json
 from cmp.errors import CmpError
 from cmp.settings import Settings, prepare_libraries, split_runs
 from cmp.workbench import Workbench
@@ -44,6 +44,9 @@ VERBS = {
     "doctor": "looking",
 }
 
+
+# what goes on where a folder of runs is not there: it looks into none, waits for it, or tells what is wrong
+_WITHOUT = ("list", "doctor", "serve", "mcp", "jobs", "cells")
 
 # what typer raises for options and arguments that there are not; newer versions have it in a private module of their own
 Misused: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
@@ -82,6 +85,11 @@ def _open_workbench(
         settings = replace(settings, runs=folders, hub=hub)
     if bases:
         settings = replace(settings, bases=tuple(folder.expanduser().absolute() for folder in bases))
+    for folder in missing(settings.runs):
+        if context.invoked_subcommand not in _WITHOUT:
+            raise no_folder(folder)
+        if context.invoked_subcommand != "list":  # which tells it among its problems
+            in_trouble(no_folder(folder).told)
     context.obj = Workbench(settings)
     if settings.hub and context.invoked_subcommand not in ("jobs", "cells"):
         for step in context.obj.fetching():

@@ -6,9 +6,9 @@ import time
 
 import typer
 
-from cmp.cli.output import Json, in_trouble, print_json, print_table, say
+from cmp.cli.output import Json, in_trouble, leave_if_missing, print_json, print_table, say
 from cmp.core.marks import NONE
-from cmp.core.present import alias_text, loss_text, mark_text, shortened, size_text
+from cmp.core.present import COMPACTED, alias_text, loss_text, mark_text, shortened, size_text
 from cmp.workbench import Workbench
 from cmp.workbench.telling import list_json
 
@@ -23,6 +23,7 @@ def list_runs(context: typer.Context, json: Json = False) -> None:
     bench: Workbench = context.obj
     if json:
         print_json(list_json(bench))
+        leave_if_missing(bench.settings.runs)
         return
     library = bench.library()
     now = time.time()
@@ -35,7 +36,7 @@ def list_runs(context: typer.Context, json: Json = False) -> None:
             forms = ", ".join(form for form, _ in c.converted) or "–"
             mark = marks.get(c.id, NONE)
             note = shortened(c.flaw, LONGEST_NOTE) if c.flaw else f"also {alias_text(c)}" if c.aliases else ""
-            note = "; ".join(part for part in (mark_text(mark, LONGEST_NOTE), note) if part)
+            note = "; ".join(part for part in (mark_text(mark, LONGEST_NOTE), COMPACTED if c.compacted else "", note) if part)
             rows.append(["★" if mark.star else "", c.key, c.layout, c.holds, size_text(c.bytes), forms, note])
         if rows:
             print_table(["", "step", "layout", "holds", "size", "converted", ""], rows, right=frozenset({4}))
@@ -45,3 +46,4 @@ def list_runs(context: typer.Context, json: Json = False) -> None:
             in_trouble(f"warning: {run.id}: {warning}")
     for problem in library.problems:
         in_trouble(f"passed over: {problem.path}: {problem.reason}")
+    leave_if_missing(bench.settings.runs)

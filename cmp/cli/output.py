@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import redirect_stdout
+from pathlib import Path
 from typing import Annotated, NoReturn, TextIO
 
 import typer
 
-from cmp.errors import CmpError
+from cmp.errors import CmpError, NotFound
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value and nothing else.")]
 
@@ -48,6 +49,31 @@ def fail(fault: CmpError, *, as_json: bool) -> NoReturn:
     if fault.hint:
         in_trouble(f"  {fault.hint}")
     sys.exit(fault.exit_code)
+
+
+def missing(folders: Iterable[Path]) -> list[Path]:
+    """The folders that are not there."""
+    return [folder for folder in folders if not _is_there(folder)]
+
+
+def _is_there(folder: Path) -> bool:
+    try:
+        folder.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:  # what may not be looked at is told by who looks
+        return True
+    return True
+
+
+def no_folder(folder: Path) -> NotFound:
+    return NotFound(f"there is no folder {folder}", "Check the path as this computer knows it.")
+
+
+def leave_if_missing(folders: Iterable[Path]) -> None:
+    """Ends a command that told all there was with the code of a folder that is not there."""
+    if missing(folders):
+        raise typer.Exit(NotFound.exit_code)
 
 
 def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, right: frozenset[int] = frozenset()) -> None:

@@ -10,6 +10,7 @@ import typer
 
 from cmp.cli.output import Json, in_trouble, print_json, print_table, say
 from cmp.core.picking import Gate, Score, Verdict
+from cmp.core.present import counted
 from cmp.core.votes import Tally, chances
 from cmp.errors import BadInput, Refused
 from cmp.workbench import Workbench
@@ -111,7 +112,8 @@ def _tell_tally(tally: Tally) -> None:
         print_table(["", "checkpoint", "preferred", "95 %", "won", "lost", "tied"], rows, right=frozenset({2, 4, 5, 6}))
     say(f"{tally.verdict.reason}.")
     bad = f", {tally.both_bad} of them both bad" if tally.both_bad else ""
-    say(f"{tally.votes} votes by {len(tally.voters)} voters{bad}; {tally.pairs_seen} of {tally.pairs} pairs of checkpoints were compared.")
+    cast = f"{counted(tally.votes, 'vote')} by {counted(len(tally.voters), 'voter')}{bad}"
+    say(f"{cast}; {tally.pairs_seen} of {tally.pairs} pairs of checkpoints were compared.")
     if len(tally.verdict.window) > 1:
         say(
             "How many more votes would settle it cannot be said."

@@ -26,4 +26,5 @@ def star(
     if json:
         print_json({"checkpoint": name, "star": mark.star, "note": mark.note})
     else:
-        say(f"{'★' if mark.star else 'no star:'} {name}{f': {mark.note}' if mark.note else ''}")
+        told = f"★ {name}" if mark.star else f"{name} has no star now"
+        say(f"{told}{f': {mark.note}' if mark.note else ''}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -12,6 +12,7 @@ from cmp.cli.output import Json, in_trouble, print_json, print_table, say
 from cmp.core.present import size_text
 from cmp.core.progress import Progress
 from cmp.core.storage import DROPPED, CleanupPlan, Item, Rules, parse_age, parse_rules
+from cmp.disk.writing import WAITING
 from cmp.errors import BadInput
 from cmp.workbench import Workbench
 from cmp.workbench.storing import Asked, NotDone, Restored
@@ -19,6 +20,7 @@ from cmp.workbench.targets import runs_at
 
 app = typer.Typer(rich_markup_mode=None)
 
+_MOST_TOLD = 10  # things in the trash
 _DONE = {"compact": "compacted", "trash": "to the trash", "delete": "deleted", "share": "shared", "keep": "stays"}
 
 
@@ -83,7 +85,7 @@ def _carry_out(bench: Workbench, plan: CleanupPlan, became: list[Item], failed: 
     before = ""
     for step in bench.clean_up(plan):
         if isinstance(step, Progress):
-            if step.what != before:
+            if step.what not in (before, WAITING):
                 in_trouble(step.what)
             before = step.what
         elif isinstance(step, NotDone):
@@ -99,10 +101,12 @@ def _tell(told: Mapping[str, Any], changes: tuple[Item, ...], done: bool) -> Non
         say(f"{run['run']}   {size_text(run['bytes'])}, {run['state']}")
         for kind, size in run["could_be_freed"].items():
             if size:
-                say(f"  could be freed, {kind}: {size_text(size)}")
+                wait = f", from {run['compact_from']} on: it is too young now" if kind == "compact" and run["compact_from"] else ""
+                say(f"  could be freed, {kind}: {size_text(size)}{wait}")
         if coming := run["forecast"]:
             told_free = f"{size_text(coming['free_bytes'])} are free{'' if coming['fits'] else ': that is NOT enough'}"
             say(f"  still to come: {coming['checkpoints']} checkpoints, {size_text(coming['needed_bytes'])}; {told_free}")
+    _tell_trash([*(each for run in told["runs"] for each in run["trash"]), *told["left_in_trash"]])
     for line in told["begun"]:
         in_trouble(f"not ended: {line}; --yes ends it")
     rows = [[item["action"], size_text(item["bytes"]), item["path"], item["why"]] for item in told["items"]]
@@ -114,10 +118,25 @@ def _tell(told: Mapping[str, Any], changes: tuple[Item, ...], done: bool) -> Non
         say("Nothing was changed: --yes does it. What goes to the trash is freed by --empty-trash, and until then `restore ID` undoes it.")
 
 
+def _tell_trash(lying: Sequence[Mapping[str, Any]]) -> None:
+    """What lies in the trash, the newest first; runs of one folder share theirs."""
+    each_once = list({one["trash_id"]: one for one in lying}.values())
+    newest = sorted(each_once, key=lambda one: str(one["moved_at"]), reverse=True)
+    if newest:
+        say("In the trash, to be brought back by `restore ID`:")
+        rows = [
+            [f"  {one['trash_id']}", size_text(one["bytes"]), str(one["moved_at"] or "–"), str(one["path"] or "–")]
+            for one in newest[:_MOST_TOLD]
+        ]  # fmt: skip
+        print_table(["  id", "bytes", "moved there", "what it was"], rows, right=frozenset({1}))
+    if len(newest) > _MOST_TOLD:
+        say(f"  and {len(newest) - _MOST_TOLD} more, which --json names")
+
+
 @app.command()
 def restore(
     context: typer.Context,
-    target: Annotated[str, typer.Argument(help="A compacted run or checkpoint, or the id of a thing in the trash.")],
+    target: Annotated[str, typer.Argument(help="A compacted run or checkpoint, one in the trash, or the id of a thing there.")],
     json: Json = False,
 ) -> None:
     """Bring back a compacted checkpoint to the last byte, or what was moved to the trash."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cmp.core.conversion import FORMS
-from cmp.core.present import alias_names, counted, size_text
+from cmp.core.present import COMPACTED, alias_names, counted, size_text
 from cmp.errors import sentences
 
 CAN_BE_MADE = "can be made"
@@ -119,7 +119,8 @@ def _checkpoint_line(told: Mapping[str, Any], forms: str | None) -> str:
     kind = kind_text(told["layout"], told["holds"], told["path"].rpartition("/")[2])
     marked = "★ " if told.get("star") else ""
     said = (f"“{told['name']}”" if told.get("name") else "", told.get("note") or "")
-    parts = (f"{marked}{key}: {kind}", *said, size_text(told["bytes"]), f"converted to {forms}" if forms else "", told["flaw"] or "")
+    state = (COMPACTED if told["compacted"] else "", f"converted to {forms}" if forms else "", told["flaw"] or "")
+    parts = (f"{marked}{key}: {kind}", *said, size_text(told["bytes"]), *state)
     return ", ".join(part for part in parts if part)
 
 
@@ -136,6 +137,8 @@ def _where(told: Mapping[str, Any]) -> tuple[str, ...]:
     lines = [told["path"], ", ".join([size_text(told["bytes"]), *([f"written {told['written_at']}"] if told["written_at"] else [])])]
     if told["step"] is not None and told["step_source"]:
         lines.append(f"step {told['step']}, as {told['step_source']} says")
+    if told["compacted"]:
+        lines.append(COMPACTED)
     if told["aliases"]:
         lines.append(f"the same weights lie in {_joined(alias_names(told['aliases']))} once more")
     return tuple(lines)

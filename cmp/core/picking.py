@@ -295,5 +295,6 @@ def gate(found: Evidence, first: str, second: str, margin: float = 0.0) -> Gate 
     passes = True if high <= margin else False if low > margin else None
     word = {True: "is as good as", False: "is worse than", None: "cannot be told from"}[passes]
     word = "is better than" if passes and high < 0 else word
-    told = f"{_key(first)} {word} {_key(second)} by {found.metric}: it is worse by {worse:+.4g} ({low:+.4g} to {high:+.4g}, 95 %)"
+    side, size, ends = ("better", -worse, (-high, -low)) if worse < 0 else ("worse", worse, (low, high))
+    told = f"{_key(first)} {word} {_key(second)} by {found.metric}: it is {side} by {size:.4g} ({ends[0]:.4g} to {ends[1]:.4g}, 95 %)"
     return Gate(first, second, found.metric, worse, low, high, passes, told)

@@ -11,6 +11,8 @@ from cmp.core.conversion import FORMS
 from cmp.core.marks import NONE, Mark, Marks
 from cmp.core.runs import Checkpoint, Library, Run, path_text, plain_text
 
+COMPACTED = "compacted: resuming needs `restore`"
+
 
 def iso_time(seconds: float) -> str | None:
     """ISO 8601 in UTC, None for a time that is not known or that no calendar has."""
@@ -36,6 +38,7 @@ def checkpoint_json(checkpoint: Checkpoint, mark: Mark = NONE) -> dict[str, obje
         "holds": checkpoint.holds,
         "bytes": checkpoint.bytes,
         "written_at": iso_time(checkpoint.written_at),
+        "compacted": checkpoint.compacted,
         "flaw": plain_text(checkpoint.flaw) if checkpoint.flaw else None,
         "aliases": list(checkpoint.aliases),
         "converted": {form: path_text(made[form]) if form in made else None for form in FORMS},

@@ -10,6 +10,7 @@ from pathlib import Path
 from cmp.core.samples import Sample
 from cmp.errors import BadInput, NotFound
 
+COMPACT = ".compact.safetensors"  # what is left of a dump whose frozen tensors are held elsewhere, see disk.compact
 TRAINING_WITHIN = 600  # seconds since the newest log entry
 
 # eighteen digits are as many as every JSON reader and every array of integers takes
@@ -52,6 +53,11 @@ class Checkpoint:
     def files(self) -> tuple[Path, ...]:
         """All files that hold its weights."""
         return (self.file, *self.more) if self.file else ()
+
+    @property
+    def compacted(self) -> bool:
+        """Whether it holds what was trained alone, so that no training can be resumed from it as it is."""
+        return any(file.name.endswith(COMPACT) for file in self.files)
 
     @property
     def sort_key(self) -> tuple[bool, int, bool, int, str]:

@@ -199,6 +199,11 @@ def _count(run: Run, key: str) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
 
+def trash_name(run: Run, key: str) -> str:
+    """What tells a checkpoint from all others of a folder, whatever the run is called from where one looks."""
+    return f"{run.series or ''}@{key}"
+
+
 # -- the plan --------------------------------------------------------------------------------------------------------------
 
 
@@ -206,7 +211,7 @@ def _count(run: Run, key: str) -> int | None:
 class Item:
     """What becomes of one file or folder. `bytes` are its own where it stays, else those that it gives back; of what goes into the trash,
     once that is emptied. `home` is the folder whose trash it concerns, `mark` what it was when the plan was made (see disk.usage.mark),
-    `source` the file that it is to share its bytes with.
+    `source` the file that it is to share its bytes with, `names` what it is found by again in the trash (see trash_name).
     """
 
     path: Path
@@ -219,6 +224,7 @@ class Item:
     home: Path | None = None
     mark: str = ""
     source: Path | None = None
+    names: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, object]:
         return {

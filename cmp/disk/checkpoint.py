@@ -11,10 +11,10 @@ from pathlib import Path
 
 from cmp.core.names import COMPONENTS, guess_component, split_component, unwrap
 from cmp.core.reading import read_weights
-from cmp.core.runs import Checkpoint, Stage
+from cmp.core.runs import COMPACT, Checkpoint, Stage
 from cmp.core.weights import Weights
 from cmp.disk.folders import Folder, is_file, list_folder, size_and_time, size_below
-from cmp.disk.shards import COMPACT, open_header
+from cmp.disk.shards import open_header
 from cmp.disk.tensors import Header, join_headers, read_tensors
 from cmp.errors import CmpError, Unreadable
 

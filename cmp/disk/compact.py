@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from cmp.core.runs import COMPACT
 from cmp.disk.json_table import read_json_table
-from cmp.disk.shards import COMPACT, is_compact, open_header
+from cmp.disk.shards import is_compact, open_header
 from cmp.disk.table import Entry, Seal, read_table
 from cmp.disk.tensors import Header, Identity, identify, read_header
 from cmp.errors import CmpError, Unreadable

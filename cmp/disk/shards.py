@@ -5,12 +5,12 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
+from cmp.core.runs import COMPACT
 from cmp.disk.json_table import read_json_table
 from cmp.disk.tensors import Header, Identity, identify, join_headers, read_header
 from cmp.errors import Unreadable
 
 INDEX = ".index.json"
-COMPACT = ".compact.safetensors"  # what is left of a dump whose frozen tensors are held elsewhere, see disk.compact
 _LARGEST_INDEX = 20_000_000  # bytes
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cmp.core.runs import plain_text, read_stage
 from cmp.disk.converted import read_record
 from cmp.disk.json_table import read_json_table
 from cmp.disk.replacing import cannot_write
@@ -34,7 +35,8 @@ _OF_CONVERT = re.compile(r"([0-9]{8}T[0-9]{6})-[0-9]+(?:-[0-9]+)?-(.+)\Z", re.AS
 class Trashed:
     """A thing in the trash of `home`. `path` is where it was, None where nobody knows; `bytes` come free when it is deleted.
 
-    `beside`: it may come back beside what took its place, as a converted form that was made anew may.
+    `beside`: it may come back beside what took its place, as a converted form that was made anew may. `names` are those of the checkpoints
+    that it was (see core.storage.trash_name).
     """
 
     id: str
@@ -44,6 +46,7 @@ class Trashed:
     moved_at: float
     why: str
     beside: bool = False
+    names: tuple[str, ...] = ()
 
     @property
     def place(self) -> Path:
@@ -90,7 +93,8 @@ def _trashed(home: Path, name: str) -> Trashed:
         path = Path(os.path.normpath(home / told["path"]))
         # a record may have been tampered with: nothing is ever brought back to outside of the folder
         why, beside = str(told.get("why", "")), told.get("beside") is True
-        return Trashed(name, home, path if path.is_relative_to(home) else None, size, float(told["moved_at"]), why, beside)
+        names = tuple(map(str, told["names"])) if isinstance(told.get("names"), list) else _names_by_folder(path)
+        return Trashed(name, home, path if path.is_relative_to(home) else None, size, float(told["moved_at"]), why, beside, names)
     found = _OF_CONVERT.match(name)
     with suppress(OSError, ValueError):
         moved = time.mktime(time.strptime(found[1], "%Y%m%dT%H%M%S")) if found else place.lstat().st_mtime
@@ -99,21 +103,29 @@ def _trashed(home: Path, name: str) -> Trashed:
     return Trashed(name, home, None, size, 0.0, "")
 
 
+def _names_by_folder(path: Path) -> tuple[str, ...]:
+    """What a checkpoint is called where its record does not say it, as those of older versions do not."""
+    stage = read_stage(path.name)
+    return (f"@{stage.key}",) if stage else ()
+
+
 def plain_name(path: Path) -> str:
     """The end of an id in the trash. It is typed by people, so it holds nothing that a shell takes for something else."""
     return re.sub(r"[^\w.-]", "_", path.name, flags=re.ASCII)[-80:].lstrip(".-")
 
 
-def move_to_trash(home: Path, path: Path, why: str) -> Trashed:
+def move_to_trash(home: Path, path: Path, why: str, names: tuple[str, ...] = ()) -> Trashed:
     """Moves a file or folder within `home` into its trash; raises Refused where that would be no rename."""
     trashed = Trashed(
-        f"{time.strftime('%Y%m%dT%H%M%S')}-{secrets.token_hex(4)}-{plain_name(path)}", home, path, freed_by([path]), time.time(), why
-    )
+        f"{time.strftime('%Y%m%dT%H%M%S')}-{secrets.token_hex(4)}-{plain_name(path)}", home, path, freed_by([path]), time.time(), why,
+        names=names,
+    )  # fmt: skip
     record = record_of(home, trashed.id)
     try:
         if os.lstat(path).st_dev != os.stat(home / FOLDER).st_dev:
             raise Refused(f"{path} lies on another file system than {home / FOLDER}", "Moving it there would copy it; remove it by hand.")
-        write_synced(record, {"path": os.path.relpath(path, home), "moved_at": trashed.moved_at, "why": why})
+        told = {"path": os.path.relpath(path, home), "moved_at": trashed.moved_at, "why": why}
+        write_synced(record, told | ({"names": list(map(plain_text, names))} if names else {}))
         os.rename(path, trashed.place)
         sync_folder(path.parent)
         sync_folder(home / FOLDER)

@@ -10,14 +10,14 @@ from pathlib import Path
 
 from cmp.core.present import iso_time
 from cmp.core.runs import Run, path_text, plain_text
-from cmp.core.storage import Rules, Unit, forecast
+from cmp.core.storage import MIN_AGE, Rules, Unit, forecast
 from cmp.disk.compact import manifest_beside, read_manifest
 from cmp.disk.compact_planning import compact_files
 from cmp.disk.disks import Parts, sizes_of
 from cmp.disk.store import Store
 from cmp.disk.trash import FOLDER, Trashed, list_trash
 from cmp.disk.trash_planning import Subject, compactions, optimizer_files, retention, units_of
-from cmp.disk.usage import freed_by, occupied
+from cmp.disk.usage import freed_by, newest, occupied
 from cmp.errors import CmpError
 
 
@@ -30,7 +30,8 @@ def occupancy(run: Run, homes: Collection[Path], bases: tuple[Path, ...], store:
     units = units_of(subject)
     optimizers = {unit.path: optimizer_files(unit.path) for unit in units}
     made = [(c.id, form, target) for c in run.checkpoints for form, target in c.converted]
-    saved = (item.bytes for item, _ in compactions(subject, retention(subject, units, ()), bases, store) if item.action == "compact")
+    compact = [item for item, _ in compactions(subject, retention(subject, units, ()), bases, store) if item.action == "compact"]
+    first = min((newest(item.path.parent) + MIN_AGE for item in compact), default=0.0)
     trash = [each for home in homes for each in list_trash(home)]
     free = shutil.disk_usage(run.folder).free
     coming = forecast(run, free) if subject.training else None
@@ -47,9 +48,10 @@ def occupancy(run: Run, homes: Collection[Path], bases: tuple[Path, ...], store:
         "could_be_freed": {
             "converted": freed_by(target for _, _, target in made),
             "trash": freed_by(each.place for each in trash),
-            "compact": sum(saved),
+            "compact": sum(item.bytes for item in compact),
             "optimizer": freed_by(file for files in optimizers.values() for file in files),
         },
+        "compact_from": iso_time(first) if first > now else None,  # before that all of it is too young, unless --min-age says less
         "free_bytes": free,
         "forecast": coming.as_json() if coming else None,
     }

@@ -6,13 +6,13 @@ import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cmp.core.pace import duration_text
 from cmp.core.runs import Checkpoint, Run
 from cmp.core.stages import UNREAD
-from cmp.core.storage import Choice, Item, Rules, Unit, choose
+from cmp.core.storage import Choice, Item, Rules, Unit, choose, trash_name
 from cmp.disk.checkpoint import open_weights
 from cmp.disk.compact_planning import Against, candidates, dumps_of, place_of, referred_to, why_declined
 from cmp.disk.planning import plan_conversion
@@ -112,7 +112,8 @@ def going(subject: Subject, choices: Iterable[Choice]) -> Iterator[Item]:
         if choice.stays:
             yield Item(unit.path, "keep", choice.why, unit.bytes, checkpoint=unit.ids[0], home=subject.run.folder)
         else:
-            yield _to_trash(unit.path, choice.why, subject.run.folder, unit.ids[0], unit.bytes)
+            names = tuple(trash_name(subject.run, name.removeprefix(f"{subject.run.id}@")) for name in unit.ids)
+            yield replace(_to_trash(unit.path, choice.why, subject.run.folder, unit.ids[0], unit.bytes), names=names)
 
 
 def _to_trash(path: Path, why: str, home: Path, checkpoint: str, size: int | None = None) -> Item:

@@ -19,6 +19,7 @@ from cmp.disk.raw import STRIDE
 from cmp.disk.replacing import replacing
 
 ENDING = ".safetensors"  # of drafts: one that the libraries know, whatever the user calls the file
+WAITING = "waiting for the disk"  # of every file, so that a list of what is done need not say it each time
 _MOMENT = 0.05  # seconds between two looks whether the disk is done
 
 
@@ -42,7 +43,7 @@ class Syncing:
     def wait(self, so_far: Progress = Progress(0, 0, "")) -> Generator[Progress, None, None]:
         """Ends once the disk has the file; raises what stands against it. Before that the file must not take its name."""
         while self._thread.is_alive():
-            yield replace(so_far, what="waiting for the disk")
+            yield replace(so_far, what=WAITING)
             self._thread.join(_MOMENT)
         for fault in self._faults:
             raise fault

@@ -99,6 +99,8 @@ def _run(run: Mapping[str, Any], name: str, most: int) -> dict[str, Any]:
         for one in run["checkpoints"]
     ]
     could = [f"{label} {size_text(size)}" for key, label in FREED.items() if (size := run["could_be_freed"][key])]
+    if run["could_be_freed"]["compact"] and (when := run.get("compact_from")):
+        could.append(f"frozen weights only from {when.replace('T', ' ').removesuffix('Z')} UTC on, being too young now")
     return {
         "key": run["run"], "label": name, "sub": run["run"] if name != run["run"] else "", "live": run["state"] == "training",
         "text": size_text(whole), "share": whole / most if most else 0.0, "parts": parts, "checkpoints": rows,

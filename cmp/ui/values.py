@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from cmp.core.describing import kind_text
-from cmp.core.present import alias_text, counted, loss_text, size_text, steps_text
+from cmp.core.present import COMPACTED, alias_text, counted, loss_text, size_text, steps_text
 from cmp.core.runs import Checkpoint, Library, Run
 from cmp.core.samples import Sample
 from cmp.core.stages import UNREAD
@@ -123,7 +123,7 @@ def checkpoints_table(
                     {"text": f"{'★ ' if c.id in starred else ''}{name}", "sort": c.step},
                     {
                         "text": kind_text(c.layout, c.holds, (c.file or c.path / "-").parent.name),
-                        "sub": f"same weights as {alias_text(c)}" if c.aliases else "",
+                        "sub": " · ".join(filter(None, (COMPACTED if c.compacted else "", _same_as(c)))),
                     },
                     {"text": size_text(c.bytes), "sort": c.bytes},
                     forms or "–",
@@ -133,6 +133,10 @@ def checkpoints_table(
     columns = ["step", "what it is", "size", "converted"]
     note = "" if rows else ("Only logs were found here, and no checkpoint of a layout that is read." if run else "Choose a run above.")
     return {"columns": columns, "rows": rows, "ticked": list(ticked), "many": True, "note": note, "thumbs": "sample"}
+
+
+def _same_as(checkpoint: Checkpoint) -> str:
+    return f"same weights as {alias_text(checkpoint)}" if checkpoint.aliases else ""
 
 
 def _number(value: float | None) -> float | None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from cmp.disk.trash import Trashed
 
 
+_MOST_TOLD = 10  # things in the trash that an error names
 _MOMENT = 0.1  # seconds between two looks whether all has been read
 
 
@@ -116,7 +117,7 @@ class Reclaiming(Storing):
         from cmp.disk.trash import reclaiming, take_back, tidy
 
         self.require_writing()
-        if trashed := self._in_trash(target):
+        if trashed := self._in_trash(target) or self.checkpoint_in_trash(target):
             with reclaiming(trashed.home):
                 tidy(trashed.home)
                 yield Restored(take_back(trashed), None, trashed.id)
@@ -139,6 +140,33 @@ class Reclaiming(Storing):
             return None
         homes = (*self._homes(self.library(fresh=False).runs), *self._left_homes(anywhere=True))
         return next((each for home in homes for each in list_trash(home) if each.id == target), None)
+
+    def checkpoint_in_trash(self, target: str) -> Trashed | None:
+        """What a checkpoint that is no longer there went to the trash as; raises NotFound and names what lies there if that is not one."""
+        from cmp.core.storage import trash_name
+        from cmp.disk.trash import list_trash
+
+        try:
+            self.find(target)
+            return None
+        except NotFound as fault:
+            name, at, key = target.rpartition("@")
+            try:
+                run = self.find(name)[0] if at else None
+            except NotFound:
+                run = None
+            homes = self._homes([run]) if run else self._left_homes()
+            lying = [each for home in homes for each in list_trash(home) if each.path]
+            found = [each for each in lying if run and trash_name(run, key) in each.names]
+            if len(found) == 1:
+                return found[0]
+            if not lying:
+                raise
+            more = f" and {len(lying) - _MOST_TOLD} more" if len(lying) > _MOST_TOLD else ""
+            named = ", ".join(each.id for each in (found or lying)[-_MOST_TOLD:])
+            raise NotFound(
+                fault.message, f"{fault.hint} In the trash: {named}{more if not found else ''}; restore one by its id."
+            ) from fault
 
     def _restore_dumps(self, target: str, run: Run, checkpoint: Checkpoint | None) -> Iterator[Progress | Restored]:
         from cmp.disk.bases import find_base, pipelines_below

@@ -250,7 +250,7 @@ class Storing(Judging):
         if item.action == "trash":
             require_free(item)
             self._remember_trash(item.home)
-            trashed = move_to_trash(item.home, item.path, item.why)
+            trashed = move_to_trash(item.home, item.path, item.why, item.names)
             return replace(item, trash_id=trashed.id, undo=f"restore {trashed.id}")
         if item.action == "share":
             from cmp.disk.sharing import share

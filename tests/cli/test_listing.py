@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cmp.cli import app
+from tests.in_process import command
 from tests.support import origin_run, spoil
 
 
@@ -27,3 +28,19 @@ def test_equal_weights_are_told_by_the_names_that_people_know(tmp_path: Path, mo
     monkeypatch.setenv("CMP_HOME", str(tmp_path / "home"))
     listed = CliRunner().invoke(app, ["--runs", str(made.outputs), "list"]).output
     assert next(line for line in listed.splitlines() if line.split()[:1] == ["1000"]).endswith("also final")
+
+
+@pytest.mark.parametrize("verb", [["list"], ["storage"], ["show", "r"], ["convert", "r", "--to", "lora"], ["best", "r"]])
+def test_a_named_folder_that_is_not_there_is_not_found_and_list_still_tells_the_others(tmp_path: Path, verb: list[str]) -> None:
+    made = origin_run(tmp_path, name="r")
+    gone = tmp_path / "gone"
+    said = command(tmp_path / "home", "--runs", str(made.outputs), "--runs", str(gone), *verb, "--json")
+    assert said.code == 3 and str(gone) in said.out and not said.crashed, said.told
+    if verb == ["list"]:
+        assert [run["id"] for run in said.json["runs"]] == ["r"] and [p["path"] for p in said.json["problems"]] == [str(gone)]
+    assert command(tmp_path / "home", "--runs", str(made.outputs), "list").code == 0
+
+
+def test_what_needs_no_folder_of_runs_says_on_standard_error_that_one_is_not_there(tmp_path: Path) -> None:
+    said = command(tmp_path / "home", "--runs", str(tmp_path / "gone"), "jobs", "--json")
+    assert said.code == 0 and str(tmp_path / "gone") in said.err, said.told

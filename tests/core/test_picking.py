@@ -217,7 +217,7 @@ def test_a_gate_says_better_worse_or_equal(text: str, passes: bool) -> None:
     assert found is not None
     judged = gate(found, *read_gate(text, RUN))
     assert judged is not None and judged.passes is passes and judged.low <= judged.worse <= judged.high
-    assert "95 %" in judged.told
+    assert "95 %" in judged.told and ("it is better by" in judged.told) == (judged.worse < 0) and " by -" not in judged.told
 
 
 def test_a_gate_that_noise_hides_says_neither_unless_a_margin_makes_them_equal() -> None:

@@ -23,7 +23,7 @@ RUN = Run(
     logs=(Path("/l"),), samples=(Sample(Path("/p"), 500),), bytes=10, last_loss=0.25, last_logged=100.0, warnings=(ODD,),
 )  # fmt: skip
 RUN_FIELDS = "id folder trainer base_model settings bytes state checkpoints last_loss logs images"
-CHECKPOINT_FIELDS = "id step epoch step_source path layout holds bytes written_at flaw aliases converted star note name"
+CHECKPOINT_FIELDS = "id step epoch step_source path layout holds bytes written_at compacted flaw aliases converted star note name"
 
 
 def test_a_library_has_the_contracts_fields() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from cmp.core.present import COMPACTED
 from cmp.core.progress import Progress, run_through
 from cmp.core.storage import Item, Rules
 from cmp.disk.checkpoint import open_weights
@@ -18,7 +19,9 @@ from cmp.disk.raw import RawReader
 from cmp.disk.tensors import read_tensor, read_tensors
 from cmp.disk.writing import write_tensors
 from cmp.errors import CmpError, NoSpace, Refused, Unreadable
+from cmp.ui.values import checkpoints_table
 from cmp.workbench.storing import Asked, NotDone, Restored
+from tests.in_process import command
 from tests.storing import BIG, RUN, big_base, cmp, contents, dumped, frozen_run, grow_old
 from tests.support import MODULES, Training, at_most, base_pipeline, bench_of, save
 
@@ -65,6 +68,21 @@ def test_every_tensor_of_a_compacted_dump_is_read_as_it_was_to_the_bit(made: Tra
     }
     with RawReader(header) as reader:
         assert all(b"".join(map(bytes, reader.blocks(name))) == before[name].tobytes() for name in before)
+
+
+def test_a_compacted_checkpoint_is_told_to_be_one_wherever_it_is_shown(made: Training, tmp_path: Path) -> None:
+    said = cmp(made, "storage", "--keep", "last", "--compact", "--yes")
+    assert "compacted: " in said.err and "waiting for the disk" not in said.err
+    assert made.checkpoint(1000).exists() and left_of(made, 1000).exists()
+    verbs = (["list"], ["show", RUN], ["show", f"{RUN}@1000"])
+    told = [command(tmp_path / "home", "--runs", str(made.outputs), "--bases", str(made.bases), *verb).out for verb in verbs]
+    bench = bench_of(made)
+    (run,) = bench.library().runs
+    (row,) = checkpoints_table(run, bench.name_of, (), lambda sample: None)["rows"]
+    assert [COMPACTED in one for one in (*told, row["cells"][1]["sub"])] == [True] * 4
+    assert cmp(made, "list").json["runs"][0]["checkpoints"][0]["compacted"] is True
+    restore(made)
+    assert cmp(made, "list").json["runs"][0]["checkpoints"][0]["compacted"] is False
 
 
 def test_what_is_left_holds_what_was_trained_and_nothing_of_the_base(made: Training) -> None:
@@ -288,6 +306,14 @@ def test_a_checkpoint_behind_a_link_is_left_alone(made: Training, tmp_path: Path
     bench = bench_of(made)
     run, _ = bench.find(str(made.checkpoint(500)))
     assert not [item for item in bench.plan_cleanup([run], Rules(named=True), Asked(compact=True)).changes if "500" in str(item.path)]
+
+
+def test_where_all_is_too_young_to_be_compacted_it_is_said_from_when(made: Training, tmp_path: Path) -> None:
+    assert cmp(made, "storage").json["runs"][0]["compact_from"] is None
+    grow_old(made.outputs, 60)
+    (run,) = cmp(made, "storage").json["runs"]
+    told = command(tmp_path / "home", "--runs", str(made.outputs), "--bases", str(made.bases), "storage").out
+    assert run["could_be_freed"]["compact"] > 0 and f"from {run['compact_from']} on" in told
 
 
 def test_a_young_checkpoint_and_one_of_a_run_in_training_are_left_alone(made: Training) -> None:

@@ -17,6 +17,7 @@ from cmp.disk.trash import FOLDER, list_trash, reclaiming, tidy
 from cmp.disk.usage import freed_by, occupied
 from cmp.errors import Locked, Refused
 from cmp.workbench.storing import NotDone, Restored
+from tests.in_process import command
 from tests.storing import RUN, cmp, contents, dumped, frozen_run, grow_old
 from tests.support import Training, adapter_tensors, bench_of, convert, diffusers_run, save, write_log
 
@@ -54,6 +55,34 @@ def test_what_went_comes_back_as_it_was(made: Training) -> None:
         assert item["undo"] == f"restore {item['trash_id']}"
         assert cmp(made, "restore", item["trash_id"]).json["restored"][0]["path"] == item["path"]
     assert contents(made.run) == before
+
+
+def test_storage_names_what_lies_in_the_trash_and_restore_finds_a_checkpoint_there(made: Training, tmp_path: Path) -> None:
+    before = contents(made.run)
+    cmp(made, "storage", "--keep", "last", "--yes")
+    told = command(tmp_path / "home", "--runs", str(made.outputs), "storage").out
+    assert all(each.id in told and str(each.path) in told for each in list_trash(made.run))
+    unknown = cmp(made, "restore", f"{RUN}@700")
+    assert unknown.code == 3 and all(each.id in unknown.json["hint"] for each in list_trash(made.run)), unknown.told
+    record = next((made.run / FOLDER).glob(".*checkpoint-500.json"))
+    told = json.loads(record.read_text())
+    assert told.pop("names") == ["@500"]
+    record.write_text(json.dumps(told))  # as older versions wrote it
+    for step in (500, 1000):
+        assert cmp(made, "restore", f"{RUN}@{step}").json["restored"][0]["path"] == str(made.checkpoint(step))
+    assert contents(made.run) == before and cmp(made, "restore", f"{RUN}@500").code == 2
+
+
+def test_of_two_checkpoints_of_one_name_in_the_trash_restore_names_both_and_takes_neither(made: Training) -> None:
+    for _ in range(2):
+        cmp(made, "storage", "--keep", "last", "--yes")
+        shutil.copytree(list_trash(made.run)[0].place, made.checkpoint(500))
+        grow_old(made.run)
+    shutil.rmtree(made.checkpoint(500))
+    twice = [each for each in list_trash(made.run) if each.path == made.checkpoint(500)]
+    refused = cmp(made, "restore", f"{RUN}@500")
+    assert len(twice) == 2 and refused.code == 3 and all(each.id in refused.json["hint"] for each in twice)
+    assert steps_in(made) == [1500]
 
 
 def test_a_run_that_is_named_by_its_path_can_be_thinned_and_brought_back_from_anywhere(made: Training, tmp_path: Path) -> None:

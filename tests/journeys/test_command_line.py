@@ -99,7 +99,7 @@ def test_a_folder_that_is_missing_or_empty_is_told_and_takes_nothing_down(demo_h
     (tmp_path / "empty").mkdir()
     said = run_command(demo_home, "--runs", str(tmp_path / "empty"), "--runs", str(tmp_path / "gone"), "list", "--json")
     reasons = {problem["path"]: problem["reason"] for problem in said.json["problems"]}
-    assert said.code == 0 and said.json["runs"] == []
+    assert said.code == 3 and said.json["runs"] == []
     assert "no training run" in reasons[str(tmp_path / "empty")] and "does not exist" in reasons[str(tmp_path / "gone")]
 
 
