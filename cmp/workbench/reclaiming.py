@@ -98,7 +98,7 @@ class Reclaiming(Storing):
         self.require_writing()
         with acting_for(replace(caller(), by_id=by_id or caller().by_id)):
             order = {"target": target, "by_id": caller().only_ids}
-            if self._in_trash(target) is None:
+            if not (self._in_trash(target) or self.checkpoint_in_trash(target)):
                 self.find(target)
         return self.jobs.start("restore", f"restore {target}", 1, lambda: self._restoring(order), None, order)
 
