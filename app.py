@@ -1,6 +1,7 @@
 """Starts the dashboard: `python app.py`. Whoever imports it finds `demo`, and may launch it; so Hugging Face Spaces do."""
 
 import os
+import sys
 
 from cmp.settings import Settings, prepare_libraries
 
@@ -19,4 +20,5 @@ try:
     if __name__ == "__main__":
         raise SystemExit(serve_page(bench, demo))
 except CmpError as fault:
-    raise SystemExit(f"{fault.title}: {fault.message}\n  {fault.hint}") from None
+    print(f"{fault.title}: {fault.message}\n  {fault.hint}", file=sys.stderr)
+    raise SystemExit(fault.exit_code) from None

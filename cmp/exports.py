@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -23,13 +23,16 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
+from cmp.core.arranging import read_matrix, see
 from cmp.core.packing import file_name
 from cmp.core.progress import run_through
 from cmp.core.publishing import SharePlan, Wanted
-from cmp.core.views import LARGEST_VIEW, read_view
-from cmp.errors import BadInput, NotFound
+from cmp.core.views import LARGEST_VIEW, View, read_view
+from cmp.errors import BadInput, Busy, NotFound
 from cmp.guard import or_refusal
 from cmp.workbench import Workbench
+from cmp.workbench.callers import caller
+from cmp.workbench.curtain import Curtain
 
 SAMPLES = "samples/"
 FILES = {  # the name in the address: what is written, and what that is called
@@ -41,7 +44,11 @@ FILES = {  # the name in the address: what is written, and what that is called
     "steps.webp": ("animation", "image/webp"),
 }
 _AT_ONCE = 2  # exports that are made at the same time
+_MOST_ASKING = 8  # requests, those that are made included; each holds one of the threads that all requests share
 _KEPT = 900.0  # seconds for which a file that was made is handed out again
+_MOST_BYTES = 2_000_000_000  # of all files that were made; what was asked for longest ago goes first
+_JUST_NOW = 5.0  # seconds within which a file that was handed out may not be open yet
+_COUNTS = {"animation": ("milliseconds",), "html": ("as_drawn",)}  # the options that change a file of the kind
 
 
 class Exports:
@@ -54,15 +61,20 @@ class Exports:
         self._making: dict[str, tuple[threading.Lock, int]] = {}
 
     def get(self, value: Mapping[str, Any], view: object, name: str, options: Mapping[str, Any]) -> tuple[Path, tuple[str, ...]]:
-        """The file of that name, made if need be, and in words what it does not show as it is; raises what stands against it."""
-        asked = json.dumps([value, view, name, options], sort_keys=True, default=str)
-        digest = hashlib.sha256(asked.encode("utf-8", "surrogatepass")).hexdigest()
+        """The file of that name, made if need be, and in words what it does not show as it is; raises what stands against it.
+
+        Raises Busy where many wait already. What changes nothing in the file makes no second one.
+        """
+        wanted = read_view(view)
+        options = {option: options.get(option) for option in _COUNTS.get(FILES[name][0], ())}
+        digest = _digest(value, wanted, name, options)
         folder = self._folder / digest
         with self._alone(digest):
             self._sweep(digest)
             if not (folder / "done.json").is_file():
                 with self._room:
-                    self._make(folder, value, view, name, options)
+                    self._make(folder, value, wanted, name, options)
+                self._shrink()
             os.utime(folder)
             told = json.loads((folder / "done.json").read_text(encoding="utf-8"))
         return folder / told["file"], tuple(told["notes"])
@@ -70,6 +82,8 @@ class Exports:
     @contextmanager
     def _alone(self, digest: str) -> Iterator[None]:
         with self._guard:
+            if sum(count for _, count in self._making.values()) >= _MOST_ASKING:
+                raise Busy(f"{_MOST_ASKING} requests for files are waiting already", "Ask again when some of them are done.")
             lock, count = self._making.get(digest, (threading.Lock(), 0))
             self._making[digest] = lock, count + 1
         try:
@@ -81,11 +95,11 @@ class Exports:
                 if count > 1:
                     self._making[digest] = lock, count - 1
 
-    def _make(self, folder: Path, value: Mapping[str, Any], view: object, name: str, options: Mapping[str, Any]) -> None:
+    def _make(self, folder: Path, value: Mapping[str, Any], view: View, name: str, options: Mapping[str, Any]) -> None:
         from cmp.workbench.exporting import Matrix, write_export
 
         shutil.rmtree(folder, ignore_errors=True)  # what a killed process has begun
-        matrix = Matrix(self._bench, value, read_view(view), as_drawn=bool(options.get("as_drawn")), scratch=folder / "within")
+        matrix = Matrix(self._bench, value, view, as_drawn=bool(options.get("as_drawn")), scratch=folder / "within")
         try:
             made = write_export(FILES[name][0], matrix, folder / name, milliseconds=options.get("milliseconds"))
         finally:
@@ -108,6 +122,32 @@ class Exports:
                 with suppress(OSError):
                     if time.time() - folder.stat().st_mtime > _KEPT and (folder.name == wanted or folder.name not in busy):
                         shutil.rmtree(folder, ignore_errors=True)
+
+    def _shrink(self) -> None:
+        """Deletes what was asked for longest ago until the rest is within the limit, but for what is being asked for or handed out now."""
+        with self._guard:
+            busy = set(self._making)
+        kept = []
+        with suppress(OSError):
+            for folder in self._folder.iterdir():
+                with suppress(OSError):  # another process may delete it meanwhile
+                    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+                    kept.append((folder.stat().st_mtime, size, folder))
+        left = sum(size for _, size, _ in kept)
+        for used, size, folder in sorted(kept):
+            if left <= _MOST_BYTES:
+                break
+            made = (folder / "done.json").is_file()  # another process may be making it
+            if made and folder.name not in busy and time.time() - used > _JUST_NOW:
+                shutil.rmtree(folder, ignore_errors=True)
+                left -= size
+
+
+def _digest(value: Mapping[str, Any], view: View, name: str, options: Mapping[str, Any]) -> str:
+    """A name for the file: views that show the same in the same places have one."""
+    shown = [(one.shown, one.place, one.picked) for one in see(read_matrix(value)[0], view)]
+    asked = json.dumps([value, shown, name, options], sort_keys=True, default=str)
+    return hashlib.sha256(asked.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def export_routes(bench: Workbench) -> list[BaseRoute]:
@@ -183,11 +223,12 @@ def _scores(bench: Workbench, run_id: str, name: str) -> Response:
         raise NotFound(f"there is no export {name[:60]!r}", "There are scores.csv and verdicts.json.")
     run, _ = bench.find(run_id, only_ids=True)
     verdicts = bench.verdicts(run)
+    shown: Callable[[Any], Any] = (lambda value: value) if caller().owner else Curtain(bench).public
     out = io.StringIO(newline="")
     if name == "scores.csv":
-        csv.writer(out).writerows(scores_table(run, verdicts))
+        csv.writer(out).writerows(shown(scores_table(run, verdicts)))
     else:
-        json.dump(verdicts_json(run, verdicts), out, ensure_ascii=False, indent=1)
+        json.dump(shown(verdicts_json(run, verdicts)), out, ensure_ascii=False, indent=1)
     stem, _, ending = name.partition(".")
     called = file_name(f"{bench.name_of(run)} {stem}", stem)
     told = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(called)}.{ending}", "Cache-Control": "private, no-store"}

@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from cmp.core.errands import ROUTE as ERRANDS
+from cmp.core.event_files import check_event_files
 from cmp.core.limits import Rates
 from cmp.errors import BadInput, CmpError, NotFound, Refused, TooOften
 from cmp.workbench import Workbench
@@ -45,6 +46,8 @@ _GRADIO = re.compile(
 _OURS = re.compile(r"/(health|openapi\.json|api/.*|cmp/.*)")
 # Page events: visitors may send them too, since most of them only look. Each is carried out with its caller's rights.
 _EVENTS = re.compile(r"/gradio_api/(queue/join|run/\w+|call/\w+|cancel|reset)/?", re.ASCII)
+# What a mere GET has this server work for: a browser that says it was sent here by another site gets it not even by a link.
+_WORKS = ("/cmp/share/", "/cmp/export/")
 STARTUP = "/gradio_api/startup-events"  # gradio asks its own server for it once when it starts; it tells nothing
 
 Scope = MutableMapping[str, Any]
@@ -173,6 +176,10 @@ class Guard:
             raise _NotLetIn(400, Refused(f"this server does not go by the name {host[:100]!r}", hint))
         if origin is not None and not _is_same(origin, host) and _origin_name(origin) not in self.rules.hosts - set(LOOPBACK):
             raise _NotLetIn(403, Refused(f"the request comes from {origin[:100]!r}, another site", "Use the dashboard's own address."))
+        # a picture or a script within a foreign page is asked for without Origin; browsers say so in these, which no page can set
+        foreign = origin is None and request.headers.get("sec-fetch-site") in ("cross-site", "same-site")
+        if foreign and (request.headers.get("sec-fetch-mode") != "navigate" or request.scope["path"].startswith(_WORKS)):
+            raise _NotLetIn(403, Refused("the request comes from another site", "Open the dashboard itself and ask for it there."))
 
     def _is_owner(self, request: Request) -> bool:
         if not self.rules.token:
@@ -182,8 +189,9 @@ class Guard:
         return any(_same(given, self.rules.token) for given in shown)
 
     def _address(self, request: Request) -> str:
-        told = request.headers.get("x-forwarded-for", "") if self.rules.forwarded else ""
-        return told.partition(",")[0].strip()[:100] or (request.client.host if request.client else "unknown")
+        told = request.headers.getlist("x-forwarded-for") if self.rules.forwarded else []
+        last = told[-1].rpartition(",")[2].strip() if told else ""  # the proxy's own word; whoever asks may have sent those before it
+        return last[:100] or (request.client.host if request.client else "unknown")
 
     # -- with what -----------------------------------------------------------------------------------------------------
 
@@ -206,7 +214,8 @@ class Guard:
         if request.scope["path"] == ERRANDS and caller.owner:
             most = LARGEST_ERRAND
         self._check_size(int(told) if told.isdigit() else 0, most)
-        return await _received(receive, most)
+        is_event = _EVENTS.fullmatch(request.scope["path"])
+        return await _received(receive, most, (lambda body: check_event_files(body, self.rules.knows)) if is_event else None)
 
     def _check_size(self, size: int, most: int) -> None:
         if size > most:
@@ -221,8 +230,8 @@ class _NotLetIn(Exception):
         self.status, self.error = status, error
 
 
-async def _received(receive: Any, most: int) -> Any:
-    """Reads the whole body, at most so many bytes of it, and gives what hands it on."""
+async def _received(receive: Any, most: int, check: Callable[[bytes], None] | None = None) -> Any:
+    """Reads the whole body, at most so many bytes of it, has it checked, and gives what hands it on."""
     parts, size, more = [], 0, True
     while more:
         message = await receive()
@@ -233,7 +242,10 @@ async def _received(receive: Any, most: int) -> Any:
         if size > most:
             raise _NotLetIn(413, BadInput("the request is too large", f"At most {most:,} bytes are read."))
         more = message.get("more_body", False)
-    given = iter(({"type": "http.request", "body": b"".join(parts), "more_body": False},))
+    body = b"".join(parts)
+    if check:
+        check(body)
+    given = iter(({"type": "http.request", "body": body, "more_body": False},))
 
     async def hand_on() -> Any:
         for message in given:

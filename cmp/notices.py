@@ -8,6 +8,7 @@ from starlette.routing import BaseRoute, Route
 
 from cmp.workbench import Workbench
 from cmp.workbench.callers import caller
+from cmp.workbench.curtain import Curtain
 
 
 def notice_routes(bench: Workbench) -> list[BaseRoute]:
@@ -17,6 +18,10 @@ def notice_routes(bench: Workbench) -> list[BaseRoute]:
         shown = bench.alerting.shown() if bench.alerting else ()
         # whose jobs they are is nobody else's business; runs stand on the page in any case
         told = [alert.as_json() for alert in shown if caller().owner or not alert.kind.startswith("job-")]
-        return JSONResponse({"alerts": told}, headers={"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"})
+        value = {"alerts": told}
+        return JSONResponse(
+            value if caller().owner else Curtain(bench).public(value),
+            headers={"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"},
+        )
 
     return [Route("/cmp/alerts", alerts)]

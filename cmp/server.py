@@ -20,7 +20,7 @@ from cmp.ending import Ending
 from cmp.errors import BadInput, Refused
 from cmp.guard import LARGEST_UPLOAD, LOOPBACK, Guard, Rules, is_address, or_refusal
 from cmp.journal import Requests, adopt_libraries, open_journal
-from cmp.settings import AUTO, Settings
+from cmp.settings import Settings, read_port
 from cmp.viewer import HEAD, asset
 from cmp.workbench import Workbench
 from cmp.workbench.alerting import Alerting
@@ -161,7 +161,12 @@ def check_sharing() -> None:
 
 
 def prepare_environment(bench: Workbench, environ: MutableMapping[str, str]) -> None:
-    """Gradio's own settings, before it is imported: no telemetry, and a temporary folder that no other program shares."""
+    """Gradio's own settings, before it is imported: no telemetry, and a temporary folder that no other program shares.
+
+    Raises BadInput for a port of gradio's that is none: its import would end with a traceback.
+    """
+    if "GRADIO_SERVER_PORT" in environ:
+        read_port(environ["GRADIO_SERVER_PORT"], "GRADIO_SERVER_PORT")
     environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     environ.setdefault("GRADIO_TEMP_DIR", str(bench.settings.home / "gradio"))
     environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -170,7 +175,7 @@ def prepare_environment(bench: Workbench, environ: MutableMapping[str, str]) -> 
 def dashboard(bench: Workbench) -> Any:
     """The page, which is served behind the guard whoever launches it: `app.py` is imported and launched by others too."""
     prepare_environment(bench, os.environ)
-    if bench.settings.token == AUTO:
+    if bench.settings.makes_token:
         bench.settings = replace(bench.settings, token=secrets.token_urlsafe(24))
     from cmp.ui.page import build_page
 
@@ -188,8 +193,7 @@ def _to_launch(bench: Workbench, asked: Mapping[str, Any]) -> dict[str, Any]:
     options = dict(asked) | launch_options(bench, host, share=share)
     if share:
         check_sharing()
-    wanted = asked.get("server_port")
-    port = free_port(host, int(os.environ.get("GRADIO_SERVER_PORT") or bench.settings.port) if wanted is None else int(wanted))
+    port = free_port(host, wanted_port(bench.settings, asked, os.environ))
     settings = bench.settings
     bench.alerting = Alerting(bench, targets_of(settings.alert_webhook, settings.alert_command))
     open_journal(settings.log_format, settings.log_file, filter(None, (settings.token, settings.alert_webhook)))
@@ -218,6 +222,13 @@ def serve_page(bench: Workbench, page: Any, **asked: Any) -> int:
         page.launch(prevent_thread_lock=True, **asked)
         adopt_libraries()
         return ending.wait(page)
+
+
+def wanted_port(settings: Settings, asked: Mapping[str, Any], environ: Mapping[str, str]) -> int:
+    """The port that was asked for where the page is launched, or else in gradio's own way, or else in ours; raises BadInput."""
+    if (wanted := asked.get("server_port")) is not None:
+        return read_port(str(wanted), "server_port")
+    return read_port(environ["GRADIO_SERVER_PORT"], "GRADIO_SERVER_PORT") if "GRADIO_SERVER_PORT" in environ else settings.port
 
 
 def free_port(host: str, port: int) -> int:

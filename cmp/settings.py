@@ -48,7 +48,7 @@ class Settings:
     nothing is drawn, converted, marked or answered, whoever asks for it; in the mode "space" it may still be drawn, within limits.
     `open_reading`: where there is a token, looking needs none. `hosts` are further names by which this server is reached.
     `alert_webhook` and `alert_command` are told of alerts; only whoever starts the server sets them. `offline`: the user has told the Hub's
-    library to stay offline, which uploads heed.
+    library to stay offline, which uploads and runs on the Hub heed.
     """
 
     home: Path
@@ -69,6 +69,11 @@ class Settings:
     alert_command: str | None = None
     hub: tuple[str, ...] = ()
     at_token: str | None = None
+
+    @property
+    def makes_token(self) -> bool:
+        """Whether the token is still to be made: what stands for it lets nobody in."""
+        return self.token == AUTO
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
@@ -97,7 +102,7 @@ class Settings:
             device=environ.get("CMP_DEVICE") or "auto",
             mode=mode,
             token=environ.get("CMP_TOKEN") or None,
-            port=_port(environ.get("CMP_PORT", "7860")),
+            port=read_port(environ.get("CMP_PORT", "7860"), "CMP_PORT"),
             busy=busy,
             offline=environ.get("HF_HUB_OFFLINE", OURS).upper() in ("1", "ON", "TRUE"),
             read_only=mode == "space",
@@ -136,7 +141,8 @@ def _paths(text: str) -> tuple[Path, ...]:
     return tuple(_path(part) for part in text.split(os.pathsep) if part)
 
 
-def _port(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 0 <= int(text) <= 65535):
-        raise BadInput(f"CMP_PORT is {text!r}", "Use a port number from 1 to 65535, or 0 for any free one.")
+def read_port(text: str, name: str) -> int:
+    """The port that the setting of that name tells; raises BadInput."""
+    if not (text.isascii() and text.isdigit() and len(text) < 6 and int(text) <= 65535):
+        raise BadInput(f"{name} is {text[:40]!r}", "Use a port number from 1 to 65535, or 0 for any free one.")
     return int(text)

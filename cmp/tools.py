@@ -57,6 +57,9 @@ class Tools:
     """What the tools do. Docstrings and parameters are what the client is told of them."""
 
     def __init__(self, bench: Workbench) -> None:
+        if bench.settings.makes_token:
+            told = "CMP_TOKEN is auto, and here nobody would be told the token that is made"
+            raise BadInput(told, "Set CMP_TOKEN to a token of your own, or to nothing.")
         self._bench = bench
 
     def list(self) -> dict[str, Any]:

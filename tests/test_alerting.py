@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -123,6 +123,46 @@ def test_a_webhook_that_points_elsewhere_is_not_followed(hook: Hook) -> None:
         Webhook(hook.url).send(ALERT)
 
 
+def test_a_webhook_whose_name_cannot_be_looked_up_is_refused_like_one_that_does_not_answer() -> None:
+    with pytest.raises(Refused, match="UnicodeError"):
+        Webhook("http://a..example.org/").send(ALERT)
+
+
+class Breaking:
+    """A target with a fault of its own: the first alert makes it raise what nobody expects."""
+
+    name = "breaking"
+
+    def __init__(self) -> None:
+        self.tried, self.got = 0, threading.Event()
+
+    def send(self, told: Mapping[str, object]) -> None:
+        self.tried += 1
+        if self.tried == 1:
+            raise RuntimeError("broken")
+        self.got.set()
+
+
+def test_alerts_go_on_after_a_look_that_failed_and_the_fault_is_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("cmp.workbench.alerting._EVERY", 0.01)
+    bench = Workbench(Settings(tmp_path / "home", (tmp_path,)))
+    target = Breaking()
+    alerting = Alerting(bench, (target,))
+    with pytest.raises(Refused):
+        list(bench.jobs.follow("grid", "one", 1, _refusing))
+    alerting.start()
+    assert target.got.wait(20)
+    alerting.stop()
+    assert [record.getMessage() for record in caplog.records].count("looking for alerts failed") == 1
+
+
+def _refusing() -> Iterator[object]:
+    yield "tile"
+    raise Refused("it cannot be drawn")
+
+
 def test_a_command_gets_the_alert_on_its_input_and_no_shell_reads_it(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     script = tmp_path / "take.py"
@@ -134,7 +174,22 @@ def test_a_command_gets_the_alert_on_its_input_and_no_shell_reads_it(tmp_path: P
         Command((sys.executable, str(script), str(out), "3")).send(ALERT)
 
 
-@pytest.mark.parametrize("url", ["file:///etc/passwd", "hooks.example.org/secret", "ftp://x/secret", "http:///secret"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "file:///etc/passwd",
+        "hooks.example.org/secret",
+        "ftp://x/secret",
+        "http:///secret",
+        "http://[secret",
+        "http://x:secret/",
+        "http://x:70000/secret",
+        "http://hööks.example.org/secret",
+        "http://x/a b?secret",
+        "http://a..example.org/secret",
+        "http://user:secret@example.org/",
+    ],
+)
 def test_only_web_addresses_are_taken_and_an_error_gives_no_secret_away(url: str) -> None:
     with pytest.raises(BadInput) as fault:
         targets_of(url, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 
 from cmp.core.grids import GridSpec, Prompt, Sampling
 from cmp.disk.ready import Answers
-from cmp.errors import BadInput, CmpError, NotFound, Refused, TooOften
+from cmp.errors import BadInput, Busy, CmpError, NotFound, Refused, TooOften
+from cmp.jobs import MOST_JOBS
 from cmp.settings import Settings
 from cmp.workbench import Workbench
 from cmp.workbench.callers import Caller, acting_for, caller
@@ -86,6 +88,20 @@ def test_in_a_space_everybody_draws_within_limits_and_not_too_often(tmp_path: Pa
             bench.star(f"{RUN}@500")
 
 
+def test_visitors_of_many_addresses_queue_no_more_grids_than_there_is_room_for(tmp_path: Path) -> None:
+    made, done = origin_run(tmp_path), threading.Event()
+    bench = Workbench(Settings(tmp_path / "home", (made.outputs,), (made.bases,), mode="space", read_only=True))
+    waiting = [bench.jobs.start("grid", "", 1, lambda: iter([done.wait(60)])) for _ in range(MOST_JOBS)]
+    try:
+        with acting_for(Caller(owner=False, address="192.0.2.2")), pytest.raises(Busy, match=f"{MOST_JOBS} jobs"):
+            bench.start_grid(GRID, [bench.find(RUN)[0]])
+        assert len(bench.jobs.records()) == MOST_JOBS
+    finally:
+        for job in waiting:
+            bench.jobs.cancel(job.id)
+        done.set()
+
+
 def test_the_curtain_takes_places_out_of_texts_and_fields_and_leaves_the_rest(tmp_path: Path) -> None:
     made = origin_run(tmp_path)
     bench = bench_of(made)
@@ -95,3 +111,37 @@ def test_the_curtain_takes_places_out_of_texts_and_fields_and_leaves_the_rest(tm
     assert str(tmp_path) not in str(told) and "path" not in told and told["url"] == value["url"] and told["many"][1:] == [3, None]
     assert told["note"].startswith(f"{RUN}/checkpoints") and told["converted"] == {"lora": True, "webui": False}
     assert Curtain(bench).hide({"path": str(made.run)}) == {"path": RUN}
+
+
+HIDDEN = "/mnt/jane/secret"
+SAID: dict[str, Callable[[str], object]] = {
+    "a setting": lambda place: {"settings": {"train_data_dir": place, "output_dir": f"{place}/out put"}},
+    "a verdict": lambda place: {"reason": f"the loss of the 3 images in {place}/held is lowest"},
+    "a VAE": lambda place: {"jobs": [{"title": f"grid with vae={place}/x.pt", "order": {"vae": f"{place}/x.pt"}}]},
+    "a matrix as text": lambda place: json.dumps({"note": f'x:"{place}/a"', "n": [1, None]}),
+    "a page": lambda place: f"<b>{place}/held</b> <img src='data:image/jpeg;base64,/9j/4AAQ/x'>",
+    "a table": lambda place: [["rule", f"{place}/held"], ["loss", "1"]],
+}
+
+
+@pytest.mark.parametrize("what", SAID)
+def test_a_visitor_learns_no_folder_even_where_it_is_none_of_the_known_ones(tmp_path: Path, what: str) -> None:
+    curtain = Curtain(bench_of(origin_run(tmp_path)))
+    for shown in (curtain.public(SAID[what](HIDDEN)), curtain.hide(SAID[what](HIDDEN))):
+        assert "jane" not in str(shown) and "mnt" not in str(shown), shown
+        if what == "a matrix as text":
+            assert json.loads(str(shown))["n"] == [1, None]
+        if what == "a page":
+            assert "base64,/9j/4AAQ/x'" in str(shown), "a picture is no path"
+
+
+def test_prompts_addresses_and_ids_stay_as_they_are_for_visitors(tmp_path: Path) -> None:
+    value = {"prompt": "a /really/odd/ one", "details": [["Prompt", "a /b/ c"], ["x", 1]],
+             "hint": "GET /api/v1/list and/or /cmp/cell/a.png", "id": "a/b@5", "end": "<p>1</p></div>",
+             "url": "https://example.org/a/b", "kept": '{"seed": 1, "at": "a/b"}'}  # fmt: skip
+    assert Curtain(bench_of(origin_run(tmp_path))).public(value) == value
+
+
+def test_visitors_are_not_told_who_voted(tmp_path: Path) -> None:
+    told = {"votes": 3, "voters": [{"voter": "ann", "votes": 3}], "items": [{"voter": "ann", "left": "a"}]}
+    assert Curtain(bench_of(origin_run(tmp_path))).public(told) == {"votes": 3, "items": [{"left": "a"}]}

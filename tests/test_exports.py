@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +22,8 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.testclient import TestClient
 
+from cmp import exports
+from cmp.core.picking import Score, Verdict
 from cmp.core.runs import Library, Run
 from cmp.errors import BadInput
 from cmp.exports import FILES, _view_in, export_routes, value_of
@@ -137,6 +141,81 @@ def test_who_asks_for_what_is_being_made_waits_for_it_and_it_is_made_once(tmp_pa
     assert calls == ["sheet"]
 
 
+def kept(bench: Workbench) -> dict[str, Path]:
+    """The folder of every file that is kept, by the digest of what was asked for."""
+    return {folder.name: folder for folder in (bench.settings.home / "exports").iterdir()}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_what_changes_nothing_in_a_file_makes_no_second_one(tmp_path: Path, name: str) -> None:
+    grid = shown(tmp_path)
+    job = drawn_job(grid.bench, grid.spec, grid.tiles)
+    animated, page = name.startswith("steps"), name == "grid.html"
+    keys = [head["key"] for head in next(axis for axis in value_of(grid.bench, job)["axes"] if axis["key"] == "seed")["values"]]
+    same = [{"size": 64}, {"place": {"nobody": "x"}}, {"hidden": {"seed": ["nobody"], "n": ["1"]}}, {"order": {"seed": [*keys, *keys]}},
+            {"pick": {"seed": "nobody"}}]  # fmt: skip
+    with serving(grid.bench) as client:
+        address = f"/cmp/export/{job}/{name}"
+        first = client.get(address).content
+        for view in same:
+            assert client.get(address, params={"view": json.dumps(view)}).content == first
+        assert len(kept(grid.bench)) == 1
+        client.get(address, params={"ms": "700"})
+        assert len(kept(grid.bench)) == 1 + animated
+        client.get(address, params={"pictures": "png"})
+        assert len(kept(grid.bench)) == 1 + animated + page
+        client.get(address, params={"view": json.dumps({"hidden": {"seed": keys[:1]}})})
+        assert len(kept(grid.bench)) == 2 + animated + page
+
+
+def test_beyond_so_many_bytes_what_was_asked_for_longest_ago_goes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    grid = shown(tmp_path)
+    job = drawn_job(grid.bench, grid.spec, grid.tiles)
+    with serving(grid.bench) as client:
+
+        def ask(name: str) -> str:
+            before = set(kept(grid.bench)) if (grid.bench.settings.home / "exports").is_dir() else set()
+            assert client.get(f"/cmp/export/{job}/{name}").status_code == 200
+            return next(iter(set(kept(grid.bench)) - before), "")
+
+        old, older, newest = ask("sheet.png"), ask("sheet.webp"), ask("grid.html")
+        for digest, age in ((old, 200), (older, 300), (newest, 100)):
+            (kept(grid.bench)[digest] / "more").write_bytes(bytes(1_000_000))  # the next file is smaller than any of them
+            os.utime(kept(grid.bench)[digest], (time.time() - age,) * 2)
+        size = sum(file.stat().st_size for folder in kept(grid.bench).values() for file in folder.iterdir())
+        monkeypatch.setattr(exports, "_MOST_BYTES", size)
+        ask("steps.gif")
+        assert older not in kept(grid.bench) and {old, newest} <= set(kept(grid.bench))
+        monkeypatch.setattr(exports, "_MOST_BYTES", 1)
+        last = ask("cells.zip")
+        assert last in kept(grid.bench) and not {old, older, newest} & set(kept(grid.bench))
+
+
+def test_no_more_than_a_few_requests_wait_and_those_beyond_are_told_to_ask_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    grid = shown(tmp_path)
+    job = drawn_job(grid.bench, grid.spec, grid.tiles)
+    monkeypatch.setattr(exports, "_MOST_ASKING", 2)
+    many, go_on = threading.Semaphore(0), threading.Event()
+    made = exports.Exports._make
+
+    def slow(*given: Any) -> None:
+        many.release()
+        assert go_on.wait(30)
+        made(*given)
+
+    monkeypatch.setattr(exports.Exports, "_make", slow)
+    with serving(grid.bench) as client, ThreadPoolExecutor(3) as pool:
+        try:
+            asked = [pool.submit(client.get, f"/cmp/export/{job}/{name}") for name in ("sheet.png", "cells.zip")]
+            assert many.acquire(timeout=30) and many.acquire(timeout=30)
+            answer = pool.submit(client.get, f"/cmp/export/{job}/sheet.png").result(30)
+        finally:
+            go_on.set()
+        assert answer.status_code == 503 and answer.json()["detail"]["code"] == 75 and int(answer.headers["retry-after"]) > 0
+        assert {one.result(60).status_code for one in asked} == {200}
+        assert client.get(f"/cmp/export/{job}/grid.html").status_code == 200
+
+
 def test_a_failed_export_leaves_nothing_and_can_be_asked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     grid = shown(tmp_path)
     job = drawn_job(grid.bench, grid.spec, grid.tiles)
@@ -200,6 +279,22 @@ def png(red: int) -> bytes:
     out = io.BytesIO()
     Image.new("RGB", (32, 32), (red, 9, 9)).save(out, "PNG")
     return out.getvalue()
+
+
+@pytest.mark.parametrize("name", ["scores.csv", "verdicts.json"])
+def test_a_visitor_is_told_the_scores_without_the_folder_they_were_measured_on(shareable: Given, name: str) -> None:
+    class OfAFolder(Workbench):
+        def verdicts(self, run: Run) -> tuple[Verdict, ...]:
+            told = "the loss of 3 images in /mnt/jane/held"
+            scores = (Score(f"{RUN}@500", told, 0.2, None, None, 3),)
+            return tuple(replace(one, rule=told, reason=told, scores=scores) for one in super().verdicts(run))
+
+    rules = Rules(token="open sesame", open_reading=True, hosts=frozenset({"testserver"}))
+    app = Starlette(routes=export_routes(OfAFolder(shareable.bench.settings)), middleware=[Middleware(Guard, rules=rules)])
+    with TestClient(app) as client:
+        visitor, owner = (client.get(f"/cmp/scores/{RUN}/{name}", headers=h).text for h in ({}, {"X-CMP-Token": "open sesame"}))
+    assert "/mnt/jane/held" in owner and "jane" not in visitor and "the loss of 3 images in held" in visitor
+    assert f"{RUN}@500" in visitor
 
 
 # -- handing over ----------------------------------------------------------------------------------------------------------

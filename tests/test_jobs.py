@@ -16,8 +16,8 @@ from cmp.core.progress import Progress, Rest
 from cmp.core.work import JobRecord
 from cmp.disk.ledger import Ledger
 from cmp.disk.store import Store
-from cmp.errors import BadInput, Cancelled, Locked, NotFound, Refused
-from cmp.jobs import Job, Jobs
+from cmp.errors import BadInput, Busy, Cancelled, Locked, NotFound, Refused
+from cmp.jobs import MOST_JOBS, Job, Jobs
 
 
 class Gate:
@@ -165,13 +165,13 @@ def test_an_unknown_job_is_not_found() -> None:
 
 def test_work_given_by_many_threads_is_all_done() -> None:
     jobs = Jobs()
-    threads = [threading.Thread(target=lambda: [jobs.start("grid", "", 1, at_once(1)) for _ in range(10)]) for _ in range(4)]
+    threads = [threading.Thread(target=lambda: [jobs.start("grid", "", 1, at_once(1)) for _ in range(MOST_JOBS // 4)]) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     over(*jobs.all())
-    assert len(jobs.all()) == 40 and all(job.items == [1] for job in jobs.all())
+    assert len(jobs.all()) == MOST_JOBS and all(job.items == [1] for job in jobs.all())
 
 
 # pausing, resting, stopping
@@ -570,3 +570,17 @@ def test_restarts_in_order_do_not_count_as_failed_tries(tmp_path: Path) -> None:
         jobs._ledger._lock.release()  # type: ignore[union-attr]
         blocked.let()
     gate.let()
+
+
+def test_so_many_jobs_wait_at_most_and_one_that_is_over_makes_room() -> None:
+    jobs, gate = Jobs(), Gate(1)
+    begun = [jobs.start("grid", "a", 0, gate) for _ in range(MOST_JOBS)]
+    with pytest.raises(Busy, match=f"{MOST_JOBS} jobs"):
+        jobs.start("grid", "a", 0, gate)
+    assert len(jobs.all()) == MOST_JOBS
+    jobs.cancel(begun[-1].id)
+    begun.append(jobs.start("grid", "a", 0, gate))
+    for job in begun:
+        jobs.cancel(job.id)
+    gate.let(MOST_JOBS)
+    over(*begun)

@@ -56,7 +56,7 @@ LAYERS = {
     "server": Layer(
         "errors settings core workbench viewer guard journal ending", "fastapi starlette gradio", inside="rest ui exports ballots notices"
     ),
-    "tools": Layer("errors core workbench", "mcp"),
+    "tools": Layer("errors settings core workbench", "mcp"),
     "cli": Layer("errors settings core disk.ready disk.converted workbench cli", "typer", inside="server tools pictures viewer"),
     "__main__": Layer("cli"),
     "zero_gpu": Layer("errors core workbench", "spaces gradio"),
@@ -158,9 +158,9 @@ def handlers(path: Path) -> Iterator[str]:
                 yield f"{name_of(path)}:{node.lineno}"
 
 
-def test_everything_is_caught_in_one_place_only() -> None:
+def test_everything_is_caught_only_by_the_two_loops_that_must_survive_it() -> None:
     found = [place for path in MODULES for place in handlers(path)]
-    assert [place.split(":")[0] for place in found] == ["cmp/engine/draw.py"], found
+    assert [place.split(":")[0] for place in found] == ["cmp/engine/draw.py", "cmp/workbench/alerting.py"], found
 
 
 def calls(path: Path) -> Iterator[ast.Call]:

@@ -10,7 +10,7 @@ import pytest
 from cmp.core.evidence import BASE
 from cmp.core.measured import LOSS, TRAINING_LOSS, Measured
 from cmp.core.storage import parse_rules
-from cmp.disk.measures import Measures
+from cmp.disk.measures import Measures, files_of
 from cmp.errors import BadInput, NotFound, Refused
 from cmp.workbench import Workbench
 from tests.in_process import command
@@ -34,7 +34,7 @@ def note(bench: Workbench, losses: dict[str, float], metric: str = LOSS, **more:
             metric, checkpoint.id if checkpoint else BASE, "" if key == BASE else f"w{key}", "b", "s", names, values, ("250", "750"), **told
         )  # type: ignore[arg-type]
         measures.keep(one)
-        measures.note(run, one, checkpoint)
+        assert measures.note(run, one, checkpoint, files_of(checkpoint))
 
 
 @pytest.fixture
@@ -63,6 +63,19 @@ def test_the_measured_loss_goes_before_the_logged_one_and_decides_for_every_verb
     after = bench.heads([f"{RUN}@1000"])[f"{RUN}@1000"]  # which had looked before anything was measured
     assert after["window"] is True and after["score"] == "loss 0.5" and "window" not in before
     assert bench.gate(run, "1000 vs base").passes is True and bench.gate(run, "2000 vs 1000").passes is False
+
+
+def test_heads_and_line_forget_what_a_file_scored_once_it_is_written_anew(made: Training) -> None:
+    bench = bench_of(made)
+    note(bench, {"500": 0.8, "1000": 0.5, "1500": 0.6, "2000": 0.9})
+    run = run_of(bench)
+    ids, file = [c.id for c in run.checkpoints], run.checkpoint("1000").file
+    assert bench.heads(ids)[f"{RUN}@1000"]["score"] == "loss 0.5" and "step 1000 has the lowest" in bench.verdict_line(run.checkpoints)
+    assert file is not None
+    file.write_bytes(file.read_bytes())
+    heads = bench.heads(ids)
+    assert "score" in heads[f"{RUN}@500"] and "score" not in heads[f"{RUN}@1000"]
+    assert "step 1000 has the lowest" not in bench.verdict_line(run.checkpoints)
 
 
 def test_a_checkpoint_that_was_not_measured_is_unknown_and_kept(made: Training) -> None:

@@ -12,7 +12,7 @@ import pytest
 from cmp.core.storage import Item, Rules
 from cmp.disk.trash import list_trash
 from cmp.disk.usage import occupied
-from cmp.errors import CmpError
+from cmp.errors import CmpError, NotFound
 from cmp.workbench import Workbench
 from cmp.workbench.reclaiming import Preview
 from cmp.workbench.storing import Asked, NotDone
@@ -105,6 +105,24 @@ def test_compaction_and_restoring_run_as_jobs_and_give_the_bytes_back(made: Trai
     (run,) = preview(bench, Rules()).plan.runs
     assert [one["checkpoint"] for one in run["compacted"]] == [f"{RUN}@{step}" for step in (500, 1000, 1500)]  # type: ignore[attr-defined]
     assert finished(bench.start_restore(RUN)).error is None and contents(made.run) == before
+
+
+def test_what_is_not_there_is_no_job_and_an_id_stays_an_id_when_the_job_is_made_again(made: Training) -> None:
+    bench = bench_of(made)
+    finished(bench.start_cleanup(preview(bench)))
+    trashed = of_step(made, 500)
+    place, jobs = str(made.run / ".cmp-trash" / trashed), len(bench.jobs.all())
+    for target, by_id in (("nope", True), ("nope", False), (place, True), (f"{place}-not", False)):
+        with pytest.raises(NotFound):
+            bench.start_restore(target, by_id=by_id)
+    assert len(bench.jobs.all()) == jobs
+    job = finished(bench.start_restore(trashed, by_id=True))
+    order = bench.jobs.order(job.id)
+    assert job.error is None and made.checkpoint(500).exists() and order == {"target": trashed, "by_id": True}
+    path = str(made.run / ".cmp-trash" / of_step(made, 1000))
+    with pytest.raises(NotFound):
+        list(bench._restore_again({"target": path, "by_id": True})[0]())
+    assert list(bench._restore_again({"target": path})[0]()) and made.checkpoint(1000).exists()
 
 
 def test_a_run_without_a_verdict_stays_whole_where_the_best_is_to_stay(made: Training) -> None:

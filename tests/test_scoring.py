@@ -73,6 +73,21 @@ def test_the_trainers_own_pictures_are_scored_with_the_prompts_that_the_run_reco
     assert verdict.rule == "clip" and verdict.scores[0].n == 6
 
 
+def test_a_checkpoint_that_is_written_anew_meanwhile_has_no_score_of_what_it_was(made: Training, clip: Path) -> None:
+    told_prompts(made)
+    bench, run = opened(made)
+    found = list[Measured]()
+    for step in bench.measure(run, spec(clip, "clip")):
+        if isinstance(step, Measured) and not found:  # the digests of all are known by now
+            (other,) = {f"{RUN}@{number}" for number in STEPS} - {step.checkpoint_id}
+            file = run.checkpoint(other.rpartition("@")[2]).file
+            assert file is not None
+            file.write_bytes(file.read_bytes())
+        found += [step] if isinstance(step, Measured) else []
+    assert {one.checkpoint_id for one in found if any("written anew" in told for told in one.told)} == {other}
+    assert {one.checkpoint_id for one in bench.measurements(run)["clip"]} == {one.checkpoint_id for one in found} - {other}
+
+
 def test_without_prompts_what_needs_none_is_scored_all_the_same(made: Training, clip: Path) -> None:
     bench, run = opened(made)
     found = scored(bench, run, spec(clip, "clip", "diversity"))

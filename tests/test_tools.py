@@ -14,6 +14,10 @@ from typing import Any
 
 import pytest
 
+from cmp.errors import BadInput
+from cmp.settings import AUTO, Settings
+from cmp.tools import Tools
+from cmp.workbench import Workbench
 from tests.support import origin_run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -84,6 +88,11 @@ def test_where_there_is_a_token_no_place_is_told_and_nothing_is_drawn_without_it
         assert [tile["checkpoint"] for tile in tried["tiles"]] == ["lora_casual_shoes@500"] and tried["tiles"][0]["fault"]
 
     spoken(home | {"CMP_TOKEN": "secret"}, made.outputs, speak)
+
+
+def test_a_token_that_is_to_be_made_is_none_that_a_caller_could_show(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="CMP_TOKEN is auto"):
+        Tools(Workbench(Settings(tmp_path / "home", token=AUTO)))
 
 
 @needs_mcp

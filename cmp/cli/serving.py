@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cmp.errors import BadInput
-from cmp.settings import LOG_FORMATS
+from cmp.settings import LOG_FORMATS, read_port
 from cmp.workbench import Workbench
 
 app = typer.Typer(rich_markup_mode=None)
@@ -43,7 +43,7 @@ def serve(
     if log_format not in (None, *LOG_FORMATS):
         raise BadInput(f"--log-format is {log_format!r}", f"Use one of: {', '.join(LOG_FORMATS)}.")
     bench.settings = replace(
-        settings, port=settings.port if port is None else port, token=token or settings.token,
+        settings, port=settings.port if port is None else read_port(str(port), "--port"), token=token or settings.token,
         read_only=read_only or settings.read_only, open_reading=open_reading or settings.open_reading,
         log_format=log_format or settings.log_format,
         log_file=log_file.expanduser().absolute() if log_file else settings.log_file,

@@ -32,6 +32,7 @@ class Evidence:
 
     `freedom` are the degrees of freedom with which the errors are estimated, None where they are known, 0 where nothing is known of
     them. `counts` says how many logged values, items or votes stand behind each. `decides` is False for what never names a best.
+    `of_base`: values are shares of the base model's.
     """
 
     rule: str
@@ -46,6 +47,7 @@ class Evidence:
     warnings: tuple[str, ...] = ()
     floor: str = ""  # what noise allows to tell apart, in words
     items: Floats | None = None  # (ids, items) where all have scores of the same items: by these they are judged, in pairs
+    of_base: bool = False
 
 
 def held_out_tags(tags: Sequence[str]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from cmp.core.arranging import read_matrix, see, unique_keys
 from cmp.core.views import View
 
 Value = dict[str, Any]
-_OWN_WORDS = ("prompt", "negative", "negative prompt")  # what the user wrote is no path, whatever is in it
+OWN_WORDS = ("prompt", "negative", "negative prompt")  # what the user wrote is no path, whatever is in it
 _HANDED = (
     "title",
     "note",
@@ -53,7 +53,7 @@ def hand_over(value: Mapping[str, Any], view: View, folders: Iterable[PurePath] 
     kept = [sorted(one.shown) for one in shown]
     axes, renamed = [], {}
     for told, one, numbers in zip(value.get("axes") or (), shown, kept, strict=True):
-        own = str(told.get("label", "")).lower() in _OWN_WORDS or told["key"] in _OWN_WORDS
+        own = str(told.get("label", "")).lower() in OWN_WORDS or told["key"] in OWN_WORDS
         heads = [told["values"][n] if own else _cut_head(told["values"][n], cut) for n in numbers]
         keys = unique_keys(str(head.get("key", n)) for n, head in zip(numbers, heads, strict=True))
         axes.append({**told, "values": [{**head, "key": key} for head, key in zip(heads, keys, strict=True)]})
@@ -99,4 +99,4 @@ def _cut_cell(cell: Mapping[str, Any], cut: Callable[[str], str]) -> Value:
 
 
 def _cut_details(details: Any, cut: Callable[[str], str]) -> list[list[Any]]:
-    return [[n, v if str(n).lower() in _OWN_WORDS or not isinstance(v, str) else cut(v)] for n, v in details or ()]
+    return [[n, v if str(n).lower() in OWN_WORDS or not isinstance(v, str) else cut(v)] for n, v in details or ()]

@@ -29,7 +29,7 @@ class Limits:
         self._at_most("the grid", spec.size, self.cells, "cells")
         for prompt in spec.prompts:
             self._at_most("a prompt", max(len(prompt.text), len(prompt.negative)), self.prompt, "characters")
-        for sampling in spec.samplings:
+        for sampling in {prompt.own.over(sampling) for prompt in spec.prompts for sampling in spec.samplings}:  # as it is drawn
             self._at_most("a picture", sampling.steps, self.steps, "denoising steps")
             if sampling.width or sampling.height:
                 self._at_most("a picture", (sampling.width or _USUAL_SIDE) * (sampling.height or _USUAL_SIDE), self.pixels, "pixels")

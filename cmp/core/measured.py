@@ -27,6 +27,7 @@ NAMES_NO_BEST = (TRAINING_LOSS, UPDATE, UPDATE_RELATIVE)
 WHOLE = "all"  # a first band that stands for all others, where their mean would not
 SETS = {LOSS: "held-out", TRAINING_LOSS: "training"}
 _BY_HEART = "the loss on training images goes on falling while a model learns them by heart: it shows that, and names no best"
+_OF_BASE, _OF_MEAN = "the base model's", "the mean of all checkpoints"  # what losses are shares of
 _TOLD_APART = 1.96 + 0.84  # standard errors: a difference so large is found at 95 % in four of five measurements
 
 
@@ -167,7 +168,7 @@ def evidence_of(found: Iterable[Measured], ids: Sequence[str], *, base: bool = F
     warnings = [*_told(known, ids), *([_BY_HEART] if first.metric == TRAINING_LOSS else [])]
     if first.relative and usable is None:
         warnings.append("the base model has no finite values here, so that bands are weighed by the mean of all checkpoints")
-    return _evidence(first, tuple(names), items, warnings)
+    return _evidence(first, tuple(names), items, warnings, first.relative and usable is not None)
 
 
 def _over_bands(first: Measured, scores: Floats) -> Floats:
@@ -175,7 +176,7 @@ def _over_bands(first: Measured, scores: Floats) -> Floats:
     return found
 
 
-def _evidence(first: Measured, names: tuple[str, ...], items: Floats, warnings: Sequence[str]) -> Evidence:
+def _evidence(first: Measured, names: tuple[str, ...], items: Floats, warnings: Sequence[str], of_base: bool) -> Evidence:
     count = items.shape[1]
     centred = items - items.mean(axis=1, keepdims=True)
     covariance = centred @ centred.T / max(count - 1, 1) / count
@@ -184,7 +185,8 @@ def _evidence(first: Measured, names: tuple[str, ...], items: Floats, warnings: 
         warnings = [*warnings, f"{counted(count, 'item')} are too few: nothing is told apart by under {FEWEST_ITEMS}"]
     return Evidence(
         rule, first.metric, first.lower_is_better, names, items.mean(axis=1), covariance, (count,) * len(names),
-        count - 1.0 if count >= FEWEST_ITEMS else 0.0, first.metric not in NAMES_NO_BEST, tuple(warnings), _floor(first, items), items,
+        count - 1.0 if count >= FEWEST_ITEMS else 0.0, first.metric not in NAMES_NO_BEST, tuple(warnings),
+        _floor(first, items, of_base), items, of_base,
     )  # fmt: skip
 
 
@@ -201,12 +203,12 @@ def _key(name: str) -> str:
     return f"step {key}" if key.isdigit() else key
 
 
-def _floor(first: Measured, items: Floats) -> str:
+def _floor(first: Measured, items: Floats, of_base: bool) -> str:
     smallest = smallest_difference(items)
     if smallest is None or not first.relative:
         return ""
     seen = f"with {counted(items.shape[1], 'image')} differences of {100 * smallest:.2g} % of it can be seen"
-    return f"losses are shares of the base model's, and {seen}"
+    return f"losses are shares of {_OF_BASE if of_base else _OF_MEAN}, and {seen}"
 
 
 def smallest_difference(items: Floats) -> float | None:
@@ -272,8 +274,8 @@ class Gap:
 
 
 def gaps_of(held_out: Evidence | None, training: Evidence | None) -> tuple[Gap, ...]:
-    """Held-out minus training loss of each checkpoint of which both are known, each as a share of its own base's."""
-    if held_out is None or training is None:
+    """Held-out minus training loss of each checkpoint of which both are known, each as a share of its own base's; none where one is not."""
+    if held_out is None or training is None or not (held_out.of_base and training.of_base):
         return ()
     both = [name for name in held_out.ids if name in training.ids]
     found = []

@@ -26,7 +26,7 @@ from cmp.disk.replacing import replacing
 from cmp.disk.table import Entry, read_table
 from cmp.disk.tensors import LONGEST_HEADER, PART_OF
 from cmp.disk.writing import ENDING, head_of
-from cmp.errors import Locked, NoSpace, Unreadable
+from cmp.errors import CmpError, Locked, NoSpace, NotFound, Refused, Unreadable
 
 MOST = 8_000_000_000  # bytes of one repository
 _MOST_TEXT = 4_000_000  # bytes of a configuration
@@ -62,18 +62,25 @@ class _Part:
     names: tuple[str, ...] | None
 
 
-def mirroring(place: HubPlace, home: Path, hub: Hub) -> Generator[Progress, None, Mirror]:
-    """Brings the mirror of a place to its newest commit; where the Hub cannot be asked, the one that was fetched last is given.
+def mirror_folder(place: HubPlace, home: Path) -> Path:
+    """Where the mirrors of a place are kept, one for each commit."""
+    return home / "hub" / place.kind / place.owner / f"{place.name}{_digest(place)}"
 
-    Raises NotFound, Unreadable or NoSpace; what was fetched until then is not fetched again.
+
+def mirroring(place: HubPlace, home: Path, hub: Hub | None) -> Generator[Progress, None, Mirror]:
+    """Brings the mirror of a place to its newest commit. Where the Hub does not show it, cannot be asked, or must not be (`hub` is None),
+    the one that was fetched last is given, with a note.
+
+    Raises NotFound, Unreadable, Refused, Locked or NoSpace; what was fetched until then is not fetched again.
     """
-    above = home / "hub" / place.kind / place.owner / f"{place.name}{_digest(place)}"
+    above = mirror_folder(place, home)
+    if hub is None:
+        hint = "Unset it to have it fetched; what was fetched before is shown with it."
+        return _fetched_before(above, place, Refused(f"HF_HUB_OFFLINE is set, so {place} is not asked for", hint))
     try:
         commit, files = hub.look(place)
-    except Unreadable as fault:
-        if (known := _newest(above, place.name)) is None:
-            raise
-        return Mirror(known.root, known.commit, (*known.problems, Problem(known.root, f"shown as it was fetched before: {fault.message}")))
+    except (Unreadable, NotFound) as fault:  # NotFound: also where a token has expired
+        return _fetched_before(above, place, fault)
     done = above / commit
     if not done.is_dir():
         from filelock import FileLock, Timeout
@@ -94,6 +101,13 @@ def mirroring(place: HubPlace, home: Path, hub: Hub) -> Generator[Progress, None
 def _digest(place: HubPlace) -> str:
     told = f"{place.revision}/{place.folder}"
     return "" if told == "main/" else f"-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
+
+
+def _fetched_before(above: Path, place: HubPlace, fault: CmpError) -> Mirror:
+    """The mirror that was fetched last, with a note of why it is not renewed; raises the fault where there is none."""
+    if (known := _newest(above, place.name)) is None:
+        raise fault
+    return Mirror(known.root, known.commit, (*known.problems, Problem(known.root, f"shown as it was fetched before: {fault.message}")))
 
 
 def _newest(above: Path, name: str) -> Mirror | None:

@@ -57,17 +57,21 @@ class Measures:
             row = database.execute(asked, key).fetchone()
         return _read(key, row, checkpoint_id) if row else None
 
-    def note(self, run: Run, found: Measured, checkpoint: Checkpoint | None, said: str = "") -> None:
-        """Notes that a checkpoint of a run, as its files are now, holds these weights; None is the run's base model alone.
+    def note(self, run: Run, found: Measured, checkpoint: Checkpoint | None, files: str, said: str = "") -> bool:
+        """Notes that a checkpoint of a run holds these weights; None is the run's base model alone.
 
-        `said` is what else decided its weights: the alpha that was given for it.
+        `files` are what `files_of` said of it before its weights were read: where it says another thing now, nothing is noted, and it is
+        False. `said` is what else decided its weights: the alpha that was given for it.
         """
+        if files != files_of(checkpoint) or (checkpoint is not None and not files):
+            return False
         row = (
             subject_of(run.place), plain_text(checkpoint.key if checkpoint else ""), found.metric, found.base, found.setup, said,
-            found.weights, files_of(checkpoint), time.time(),
+            found.weights, files, time.time(),
         )  # fmt: skip
         with self._database() as database:
             database.execute(f"INSERT OR REPLACE INTO measured VALUES ({', '.join('?' * len(row))})", row)
+        return True
 
     def of(self, run: Run) -> dict[str, tuple[Measured, ...]]:
         """By metric what is known of a run's checkpoints, as their files are now, and of its base: that which was measured last."""

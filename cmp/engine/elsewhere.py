@@ -12,6 +12,7 @@ import json
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from http.client import HTTPException
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import HTTPRedirectHandler, Request, build_opener
@@ -123,8 +124,8 @@ class Elsewhere:
                 for told in lines:
                     if "error" in told:
                         raise as_error(str(told["error"])[:1000], str(told.get("hint", ""))[:1000], _code(told))
-                    if "cell" in told:
-                        if (one := left.pop(told["cell"], None)) is not None:
+                    if isinstance(number := told.get("cell"), int):
+                        if (one := left.pop(number, None)) is not None:
                             yield self._count(self._checked(one, told))
                     elif "what" in told:
                         yield Progress(self.done, self.total, f"{self.address}: {str(told['what'])[:200]}")
@@ -187,7 +188,7 @@ class Elsewhere:
                         yield told
         except HTTPError as fault:
             raise _refusal(fault, self.address) from fault
-        except (OSError, ValueError) as fault:
+        except (OSError, HTTPException, ValueError, RecursionError) as fault:  # HTTPException: it broke off, or speaks no HTTP
             why = why_not(fault) if isinstance(fault, OSError) and fault.strerror else str(getattr(fault, "reason", fault))
             raise NotFound(f"cannot use {self.address}: {why[:200]}", "Check that it is served there, and its address.") from fault
 
@@ -258,7 +259,7 @@ def _refusal(fault: HTTPError, address: str) -> CmpError:
     try:
         told = json.loads(fault.read(100_000))["detail"]
         error, hint, code = str(told["error"])[:1000], str(told["hint"])[:1000], _code(told)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, HTTPException, ValueError, RecursionError, KeyError, TypeError):
         error, hint, code = f"it answers {fault.code}", "Check that another instance of this program is served there.", Refused.exit_code
     if fault.code == 401:
         hint = "Put its token into CMP_AT_TOKEN."

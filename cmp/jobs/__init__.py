@@ -17,11 +17,12 @@ from dataclasses import replace
 from cmp.core.progress import Progress, Rest
 from cmp.core.work import JobRecord
 from cmp.disk.ledger import Ledger, Order, unknown
-from cmp.errors import BadInput, Cancelled, CmpError, Locked, NotFound, Refused
+from cmp.errors import BadInput, Busy, Cancelled, CmpError, Locked, NotFound, Refused
 from cmp.jobs.closing import Closing
 from cmp.jobs.job import Job, Work, log_begin, log_end
 
 _TRIES = 3  # times that a job is taken up by itself and nothing comes of it
+MOST_JOBS = 32  # that wait or run at once in this process
 
 __all__ = ["Job", "Jobs", "Maker", "Work"]
 
@@ -47,7 +48,12 @@ class Jobs(Closing):
     # -- beginning -----------------------------------------------------------------------------------------------------
 
     def start(self, kind: str, title: str, total: int, work: Work, subject: object = None, order: Order | None = None) -> Job:
-        """Queues work and returns at once. With an `order` its kind's maker can make it again in another process."""
+        """Queues work and returns at once. With an `order` its kind's maker can make it again in another process.
+
+        Raises Busy where many wait already, whoever asks and from which face: one more would only be forgotten.
+        """
+        if sum(not job.over for job in self.all()) >= MOST_JOBS:
+            raise Busy(f"{MOST_JOBS} jobs are waiting already", "Ask again when some of them are done, or cancel some.")
         return self._enter(self._new(kind, title, total, work, subject, order))
 
     def follow(self, kind: str, title: str, total: int, work: Work, subject: object = None, order: Order | None = None) -> Iterator[object]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body
@@ -21,14 +20,11 @@ from cmp.core.prompts import parse_prompt_line
 from cmp.core.scale import parse_alpha
 from cmp.core.storage import parse_age, parse_rules
 from cmp.disk.ready import Answers
-from cmp.errors import BadInput, Busy, CmpError, NotFound
+from cmp.errors import BadInput, CmpError
 from cmp.rest.answers import WRITING, Asked, described, told
 from cmp.workbench import Workbench
-from cmp.workbench.callers import Caller, acting_for
 from cmp.workbench.storing import Asked as AskedOfStorage
 from cmp.workbench.targets import choose_columns, expand_targets, find_stacked, keep_best, run_at, runs_at
-
-MOST_JOBS = 32  # that wait or run at once in this process
 
 Target = Annotated[str, Field(min_length=1, max_length=1000)]
 Targets = Annotated[list[Target], Field(min_length=1, max_length=1000)]
@@ -162,12 +158,6 @@ def accepted(bench: Workbench, job: str, more: dict[str, Any]) -> JSONResponse:
     return told(bench, {"job": job} | more, 202, {"Location": f"/api/v1/jobs/{job}"})
 
 
-def require_room(bench: Workbench) -> None:
-    """Raises Busy where many jobs wait already: one more would only be forgotten."""
-    if sum(not job.over for job in bench.jobs.all()) >= MOST_JOBS:
-        raise Busy(f"{MOST_JOBS} jobs are waiting already", "Ask again when some of them are done, or cancel some.")
-
-
 def given_by(alpha: float | None, base: str | None) -> Answers:
     """What is said of scale and base. Here a base is named by its id, since no path of a caller is opened."""
     if base is not None and not _BASE.fullmatch(base):
@@ -196,7 +186,6 @@ def _convert(bench: Workbench, asked: ConvertRequest) -> JSONResponse:
     said["skipped"] = [plan.as_json() for plan in plans if plan.done]
     if asked.dry_run or not due:
         return told(bench, said)
-    require_room(bench)
     return accepted(bench, bench.start_conversions(due, given).id, said)
 
 
@@ -219,7 +208,6 @@ def _grid(bench: Workbench, asked: GridRequest) -> JSONResponse:
     if asked.dry_run:
         plan, cells = bench.plan_grid(spec, runs, given), spec.cells()
         return told(bench, {**plan.as_json(), "axes": {axis.name: list(values_of(axis, cells)) for axis in varying(cells)}, **said})
-    require_room(bench)
     return accepted(bench, bench.start_grid(spec, runs, given).id, {"cells": spec.size} | said)
 
 
@@ -232,21 +220,9 @@ def _clean_up(bench: Workbench, asked: StorageRequest) -> JSONResponse:
     said = preview.plan.as_json(done=False)
     if not asked.yes:
         return told(bench, said)
-    require_room(bench)
     return accepted(bench, bench.start_cleanup(preview).id, said)
 
 
 def _restore(bench: Workbench, asked: RestoreRequest) -> JSONResponse:
     bench.require_writing()
-    try:
-        bench.find(asked.target)
-    except NotFound:
-        if "/" in asked.target or "@" in asked.target:  # ids of the trash have neither
-            bench.checkpoint_in_trash(asked.target)
-    require_room(bench)
-
-    def work() -> Iterator[object]:
-        with acting_for(Caller(by_id=True)):  # in the job's own thread, which nobody else has
-            yield from bench.restore(asked.target)
-
-    return accepted(bench, bench.jobs.start("restore", f"restore {asked.target}", 0, work).id, {})
+    return accepted(bench, bench.start_restore(asked.target, by_id=True).id, {})

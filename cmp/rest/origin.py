@@ -13,6 +13,7 @@ from fastapi.responses import Response
 from pydantic import Field
 
 from cmp.core.grids import GridSpec, Prompt, Sampling, Tile
+from cmp.core.limits import Limits
 from cmp.core.runs import Checkpoint, Run, origin_name
 from cmp.errors import Busy, NotFound, as_error
 from cmp.rest.answers import WRITING, Asked, described
@@ -109,16 +110,24 @@ def find_model(bench: Workbench, name: str) -> tuple[Run, Checkpoint | None]:
     raise NotFound(f"there is no model {name!r}", "GET /api/models lists them.")
 
 
+def steps_of(asked: GenerateRequest, *, in_space: bool) -> int:
+    """The denoising steps: what was asked for; where nothing was, the origin's number, or in a Space as many as anybody may have."""
+    if in_space and "num_inference_steps" not in asked.model_fields_set:
+        return min(asked.num_inference_steps, Limits().steps)
+    return asked.num_inference_steps
+
+
 def draw_images(bench: Workbench, asked: GenerateRequest) -> dict[str, Any]:
     """Draws what a request asks for; raises the first fault."""
     started = time.monotonic()
     run, checkpoint = find_model(bench, asked.model_name)
     first = asked.seed if asked.seed is not None else secrets.randbelow(2**32)
+    steps = steps_of(asked, in_space=bench.settings.mode == "space")
     spec = GridSpec(
         checkpoints=(checkpoint,),
         prompts=(Prompt(asked.prompt, asked.negative_prompt),),
         seeds=tuple(range(first, first + asked.num_images)),
-        samplings=(Sampling(asked.num_inference_steps, asked.guidance_scale),),
+        samplings=(Sampling(steps, asked.guidance_scale),),
     )
     images = []
     for tile in bench.draw_grid(spec, [run]):
@@ -137,7 +146,7 @@ def draw_images(bench: Workbench, asked: GenerateRequest) -> dict[str, Any]:
         "images": images,
         "generation_time_seconds": round(time.monotonic() - started, 3),
         "metadata": {
-            "num_inference_steps": asked.num_inference_steps,
+            "num_inference_steps": steps,
             "guidance_scale": asked.guidance_scale,
             "device": bench.device_name(),
             "timestamp": _now(),

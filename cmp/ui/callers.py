@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 from gradio.context import LocalContext
 
-from cmp.ui.faults import CHANGES, DRAWS, told
+from cmp.ui.faults import CHANGES, DRAWS, UPLOADS, told
 from cmp.workbench import Workbench
 from cmp.workbench.callers import Caller, acting_for
 from cmp.workbench.curtain import Curtain
@@ -17,11 +17,15 @@ from cmp.workbench.curtain import Curtain
 KEY = "cmp.caller"  # where the guard has put who asks into a request's scope
 
 
+def may_draw(bench: Workbench) -> bool:
+    """Whether anything can be drawn on this page by anybody."""
+    return not bench.settings.read_only or bench.settings.mode == "space"
+
+
 def watch_events(bench: Workbench, page: gr.Blocks) -> None:
     """Takes out what must not be done here, and has everything else done with its caller's rights. Call it when all events are there."""
     if bench.settings.read_only:
-        drawn = bench.settings.mode == "space"
-        _take_out(page, lambda does: does == CHANGES or (does == DRAWS and not drawn))
+        _take_out(page, lambda does: does == CHANGES or (does in (DRAWS, UPLOADS) and not may_draw(bench)))
     curtain = Curtain(bench)
     for event in page.fns.values():
         if event.fn is not None:
@@ -38,7 +42,7 @@ def _take_out(page: gr.Blocks, unwanted: Callable[[str], bool]) -> None:
         del page.fns[number]
     heard = {target for event in page.fns.values() if event.fn is not None for target, _ in event.targets}
     for number in touched - heard:
-        if isinstance(block := page.blocks.get(number), gr.Button | gr.Checkbox):
+        if isinstance(block := page.blocks.get(number), gr.Button | gr.Checkbox | gr.UploadButton):
             block.visible = False
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from cmp.core.grids import SCHEDULERS
+from cmp.ui.callers import may_draw
 from cmp.ui.cell_store import build_cell_store
 from cmp.ui.choices import BASE, picks_at, told_picks, usable
 from cmp.ui.curves_tab import build_strip, follow_runs
@@ -22,34 +23,42 @@ from cmp.ui.runs_tab import RunsTab
 from cmp.ui.watching_run import connect_watching
 from cmp.workbench import Workbench
 
+_TO_LINK = "(runs) => { if (document.querySelector('#compare-runs')?.checkVisibility()) window.cmpRunLink?.write(runs || []); }"
+
 
 def build_compare_tab(bench: Workbench, page: gr.Blocks, tab: gr.Tab, tabs: gr.Tabs, runs_tab: RunsTab, charts: Sequence[gr.HTML]) -> None:
     """Lays out the tab and connects its events; `charts` elsewhere tell what is to be compared."""
-    with gr.Row(elem_classes="cmp-drop-zone"):
+    draws = may_draw(bench)
+    with gr.Row(elem_classes="cmp-drop-zone" if draws else None):
         with gr.Column(scale=1, min_width=320):
-            form = lay_out(bench.usual_sampling().guidance)
-            build_cell_store(bench)
+            form = lay_out(bench.usual_sampling().guidance, draws)
+            if draws:
+                build_cell_store(bench)
         with gr.Column(scale=4, min_width=480, elem_id="grid-column"):
             strip = build_strip("compare-curve")
             form.grid.render()
     follow_runs(bench, strip, form.runs)
     _choosing(bench, form, tab, tabs, runs_tab, (*charts, strip, runs_tab.strip))
     connect_drawing(bench, form, page, tab, tabs)
-    connect_plan(bench, form, connect_dropping(bench, form))
-    connect_watching(bench, form)
+    if draws:
+        connect_plan(bench, form, connect_dropping(bench, form))
+        connect_watching(bench, form)
 
 
 def _choosing(bench: Workbench, form: Form, tab: gr.Tab, tabs: gr.Tabs, runs_tab: RunsTab, charts: Sequence[gr.HTML]) -> None:
     """What is chosen, and how it came here."""
     offered, came_with = form.offered, form.came_with
 
-    def enter(picked: list[str], ticked: list[str], text: str, before: str, run_id: str, earlier: str) -> Any:
+    def enter(picked: list[str], ticked: list[str], text: str, before: str, run_id: str, linked: str, earlier: str) -> Any:
         _, recalling, wanted = earlier.partition(RECALLING)
         if recalling and is_recalled(bench, wanted):
             return [gr.skip()] * len([*chosen, came_with])
         library = bench.library(fresh=False)
         known = [run.id for run in library.runs]
-        if run_id != earlier and run_id in known:  # another run was chosen since
+        named = [name for name in linked.split("\n") if name in known]
+        if named:
+            picked, run_id = named, named[0]  # which the Runs tab chooses, now or in a moment
+        elif run_id != earlier and run_id in known:  # another run was chosen since
             picked = [run_id]
         picked = [name for name in picked if name in known] or first_ids(bench, library)
         return *offer(bench, library, picked, ticked, text, before), run_id
@@ -63,7 +72,10 @@ def _choosing(bench: Workbench, form: Form, tab: gr.Tab, tabs: gr.Tabs, runs_tab
         return ([BASE] if BASE in ticked else []) + everything
 
     chosen = [form.runs, form.fields["picked"], form.fields["prompts"], offered]
-    tab.select(enter, [*chosen, runs_tab.chosen, came_with], [*chosen, came_with], js=TELL_RECALLING, queue=False, show_progress="hidden")
+    linked = gr.Textbox(visible=False)
+    asked, entered = [*chosen, runs_tab.chosen, linked, came_with], [*chosen, came_with]
+    tab.select(enter, asked, entered, js=TELL_RECALLING, queue=False, show_progress="hidden")
+    gr.on([form.runs.change, tab.select], None, form.runs, js=_TO_LINK)
     form.runs.input(change_runs, chosen, chosen, queue=False, show_progress="hidden")
     form.fill_picks.click(tick_all, [form.runs, form.fields["picked"]], form.fields["picked"], queue=False, show_progress="hidden")
     everyone = ", ".join(SCHEDULERS)

@@ -11,6 +11,7 @@ import gradio as gr
 from cmp import viewer
 from cmp.core.runs import Library
 from cmp.ui.faults import told
+from cmp.ui.glance import first_ids
 from cmp.ui.values import names_apart, reading_text
 from cmp.workbench import Workbench
 
@@ -28,7 +29,7 @@ def build_curves_tab(bench: Workbench, tab: gr.Tab, chosen: gr.Textbox, picked: 
 
     def enter(run_id: str, clicked: str, earlier: str) -> Any:
         library = bench.library(fresh=False)
-        return curves_value(bench, library, clicked if clicked != earlier else "") | {"usual": run_id}, clicked
+        return first_value(bench, library, run_id, clicked if clicked != earlier else ""), clicked
 
     tab.select(enter, [chosen, picked, came_with], [picture, came_with], queue=False, show_progress="hidden")
     return picture
@@ -42,6 +43,12 @@ def curves_value(bench: Workbench, library: Library, *chosen: str, compact: bool
     actions = ["compare", *([] if compact or bench.settings.read_only else ["convert", "star"])]
     empty = "" if runs else reading_text(library) or EMPTY
     return {"source": SOURCE, "runs": runs, "chosen": known, "actions": actions, "compact": compact, "empty": empty}
+
+
+def first_value(bench: Workbench, library: Library, run_id: str, *chosen: str) -> dict[str, Any]:
+    """The same for a page that may have shown no curve yet: then the run of this id, or that which the other tabs show."""
+    known = any(run.id == run_id for run in library.runs)
+    return curves_value(bench, library, *chosen) | {"usual": run_id if known else next(iter(first_ids(bench, library)), "")}
 
 
 def connect_marks(bench: Workbench, curves: gr.HTML, tabs: gr.Tabs, chosen: gr.Textbox, ticked: gr.Textbox) -> None:

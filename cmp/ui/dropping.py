@@ -9,7 +9,7 @@ import gradio as gr
 from cmp.core.prompts import LONGEST_FILE, parse_prompts
 from cmp.errors import BadInput
 from cmp.ui.choices import usable
-from cmp.ui.faults import told
+from cmp.ui.faults import uploading
 from cmp.ui.filling import fields_like
 from cmp.ui.grid_form import Form
 from cmp.workbench import Workbench
@@ -34,7 +34,7 @@ FILLED = (
 def connect_dropping(bench: Workbench, form: Form) -> Any:
     """Connects the place for files; gives the event after which more can be done."""
 
-    @told
+    @uploading
     def take(content: bytes | None) -> Any:
         if content is None:
             return [gr.skip()] * (len(FILLED) + 3)

@@ -11,7 +11,7 @@ import gradio as gr
 from cmp.errors import CmpError
 from cmp.workbench import Workbench
 
-CHANGES, DRAWS = "changes", "draws"  # what a handler does beside telling
+CHANGES, DRAWS, UPLOADS = "changes", "draws", "uploads"  # what a handler does beside telling
 
 
 def told(handler: Callable[..., Any]) -> Callable[..., Any]:
@@ -35,6 +35,11 @@ def changing(handler: Callable[..., Any]) -> Callable[..., Any]:
 def drawing(handler: Callable[..., Any]) -> Callable[..., Any]:
     """The same for a handler that draws, which within limits everybody may where that is wanted."""
     return _marked(handler, DRAWS)
+
+
+def uploading(handler: Callable[..., Any]) -> Callable[..., Any]:
+    """The same for a handler that is given a file; a page has it not where files are not taken."""
+    return _marked(handler, UPLOADS)
 
 
 def _marked(handler: Callable[..., Any], does: str) -> Callable[..., Any]:

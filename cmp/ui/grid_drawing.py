@@ -16,12 +16,13 @@ from cmp.core.rerolling import common_seeds, rows_of, with_new_seed
 from cmp.core.runs import Run
 from cmp.errors import BadInput, NotFound
 from cmp.jobs import Job
+from cmp.ui.callers import may_draw
 from cmp.ui.choices import BASE
 from cmp.ui.faults import cancelling, changing, drawing, told
 from cmp.ui.filling import Filled, fields_locked, line_of, read_grid, runs_of
 from cmp.ui.glance import first_ids
 from cmp.ui.grid_form import DRAWN, SAMPLES, Form
-from cmp.ui.grid_jobs import EMPTY, Earlier, controls_of, grid_status, grid_value, labels_of, last_job, spec_of, stamp_of
+from cmp.ui.grid_jobs import EMPTY, NONE_DRAWN, Earlier, controls_of, grid_status, grid_value, labels_of, last_job, spec_of, stamp_of
 from cmp.ui.offering import offer
 from cmp.ui.refilling import FIELDS, fields_of
 from cmp.ui.samples_view import runs_with, value_of
@@ -38,7 +39,9 @@ _OPENED_WITH = "(window.cmpOpenedWith ??= new URL(location).searchParams.get('gr
 _RECALL = f"() => {{ window.cmpRecalled = true; return [{_OPENED_WITH}, new URL(location).searchParams.get('run') || '']; }}"
 RECALLING = "recalling "
 # while the form is being filled from that grid, nothing else may fill it: the last value is where it was filled from before
-TELL_RECALLING = f"(...values) => [...values.slice(0, -1), values.at(-1) || ({_OPENED_WITH} && '{RECALLING}' + {_OPENED_WITH})]"
+_EARLIER = f"values.at(-1) || ({_OPENED_WITH} && '{RECALLING}' + {_OPENED_WITH})"
+# the value before it: the runs that the page's address names
+TELL_RECALLING = f"(...values) => [...values.slice(0, -2), window.cmpRunLink?.compared() ?? '', {_EARLIER}]"
 # the first tab is told to be selected when the page is made, too
 FORGET = """() => {
   if (!window.cmpRecalled) return;
@@ -70,13 +73,15 @@ def connect_drawing(bench: Workbench, form: Form, page: gr.Blocks, tab: gr.Tab, 
     def show(which: str, picked: list[str], job: str) -> Any:
         if which == SAMPLES:
             return trainer_grid(bench, picked)
-        return grid_value(bench, bench.jobs.find(job)) if job else EMPTY
+        return grid_value(bench, bench.jobs.find(job)) if job else EMPTY if may_draw(bench) else NONE_DRAWN
 
     form.draw.click(start, [form.job_id, *form.asked], [*begin_in(form), form.fields["kept"]], show_progress="hidden")
     form.draw.click(None, js=_SHOW)
     form.job_id.change(None, form.job_id, None, js=_REMEMBER_SHOWN)
     tab.select(None, form.job_id, None, js=REMEMBER)
-    form.source.input(show, [form.source, form.runs, form.job_id], form.grid, queue=False, show_progress="hidden")
+    # where no Draw button follows, another run is another choice of pictures
+    choices = [form.source.input] if may_draw(bench) else [form.source.input, form.runs.change]
+    gr.on(choices, show, [form.source, form.runs, form.job_id], form.grid, queue=False, show_progress="hidden")
     _watching(bench, form, earlier)
     _finding(bench, form, page, tabs)
     _controls(bench, form)

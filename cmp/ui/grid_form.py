@@ -9,7 +9,7 @@ import gradio as gr
 from cmp import viewer
 from cmp.core.grids import SCHEDULERS
 from cmp.ui.filling import Filled
-from cmp.ui.grid_jobs import EMPTY
+from cmp.ui.grid_jobs import EMPTY, NONE_DRAWN
 
 PLACEHOLDER = "What to draw, for example: a photo of TOKEN on a beach; with the word that the run was trained on"
 PROMPTS_INFO = "options: --n --d --s --l --w --h --name"
@@ -63,11 +63,17 @@ class Form:
         self.asked = [self.fields[name] for name in Filled._fields]
 
 
-def lay_out(cfg: float) -> Form:
-    """All widgets of the left column; the grid is rendered by whoever places it."""
-    f: dict[str, gr.components.Component] = {}
-    source = gr.Radio([DRAWN, SAMPLES], value=DRAWN, label="Pictures", elem_id="compare-source")
+def lay_out(cfg: float, draws: bool = True) -> Form:
+    """All widgets of the left column; whoever places the grid renders it. Where nothing is drawn, only the choice of pictures shows."""
+    source = gr.Radio([DRAWN, SAMPLES], value=DRAWN if draws else SAMPLES, label="Pictures", elem_id="compare-source")
     runs = gr.Dropdown([], multiselect=True, label="Runs", elem_id="compare-runs")
+    with gr.Column(visible=draws, elem_id="compare-form"):
+        return _drawing(source, runs, cfg, draws)
+
+
+def _drawing(source: gr.Radio, runs: gr.Dropdown, cfg: float, draws: bool) -> Form:
+    """What is to be drawn, and the buttons that do it."""
+    f: dict[str, gr.components.Component] = {}
     with gr.Group():
         f["picked"] = picks_in(label="Checkpoints", elem_id="compare-checkpoints")
         fill_picks = gr.Button("Tick all", size="sm", elem_id="compare-fill")
@@ -92,7 +98,9 @@ def lay_out(cfg: float) -> Form:
         f["alpha"] = gr.Textbox(label="The LoRA's alpha, where nothing says it", elem_id="compare-alpha")
     watch, watch_too, newest = _watching()
     template, mount = viewer.MATRIX_TEMPLATE, viewer.matrix_on_load()
-    grid = gr.HTML(EMPTY, apply_default_css=False, html_template=template, js_on_load=mount, elem_id="grid", render=False)
+    grid = gr.HTML(
+        EMPTY if draws else NONE_DRAWN, apply_default_css=False, html_template=template, js_on_load=mount, elem_id="grid", render=False
+    )
     f["kept"], job_id, stamp, watch_id, ended, offered, came_with = (gr.Textbox(visible=False) for _ in range(7))
     return Form(
         source, runs, f, draw, pause, cancel, status, plan, fill_picks, fill_samplers, question, drop, lost, watch, watch_too, newest,

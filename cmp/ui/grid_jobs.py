@@ -28,6 +28,7 @@ EMPTY: dict[str, Any] = {
     "total": 0,
     "note": "Choose checkpoints and a prompt, and press Draw.",
 }
+NONE_DRAWN: dict[str, Any] = EMPTY | {"note": "No grid was drawn here, and this server only shows pictures."}
 GONE = Fault("this picture was deleted to make room", "Press Draw to draw it again.")
 _MOST_EARLIER = 16  # grids for which it is remembered what was shown before
 _MOST_FAULTS = 3  # that are told of a plan
@@ -202,7 +203,7 @@ def plan_text(bench: Workbench, spec: GridSpec, plan: GridPlan | None) -> str:
     parts += [f"{len(plan.faults)} cannot be drawn"] if plan.faults else []
     told = [f"{cells}: {', '.join(filter(None, parts))}"]
     if plan.new:
-        told += [duration_text(plan.seconds, about=True)] if plan.seconds is not None else []
+        told += [duration_text(plan.seconds, about=True) if plan.seconds is not None else "time not known yet"]
         told += [size_text(plan.bytes)] if plan.bytes is not None else []
     against: dict[str, dict[str, None]] = {}
     for cell, fault in plan.faults:

@@ -91,7 +91,7 @@ def _filling(desk: Desk, section: Section, shown: gr.Textbox, panels: gr.HTML) -
         job = desk.job(run.id)
         going = job is not None and not job.over
         opened = gr.Accordion(visible=True, open=going or not any(map(tells_apart, desk.bench.verdicts(run))))
-        return opened, *typed, *_uses(typed.metrics), *_told_of(desk, job if going else None), gr.Timer(active=going)
+        return opened, *typed, *_uses(typed.metrics), *_told_of(desk, job), gr.Timer(active=going)
 
     def open_it(event: gr.EventData) -> Any:
         return gr.Accordion(open=True) if event._data.get("what") == "measure" and caller().owner else gr.skip()

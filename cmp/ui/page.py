@@ -48,6 +48,11 @@ class Dashboard(gr.Blocks):
         return super().launch(**(self.prepare(asked) if self.prepare else asked))
 
 
+def _in_address(tab: gr.Tab, name: str) -> None:
+    """Has the address name a tab that an event has opened; before all else that writes there when the tab opens."""
+    tab.select(None, js=f"() => window.cmpTabLink?.('{name}')")
+
+
 def build_page(bench: Workbench) -> Dashboard:
     """The whole dashboard; `server.launch_options` says how to launch it."""
     with Dashboard(title="Checkpoint comparison", analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as page:
@@ -61,16 +66,21 @@ def build_page(bench: Workbench) -> Dashboard:
         gr.Markdown("## Checkpoint comparison")
         with gr.Tabs(elem_classes="cmp-tabs") as tabs:
             with gr.Tab("Runs", id="runs") as runs_page:
+                _in_address(runs_page, "runs")
                 if bench.shows_demo:
                     gr.Markdown(DEMO)
                 runs = build_runs_tab(bench, page)
             with gr.Tab("Curves", id="curves") as curves_tab:
+                _in_address(curves_tab, "curves")
                 curves = build_curves_tab(bench, curves_tab, runs.chosen, runs.picked)
             with gr.Tab("Pick", id="pick") as pick_tab:
+                _in_address(pick_tab, "pick")
                 pick = build_pick_tab(bench, pick_tab, tabs, runs.chosen, runs.ticked)
             with gr.Tab("Compare", id="compare") as compare_tab:
+                _in_address(compare_tab, "compare")
                 build_compare_tab(bench, page, compare_tab, tabs, runs, (curves, pick))
             with gr.Tab("Storage", id="storage") as storage_tab:
+                _in_address(storage_tab, "storage")
                 build_storage_tab(bench, storage_tab)
         connect_marks(bench, curves, tabs, runs.chosen, runs.ticked)
         gr.on([runs_page.select, curves_tab.select, pick_tab.select, storage_tab.select], None, js=FORGET)

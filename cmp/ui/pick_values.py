@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from cmp.core.agreeing import agreement, leading, rule_name, sentence, tells_apart
 from cmp.core.measured import MEASURED, TRAINING_LOSS, UPDATE, UPDATE_RELATIVE
-from cmp.core.picking import HELD_OUT, VOTES, Score, Verdict, candidates, ranked
+from cmp.core.picking import HELD_OUT, VOTES, Score, Verdict, candidates, judge, ranked
 from cmp.core.runs import Library, Run
 from cmp.ui.measured_panels import Known, measured_parts, measured_rules
 from cmp.ui.values import Names, run_choices
@@ -48,7 +48,7 @@ def pick_value(
         "runs": runs,
         "run": run.id,
         "name": name_of(run),
-        "told": sentence(verdicts[0].reason) if alone else both.told,
+        "told": sentence((verdicts[0] if alone else judge(run, None)).reason) if alone or not verdicts else both.told,
         "agree": both.agree,
         "panels": panels,
         "next": [] if alone else next_steps(verdicts, read_only),

@@ -19,7 +19,7 @@ from cmp.ui.details import build_details
 from cmp.ui.faults import changing
 from cmp.ui.glance import first_run, glances, has_pictures
 from cmp.ui.samples_view import build_samples_view
-from cmp.ui.values import LOOKING, checkpoints_table, runs_table
+from cmp.ui.values import LOOKING, checkpoints_table, names_apart, runs_table
 from cmp.workbench import Workbench
 from cmp.workbench.callers import caller
 
@@ -104,6 +104,7 @@ def tables(bench: Workbench, library: Library, run_id: str, ticks: str) -> tuple
         first = None  # one that has some may still be found
     run = next((r for r in library.runs if r.id == run_id), None if run_id and library.unread else first)
     ticked = ticks.split("\n") if ticks else []
+    names = names_apart(library, bench.name_of)
 
     def thumb(sample: Sample) -> str | None:
         name = bench.gallery.name(sample)
@@ -111,7 +112,7 @@ def tables(bench: Workbench, library: Library, run_id: str, ticks: str) -> tuple
 
     return (
         runs_table(library, bench.name_of, run.id if run else None, seen),
-        checkpoints_table(run, bench.name_of, ticked, thumb, bench.starred(run) if run else ()),
+        checkpoints_table(run, bench.name_of, ticked, thumb, bench.starred(run) if run else ()) | {"title": names[run.id] if run else ""},
         run.id if run else run_id,
     )
 

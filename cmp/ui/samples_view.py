@@ -90,10 +90,10 @@ def value_of(bench: Workbench, library: Library, ids: Sequence[str], *, wait: bo
     """
     shown = [(run, bench.gallery.samples(run)) for run in runs_with(library, ids)]
     shown = [(run, its) for run, its in shown if its] or shown[:1]
+    names = names_apart(library, bench.name_of)
     if len(ids) == 1 and shown and not shown[0][1] and (job := drawn_of(bench, shown[0][0])):
         drawn = grid_value(bench, job)
-        return drawn | {"title": f"{bench.name_of(shown[0][0])}: drawn here", "rerolls": [], "link": ""}
-    names = names_apart(library, bench.name_of) if len(shown) > 1 else {}
+        return drawn | {"title": f"{names[shown[0][0].id]}: drawn here", "rerolls": [], "link": ""}
     known = [(run, its) for run, its in shown if its and (wait or bench.gallery.knows_loss(run))]
     losses = {run.id: losses_at(_some(bench.gallery.loss(run)), {s.step for s in its if s.step is not None}) for run, its in known}
     value = samples_value(shown, lambda item: names.get(item.id) or bench.name_of(item), bench.gallery.name)

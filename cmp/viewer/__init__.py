@@ -68,6 +68,7 @@ The table's value:
                    a cell may also have "sub", a second line; "strip" [{"url", "label"}], pictures by their steps; "line" [[x, y]] from 0
                    to 1, the course of a value ("pending" while it is being read); the first one "live", a run that is being trained
     ticked, many   [key]; bool, False lets one row at a time be chosen
+    title          str, above the rows
 It tells `{"ticked": [key]}` after every change, and where many can be ticked `{"looked": key}` of a row that was clicked beside its box.
 
 The details' value:

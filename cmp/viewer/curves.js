@@ -32,7 +32,7 @@
     let seenTheme = "";
 
     const bar = window.cmpCurveBar({ onChange: (next, later) => adopt(next, later), onReset: () => reset(), exportOf: (kind) => data?.address(`curves.${kind}`, runs, { ...viewOf(settings, zoom), tag: settings.tag }) ?? "" });
-    const side = window.cmpCurveSide({ onRuns: (ids) => choose(ids), onTag: (tag) => adopt({ ...settings, tag }),
+    const side = window.cmpCurveSide({ onRuns: (ids, enters) => choose(ids, enters), onTag: (tag) => adopt({ ...settings, tag }),
       onPin: (tag) => adopt({ ...settings, pins: settings.pins.includes(tag) ? settings.pins.filter((pin) => pin !== tag) : [...settings.pins, tag] }),
       colourOf: (run) => window.cmpCurvePlot.colourOf(placeOf(run), themeNow()).colour });
     const facts = window.cmpCurveFacts({ onOpenSettings: () => askSettings() });
@@ -164,9 +164,9 @@
     };
     const askSettings = async () => { if (data) facts.settings(await data.ask("settings", runs)); };
 
-    const all = () => {
+    const all = (enters) => {
       if (!runs.length) return nothing();
-      if (data && !value.compact && root.clientWidth) window.cmpRunLink?.write(runs);
+      if (data && !value.compact && root.clientWidth) window.cmpRunLink?.write(runs, enters);
       root.classList.remove("is-empty");
       setText(part.empty, "");
       const late = (fault) => setText(part.fault, `The curves could not be read: ${fault.message}`);
@@ -212,15 +212,21 @@
       later = setTimeout(load, wait ? 60 : 0);
     };
 
-    const choose = (ids) => {
+    const choose = (ids, enters) => {
       if (JSON.stringify(ids) === JSON.stringify(runs)) return;
       const first = ids[0] !== runs[0];
       runs = ids;
       places.show(ids);
       if (data && !value.compact) remember("cmp.curves.runs", JSON.stringify(ids));
       if (first && ids.length) settings = bar.set(value.compact ? {} : settingsOf(ids[0]));
-      all();
+      all(enters);
     };
+    window.addEventListener("popstate", () => {
+      const named = (window.cmpRunLink?.named("curves") ?? []).filter((run) => (value.runs || []).some((one) => one.run === run));
+      if (!data || value.compact || !root.isConnected || !named.length) return;
+      side.setRuns(value.runs, named);
+      choose(side.shown());
+    });
 
     const reset = () => {
       zoom = null;

@@ -27,6 +27,14 @@
     const slider = el("input", { type: "range", min: "0", max: "0.999", step: "0.001", class: "cmp-slider", "aria-label": "Smoothing" });
     const box = el("input", { type: "number", min: "0", max: "0.999", step: "0.001", class: "cmp-number", "aria-label": "Smoothing as a number" });
     slider.addEventListener("input", () => change({ smoothing: Number(slider.value) }, true));
+    // The pointer and the box set it to a thousandth; by keys that would be a thousand strokes.
+    slider.addEventListener("keydown", (event) => {
+      const way = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1 }[event.key];
+      if (!way || event.ctrlKey || event.metaKey || event.altKey) return;
+      event.preventDefault();
+      const next = Number(slider.value) + way * (event.shiftKey ? 0.001 : 0.01);
+      change({ smoothing: Number(Math.min(0.999, Math.max(0, next)).toFixed(3)) }, true);
+    });
     box.addEventListener("change", () => {
       const wanted = Number(box.value);
       if (box.value !== "" && wanted >= 0 && wanted <= 0.999) change({ smoothing: wanted }); else sync();
@@ -91,13 +99,13 @@
     const node = el("aside", { class: "cmp-side" }, fold(runsHead, ...runFilter.nodes, runList), fold(el("summary", { text: "Tags" }), ...tagFilter.nodes, tagList));
 
     const shown = () => runs.filter((run) => ticked.has(run.run) && runFilter.passes(`${run.label} ${run.run}`)).map((run) => run.run);
-    const tell = () => onRuns(shown());
+    const tell = (enters) => onRuns(shown(), enters);
 
     const drawRuns = () => {
       const listed = runs.filter((run) => runFilter.passes(`${run.label} ${run.run}`));
       setText(runsHead, `Runs · ${shown().length} of ${runs.length}`);
       refill(runList, listed.map((run) => {
-        const box = el("input", { type: "checkbox", change: () => { if (box.checked) ticked.add(run.run); else ticked.delete(run.run); drawRuns(); tell(); } });
+        const box = el("input", { type: "checkbox", change: () => { if (box.checked) ticked.add(run.run); else ticked.delete(run.run); drawRuns(); tell("each"); } });
         box.checked = ticked.has(run.run);
         const swatch = el("i", { class: "cmp-tip-dot" });
         swatch.style.background = colourOf(run.run);

@@ -11,6 +11,8 @@
   const SYMBOLS = { whole: "diamond", converted: "diamond", starred: "star", flawed: "diamond-open" };
   const REACH = 14; // pixels from a checkpoint's mark within which the pointer still means it
   const MOST_NAME = 60;
+  const LEAST_SIDE = 30; // pixels, and a share of the longer side, which the shorter one of a zoomed box must have
+  const LEAST_SHARE = 0.15;
 
   const colourOf = (place, theme) => window.cmpCurveTheme.colourOf(place, theme);
   const veil = (colour, share) => {
@@ -74,6 +76,7 @@
     let axis = null;
     let heard = false;
     let down = null;
+    let dragged = [0, 0]; // pixels along x and y
     let clicked = -Infinity;
 
     const shown = () => view.lines.filter((line) => !view.hidden.has(line.key));
@@ -235,12 +238,22 @@
       return best?.mark ?? null;
     };
 
+    // A drag that is all but straight means the axis that it runs along; the other one would be cut to a sliver.
+    const sidesMeant = () => {
+      const [less, most] = [Math.min(...dragged), Math.max(...dragged)];
+      const both = less >= LEAST_SIDE && less >= LEAST_SHARE * most;
+      return { x: both || dragged[0] >= dragged[1], y: both || dragged[1] > dragged[0] };
+    };
+
     const listen = () => {
       heard = true;
       part.chart.on("plotly_relayout", (what) => {
         const read = (name) => (what[`${name}.range[0]`] !== undefined ? [what[`${name}.range[0]`], what[`${name}.range[1]`]] : null);
         const [x, y] = [read("xaxis"), read("yaxis")];
-        if (x || y) hooks.onZoom(x && x.map(unplaced), y && y.map(Number));
+        const along = x && y ? sidesMeant() : { x, y };
+        if (x && !along.x) window.Plotly.relayout(part.chart, { "xaxis.range": rangeX(axis, view.window, view.settings.logX, view.exact) });
+        if (y && !along.y) window.Plotly.relayout(part.chart, { "yaxis.range": layoutY() });
+        if (x || y) hooks.onZoom(along.x ? x.map(unplaced) : null, along.y ? y.map(Number) : null);
       });
       part.over.addEventListener("pointermove", (event) => {
         if (event.buttons) return hooks.onLeave();
@@ -251,8 +264,10 @@
       });
       part.over.addEventListener("pointerleave", () => hooks.onLeave());
       part.chart.addEventListener("pointerdown", (event) => { down = event.button === 0 ? { x: event.clientX, y: event.clientY } : null; });
+      // Before the mouseup at which Plotly zooms.
       window.addEventListener("pointerup", (event) => {
-        const still = down && Math.hypot(event.clientX - down.x, event.clientY - down.y) < 5;
+        if (down) dragged = [Math.abs(event.clientX - down.x), Math.abs(event.clientY - down.y)];
+        const still = down && Math.hypot(...dragged) < 5;
         down = null;
         if (!still || !part.chart.isConnected) return;
         // Plotly lays a cover over the page while a button is down, so that no double click ever reaches the chart

@@ -55,6 +55,11 @@
     };
 
     list.append(...FILES.map(([file, label]) => el("button", { type: "button", role: "menuitem", class: "cmp-item", "data-file": file, text: label, click: () => make(file, label) })));
+    // Where the bar has wrapped the button may stand at its left end.
+    menu.addEventListener("toggle", () => {
+      list.classList.remove("opens-right");
+      list.classList.toggle("opens-right", list.getBoundingClientRect().left < grid.part.under.parentElement.getBoundingClientRect().left);
+    });
     document.addEventListener("click", (event) => { if (!menu.contains(event.target)) menu.open = false; });
     menu.addEventListener("keydown", (event) => { if (event.key === "Escape") { menu.open = false; menu.querySelector("summary").focus(); event.stopPropagation(); } });
     grid.onChange(() => {

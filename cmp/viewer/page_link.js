@@ -1,37 +1,50 @@
-// The chosen tab of the page in its address, so that the browser's Back goes to the tab before, and a link opens the right one; and the runs
-// that it shows, as one parameter `run` for each, the chosen one first: `cmpRunLink` -> {opened, beside, write}. What else the tabs show
+// The chosen tab of the page in its address, so that the browser's Back goes to the tab before, and a link opens the right one:
+// `cmpTabLink(name)`; and the runs that it shows, as one parameter `run` for each, the chosen one first: `cmpRunLink` -> {opened, beside,
+// compared, named, write}. What else the tabs show
 // adds its own parameters: `samples`, `grid`, `view`.
 (() => {
   "use strict";
 
-  const tabs = () => [...document.querySelectorAll('.gradio-container [role="tab"]')].filter((tab) => tab.closest(".cmp-tabs"));
+  // On a narrow page the last ones stand in the menu of more tabs, without a role; in it they can be clicked while it is closed, too.
+  const TAB = '.cmp-tabs :is([role="tab"], .overflow-dropdown button)';
+  const tabs = () => [...document.querySelectorAll(TAB)];
   const nameOf = (tab) => tab.textContent.trim().toLowerCase();
   const wanted = () => new URL(location).searchParams.get("tab");
   const open = (name) => {
     const tab = tabs().find((one) => nameOf(one) === name);
-    if (tab && tab.getAttribute("aria-selected") !== "true") tab.click();
+    const isOpen = tab?.getAttribute("aria-selected") === "true";
+    if (tab && !isOpen) tab.click();
     return Boolean(tab);
   };
 
   document.addEventListener("click", (event) => {
-    const tab = event.isTrusted && event.target.closest?.('[role="tab"]');
-    if (!tab || !tab.closest(".cmp-tabs")) return;
+    const tab = event.isTrusted && event.target.closest?.(TAB);
+    if (!tab) return;
     const at = new URL(location);
     if (at.searchParams.get("tab") === nameOf(tab)) return;
     at.searchParams.set("tab", nameOf(tab));
     history.pushState(null, "", at);
   }, true);
-  window.addEventListener("popstate", () => open(wanted() || nameOf(tabs()[0] ?? { textContent: "" })));
+  const first = () => nameOf(tabs()[0] ?? { textContent: "" });
+  window.addEventListener("popstate", () => open(wanted() || first()));
+
+  // A tab that the page itself has opened, after a click elsewhere in it: a new entry as well. Nobody has clicked while the page is made.
+  window.cmpTabLink = (name) => {
+    if (!navigator.userActivation?.hasBeenActive || (wanted() || first()) === name) return;
+    const at = new URL(location);
+    at.searchParams.set("tab", name);
+    history.pushState(null, "", at);
+  };
 
   const all = () => new URL(location).searchParams.getAll("run").filter(Boolean);
   let known = false; // the address has been brought in line once
   let restoring = all().length > 0; // what it names beside the chosen run is still to be shown
 
-  // With `enters`, another chosen run is a new entry of the history. All else changes the present one.
+  // With `enters`, another chosen run is a new entry of the history, with "each" any other choice of runs. All else changes the present one.
   const write = (runs, enters = false) => {
     const before = all();
     if (!runs[0]) return;
-    const isNew = enters && known && before.length && before[0] !== runs[0];
+    const isNew = enters && known && before.length && (enters === "each" || before[0] !== runs[0]);
     known = true;
     restoring = false;
     if (JSON.stringify(before) === JSON.stringify(runs)) return;
@@ -48,12 +61,18 @@
     return ["beside", ...all().slice(1)].join("\n");
   };
 
+  // The runs that a link to Compare names, a line each; "" after the first time, and where the page was opened otherwise.
+  const comparing = wanted() === "compare" ? all() : [];
+  const compared = () => comparing.splice(0).join("\n");
+
   // At once, and not when the server has answered: what is arranged meanwhile belongs to this run.
   document.addEventListener("click", (event) => {
     const row = event.isTrusted && event.target.closest?.("#runs-table tr[data-key]");
     if (row && row.dataset.key !== all()[0]) write([row.dataset.key], true);
   }, true);
-  window.cmpRunLink = { opened: all(), beside, write };
+  // The runs that the address names for a tab, none where it speaks of another.
+  const named = (tab) => (wanted() === tab ? all() : []);
+  window.cmpRunLink = { opened: all(), beside, compared, named, write };
   window.addEventListener("popstate", () => {
     const run = all()[0];
     if (!run || !["runs", null].includes(wanted())) return;

@@ -30,10 +30,10 @@
     const files = el("details", { class: "cmp-export" }, el("summary", { class: "cmp-button", text: "Export" }), el("div", { class: "cmp-menu" }, csv, json));
     const share = window.cmpShare();
     const doing = el("div", { class: "cmp-pick-doing" }, el("label", {}, el("span", { text: "Go on with" }), which), convert, star, compare, measure, vote, files, share.menu);
-    const empty = el("p", { class: "cmp-empty" });
-    const whole = el("div", { class: "cmp-pick-whole" }, told, next, doing, share.told, panels);
+    const empty = el("p", { class: "cmp-empty", role: "status", text: "Reading …" }); // until something is known
+    const whole = el("div", { class: "cmp-pick-whole", hidden: "" }, told, next, doing, share.told, panels);
     root.classList.add("cmp-pick");
-    root.replaceChildren(el("div", { class: "cmp-pick-top" }, el("label", {}, el("span", { text: "Run" }), choice)), empty, whole);
+    root.replaceChildren(el("div", { class: "cmp-pick-top" }, el("label", { hidden: "" }, el("span", { text: "Run" }), choice)), empty, whole);
     document.addEventListener("click", (event) => { if (!files.contains(event.target)) files.open = false; });
     files.addEventListener("keydown", (event) => { if (event.key === "Escape") { files.open = false; files.querySelector("summary").focus(); } });
 

@@ -55,14 +55,16 @@
     let ticked = new Set();
     let order = null; // {column, down}
     let shownRow = null; // the chosen row as it was told last
+    let isHidden = false; // while the chosen row could not be scrolled to yet
     let looked = null; // the row whose details are shown; only where many can be ticked, else it is the chosen one
 
     const head = el("tr");
     const body = el("tbody");
+    const title = el("h3", { class: "cmp-title", hidden: "" });
     const note = el("p", { class: "cmp-note", role: "status" });
     const table = el("table", {}, el("thead", {}, head), body);
     root.classList.add("cmp-table");
-    root.replaceChildren(el("div", { class: "cmp-box" }, table), note);
+    root.replaceChildren(title, el("div", { class: "cmp-box" }, table), note);
 
     const tell = () => onPick({ index: 0, value: [...ticked].join("\n"), ticked: [...ticked] });
 
@@ -155,9 +157,14 @@
     // The chosen row may lie far down in a long list; the page itself is not moved.
     const reveal = () => {
       const box = table.parentElement;
+      if (!box.clientHeight) return; // it is shown later, and tells so
+      isHidden = false;
       const row = body.querySelector("tr.is-ticked");
-      if (row && row.offsetTop + row.offsetHeight > box.scrollTop + box.clientHeight) box.scrollTop = row.offsetTop - 2 * row.offsetHeight;
+      if (!row || value.many) return;
+      const [top, bottom] = [row.offsetTop - head.offsetHeight, row.offsetTop + row.offsetHeight];
+      if (top < box.scrollTop || bottom > box.scrollTop + box.clientHeight) box.scrollTop = top - row.offsetHeight;
     };
+    new ResizeObserver(() => { if (isHidden) reveal(); }).observe(table.parentElement);
 
     const update = (next) => {
       if (!next) return;
@@ -168,9 +175,13 @@
       const before = shownRow;
       draw();
       shownRow = value.many ? null : [...ticked][0] ?? null;
-      if (shownRow !== before) reveal();
+      setText(title, value.title);
       setText(note, value.note);
       table.parentElement.hidden = !value.rows.length;
+      if (shownRow !== before) {
+        isHidden = true;
+        reveal();
+      }
     };
     return { update };
   };

@@ -64,9 +64,15 @@ class Alerting:
         last.join(seconds)
 
     def _go_on(self) -> None:
-        looks = 0
+        looks, last = 0, ""  # the fault of the look before
         while not self._ends.is_set():
-            self.look(runs=looks % _RUNS_EVERY == 0)
+            try:
+                self.look(runs=looks % _RUNS_EVERY == 0)
+                last = ""
+            except Exception as fault:  # noqa: BLE001  (one run or target must not silence all others: the fault is logged)
+                told = logging.DEBUG if repr(fault) == last else logging.ERROR
+                _LOG.log(told, "looking for alerts failed", exc_info=True)
+                last = repr(fault)
             looks += 1
             self._ends.wait(_EVERY)
 

@@ -9,6 +9,7 @@ from typing import Any
 from cmp.core.curves import LossCurve
 from cmp.core.losses import losses_at
 from cmp.core.runs import Checkpoint, Run
+from cmp.disk.measures import files_of
 from cmp.errors import CmpError
 
 _MOST_RUNS = 64  # that are remembered
@@ -16,8 +17,8 @@ Verdicts = dict[str, dict[str, object]]  # by a checkpoint's id
 
 
 class Heads:
-    """Remembers losses and verdicts of runs whose logs have not changed, and of which no more was measured: a grid that is being drawn
-    asks several times a second.
+    """Remembers losses and verdicts of runs whose logs and checkpoints have not changed, and of which no more was measured: a grid that
+    is being drawn asks several times a second.
     """
 
     def __init__(
@@ -63,7 +64,8 @@ class Heads:
 
 
 def _stamp(run: Run) -> tuple[object, ...]:
-    found: list[object] = [tuple(c.step for c in run.checkpoints)]
+    """Another value once a log or a checkpoint's file is another. Nothing is opened for it."""
+    found: list[object] = [tuple((c.step, files_of(c)) for c in run.checkpoints)]
     for path in run.logs:
         with suppress(OSError):
             state = path.stat()

@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cmp.core.runs import Run
+from cmp.core.runs import Checkpoint, Run
 from cmp.disk.demo import Demo
+from cmp.disk.ready import Answers
 from cmp.disk.store import subject_of
 from cmp.errors import CmpError
 from cmp.workbench.easel import Easel
@@ -87,6 +88,16 @@ class Known(Easel):
         if not spec.exactly:
             spec = replace(spec, held_out=spec.held_out or last.held_out, training=spec.training or last.training)
         return replace(spec, checkpoints=spec.checkpoints or candidates(run), draws=draws, seed=seed)
+
+    def _note(self, run: Run, found: Measured, checkpoint: Checkpoint | None, files: str, given: Answers) -> Measured:
+        """Notes a result under its checkpoint's name; where its `files` are others by now, the result says so instead."""
+        from cmp.disk.measures import Measures
+
+        alpha = self.answers(run).alpha if given.alpha is None else given.alpha
+        if Measures(self.store).note(run, found, checkpoint, files, "" if alpha is None else str(alpha)):
+            return found
+        told = f"{found.checkpoint_id} was written anew meanwhile: this is of what it held before; measure it again"
+        return replace(found, told=(*found.told, told))
 
     def _remember_asked(self, run: Run, spec: MeasureSpec) -> None:
         told = {name: str(folder) if folder else None for name, folder in (("held_out", spec.held_out), ("training", spec.training))}

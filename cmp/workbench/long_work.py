@@ -125,9 +125,9 @@ class LongWork(Shelf):
                 return None
             spec, runs = self._grid_in(order)
             plan = self.plan_grid(spec, runs, read_answers(order))
-        except CmpError:  # a checkpoint or a base model has gone since
+            return None if plan.new or plan.faults else self.start_grid(spec, runs, read_answers(order))
+        except CmpError:  # a checkpoint or a base model has gone since, or whoever asks may start nothing
             return None
-        return None if plan.new or plan.faults else self.start_grid(spec, runs, read_answers(order))
 
     def _grid_again(self, order: Order) -> tuple[Work, object]:
         spec, runs = self._grid_in(order)

@@ -84,15 +84,18 @@ class Measuring(Scoring):
 
     def _losses(self, run: Run, spec: MeasureSpec, given: Answers) -> Iterator[Progress | Measured | NotMeasured]:
         from cmp.core.measured import NotMeasured
+        from cmp.disk.measures import files_of
 
         meters = self._meters(run, spec, given)
         self._remember(run, spec)
+        files: dict[Checkpoint | None, str] = {}
         total, done, proven = len(meters) * (1 + len(spec.checkpoints)), 0, False
         for checkpoint in (None, *spec.checkpoints):
+            was = files.setdefault(checkpoint, files_of(checkpoint))  # once, as the weights that all meters measure are read once
             for meter in meters:
                 name = checkpoint.id if checkpoint else "base model"
                 try:
-                    with closing(self._one(run, meter, checkpoint, given)) as work:
+                    with closing(self._one(run, meter, checkpoint, was, given)) as work:
                         found = yield from _told(work, done, total, name)
                     yield found
                     proven = proven or checkpoint is not None
@@ -104,8 +107,10 @@ class Measuring(Scoring):
         if proven and given != Answers() and self.answers(run) != given:  # a wrong answer must not outlive what it was given for
             self.answer(run, given)
 
-    def _one(self, run: Run, meter: LossMeter, checkpoint: Checkpoint | None, given: Answers) -> Generator[Progress, None, Measured]:
-        """One metric of one checkpoint: from what is kept, or measured and kept."""
+    def _one(
+        self, run: Run, meter: LossMeter, checkpoint: Checkpoint | None, files: str, given: Answers
+    ) -> Generator[Progress, None, Measured]:
+        """One metric of one checkpoint: from what is kept, or measured and kept; `files` are what its files were before."""
         from cmp.core.evidence import BASE
         from cmp.disk.measures import Measures
 
@@ -117,9 +122,7 @@ class Measuring(Scoring):
             measures.keep(found)
         else:  # what is to be known of the folder may have changed, though not the images that are measured on
             found = replace(known, told=tuple(dict.fromkeys((*meter.labelled.told, *known.told))))
-        alpha = self.answers(run).alpha if given.alpha is None else given.alpha
-        measures.note(run, found, checkpoint, "" if alpha is None else str(alpha))
-        return found
+        return self._note(run, found, checkpoint, files, given)
 
     def _meters(self, run: Run, spec: MeasureSpec, given: Answers) -> list[LossMeter]:
         """One for each set of images that the loss is measured on."""

@@ -12,6 +12,7 @@ from cmp.core.progress import Progress, run_through
 from cmp.core.runs import Library, Problem
 from cmp.disk.demo import Demo, open_demo
 from cmp.disk.store import Store
+from cmp.errors import Locked, NoSpace, NotFound, Refused, Unreadable
 from cmp.settings import Settings
 from cmp.workbench.permission import Permission
 
@@ -27,6 +28,7 @@ class Places(Permission):
         self.store = Store(settings.home)
         self.serves = False  # scripts rely on being told of the given folders alone
         self._mirrors: tuple[Mirror, ...] | None = None if settings.hub else ()
+        self._missing: tuple[Problem, ...] = ()
         self._fetching = threading.Lock()
 
     @property
@@ -57,20 +59,31 @@ class Places(Permission):
         return tuple(Path(folder) for folder in sorted(self.store.all("folder")))
 
     def fetching(self) -> Generator[Progress, None, None]:
-        """Brings what was named on the Hub here, once in this process: logs and LoRA bytes, see `disk.hub_runs`. Raises as that does."""
-        if self._mirrors is not None:
-            return
-        from cmp.disk.hub_files import Hub, read_place
-        from cmp.disk.hub_runs import mirroring
+        """Brings what was named on the Hub here, once in this process: logs and LoRA bytes, see `disk.hub_runs`. Raises as that does where
+        nothing else is to be looked at; otherwise what could not be brought is a problem of the library."""
+        if self._mirrors is None:
+            with self._fetching:
+                if self._mirrors is None:
+                    self._mirrors = yield from self._fetch()
 
-        with self._fetching:
-            if self._mirrors is None:
-                hub, found = Hub(), []
-                for address in self.settings.hub:
-                    found.append((yield from mirroring(read_place(address), self.settings.home, hub)))
-                self._mirrors = tuple(found)
+    def _fetch(self) -> Generator[Progress, None, tuple[Mirror, ...]]:
+        from cmp.disk.hub_files import Hub, read_place
+        from cmp.disk.hub_runs import mirror_folder, mirroring
+
+        places, home = [read_place(address) for address in self.settings.hub], self.settings.home
+        hub, found, faults = None if self.settings.offline else Hub(), [], []
+        for place in places:
+            try:
+                found.append((yield from mirroring(place, home, hub)))
+            except (NotFound, Unreadable, Refused, Locked, NoSpace) as fault:
+                faults.append((place, fault))
+        if faults and not found and not self.settings.runs:
+            raise faults[0][1]
+        self._missing = tuple(Problem(mirror_folder(place, home), f"{place} is not shown: {fault.told}") for place, fault in faults)
+        return tuple(found)
 
     def _with_problems(self, library: Library) -> Library:
-        """With what of the mirrored runs is not here."""
+        """With what of the runs on the Hub is not here."""
         more: tuple[Problem, ...] = tuple(problem for mirror in self._mirrors or () for problem in mirror.problems)
+        more += self._missing
         return replace(library, problems=(*library.problems, *more)) if more else library

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from cmp.disk.ledger import Order
 from cmp.errors import BadInput, NotFound, Refused
 from cmp.jobs import Job, Work
 from cmp.settings import Settings
-from cmp.workbench.callers import caller
+from cmp.workbench.callers import Caller, acting_for, caller
 from cmp.workbench.storing import Asked, NotDone, Restored, Storing
 
 if TYPE_CHECKING:
@@ -93,13 +93,21 @@ class Reclaiming(Storing):
             raise Refused(told, "Nothing was done. Look at the new preview.")
         yield from self.clean_up(plan)
 
-    def start_restore(self, target: str) -> Job:
-        """Queues what `restore` does."""
+    def start_restore(self, target: str, *, by_id: bool = False) -> Job:
+        """Queues what `restore` does; raises NotFound where there is no such thing. `by_id`: the target is an id and never a path."""
         self.require_writing()
-        return self.jobs.start("restore", f"restore {target}", 1, lambda: self.restore(target), None, {"target": target})
+        with acting_for(replace(caller(), by_id=by_id or caller().by_id)):
+            order = {"target": target, "by_id": caller().only_ids}
+            if not (self._in_trash(target) or self.checkpoint_in_trash(target)):
+                self.find(target)
+        return self.jobs.start("restore", f"restore {target}", 1, lambda: self._restoring(order), None, order)
 
     def _restore_again(self, order: Order) -> tuple[Work, object]:
-        return lambda: self.restore(str(order["target"])), None
+        return lambda: self._restoring(order), None
+
+    def _restoring(self, order: Order) -> Iterator[Progress | Restored]:
+        with acting_for(Caller(by_id=bool(order.get("by_id")))):  # in the job's own thread, which nobody else has
+            yield from self.restore(str(order["target"]))
 
     # -- bringing back -------------------------------------------------------------------------------------------------
 

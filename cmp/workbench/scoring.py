@@ -32,7 +32,7 @@ Scored = Iterator["Progress | Measured | NotMeasured"]
 class Owners:
     """What is known of the checkpoints that are scored: each ready, with the digest of its weights; and of those that are not, why.
 
-    `base` is the base model's digest, "" where it is not on this disk.
+    `base` is the base model's digest, "" where it is not on this disk. `files` are what each one's files were before they were read.
     """
 
     ready: Mapping[str, Ready]
@@ -40,6 +40,7 @@ class Owners:
     base: str
     base_id: str
     faults: Mapping[str, CmpError]
+    files: Mapping[str, str]
 
 
 class Scoring(Known):
@@ -73,7 +74,7 @@ class Scoring(Known):
                 scorer = yield from self._scorer(run, spec, metric, asked, known, shown, eye)
                 eye = scorer.eye
                 for found in (yield from scorer.score()):
-                    yield found if isinstance(found, NotMeasured) else self._keep(run, found, chosen, given)
+                    yield found if isinstance(found, NotMeasured) else self._keep(run, found, chosen, known, given)
                 if shown.source == CELLS and given != Answers() and self.answers(run) != given:  # that these weights drew them proves it
                     self.answer(run, given)
             except CmpError as fault:
@@ -130,10 +131,14 @@ class Scoring(Known):
         return spec.checkpoints
 
     def _known(self, run: Run, chosen: Sequence[Checkpoint], given: Answers) -> Generator[Progress, None, Owners]:
+        from cmp.disk.measures import files_of
+
         ready: dict[str, Ready] = {}
         weights: dict[str, str] = {}
+        files: dict[str, str] = {}
         faults: dict[str, CmpError] = {}
         for checkpoint in chosen:
+            files[checkpoint.id] = files_of(checkpoint)
             try:
                 ready[checkpoint.id] = found = yield from self._as_ready(run, checkpoint, given)
                 weights[checkpoint.id] = yield from found.digesting(self.store)
@@ -144,7 +149,7 @@ class Scoring(Known):
         digest = (yield from digesting_base(base.path, self.store)) if base else ""
         if not ready:
             raise next(iter(faults.values()))
-        return Owners(ready, weights, digest, str(base.as_json()["id"]) if base else "", faults)
+        return Owners(ready, weights, digest, str(base.as_json()["id"]) if base else "", faults, files)
 
     def _as_ready(self, run: Run, checkpoint: Checkpoint, given: Answers) -> Generator[Progress, None, Ready]:
         """As it is drawn with; or where that cannot be, since its base is not here, as far as it is known without."""
@@ -255,17 +260,16 @@ class Scoring(Known):
             raise BadInput(f"nothing says which word calls up what {run.id} has learned", "Give it, or several with commas, as --subject.")
         return words
 
-    def _keep(self, run: Run, found: Measured, chosen: Sequence[Checkpoint], given: Answers) -> Measured:
+    def _keep(self, run: Run, found: Measured, chosen: Sequence[Checkpoint], known: Owners, given: Answers) -> Measured:
         """Keeps a result; one that was there and is the same comes as known."""
         from cmp.disk.measures import Measures
 
         measures = Measures(self.store)
         before = measures.find(found.weights, found.base, found.metric, found.setup, found.checkpoint_id)
         measures.keep(found)
-        alpha = self.answers(run).alpha if given.alpha is None else given.alpha
         checkpoint = next((c for c in chosen if c.id == found.checkpoint_id), None)
-        measures.note(run, found, checkpoint, "" if alpha is None else str(alpha))
-        return replace(found, reused=before is not None and before.values.tobytes() == found.values.tobytes())
+        noted = self._note(run, found, checkpoint, known.files[checkpoint.id] if checkpoint else "", given)
+        return replace(noted, reused=before is not None and before.values.tobytes() == found.values.tobytes())
 
     # -- weights -------------------------------------------------------------------------------------------------------
 
@@ -287,4 +291,4 @@ class Scoring(Known):
             if not found:
                 yield NotMeasured(UPDATE, name, Refused("; ".join(size.told) or f"{name} changes no weight", "Give its base with --base."))
             for one in found:
-                yield self._keep(run, one, chosen, given)
+                yield self._keep(run, one, chosen, known, given)

@@ -43,13 +43,12 @@ class Webhook:
     def send(self, told: Mapping[str, object]) -> None:
         text = f"{told['what']}. {told['hint']}"
         body = json.dumps({**told, "text": text, "content": text}).encode()
-        request = urllib.request.Request(
-            self.url, body, {"Content-Type": "application/json", "User-Agent": f"cmp/{__version__}"}, method="POST"
-        )
+        head = {"Content-Type": "application/json", "User-Agent": f"cmp/{__version__}"}
         try:
+            request = urllib.request.Request(self.url, body, head, method="POST")
             with urllib.request.build_opener(_NoRedirect).open(request, timeout=_POSTING) as answer:
                 answer.read(1000)
-        except (OSError, http.client.HTTPException) as fault:
+        except (OSError, http.client.HTTPException, ValueError) as fault:  # ValueError: a name that cannot be looked up
             why = f"HTTP {fault.code}" if isinstance(fault, urllib.request.HTTPError) else type(fault).__name__
             raise Refused(f"{self.name} did not take it: {why}", "Check the address and whether it answers.") from None
 
@@ -93,10 +92,8 @@ def targets_of(webhook: str | None, command: str | None) -> tuple[Target, ...]:
     """The targets that were named; raises BadInput or NotFound for one that could never be told anything."""
     found: list[Target] = []
     if webhook:
-        parts = urlsplit(webhook)
-        if parts.scheme not in _SCHEMES or not parts.hostname:
-            told = f"the alert webhook begins with {parts.scheme or webhook[:12]!r}"  # the rest may be a secret
-            raise BadInput(told, "Give an address such as https://hooks.example.org/….")
+        if wrong := _wrong_with(webhook):
+            raise BadInput(f"the alert webhook {wrong}", "Give an address such as https://hooks.example.org/….")
         found.append(Webhook(webhook))
     if command:
         try:
@@ -107,3 +104,19 @@ def targets_of(webhook: str | None, command: str | None) -> tuple[Target, ...]:
             raise NotFound(f"there is no program {words[0] if words else command!r} for the alert command", "Give its path in full.")
         found.append(Command(words))
     return tuple(found)
+
+
+def _wrong_with(webhook: str) -> str | None:
+    """Why nothing could ever be posted there, without repeating what may be a secret."""
+    if not webhook.isascii() or not webhook.isprintable() or " " in webhook:
+        return "has characters that no address has: write others as %XX, and a name as xn--…"
+    try:
+        parts = urlsplit(webhook)
+        if parts.scheme not in _SCHEMES or not parts.hostname:
+            return f"begins with {parts.scheme or webhook[:12]!r}"
+        parts.hostname.encode("idna")  # as it is looked up
+        if parts.port == 0:
+            return "has the port 0"
+    except ValueError:  # its own words would repeat parts of it
+        return "has a name or a port that cannot be"
+    return "has a name or password before an @, which is never sent" if "@" in parts.netloc else None

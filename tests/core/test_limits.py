@@ -6,6 +6,7 @@ import pytest
 
 from cmp.core.grids import GridSpec, Prompt, Sampling
 from cmp.core.limits import Limits, Rates
+from cmp.core.prompts import parse_prompts, search_replace
 from cmp.errors import BadInput
 
 
@@ -25,6 +26,20 @@ def test_a_small_grid_is_within_the_limits() -> None:
 def test_what_is_larger_is_refused_and_says_by_what(grid: GridSpec, told: str) -> None:
     with pytest.raises(BadInput, match=told):
         Limits().check(grid)
+
+
+@pytest.mark.parametrize(
+    ("line", "told"), [("x --s 500", "500 denoising steps"), ("x --w 2048 --h 2048", "4194304 pixels"), ("x --h 1024", "pixels")]
+)
+def test_what_a_prompt_says_for_itself_is_within_the_limits_too(line: str, told: str) -> None:
+    with pytest.raises(BadInput, match=told):
+        Limits().check(GridSpec((None,), parse_prompts(f"y\n{line}")))
+    Limits().check(GridSpec((None,), parse_prompts("x --s 30 --w 768 --h 768"), samplings=(Sampling(steps=31),)))
+
+
+def test_a_prompt_is_as_long_as_it_is_after_search_and_replace() -> None:
+    with pytest.raises(BadInput, match="1099 characters"):
+        Limits().check(GridSpec((None,), search_replace((Prompt("a" + "x" * 999),), "a, " + "b" * 100)))
 
 
 def test_a_client_has_its_turns_and_then_one_in_so_many_seconds() -> None:

@@ -165,6 +165,16 @@ def test_the_gap_between_the_sets_grows_as_images_are_learned_by_heart() -> None
     assert few[0].low is None
 
 
+@pytest.mark.parametrize("lost", [LOSS, TRAINING_LOSS])
+def test_there_is_no_gap_where_one_loss_is_no_share_of_the_base_models(lost: str) -> None:
+    sets = {LOSS: simulated(10, [0.6, 0.6, 0.6], 40), TRAINING_LOSS: simulated(11, [0.59, 0.4, 0.2], 40, TRAINING_LOSS)}
+    assert len(gaps_of(evidence_of(sets[LOSS], IDS), evidence_of(sets[TRAINING_LOSS], IDS))) == 3
+    sets[lost][-1].values[0, 0] = np.inf
+    unsure = evidence_of(sets[lost], IDS)
+    assert unsure is not None and len(unsure.ids) == 3 and "shares of the mean of all checkpoints" in unsure.floor
+    assert gaps_of(evidence_of(sets[LOSS], IDS), evidence_of(sets[TRAINING_LOSS], IDS)) == ()
+
+
 def test_a_metric_without_bands_is_not_divided_by_anything() -> None:
     rng = np.random.default_rng(12)
     values = [rng.normal(loc=level, scale=0.1, size=(24, 1)) for level in (30, 31, 29)]

@@ -18,6 +18,8 @@ from cmp.disk.ready import Answers, digest_of, ready_checkpoint
 from cmp.disk.scan import scan
 from cmp.disk.store import Store
 from cmp.errors import BadInput, NotFound, Refused, Unreadable
+from cmp.settings import OURS, Settings
+from cmp.workbench import Workbench
 from tests.hub import COMMIT, FakeHub, serving
 from tests.support import base_tensors, origin_run, save, wrapped_tensors
 
@@ -31,6 +33,12 @@ def hub(tmp_path: Path) -> Iterator[FakeHub]:
     save(made.checkpoint(500) / "model.safetensors", large, {"format": "pt"})
     with serving(tmp_path / "repo") as served:
         yield served
+
+
+@pytest.fixture
+def at_hub(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every workbench of this process asks that hub."""
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.endpoint)
 
 
 def mirror_of(hub: FakeHub, home: Path, address: str = "hf://ann/runs") -> Mirror:
@@ -93,6 +101,37 @@ def test_what_was_fetched_is_not_fetched_again_and_shown_where_the_hub_is_out_of
     assert cut_off.root == again.root and "as it was fetched before" in cut_off.problems[-1].reason
     with pytest.raises(Unreadable):
         run_through(mirroring(PLACE, tmp_path / "elsewhere", Hub("http://127.0.0.1:9")))
+
+
+def test_a_mirror_is_shown_with_a_note_where_the_hub_shows_the_place_no_more(hub: FakeHub, tmp_path: Path) -> None:
+    there = mirror_of(hub, tmp_path / "home")
+    expired = run_through(mirroring(PLACE, tmp_path / "home", Hub(f"{hub.endpoint}/elsewhere")))
+    assert expired.root == there.root and "the Hub shows nothing at hf://ann/runs (404)" in expired.problems[-1].reason
+
+
+def test_where_the_user_is_offline_the_hub_is_not_asked_and_the_mirror_is_shown(hub: FakeHub, tmp_path: Path, at_hub: None) -> None:
+    home = tmp_path / "home"
+    offline = Settings(home, hub=("hf://ann/runs",), offline=True)
+    with pytest.raises(Refused, match="HF_HUB_OFFLINE is set"):
+        Workbench(offline).library()
+    assert hub.asked() == []
+    Workbench(Settings(home, hub=("hf://ann/runs",))).library()
+    before = len(hub.asked())
+    shown = Workbench(offline).library()
+    assert before and len(hub.asked()) == before and [run.id for run in shown.runs if run.checkpoints] == ["outputs/lora_casual_shoes"]
+    assert any("shown as it was fetched before: HF_HUB_OFFLINE" in problem.reason for problem in shown.problems)
+
+
+@pytest.mark.parametrize("beside", ["a folder", "another place"])
+def test_a_place_that_is_not_to_be_had_is_a_problem_beside_others_and_an_error_alone(
+    tmp_path: Path, hub: FakeHub, at_hub: None, beside: str
+) -> None:
+    folder, other = ((origin_run(tmp_path / "near").outputs,), ()) if beside == "a folder" else ((), ("hf://ann/runs",))
+    library = Workbench(Settings(tmp_path / "home", folder, hub=("hf://ann/missing", *other))).library()
+    assert any(run.checkpoints for run in library.runs)
+    assert any("hf://ann/missing is not shown: the Hub shows nothing" in problem.reason for problem in library.problems)
+    with pytest.raises(NotFound, match="hf://ann/missing"):
+        Workbench(Settings(tmp_path / "alone", hub=("hf://ann/missing",))).library()
 
 
 def test_a_server_that_gives_whole_files_for_parts_is_refused_and_leaves_no_mirror(hub: FakeHub, tmp_path: Path) -> None:
@@ -159,7 +198,7 @@ def test_the_command_line_lists_a_repository_and_says_what_is_not_here(hub: Fake
     import subprocess
     import sys
 
-    around = os.environ | {"HF_ENDPOINT": hub.endpoint, "CMP_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
+    around = os.environ | {"HF_ENDPOINT": hub.endpoint, "CMP_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": OURS}
     command = [sys.executable, "-m", "cmp", "--runs", "hf://ann/runs", "list", "--json"]
     ended = subprocess.run(command, env=around, capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == 0, ended.stderr

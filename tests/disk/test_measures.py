@@ -12,7 +12,7 @@ import pytest
 from cmp.core.evidence import BASE
 from cmp.core.measured import Measured
 from cmp.core.runs import Checkpoint, Run
-from cmp.disk.measures import Measures
+from cmp.disk.measures import Measures, files_of
 from cmp.disk.store import Store
 from cmp.errors import Refused
 
@@ -52,7 +52,8 @@ def test_other_weights_base_metric_or_setup_are_not_known(tmp_path: Path, other:
 
 def note(measures: Measures, run: Run, one: Measured, number: int | None, said: str = "") -> None:
     measures.keep(one)
-    measures.note(run, one, None if number is None else run.checkpoints[number], said)
+    checkpoint = None if number is None else run.checkpoints[number]
+    assert measures.note(run, one, checkpoint, files_of(checkpoint), said)
 
 
 def test_a_run_has_what_its_checkpoints_and_its_base_were_measured_as_until_a_file_changes(tmp_path: Path, run: Run) -> None:
@@ -68,6 +69,18 @@ def test_a_run_has_what_its_checkpoints_and_its_base_were_measured_as_until_a_fi
     file.unlink()
     assert [one.checkpoint_id for one in measures.of(run)["loss"]] == ["r@2", BASE]
     assert measures.of(replace(run, folder=tmp_path / "elsewhere")) == {}
+
+
+def test_a_file_that_was_written_anew_since_its_weights_were_read_has_none_of_their_values(tmp_path: Path, run: Run) -> None:
+    measures, checkpoint = Measures(Store(tmp_path)), run.checkpoints[0]
+    assert checkpoint.file is not None
+    files = files_of(checkpoint)
+    measures.keep(measured("w1"))
+    checkpoint.file.write_bytes(b"another")
+    assert not measures.note(run, measured("w1"), checkpoint, files) and measures.of(run) == {}
+    assert measures.find("w1", "b", "loss", "s1") is not None
+    checkpoint.file.unlink()
+    assert not measures.note(run, measured("w1"), checkpoint, files_of(checkpoint)) and measures.of(run) == {}
 
 
 def test_only_what_was_measured_last_under_one_setup_and_alpha_is_compared(tmp_path: Path, run: Run) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import base64
 import io
 import json
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -105,6 +108,53 @@ def test_a_picture_that_is_not_what_was_asked_for_is_never_kept(
     tiles = drawn(here, there, checkpoints=asked(here)[0].checkpoints[1:2], mode="fast")
     assert [tile.path for tile in tiles] == [None] and why in (tiles[0].fault.error if tiles[0].fault else "")
     assert not list(here.settings.home.rglob("cells/*/*.png"))
+
+
+@pytest.mark.parametrize("number", [[0], {"0": 0}, None, "0"])
+def test_a_tile_of_no_cell_that_was_sent_is_a_fault_of_the_cells_that_did_not_come(
+    here: Workbench, there: Server, monkeypatch: pytest.MonkeyPatch, number: object
+) -> None:
+    altered(monkeypatch, lambda told: told | ({"cell": number} if "cell" in told else {}))
+    tiles = drawn(here, there, checkpoints=asked(here)[0].checkpoints[1:2])
+    assert [tile.path for tile in tiles] == [None] and "ended before its cells did" in (tiles[0].fault.error if tiles[0].fault else "")
+
+
+@contextmanager
+def answering(*answers: bytes) -> Iterator[str]:
+    """The address of a server that sends these bytes, one after the other for each request, and closes."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            for answer in answers:
+                with listening.accept()[0] as taken:
+                    taken.recv(1_000_000)
+                    taken.sendall(answer)
+
+        serving = threading.Thread(target=serve, daemon=True)
+        serving.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        serving.join(20)
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        CHUNKED + b"4000\r\n" + b"x" * 100,  # cut off within a chunk
+        CHUNKED + b"not a number\r\n",
+        b"no HTTP at all\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n\r\n" + b"[" * 100_000,
+        b"HTTP/1.1 500 Broken\r\nTransfer-Encoding: chunked\r\n\r\n4000\r\nx",
+        b"HTTP/1.1 500 Broken\r\n\r\n" + b"[" * 90_000,
+    ],
+)
+def test_an_instance_that_breaks_off_or_answers_nonsense_is_a_fault_of_each_cell(here: Workbench, answer: bytes) -> None:
+    spec, runs = asked(here)
+    with answering(*[answer] * len(spec.cells())) as address:
+        tiles = tiles_of(here.draw_grid(spec, runs, ray=address))
+    assert len(tiles) == len(spec.cells()) and all(tile.fault and address in tile.fault.error for tile in tiles)
 
 
 @pytest.mark.parametrize("name", ["torch", "diffusers", "engine"])

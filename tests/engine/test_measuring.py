@@ -238,6 +238,23 @@ def test_more_images_change_the_draws_of_none_that_was_there(bench: Workbench, t
 # -- what is kept ----------------------------------------------------------------------------------------------------------
 
 
+def test_what_is_written_anew_while_it_is_measured_has_no_loss_of_what_it_was(bench: Workbench, tmp_path: Path) -> None:
+    run, checkpoint = bench.find("run@2")
+    assert checkpoint is not None and checkpoint.file is not None
+    spec = MeasureSpec((LOSS,), (checkpoint,), tmp_path / "held_out", folder(tmp_path / "train", range(4, 8)), DRAWS.draws)
+    found, written = list[Measured](), False
+    for step in bench.measure(run, spec, Answers(base="sd_nano")):
+        if isinstance(step, Progress) and step.what.startswith("run@2: measuring") and not written:
+            shutil.copyfile(tmp_path / "outputs" / "run" / "checkpoint-3" / WEIGHTS, checkpoint.file)
+            written = True
+        found += [step] if isinstance(step, Measured) else []
+    old = next(one for one in found if one.checkpoint_id == "run@2")
+    assert written and "written anew" in old.told[-1]
+    assert {one.checkpoint_id for known in bench.measurements(run).values() for one in known} == {BASE}
+    anew = [one for one in items(Workbench(bench.settings), tmp_path / "held_out", checkpoints=(checkpoint,)) if isinstance(one, Measured)]
+    assert anew[-1].weights != old.weights and not anew[-1].reused
+
+
 def test_what_was_measured_is_not_measured_again_and_a_new_checkpoint_costs_itself(
     bench: Workbench, tmp_path: Path, monkeypatch: Any
 ) -> None:

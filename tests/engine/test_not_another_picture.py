@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,15 @@ def test_the_same_grid_again_hashes_compares_and_loads_nothing(bench: Workbench,
     again = draw(later)
     assert [tile.key for tile in again] == [tile.key for tile in first] and all(tile.reused for tile in again)
     assert later.loaded_models() == []
+
+
+def test_an_earlier_grid_is_found_again_and_where_nothing_may_be_started_there_is_none(bench: Workbench) -> None:
+    run, _ = bench.find("run")
+    spec = GridSpec(run.checkpoints, SHOE, samplings=(SMALL,), mode="fast")
+    list(bench.follow_grid(spec, [run], Answers(base="sd_nano")))
+    (record,) = bench.jobs.records()
+    assert Workbench(replace(bench.settings, read_only=True)).grid_again(record.id) is None
+    assert Workbench(bench.settings).grid_again(record.id) is not None
 
 
 def test_to_find_drawn_cells_nothing_is_imported_that_only_converts(bench: Workbench, tmp_path: Path) -> None:

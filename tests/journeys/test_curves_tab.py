@@ -124,6 +124,13 @@ def test_scales_smoothing_and_axes_change_the_chart_and_are_remembered_for_the_r
     browser.wait_for_function("(chart) => document.querySelector(chart)._fullLayout.yaxis.type === 'log'", arg=CHART)
     browser.locator("#curves").get_by_label("Smoothing as a number").fill("0.95")
     browser.locator("#curves").get_by_label("Smoothing as a number").press("Enter")
+    slider, told = browser.locator("#curves").get_by_label("Smoothing", exact=True), []
+    for key in ("ArrowRight", "Shift+ArrowRight", "End", "ArrowUp", "ArrowDown", "Home", "Shift+ArrowLeft"):
+        slider.press(key)
+        told.append(slider.input_value())
+    assert told == ["0.96", "0.961", "0.999", "0.999", "0.989", "0", "0"]
+    browser.locator("#curves").get_by_label("Smoothing as a number").fill("0.95")
+    browser.locator("#curves").get_by_label("Smoothing as a number").press("Enter")
     browser.locator("#curves").get_by_label("Horizontal axis").select_option("wall")
     browser.wait_for_function("(chart) => document.querySelector(chart)._fullLayout.xaxis.type === 'date'", arg=CHART)
     page.reload()

@@ -130,8 +130,8 @@ def dependencies(server: Server, **headers: str) -> dict[str, int]:
 
 
 CHANGING = (
-    "rename", "add_folder", "remove_folder", "answer", "watch_2", "pause", "cancel", "cancel_1", "cancel_2", "cancel_3", "carry_out", "carry_out_1",
-    "begin_measuring", "follow_measuring",
+    "rename", "add_folder", "remove_folder", "answer", "watch_2", "pause", "cancel", "cancel_1", "cancel_2", "cancel_3",
+    "carry_out", "carry_out_1", "begin_measuring", "follow_measuring",
 )  # fmt: skip
 
 
@@ -150,8 +150,9 @@ def test_page_events_that_change_something_need_the_token(opened: Server, name: 
 
 def test_a_read_only_page_has_no_event_that_changes_or_draws(looked_at: Server, server: Server) -> None:
     there, here = set(dependencies(looked_at)), set(dependencies(server))
-    assert set(CHANGING) <= here and {"reroll", "newest", "start", "start_1"} <= here, "what this test looks for has other names by now"
-    assert not there & {*CHANGING, "reroll", "newest", "start", "start_1"}
+    drawing = {"reroll", "newest", "start", "start_1"}
+    assert {*CHANGING, *drawing, "take"} <= here, "what this test looks for has other names by now"
+    assert not there & {*CHANGING, *drawing, "take"}, "a file is taken by `take`"
     for path in WRITING:
         assert send(looked_at, path) in ((409,) if path in ("/api/generate", "/api/v1/jobs/grid-1") else (404, 405)), path
 
@@ -322,6 +323,8 @@ def test_in_a_space_everybody_draws_a_little_and_changes_nothing(space: Server) 
     before = {name: digest for name, digest in state_of(space.home).items() if not name.startswith("cells")}
     assert space.post("/api/generate", asked)[0] == 200
     assert space.post("/api/generate", asked | {"num_inference_steps": 50})[0] == 422
+    told = space.post("/api/generate", {name: value for name, value in asked.items() if name != "num_inference_steps"})
+    assert told[0] == 200 and told[1]["metadata"]["num_inference_steps"] == 30
     grid = {"targets": [FULL], "prompts": ["x"], "steps": "1", "seeds": "1-200"}
     assert space.post("/api/v1/grid", grid)[0] == 422
     assert space.post("/api/v1/grid", grid | {"seeds": "1", "base": "a/b"})[0] == 409
@@ -352,9 +355,13 @@ def test_a_read_only_page_shows_everything_and_offers_nothing_that_it_would_refu
             assert not page.locator(name).is_visible(), name
         watched.picture("read-only-runs")
         page.get_by_role("tab", name="Compare").click()
-        page.locator("#compare-checkpoints input").first.wait_for()
-        for name in ("#compare-draw", "#compare-pause", "#compare-cancel", "#cells-prune"):
-            assert not page.locator(name).is_visible(), name
+        page.wait_for_function("document.querySelectorAll('#grid td img.is-loaded').length > 3")
+        assert page.get_by_role("radio", name="drawn by the trainer").is_checked()
+        for name in ("form", "draw", "pause", "cancel", "plan", "checkpoints", "prompts", "seeds", "drop", "watching"):
+            assert not page.locator(f"#compare-{name}").is_visible(), name
+        assert not page.locator("#cells-prune").is_visible() and not page.get_by_text("looking which were drawn").is_visible()
+        page.get_by_role("radio", name="drawn here").click()
+        page.get_by_text("No grid was drawn here").wait_for()
         page.get_by_role("radio", name="drawn by the trainer").click()
         page.wait_for_function("document.querySelectorAll('#grid td img.is-loaded').length > 3")
         watched.picture("read-only-compare")

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from cmp.core.runs import Checkpoint, Run
-from cmp.rest import find_model, list_models
+from cmp.rest.models import list_models
+from cmp.rest.origin import find_model
 from cmp.ui.values import checkpoints_table, run_choices, runs_table
 from tests.in_process import command
 from tests.support import Training, adapter_tensors, bench_of, origin_run, save
@@ -94,7 +95,7 @@ def test_a_path_with_that_name_is_found_too(made: Training) -> None:
 @each_name
 def test_rest_lists_names_that_lead_back_to_the_checkpoint(made: Training) -> None:
     bench = bench_of(made)
-    models = _sent(list_models(bench))
+    models = _sent(list_models(bench.library(fresh=False), bench.store.all("name")))
     assert len({model["name"] for model in models}) == len(models) == 4  # the base, two steps, the final
     for model in models[1:]:
         for told in (model["name"], model["id"]):

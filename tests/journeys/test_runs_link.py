@@ -125,6 +125,11 @@ def test_runs_beside_each_other_are_in_the_link_and_the_curves_show_the_same_one
     own.page.wait_for_function("document.querySelectorAll('#curves .cmp-legend .cmp-entry').length === 2")
     own.page.locator("#curves .cmp-pick", has_text=NAMES[0]).click()
     own.page.wait_for_function("new URL(location).searchParams.getAll('run').length === 3")
+    own.page.go_back()
+    own.page.wait_for_function("new URL(location).searchParams.getAll('run').join() === 'second,third one'")
+    own.page.wait_for_function("document.querySelectorAll('#curves .cmp-legend .cmp-entry').length === 2")
+    own.page.go_forward()
+    own.page.wait_for_function("new URL(location).searchParams.getAll('run').length === 3")
     own.reload()
     own.page.wait_for_function("document.querySelectorAll('#curves .cmp-legend .cmp-entry').length === 3")
     own.tab("Runs")
@@ -164,3 +169,43 @@ def test_a_mark_on_the_strip_leads_to_compare(page: Watched) -> None:
     page.page.mouse.click(*at)
     page.page.locator("#compare-checkpoints input:checked").first.wait_for()
     assert page.page.locator("#compare-checkpoints").get_by_label("1000", exact=True).is_checked()
+
+
+def test_on_a_narrow_page_a_link_opens_its_tab_and_one_of_the_menu_of_more_tabs_is_in_the_address(browser: Any, served: Server) -> None:
+    context = browser.new_context(viewport={"width": 390, "height": 844})
+    context.set_default_timeout(60_000)
+    page = context.new_page()
+    for name in ("Storage", "Compare"):
+        page.goto(f"{served.url}/?tab={name.lower()}")
+        page.locator('.cmp-tabs [role="tab"][aria-selected="true"]', has_text=name).wait_for()
+    page.get_by_role("button", name="More tabs").click()
+    page.locator(".cmp-tabs .overflow-dropdown button", has_text="Pick").click()
+    page.wait_for_function("new URL(location).searchParams.get('tab') === 'pick'")
+    page.go_back()
+    page.locator('.cmp-tabs [role="tab"][aria-selected="true"]', has_text="Compare").wait_for()
+    context.close()
+
+
+def test_a_link_to_compare_names_the_runs_of_the_form_and_follows_them(own: Watched, served: Server) -> None:
+    page, runs = own.page, "new URL(location).searchParams.getAll('run').join()"
+    own.reload(f"{served.url}/?tab=compare&run=second&run=third+one")
+    page.wait_for_function("document.querySelectorAll('#compare-runs .token').length === 2")
+    page.wait_for_function("document.querySelectorAll('#compare-checkpoints input').length === 7")
+    assert page.evaluate(runs) == "second,third one"
+    page.locator("#compare-runs input").click()
+    page.get_by_role("option", name="without").click()
+    page.wait_for_function(f"{runs} === 'second,third one,without'")
+
+
+def test_comparing_what_is_ticked_is_an_entry_of_the_history(own: Watched) -> None:
+    page, tab = own.page, "new URL(location).searchParams.get('tab')"
+    own.row("runs-table", "second").click()
+    chosen(own, "second")
+    page.locator("#checkpoints-table tr[data-key='second@20'] input").check()
+    page.locator("#compare-selected").click()
+    page.wait_for_function(f"{tab} === 'compare' && document.querySelector('#compare-runs .token')?.checkVisibility()")
+    assert page.evaluate("new URL(location).searchParams.getAll('run')") == ["second"]
+    page.go_back()
+    page.locator("#runs-table tr.is-ticked[data-key='second']").wait_for()
+    page.wait_for_function("document.querySelector('#runs-table')?.checkVisibility()")
+    assert page.evaluate(tab) is None

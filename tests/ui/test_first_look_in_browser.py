@@ -59,7 +59,7 @@ def home(bench: Workbench) -> Iterator[str]:
 
     page = build_page(bench)
     page.queue(max_size=64, default_concurrency_limit=8)
-    _, url, _ = page.launch(prevent_thread_lock=True, server_name="127.0.0.1", **launch_options(bench, "127.0.0.1"))
+    _, url, _ = page.launch(prevent_thread_lock=True, **launch_options(bench, "127.0.0.1"))
     yield url
     page.close()
 

@@ -115,6 +115,7 @@ def test_a_plan_tells_counts_time_size_and_what_stands_against_which_checkpoint(
     bench, spec, _ = prepared(tmp_path)
     assert plan_text(bench, spec, None).startswith("6 cells · ")
     assert plan_text(bench, spec, GridPlan(6, 4, 2, (), 40.0, 2_000_000)) == "6 cells: 4 new, 2 drawn earlier · about 40 s · 2.0 MB"
+    assert plan_text(bench, spec, GridPlan(6, 6, 0, ())) == "6 cells: 6 new · time not known yet"
     faults = tuple((cell, Fault("the file is damaged", "Copy it again.")) for cell in spec.cells() if cell.checkpoint)
     told = plan_text(bench, spec, GridPlan(6, 2, 0, faults))
     assert told.splitlines()[1:] == ["step 500, step 1000: the file is damaged. Copy it again."] and "4 cannot be drawn" in told

@@ -77,6 +77,7 @@ def test_the_window_is_shaded_only_where_something_is_outside_it_and_its_ends_ar
 def test_where_nothing_is_known_it_is_said_what_to_do_and_no_chart_is_shown() -> None:
     told = value()
     assert told["panels"] == [] and len(told["next"]) == 3
+    assert told["told"] == f"N{judge(RUN, None).reason[1:]}." and "enough finite values" in told["told"]
     words = ("kept out.", "validation loss", "blind")
     assert [word in one["text"] for word, one in zip(words, told["next"], strict=True)] == [True] * 3
     assert [one["do"] for one in told["next"]] == ["measure", "", ""] and not any("cmp" in one["text"] for one in told["next"])

@@ -10,7 +10,9 @@ from typing import Any
 from cmp.core.runs import Checkpoint, Run, Setting
 from cmp.core.sample_values import NONE, samples_value
 from cmp.core.samples import Sample
+from cmp.ui.curves_tab import first_value
 from cmp.ui.glance import glances
+from cmp.ui.runs_tab import tables
 from cmp.ui.samples_view import choices_beside, stamp_of, value_of
 from tests.support import Training, bench_of, origin_run
 
@@ -148,3 +150,25 @@ def test_thousands_of_pictures_are_one_value_of_small_size(tmp_path: Path) -> No
     checkpoints = tuple(Checkpoint("r", str(step), Path("/r"), "lora", "lora", step=step) for step in range(500))
     told = value((replace(RUN, checkpoints=checkpoints), its))
     assert len(told["cells"]) == 5000 and len(str(told)) < 5000 * 200
+
+
+def test_runs_of_one_name_are_told_apart_above_pictures_and_checkpoints(tmp_path: Path) -> None:
+    for project in ("a", "b"):
+        with_pictures(made := origin_run(tmp_path / "outputs" / project, name="run1", logs=False, base=False), 500)
+    bench = bench_of(replace(made, outputs=tmp_path / "outputs"))
+    library = bench.library()
+    ids = [run.id for run in library.runs]
+    assert len(ids) == 2 and {bench.name_of(run) for run in library.runs} == {"run1"}
+    for name in ids:
+        assert value_of(bench, library, [name])["title"] == f"run1 ({name}): drawn by the trainer"
+        assert tables(bench, library, name, "")[1]["title"] == f"run1 ({name})"
+
+
+def test_curves_begin_with_the_run_that_the_other_tabs_begin_with(tmp_path: Path) -> None:
+    origin_run(tmp_path, name="a bare one")
+    with_pictures(made := origin_run(tmp_path, name="b drawn"), 500)
+    bench = bench_of(made)
+    library = bench.library()
+    assert first_value(bench, library, "")["usual"] == first_value(bench, library, "gone")["usual"] == "b drawn"
+    assert tables(bench, library, "", "")[2] == "b drawn"
+    assert first_value(bench, library, "a bare one")["usual"] == "a bare one"

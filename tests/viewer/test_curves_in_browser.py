@@ -85,6 +85,22 @@ def test_log_scale_changes_the_axis_and_lets_go_of_the_old_zoom(page: Any) -> No
     assert inside(page, "_fullLayout.xaxis.range") == zoomed
 
 
+def test_a_drag_that_is_all_but_straight_zooms_along_its_longer_side_alone(page: Any) -> None:
+    plot(page, chart())
+    whole = [inside(page, f"_fullLayout.{axis}.range") for axis in ("xaxis", "yaxis")]
+    left, top = pixel(page, 200, 0.6)
+    right, _ = pixel(page, 600, 0.6)
+    drag(page, [left, top], [right, top + 26])
+    assert inside(page, "_fullLayout.xaxis.range") == pytest.approx([200, 600], abs=8)
+    assert inside(page, "_fullLayout.yaxis.range") == pytest.approx(whole[1])
+    page.get_by_text("Reset zoom").click()
+    settle(page)
+    above, below = pixel(page, 200, 0.9), pixel(page, 200, 0.3)
+    drag(page, above, [above[0] + 26, below[1]])
+    assert inside(page, "_fullLayout.xaxis.range") == pytest.approx(whole[0])
+    assert inside(page, "_fullLayout.yaxis.range") == pytest.approx([0.3, 0.9], abs=0.02)
+
+
 def test_a_zoom_survives_new_points_and_a_double_click_ends_it(page: Any) -> None:
     plot(page, chart())
     drag(page, pixel(page, 200, 0.9), pixel(page, 600, 0.3))

@@ -107,6 +107,22 @@ def test_a_wide_bar_shows_every_tool_and_a_phone_one_row_with_the_rest_behind_on
     assert visible_tools(shown) == [*TOOLS, *MORE]
 
 
+def test_a_bar_without_room_beside_the_title_begins_at_the_left_edge_and_no_menu_leaves_the_page(shown: Any) -> None:
+    edge = shown.locator(".cmp-title").bounding_box()["x"]
+    for width in (1200, 900, 800, 740):
+        shown.set_viewport_size({"width": width, "height": 844})
+        shown.evaluate("document.querySelector('.cmp-title').textContent = 'a long title '.repeat(8)")
+        tools = shown.locator(".cmp-tools").bounding_box()
+        assert tools["x"] == pytest.approx(edge, abs=1) and tools["x"] + tools["width"] <= width
+        shown.locator(".cmp-export summary").click()
+        menu = shown.locator(".cmp-export .cmp-menu")
+        menu.wait_for()
+        shown.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        box = menu.bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= width
+        shown.locator(".cmp-export summary").click()
+
+
 def test_on_a_phone_the_keyboard_meets_the_tools_in_the_order_in_which_they_stand(phone: Any) -> None:
     button(phone, "Arrange").focus()
     met = [focused(phone)]

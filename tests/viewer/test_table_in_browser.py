@@ -79,3 +79,35 @@ def test_a_row_is_looked_at_by_its_name_and_ticked_by_its_box(page: Any) -> None
     page.locator('#table tr[data-key="a"] .cmp-tick').click(position={"x": 2, "y": 2})  # beside the box, as a finger does
     assert page.evaluate("picked.map(what => what.looked ?? what.ticked)") == ["b", ["a"], []]
     assert page.locator('#table tr[data-key="b"].is-looked').count() == 1
+
+
+def test_a_chosen_row_far_down_is_scrolled_to_within_its_box_also_where_the_table_is_shown_later(page: Any) -> None:
+    page.set_viewport_size({"width": 900, "height": 600})
+    rows = [row(f"r{i}", *cells(f"run {i}")) for i in range(40)]
+    inside = """() => { const [box, row, head] = ["#table .cmp-box", "#table tr.is-ticked", "#table thead"]
+        .map((one) => document.querySelector(one).getBoundingClientRect());
+        return box.height > 0 && row.top >= head.bottom - 1 && row.bottom <= box.bottom + 1 && scrollY === 0; }"""
+    page.evaluate(
+        """value => { const root = document.createElement("div"); root.id = "table"; document.body.replaceChildren(root);
+            root.hidden = true; window.table = cmpTable(root, { onPick: () => {} }); window.value = value;
+            table.update({ ...value, rows: [], ticked: [] }); table.update(value); root.hidden = false; }""",
+        {"columns": ["run"], "rows": rows, "ticked": ["r30"], "many": False, "note": "", "title": "a title"},
+    )
+    page.wait_for_function(inside)
+    page.evaluate("table.update({ ...value, ticked: ['r2'] })")
+    page.wait_for_function(inside)
+    page.evaluate("document.querySelector('#table .cmp-box').scrollTop = 400")
+    page.evaluate("table.update({ ...value, ticked: ['r2'] })")
+    assert page.evaluate("document.querySelector('#table .cmp-box').scrollTop") == 400, "the same run leaves it where somebody scrolled"
+    assert page.locator("#table .cmp-title").inner_text() == "a title"
+
+
+def test_until_a_verdict_is_known_the_pick_tab_says_that_it_is_being_read(page: Any) -> None:
+    page.evaluate(
+        """() => { const root = document.createElement("div"); root.id = "pick"; document.body.replaceChildren(root);
+            window.pick = cmpPick(root, { onPick: () => {}, onEdit: () => {} }); pick.update(null); }"""
+    )
+    assert page.locator("#pick").inner_text().strip() == "Reading …"
+    assert page.locator("#pick :is(select, button, a):visible").count() == 0
+    page.evaluate("pick.update({ runs: [], panels: [], picks: [], next: [], empty: 'No run.' })")
+    assert page.locator("#pick").inner_text().strip() == "No run."
