@@ -13,7 +13,7 @@
     const tab = tabs().find((one) => nameOf(one) === name);
     const isOpen = tab?.getAttribute("aria-selected") === "true";
     if (tab && !isOpen) tab.click();
-    return Boolean(tab);
+    return isOpen;
   };
 
   document.addEventListener("click", (event) => {
