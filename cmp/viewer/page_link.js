@@ -1,5 +1,5 @@
-// The chosen tab of the page in its address, so that the browser's Back goes to the tab before, and a link opens the right one: `cmpTabLink(name)`; and the runs
-// that it shows, as one parameter `run` for each, the chosen one first: `cmpRunLink` -> {opened, beside, compared, write}. What else the tabs show
+// The chosen tab of the page in its address, so that the browser's Back goes to the tab before, and a link opens the right one:
+// `cmpTabLink(name)`; and the runs that it shows, as one parameter `run` for each, the chosen one first: `cmpRunLink` -> {opened, beside, compared, write}. What else the tabs show
 // adds its own parameters: `samples`, `grid`, `view`.
 (() => {
   "use strict";
@@ -28,8 +28,10 @@
   window.addEventListener("popstate", () => open(wanted() || first()));
 
   // A tab that the page itself has opened, after a click elsewhere in it: a new entry as well. Nobody has clicked while the page is made.
+  let isTouched = false;
+  for (const kind of ["pointerdown", "keydown"]) document.addEventListener(kind, (event) => { isTouched ||= event.isTrusted; }, true);
   window.cmpTabLink = (name) => {
-    if (!navigator.userActivation?.hasBeenActive || (wanted() || first()) === name) return;
+    if (!isTouched || (wanted() || first()) === name) return;
     const at = new URL(location);
     at.searchParams.set("tab", name);
     history.pushState(null, "", at);
