@@ -14,7 +14,7 @@
     const tab = tabs().find((one) => nameOf(one) === name);
     const isOpen = tab?.getAttribute("aria-selected") === "true";
     if (tab && !isOpen) tab.click();
-    return Boolean(tab);
+    return isOpen;
   };
 
   document.addEventListener("click", (event) => {
@@ -29,8 +29,10 @@
   window.addEventListener("popstate", () => open(wanted() || first()));
 
   // A tab that the page itself has opened, after a click elsewhere in it: a new entry as well. Nobody has clicked while the page is made.
+  let isTouched = false;
+  for (const kind of ["pointerdown", "keydown"]) document.addEventListener(kind, (event) => { isTouched ||= event.isTrusted; }, true);
   window.cmpTabLink = (name) => {
-    if (!navigator.userActivation?.hasBeenActive || (wanted() || first()) === name) return;
+    if (!isTouched || (wanted() || first()) === name) return;
     const at = new URL(location);
     at.searchParams.set("tab", name);
     history.pushState(null, "", at);
