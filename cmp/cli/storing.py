@@ -10,9 +10,8 @@ import typer
 
 from cmp.cli.output import Json, in_trouble, print_json, print_table, say
 from cmp.core.present import size_text
-from cmp.core.progress import Progress
+from cmp.core.progress import WAITING, Progress
 from cmp.core.storage import DROPPED, CleanupPlan, Item, Rules, parse_age, parse_rules
-from cmp.disk.writing import WAITING
 from cmp.errors import BadInput
 from cmp.workbench import Workbench
 from cmp.workbench.storing import Asked, NotDone, Restored

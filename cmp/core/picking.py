@@ -269,8 +269,7 @@ def read_gate(text: str, run: Run) -> tuple[str, str]:
     found = _GATE.match(text)
     if not found:
         raise BadInput(f"--gate is {text!r}", 'Write "500 vs 1000", "final vs base" or the like.')
-    first, second = (_gate_id(part, run) for part in found.groups())
-    return first, second
+    return _gate_id(found[1], run), _gate_id(found[2], run)
 
 
 def _gate_id(part: str, run: Run) -> str:

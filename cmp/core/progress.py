@@ -9,6 +9,8 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+WAITING = "waiting for the disk"  # of every file, so that a list of what is done need not say it each time
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:

@@ -13,13 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from cmp.core.progress import Progress, run_through
+from cmp.core.progress import WAITING, Progress, run_through
 from cmp.disk.numbers import NUMPY_TYPES, WIDTHS
 from cmp.disk.raw import STRIDE
 from cmp.disk.replacing import replacing
 
 ENDING = ".safetensors"  # of drafts: one that the libraries know, whatever the user calls the file
-WAITING = "waiting for the disk"  # of every file, so that a list of what is done need not say it each time
 _MOMENT = 0.05  # seconds between two looks whether the disk is done
 
 
