@@ -232,7 +232,7 @@ def test_no_described_call_is_answered_in_a_way_that_is_not_described(served: Se
 
         told()
 
-    assert len(operations) == 24
+    assert len(operations) == 26
     for operation in operations:
         holds(operation, schemathesis.GenerationMode.POSITIVE)
         with suppress(Unsatisfiable):  # there is nothing that could be wrong

@@ -80,7 +80,7 @@ def test_what_is_occupied_is_told_part_by_part(storage: Watched, made: Training)
     assert bar and all(part in bar for part in ("checkpoints", "converted forms", "logs"))
     key = storage.page.locator("#storage-overview section:has(> .cmp-runs) > .cmp-legend").inner_text()
     assert all(part in key for part in ("checkpoints", "converted forms", "logs")), "told before a run is opened"
-    run.get_by_role("button", name="Lora Casual Shoes").click()
+    run.get_by_role("button", name="lora_casual_shoes").click()
     assert run.locator("tbody tr").count() == 3 and "Could be freed" in run.inner_text()
     assert "free" in storage.page.locator("#storage-overview .cmp-disk").inner_text()
 
