@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import gradio as gr
 
@@ -67,13 +68,17 @@ def lay_out(cfg: float, draws: bool = True) -> Form:
     """All widgets of the left column; whoever places the grid renders it. Where nothing is drawn, only the choice of pictures shows."""
     source = gr.Radio([DRAWN, SAMPLES], value=DRAWN if draws else SAMPLES, label="Pictures", elem_id="compare-source")
     runs = gr.Dropdown([], multiselect=True, label="Runs", elem_id="compare-runs")
+    # outside of the column: what stands in one within a tab is not told what happens to it before the tab was opened
+    kept, job_id, stamp, watch_id, ended, offered, came_with = (gr.Textbox(visible=False) for _ in range(7))
+    unseen = (job_id, stamp, watch_id, ended, offered, came_with, gr.Timer(0.15, active=False, render=False))
     with gr.Column(visible=draws, elem_id="compare-form"):
-        return _drawing(source, runs, cfg, draws)
+        return _drawing(source, runs, {"kept": kept}, unseen, cfg, draws)
 
 
-def _drawing(source: gr.Radio, runs: gr.Dropdown, cfg: float, draws: bool) -> Form:
+def _drawing(
+    source: gr.Radio, runs: gr.Dropdown, f: dict[str, gr.components.Component], unseen: tuple[Any, ...], cfg: float, draws: bool
+) -> Form:
     """What is to be drawn, and the buttons that do it."""
-    f: dict[str, gr.components.Component] = {}
     with gr.Group():
         f["picked"] = picks_in(label="Checkpoints", elem_id="compare-checkpoints")
         fill_picks = gr.Button("Tick all", size="sm", elem_id="compare-fill")
@@ -101,10 +106,9 @@ def _drawing(source: gr.Radio, runs: gr.Dropdown, cfg: float, draws: bool) -> Fo
     grid = gr.HTML(
         EMPTY if draws else NONE_DRAWN, apply_default_css=False, html_template=template, js_on_load=mount, elem_id="grid", render=False
     )
-    f["kept"], job_id, stamp, watch_id, ended, offered, came_with = (gr.Textbox(visible=False) for _ in range(7))
     return Form(
         source, runs, f, draw, pause, cancel, status, plan, fill_picks, fill_samplers, question, drop, lost, watch, watch_too, newest,
-        grid, job_id, stamp, watch_id, ended, offered, came_with, gr.Timer(0.15, active=False),
+        grid, *unseen,
     )  # fmt: skip
 
 

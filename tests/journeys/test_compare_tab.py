@@ -16,7 +16,6 @@ pytestmark = [pytest.mark.browser, pytest.mark.model]
 SLOW = "600"  # denoising steps: long enough to be stopped on any machine
 
 
-@pytest.mark.xfail(reason="KNOWN FAULT: the plan after a drawing does not say what was drawn earlier", strict=False)
 def test_plan_axes_seeds_previews_and_kept_pictures(page: Watched, server: Server) -> None:
     compare = _the_tab_with_the_base_and_one_checkpoint(page)
     _the_plan_follows_the_form_and_tells_what_is_drawn_already(compare)

@@ -13,7 +13,6 @@ from .watched import Watched
 pytestmark = [pytest.mark.browser, pytest.mark.model]
 
 
-@pytest.mark.xfail(reason="KNOWN FAULT: a link to a grid is not restored after a restart", strict=False)
 def test_a_link_outlives_the_server_and_back_goes_to_the_tab_before(browser: Any, tmp_path: Path) -> None:
     serving = start_server(tmp_path, "serve", "--port", "0")
     server = next(serving)
