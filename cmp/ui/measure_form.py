@@ -52,6 +52,11 @@ class Section:
         return found
 
     @property
+    def unseen(self) -> tuple[gr.components.Component, ...]:
+        """What is not rendered yet."""
+        return self.clock, self.ask, self.job, self.seen, self.ended
+
+    @property
     def used(self) -> list[Any]:
         return [self.asked[Fields._fields.index(name)] for name in self.USED]
 
@@ -79,8 +84,9 @@ def lay_out() -> Section:
         with gr.Accordion("The same on the command line", open=False):
             command = gr.Textbox(label="Command", interactive=False, lines=1, max_lines=6, elem_id="measure-command")
     asked = [f[name] for name in Fields._fields]
-    hidden = [gr.Textbox(visible=False) for _ in range(3)]
-    return Section(whole, asked, plan, command, measure, cancel, status, gr.Timer(0.5, active=False), gr.Timer(1.0, active=False), *hidden)
+    clocks = [gr.Timer(every, active=False, render=False) for every in (0.5, 1.0)]
+    hidden = [gr.Textbox(visible=False, render=False) for _ in range(3)]
+    return Section(whole, asked, plan, command, measure, cancel, status, *clocks, *hidden)
 
 
 def _field(name: str) -> gr.Textbox:

@@ -15,17 +15,23 @@ from cmp.ui.pick_values import pick_value
 from cmp.workbench import Workbench
 from cmp.workbench.callers import caller
 
+_FROM_LINK = "(run, shown) => [run || new URL(location).searchParams.get('run') || '', shown]"  # before the Runs tab has chosen one
 
-def build_pick_tab(bench: Workbench, tab: gr.Tab, tabs: gr.Tabs, chosen: gr.Textbox, ticked: gr.Textbox) -> gr.HTML:
-    """Lays out the tab and connects its events; gives the panels, which tell of the checkpoints that are to be compared."""
-    shown = gr.Textbox(visible=False)
+
+def build_pick_tab(
+    bench: Workbench, tab: gr.Tab, tabs: gr.Tabs, chosen: gr.Textbox, ticked: gr.Textbox
+) -> tuple[gr.HTML, tuple[gr.components.Component, ...]]:
+    """Lays out the tab and connects its events; gives the panels, which tell of the checkpoints that are to be compared, and what is to be
+    rendered outside of all tabs: in one that is only just being opened it may miss what happens to it.
+    """
+    shown = gr.Textbox(visible=False, render=False)
     panels = gr.HTML(apply_default_css=False, html_template=viewer.PICK_TEMPLATE, js_on_load=viewer.pick_on_load(), elem_id="pick")
 
-    def enter(run_id: str, before: str | None) -> Any:
+    def enter(run_id: str | None, before: str | None) -> Any:
         """The run that is chosen on the Runs tab, unless another was chosen here since."""
         came_with, _, here = (before or "").partition("\n")
-        wanted = here if here and came_with == run_id else run_id
-        return value_of(bench, wanted), f"{run_id}\n{wanted}"
+        value = value_of(bench, here if here and came_with == (run_id or "") else run_id or "")
+        return value, f"{run_id or ''}\n{value['run']}"  # a page that was opened here may have chosen none yet
 
     @told
     def act(event: gr.EventData, run_id: str, before: str) -> Any:
@@ -40,10 +46,10 @@ def build_pick_tab(bench: Workbench, tab: gr.Tab, tabs: gr.Tabs, chosen: gr.Text
             return gr.skip(), gr.skip(), gr.skip(), value_of(bench, run.id), gr.skip()
         return gr.Tabs(selected="runs"), run.id, checkpoint.id if checkpoint else "", gr.skip(), gr.skip()
 
-    tab.select(enter, [chosen, shown], [panels, shown], queue=False, show_progress="hidden")
+    tab.select(enter, [chosen, shown], [panels, shown], js=_FROM_LINK, queue=False, show_progress="hidden")
     panels.edit(act, [chosen, shown], [tabs, chosen, ticked, panels, shown], show_progress="hidden")
-    build_measuring(bench, shown, panels, lambda run_id: value_of(bench, run_id))
-    return panels
+    unseen = build_measuring(bench, shown, panels, lambda run_id: value_of(bench, run_id))
+    return panels, (shown, *unseen)
 
 
 def value_of(bench: Workbench, run_id: str) -> dict[str, Any]:
