@@ -19,6 +19,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from cmp.core.agreeing import sentence
+from cmp.core.picking import candidates
 from cmp.core.runs import Run
 from cmp.core.votes import Pair, chances, check_vote
 from cmp.errors import BadInput, CmpError, NotFound
@@ -95,7 +97,7 @@ class Ballots:
             inside = score.checkpoint_id in tally.verdict.window
             rows.append({"name": names[score.checkpoint_id], "chance": chance, "low": low, "high": high, "won": won, "lost": lost,
                          "tied": tied, "window": inside})  # fmt: skip
-        return {"reason": f"{tally.verdict.reason}.", "warnings": list(tally.verdict.warnings), "rows": rows}
+        return {"reason": sentence(tally.verdict.reason), "warnings": list(tally.verdict.warnings), "rows": rows}
 
     def picture(self, name: str, side: str) -> bytes:
         """One of a pair's pictures, without anything but its pixels; raises NotFound."""
@@ -117,15 +119,17 @@ class Ballots:
         return {"pair": name, "prompt": self.bench.prompt_of(pair.left), "progress": self._progress(run, voter)}
 
     def _progress(self, run: Run, voter: str) -> Told:
-        """How far it is, without a word on who is ahead."""
+        """How far it is, without a word on who is ahead: `pairs` of pictures, of which this voter has `left`, are there of so many
+        `pictured` of all `checkpoints`.
+        """
+        pairs, left, pictured = self.bench.ahead(run, voter)
+        told = {"pairs": pairs, "left": left, "pictured": pictured, "checkpoints": len(candidates(run))}
         try:
             tally = self.bench.tally(run)
         except NotFound:
-            return {"mine": 0, "votes": 0, "voters": 0, "pairs": 0, "seen": 0, "more": None}
-        mine = dict(tally.voters).get(voter, 0)
-        settled = len(tally.verdict.window) == 1
-        return {"mine": mine, "votes": tally.votes, "voters": len(tally.voters), "pairs": tally.pairs, "seen": tally.pairs_seen,
-                "more": 0 if settled else tally.more}  # fmt: skip
+            return told | {"mine": 0, "votes": 0, "voters": 0, "more": None}
+        more = 0 if len(tally.verdict.window) == 1 else tally.more
+        return told | {"mine": dict(tally.voters).get(voter, 0), "votes": tally.votes, "voters": len(tally.voters), "more": more}
 
 
 def ballot_routes(bench: Workbench) -> list[BaseRoute]:

@@ -107,9 +107,28 @@ def test_sides_are_shuffled_and_every_pair_is_shown_before_any_comes_again(made:
 def test_strengths_are_told_to_those_who_ask_alone(client: TestClient) -> None:
     told = ask(client, "next", run=RUN, voter="ann")
     after = ask(client, "cast", pair=told["pair"], voter="ann", outcome="left")
-    assert set(after["progress"]) == {"mine", "votes", "voters", "pairs", "seen", "more"}
+    assert set(after["progress"]) == {"mine", "votes", "voters", "pairs", "left", "pictured", "checkpoints", "more"}
     asked = client.get(STRENGTHS).json()
     assert len(asked["rows"]) == 2 and {row["won"] for row in asked["rows"]} == {0, 1} and "strength in votes" in asked["reason"]
+
+
+def test_progress_says_what_this_voter_has_left_and_of_how_many_checkpoints_there_are_pictures(made: Training, tmp_path: Path) -> None:
+    bench = bench_of(made)
+    for key, step in drawn(bench).items():
+        if step == "1500":
+            bench.store.cell_path(key).unlink()
+    client = serving(bench_of(made))
+    told = ask(client, "next", run=RUN, voter="ann")
+    left = [told["progress"]["left"]]
+    assert (told["progress"]["pairs"], told["progress"]["pictured"], told["progress"]["checkpoints"]) == (2, 2, 3)
+    for _ in range(3):
+        told = ask(client, "cast", pair=told["pair"], voter="ann", outcome="bad")
+        left.append(told["progress"]["left"])
+    assert left == [2, 1, 0, 0], "the same pair again is nothing new"
+    assert ask(client, "back", run=RUN, voter="ann")["progress"]["left"] == 0
+    assert ask(client, "next", run=RUN, voter="bob")["progress"] | {"more": None} == {
+        "pairs": 2, "left": 2, "pictured": 2, "checkpoints": 3, "mine": 0, "votes": 2, "voters": 1, "more": None,
+    }  # fmt: skip
 
 
 # -- one pair, one vote ----------------------------------------------------------------------------------------------------

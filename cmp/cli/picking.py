@@ -113,13 +113,19 @@ def _tell_tally(tally: Tally) -> None:
     say(f"{tally.verdict.reason}.")
     bad = f", {tally.both_bad} of them both bad" if tally.both_bad else ""
     cast = f"{counted(tally.votes, 'vote')} by {counted(len(tally.voters), 'voter')}{bad}"
-    say(f"{cast}; {tally.pairs_seen} of {tally.pairs} pairs of checkpoints were compared.")
+    say(f"{cast}. {_pairs_told(tally.pairs_seen, tally.pairs - tally.pairs_seen)}")
     if len(tally.verdict.window) > 1:
         say(
             "How many more votes would settle it cannot be said."
             if tally.more is None
             else f"About {tally.more} more votes might settle it."
         )
+
+
+def _pairs_told(seen: int, left: int) -> str:
+    """Which of all pairs of checkpoints have votes."""
+    told = f"Of the {seen + left} pairs of checkpoints that there can be, {seen or 'none'} {'has' if seen < 2 else 'have'} votes"
+    return f"{told} and {left} {'has' if left == 1 else 'have'} none." if left and seen else f"{told}."
 
 
 def _warn(warnings: Iterable[str]) -> None:

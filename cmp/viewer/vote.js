@@ -60,12 +60,16 @@
     for (const node of [...answers, back, ...pictures.map((one) => one.frame)]) node.setAttribute("aria-disabled", String(on));
   };
 
-  const tell = ({ mine, votes, voters, pairs, seen, more }) => {
-    if (!votes) return void setText(progress, "No votes yet.");
-    const many = (count, what) => `${count} ${what}${count === 1 ? "" : "s"}`;
-    const whose = mine === votes ? many(votes, "vote") : `${many(votes, "vote")} by ${many(voters, "voter")}, ${mine} of them yours`;
-    const left = more === 0 ? "that settles it" : more === null ? "how many more would settle it cannot be said yet" : `about ${more.toLocaleString("en")} more might settle it`;
-    setText(progress, `${whose}; ${seen} of ${pairs} pairs of checkpoints compared; ${left}.`);
+  // What this voter has done and has left comes first; then all votes, and of which checkpoints there are no pictures.
+  const tell = ({ mine, votes, voters, pairs, left, pictured, checkpoints, more }) => {
+    const many = (count, what) => `${count.toLocaleString("en")} ${what}${count === 1 ? "" : "s"}`;
+    const done = pairs - left;
+    const own = left === 0 ? `You have voted on ${pairs === 1 ? "the only pair" : `all ${pairs} pairs`} of pictures; from here on they come again, and count again.`
+      : done ? `You have voted on ${done} of ${many(pairs, "pair")} of pictures, ${left} ${left === 1 ? "is" : "are"} left.` : `${many(pairs, "pair")} of pictures to vote on.`;
+    const all = !votes ? "No votes yet." : mine === votes ? `${many(votes, "vote")} so far.` : `${many(votes, "vote")} by ${many(voters, "voter")} so far, ${mine} of them yours.`;
+    const settles = !votes ? "" : more === 0 ? "They settle it." : more === null ? "How many more would settle it cannot be said yet." : `About ${more.toLocaleString("en")} more might settle it.`;
+    const bare = pictured < checkpoints ? `Only ${pictured} of the ${checkpoints} checkpoints have pictures to vote on.` : "";
+    setText(progress, [own, all, settles, bare].filter(Boolean).join(" "));
   };
 
   const fail = (error) => {

@@ -214,6 +214,17 @@ class Judging(Measuring):
             )
         return pair
 
+    def ahead(self, run: Run, voter: str) -> tuple[int, int, int]:
+        """How many pairs of pictures there are, how many of them a voter has not answered to yet, and of how many checkpoints they are."""
+        from cmp.core.votes import pairs_of
+        from cmp.disk.votes import Votes
+
+        shown, seen = self._shown(run, None), Votes(self.store).seen(run.place, voter)
+        pairs = pairs_of(shown)
+        keys = {key for pair in pairs for key in pair}
+        left = sum(frozenset(pair) not in seen for pair in pairs)
+        return len(pairs), left, len({one.checkpoint for one in shown if one.key in keys})
+
     def cast_vote(self, run: Run, voter: str, left: str, right: str, outcome: str, job: str | None = None) -> None:
         """Keeps an answer to a pair: "left", "right", "tie", or "bad" for both. Raises BadInput for what is no pair."""
         from cmp.core.votes import Vote, check_vote

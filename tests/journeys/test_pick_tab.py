@@ -107,19 +107,20 @@ def test_votes_by_keys_alone_come_to_a_verdict_that_tab_and_command_tell_alike(b
     ann = Voter(context, server)
     ann.begin("ann")
     assert "500" not in ann.page.content() and "3000steps" in ann.page.content(), "the run is named, a checkpoint is not"
-    assert ann.progress() == "No votes yet."
+    bare = "Only 2 of the 6 checkpoints have pictures to vote on."
+    assert ann.progress() == f"{SEEDS} pairs of pictures to vote on. No votes yet. {bare}"
     _ties_both_bad_and_taking_back(ann, home)
     settled = 0
-    while "that settles it" not in ann.progress() and settled < 40:
+    while "They settle it." not in ann.progress() and settled < 40:
         ann.press(ann.key_of("3000"))
         settled += 1
-    assert "that settles it" in ann.progress(), ann.progress()
+    assert "They settle it." in ann.progress(), ann.progress()
     best = run_command(home, "best", FULL, "--by", "votes", "--json").json
     assert best["best"] == f"{FULL}@3000"
     ann.page.locator("[data-reveal]").focus()
     ann.page.keyboard.press("Enter")
     ann.page.locator(".strengths table").wait_for()
-    assert ann.page.locator(".strengths .reason").inner_text() == f"{best['reason']}."
+    assert ann.page.locator(".strengths .reason").inner_text() == sentence(best["reason"])
     assert ann.complaints == []
     context.close()
     _the_tab_tells_the_same(browser, server, best["reason"])
@@ -130,13 +131,14 @@ def _ties_both_bad_and_taking_back(ann: Voter, home: Path) -> None:
         ann.press(key)
     bench = bench_of(home)
     votes = bench.votes(bench.library().run(FULL))
-    assert [vote.outcome for vote in votes] == ["tie", "tie", "bad"] and "3 votes" in ann.progress()
+    assert [vote.outcome for vote in votes] == ["tie", "tie", "bad"]
+    assert ann.progress().startswith(f"You have voted on 3 of {SEEDS} pairs of pictures, {SEEDS - 3} are left. 3 votes so far.")
     ann.page.get_by_text("The last vote is taken back: here is its pair again.").wait_for()
     for _ in range(3):
         ann.press("u")
     ann.press("u")
     ann.page.get_by_text("There is no vote of yours to take back.").wait_for()
-    assert bench.votes(bench.library().run(FULL)) == () and ann.progress() == "No votes yet."
+    assert bench.votes(bench.library().run(FULL)) == () and "No votes yet." in ann.progress()
 
 
 def _the_tab_tells_the_same(browser: Any, server: Server, reason: str) -> None:
