@@ -21,16 +21,17 @@ from cmp.ui.grid_plan import connect_plan
 from cmp.ui.offering import offer
 from cmp.ui.runs_tab import RunsTab
 from cmp.ui.watching_run import connect_watching
+from cmp.ui.window_ends import connect_ends
 from cmp.workbench import Workbench
 
 _TO_LINK = "(runs) => { if (document.querySelector('#compare-runs')?.checkVisibility()) window.cmpRunLink?.write(runs || []); }"
 
 
 def build_compare_tab(
-    bench: Workbench, page: gr.Blocks, tab: gr.Tab, tabs: gr.Tabs, runs_tab: RunsTab, charts: Sequence[gr.HTML]
+    bench: Workbench, page: gr.Blocks, tab: gr.Tab, tabs: gr.Tabs, runs_tab: RunsTab, charts: Sequence[gr.HTML], pick: gr.HTML
 ) -> gr.Timer:
-    """Lays out the tab and connects its events; `charts` elsewhere tell what is to be compared. The clock that it gives is to be rendered
-    outside of all tabs: in one that is only just being opened it may miss that it was started.
+    """Lays out the tab and connects its events; `charts` and `pick` elsewhere tell what is to be compared. The clock that it gives is to
+    be rendered outside of all tabs: in one that is only just being opened it may miss that it was started.
     """
     draws = may_draw(bench)
     with gr.Row(elem_classes="cmp-drop-zone" if draws else None):
@@ -42,7 +43,7 @@ def build_compare_tab(
             strip = build_strip("compare-curve")
             form.grid.render()
     follow_runs(bench, strip, form.runs)
-    _choosing(bench, form, tab, tabs, runs_tab, (*charts, strip, runs_tab.strip))
+    _choosing(bench, form, tab, tabs, runs_tab, (*charts, strip, runs_tab.strip), pick)
     connect_drawing(bench, form, page, tab, tabs)
     if draws:
         connect_plan(bench, form, connect_dropping(bench, form))
@@ -50,7 +51,9 @@ def build_compare_tab(
     return form.clock
 
 
-def _choosing(bench: Workbench, form: Form, tab: gr.Tab, tabs: gr.Tabs, runs_tab: RunsTab, charts: Sequence[gr.HTML]) -> None:
+def _choosing(
+    bench: Workbench, form: Form, tab: gr.Tab, tabs: gr.Tabs, runs_tab: RunsTab, charts: Sequence[gr.HTML], pick: gr.HTML
+) -> None:
     """What is chosen, and how it came here."""
     offered, came_with = form.offered, form.came_with
 
@@ -85,11 +88,13 @@ def _choosing(bench: Workbench, form: Form, tab: gr.Tab, tabs: gr.Tabs, runs_tab
     form.fill_picks.click(tick_all, [form.runs, form.fields["picked"]], form.fields["picked"], queue=False, show_progress="hidden")
     everyone = ", ".join(SCHEDULERS)
     form.fill_samplers.click(lambda: everyone, None, form.fields["scheduler"], queue=False, show_progress="hidden")
-    _from_elsewhere(bench, [form.fields["prompts"], offered, runs_tab.chosen], [tabs, *chosen, came_with], runs_tab, charts)
+    known, shown = [form.fields["prompts"], offered, runs_tab.chosen], [tabs, *chosen, came_with]
+    _from_elsewhere(bench, known, shown, runs_tab, charts)
+    connect_ends(bench, form, pick, known, shown)
 
 
 def _from_elsewhere(bench: Workbench, known: list[Any], shown: list[Any], runs_tab: RunsTab, charts: Sequence[gr.HTML]) -> None:
-    """The ways into this tab with something chosen: ticked checkpoints of the Runs tab, a mark on a curve, and a window's ends."""
+    """The ways into this tab with something chosen: ticked checkpoints of the Runs tab, and a mark on a curve."""
 
     def compare_selected(text: str, before: str, run_id: str, ticks: str) -> Any:
         ticked = [BASE, *ticks.split("\n")] if ticks else []
@@ -102,9 +107,7 @@ def _from_elsewhere(bench: Workbench, known: list[Any], shown: list[Any], runs_t
     def compare_mark(event: gr.EventData, text: str, before: str, run_id: str) -> Any:
         library = bench.library(fresh=False)
         marked = library.run(event._data["run"])
-        asked = [str(name) for name in event._data.get("ids") or ()]
-        picks = [*([BASE] if len(asked) == 1 else []), *asked] or picks_at(marked, event._data["step"])
-        offers = offer(bench, library, [marked.id], picks, text, before)
+        offers = offer(bench, library, [marked.id], picks_at(marked, event._data["step"]), text, before)
         return gr.Tabs(selected="compare"), *offers, run_id
 
     # in the queue, since a message reaches the page only from there

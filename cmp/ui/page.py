@@ -78,7 +78,7 @@ def build_page(bench: Workbench) -> Dashboard:
                 pick, unseen = build_pick_tab(bench, pick_tab, tabs, runs.chosen, runs.ticked)
             with gr.Tab("Compare", id="compare") as compare_tab:
                 _in_address(compare_tab, "compare")
-                clock = build_compare_tab(bench, page, compare_tab, tabs, runs, (curves, pick))
+                clock = build_compare_tab(bench, page, compare_tab, tabs, runs, (curves,), pick)
             with gr.Tab("Storage", id="storage") as storage_tab:
                 _in_address(storage_tab, "storage")
                 build_storage_tab(bench, storage_tab)

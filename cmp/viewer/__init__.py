@@ -27,6 +27,7 @@ The matrix's value:
     common         [[name, value]]: details of all cells
     link, source   str; the name of the page's parameter that holds the view, and what the view belongs to; without them there is no link
     export         str; the address below which files are made of the grid, "" or none for nothing
+    compare        {"cells": [at, at], "asked": str}; cells that are to be opened side by side, once for each text in "asked"
     done, total    int; no progress is shown when total is 0
     rerolls        [axis key]: what a row must say alone to be drawn again with another seed; empty where nothing can be
 It tells `{"index": [r, c], "value", "key", "at": {axis key: value key | None}}` of the cell that was opened, and as an edit

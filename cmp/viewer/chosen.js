@@ -1,5 +1,6 @@
 // Cells that are chosen to be compared, four at most: `cmpChosen(grid)`. Ctrl or Cmd and a click, `x` or the space bar choose one; a bar below the
-// matrix says how many there are and opens the full view on them. They stay chosen when the grid is arranged anew.
+// matrix says how many there are and opens the full view on them. They stay chosen when the grid is arranged anew. A value may ask by its
+// `compare` for two cells to be opened side by side.
 (() => {
   "use strict";
 
@@ -72,8 +73,28 @@
       else return;
       event.preventDefault();
     });
+    // What came with a value is opened once: as soon as it can be seen, and both pictures are there.
+    let asked = "";
+    let wanted = null;
+    const openAsked = () => {
+      const { compare, source, cells } = grid.value();
+      if (compare && compare.asked !== asked) {
+        asked = compare.asked;
+        const placed = compare.cells.map((at) => cells.find((cell) => JSON.stringify(cell.at) === JSON.stringify(at)));
+        wanted = { source, ids: placed.map(grid.idOf) };
+      }
+      if (!wanted || !grid.root.clientWidth) return;
+      if (wanted.source !== source) wanted = null;
+      else if (wanted.ids.every((id) => grid.recordOf(id)?.state === "done")) {
+        const { ids } = wanted;
+        wanted = null;
+        grid.full.compare(ids);
+      }
+    };
+    new ResizeObserver(openAsked).observe(grid.root); // a tab that is only just being opened has no size yet
+
     go.addEventListener("click", () => grid.full.compare([...chosen], go));
     none.addEventListener("click", clear);
-    grid.onChange(() => draw());
+    grid.onChange(() => { draw(); openAsked(); });
   };
 })();

@@ -3,6 +3,7 @@
 (() => {
   "use strict";
 
+  const GIVE_UP = 20_000; // ms
   const SOON = 2000; // ms between two looks whether something has changed
 
   window.cmpPick = (root, { onPick, onEdit }) => {
@@ -20,7 +21,7 @@
     const panels = el("div", { class: "cmp-pick-panels" });
     const which = el("select", { class: "cmp-select", "aria-label": "Checkpoint to go on with", change: (event) => pick(event.target.value) });
     const button = (name, act) => el("button", { type: "button", class: "cmp-button", "data-do": name, click: act });
-    const compare = button("compare", () => onPick({ index: 0, value: value.ends.join("\n"), run: value.run, ids: value.ends }));
+    const compare = button("compare", () => { lookFor(); onPick({ index: 0, value: value.ends.join("\n"), run: value.run, ids: value.ends }); });
     const convert = button("convert", () => onEdit({ what: "convert", run: value.run, id: picked }));
     const measure = button("measure", () => toMeasure());
     const star = button("star", () => onEdit({ what: "star", run: value.run, id: picked, on: !value.picks.find((one) => one.id === picked)?.star }));
@@ -44,6 +45,11 @@
     };
 
     const stepOf = ({ text, do: does }) => el("li", {}, ...(does ? [el("button", { type: "button", class: "cmp-pick-step", text, click: toMeasure })] : [el("span", { text })]));
+
+    // Until the other tab has opened: whether both were drawn before may take a moment to find.
+    let looking = [];
+    const lookFor = () => { looking = [setTimeout(() => setText(compare, "Looking for pictures …"), 250), setTimeout(() => drawDoing(), GIVE_UP)]; };
+    new ResizeObserver(() => { if (root.clientWidth || !looking.length) return; looking.forEach(clearTimeout); looking = []; drawDoing(); }).observe(root);
 
     const wait = () => root.setAttribute("aria-busy", "true");
 

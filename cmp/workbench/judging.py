@@ -280,6 +280,10 @@ class Judging(Measuring):
 
         return count_votes(run, self.votes(run))
 
+    def pictures(self, run: Run) -> tuple[Shown, ...]:
+        """The pictures of a run's checkpoints that are still there, by whatever process they were drawn."""
+        return self._shown(run, None)
+
     def _shown(self, run: Run, job: str | None) -> tuple[Shown, ...]:
         """The pictures of a run that are still there: of one grid's job, or else all that were drawn, by whatever process."""
         from cmp.core.grids import Tile

@@ -107,6 +107,7 @@ def test_vote_tells_the_tally_and_writes_every_vote(made: Training, tmp_path: Pa
     assert len((tmp_path / "v.csv").read_text().splitlines()) == 32
     assert said(made, "vote", RUN, "--csv", str(tmp_path / "v.csv"), "--json").code == 5
     plain = said(made, "vote", RUN)
-    assert plain.code == 0 and "31 votes by 2 voters, 1 of them both bad. Of the 6 pairs of checkpoints that there can be, 1 has votes and 5 have none." in plain.out
+    assert plain.code == 0 and "31 votes by 2 voters, 1 of them both bad. Of the 6 pairs of checkpoints" in plain.out
+    assert "1 has votes and 5 have none." in plain.out
     by_votes = said(made, "best", RUN, "--by", "votes", "--gate", "500 vs 1000", "--json")
     assert by_votes.code == 1 and json.dumps(by_votes.json)
