@@ -322,6 +322,11 @@ def test_a_click_picks_a_checkpoint_that_is_starred_converted_and_compared_with_
     compare = page.locator("#pick [data-do=compare]")
     ends = re.findall(r"step (\d+)", compare.inner_text())
     compare.click()
+    full = page.locator("#grid dialog.cmp-full[open]")
+    full.wait_for()  # the demo's trainer drew both
+    assert full.locator(".cmp-full-title").inner_text().startswith(f"step {ends[0]} ↔ step {ends[1]}")
+    page.keyboard.press("Escape")
+    full.wait_for(state="hidden")
     page.locator("#compare-checkpoints input").first.wait_for()
     ticked = page.locator("#compare-checkpoints label:has(input:checked)").all_inner_texts()
     assert [text.strip() for text in ticked] == ends and len(ends) == 2
@@ -383,6 +388,37 @@ def test_another_run_is_chosen_on_the_tab_and_one_without_a_verdict_says_what_to
     page.wait_for_function("document.querySelector('#pick .cmp-pick-told').textContent.startsWith('Nothing')")
     assert page.get_by_label("Run", exact=True).input_value() == "casual_shoes_lr_5e-4"
     closed(watched)
+
+
+def test_a_run_without_pictures_of_both_ends_has_them_ticked_and_it_is_said(browser: Any, serving: Server) -> None:
+    watched = opened(browser, serving)
+    page = watched.page
+    page.get_by_label("Run", exact=True).select_option("casual_shoes_lr_5e-4")
+    page.get_by_text("Nothing that is known decides.").wait_for()
+    ends = re.findall(r"step (\d+)", page.locator("#pick [data-do=compare]").inner_text())
+    page.locator("#pick [data-do=compare]").click()
+    page.get_by_text(f"is there of both step {ends[0]} and step {ends[1]}. They are ticked now: press Draw").wait_for()
+    page.locator("#compare-checkpoints input:checked").nth(1).wait_for()
+    ticked = page.locator("#compare-checkpoints label:has(input:checked)").all_inner_texts()
+    assert [text.strip() for text in ticked] == ends
+    assert page.locator("#grid dialog.cmp-full[open]").count() == 0
+    closed(watched)
+
+
+def test_a_page_that_is_opened_at_the_tab_shows_the_run_of_its_address_and_its_measure_section(browser: Any, serving: Server) -> None:
+    context = browser.new_context(viewport={"width": 1400, "height": 900})
+    context.set_default_timeout(60_000)
+    page = context.new_page()
+    page.goto(f"{serving.url}/?tab=pick&run=casual_shoes_lr_5e-4")
+    page.get_by_text("Nothing that is known decides.").wait_for()
+    assert page.get_by_label("Run", exact=True).input_value() == "casual_shoes_lr_5e-4"
+    page.locator("#measure-start").wait_for()  # open, since nothing decides
+    page.get_by_label("Run", exact=True).select_option(FULL)
+    page.locator("#pick [data-rule=held-out] svg").wait_for()
+    page.wait_for_function("!document.querySelector('#measure-start')?.checkVisibility()")
+    page.locator("#pick [data-do=measure]").click()
+    page.locator("#measure-start").wait_for()
+    context.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

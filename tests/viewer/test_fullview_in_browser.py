@@ -553,3 +553,36 @@ def test_a_hostile_name_is_shown_as_text_in_every_mode(page: Any) -> None:
         assert HOSTILE in title(page)
     page.keyboard.press("?")
     assert page.locator("img[src=x], .cmp-matrix .cmp-full-title b").count() == 0
+
+
+# -- what a value asks for -------------------------------------------------------------------------------------------------
+
+
+def test_two_cells_that_a_value_asks_for_are_opened_side_by_side_once(page: Any) -> None:
+    both = grid(compare={"cells": [[1, 1], [3, 1]], "asked": "one"})
+    show(page, both)
+    assert title(page).startswith("step 1 ↔ step 3")
+    page.keyboard.press("Escape")
+    page.locator("dialog.cmp-full[open]").wait_for(state="hidden")
+    show(page, {**both, "note": "more"})
+    assert page.locator("dialog.cmp-full[open]").count() == 0, "a value that comes again opens nothing"
+    show(page, grid(compare={"cells": [[0, 0], [1, 0]], "asked": "two"}))
+    assert title(page).startswith("step 0 ↔ step 1")
+
+
+def test_what_is_asked_for_waits_until_it_is_seen_and_both_are_drawn(page: Any) -> None:
+    both = grid(compare={"cells": [[1, 1], [3, 1]], "asked": "one"}, source="job")
+    waiting = {**both, "cells": [{**cell, "state": "waiting"} if cell["at"] == [3, 1] else cell for cell in both["cells"]]}
+    page.evaluate("document.querySelector('#matrix').hidden = true")
+    show(page, waiting)
+    page.evaluate("document.querySelector('#matrix').hidden = false")
+    assert page.locator("dialog.cmp-full[open]").count() == 0
+    show(page, {name: part for name, part in both.items() if name != "compare"})
+    page.locator("dialog.cmp-full[open]").wait_for()
+    page.keyboard.press("Escape")
+    page.locator("dialog.cmp-full[open]").wait_for(state="hidden")
+    page.evaluate("document.querySelector('#matrix').hidden = true")
+    show(page, grid(compare={"cells": [[0, 0], [1, 0]], "asked": "two"}, source="job"))
+    assert page.locator("dialog.cmp-full[open]").count() == 0, "nothing is opened over another tab"
+    page.evaluate("document.querySelector('#matrix').hidden = false")
+    page.locator("dialog.cmp-full[open]").wait_for()
