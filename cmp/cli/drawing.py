@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import secrets
 import shutil
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated
@@ -16,14 +14,13 @@ from cmp.cli import exporting
 from cmp.cli.answers import read_answers
 from cmp.cli.like import read_like, stacked_like
 from cmp.cli.output import Json, in_trouble, print_json, printing_aside, say
-from cmp.cli.telling import leave, leave_with, tile_line
+from cmp.cli.telling import at_times, leave, leave_with, tile_line
 from cmp.core.asking import DEMO_GUIDANCE, Asked, combine_stacks, to_spec
 from cmp.core.errands import instance_address
 from cmp.core.grids import USUAL_MODE, Cell, GridPlan, GridSpec, Prompt, Sampling, Tile
 from cmp.core.labels import values_of, varying
 from cmp.core.pace import duration_text
 from cmp.core.present import counted, shortened, size_text
-from cmp.core.progress import Progress
 from cmp.core.prompts import LONGEST_FILE, parse_prompt_line, parse_prompts
 from cmp.core.restored import Restored
 from cmp.core.runs import Run
@@ -36,7 +33,6 @@ from cmp.workbench.targets import choose_columns, find_stacked
 USUAL = Sampling()  # told in the help, and not as typer's defaults: what a picture given with --like says goes before it
 NO_PACE = "how long it takes the first pictures will tell"  # nothing was drawn with this base here, and others say nothing of it
 Previews = Callable[[list[Tile]], None]
-QUIET = 5.0  # seconds without a line after which progress within a picture is told
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -211,14 +207,8 @@ def _make_room(*folders: Path | None) -> None:
 def _draw(bench: Workbench, spec: GridSpec, runs: list[Run], given: Answers, ray: str | None, show: Previews | None = None) -> list[Tile]:
     """The last tile of every cell: a preview is replaced by what comes after it. Once all are there small, `show` is given them."""
     tiles: dict[Cell, Tile] = {}
-    shown = -math.inf
-    for item in bench.follow_grid(spec, runs, given, ray):
-        if isinstance(item, Progress):
-            if time.monotonic() - shown > QUIET:
-                in_trouble(f"{item.done}/{item.total} {item.what}")
-                shown = time.monotonic()
-            continue
-        shown = time.monotonic()
+    for item in at_times(bench.follow_grid(spec, runs, given, ray)):
+        assert isinstance(item, Tile)
         tiles[item.cell] = item
         count = sum(not tile.preview for tile in tiles.values())
         in_trouble(f"{'preview' if item.preview else f'{count}/{spec.size}'} {tile_line(item)}")

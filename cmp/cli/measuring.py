@@ -13,22 +13,20 @@ import typer
 from cmp.cli.answers import read_answers
 from cmp.cli.output import Json, in_trouble, print_json, print_table, say
 from cmp.cli.score_telling import heading, tell_bands, tell_blocks, tell_limits, value_of
+from cmp.cli.telling import at_times
 from cmp.core.axes import parse_text_axis
 from cmp.core.choosing import choose_checkpoints
 from cmp.core.draws import USUAL_DRAWS
 from cmp.core.evidence import BASE
 from cmp.core.measured import LOSS, Measured, MeasurePlan, MeasureSpec, NotMeasured, by_band
-from cmp.core.measured_told import BY_BLOCK, Known, base_value, gaps_known, measures_json, only_asked, plan_told, verdicts_known
+from cmp.core.measured_told import BY_BLOCK, Known, base_value, gaps_known, measures_json, not_judged, only_asked, plan_told, verdicts_known
 from cmp.core.pace import duration_text
 from cmp.core.picking import Verdict
-from cmp.core.progress import Progress
 from cmp.core.runs import Checkpoint, Run
 from cmp.core.score_asking import ScoreAnswers
 from cmp.disk.ready import Answers
 from cmp.workbench import Workbench
 from cmp.workbench.targets import in_full
-
-QUIET = 5.0  # seconds without a line after which progress within a checkpoint is told
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -117,21 +115,16 @@ def _measure(
     `before`.
     """
     faults: list[NotMeasured] = []
-    began = shown = time.monotonic()
+    began = time.monotonic()
     count = 0
-    for item in bench.follow_measure(run, spec, given):
-        if isinstance(item, Progress):
-            if time.monotonic() - shown > QUIET:
-                in_trouble(f"{item.done}/{item.total} {item.what}")
-                shown = time.monotonic()
-            continue
-        shown = time.monotonic()
+    for item in at_times(bench.follow_measure(run, spec, given), began):
+        assert isinstance(item, Measured | NotMeasured)
         count += item.checkpoint_id != BASE
         _tell_item(item, before)
         if isinstance(item, NotMeasured):
             faults.append(item)
         elif plan.seconds is None and plan.new > 1 and not item.reused:  # the first of them: nothing has told the pace before
-            in_trouble(f"{duration_text((shown - began) * (plan.new - 1), about=True)} to go")
+            in_trouble(f"{duration_text((time.monotonic() - began) * (plan.new - 1), about=True)} to go")
             plan = replace(plan, seconds=0.0)
     return faults, count
 
@@ -192,6 +185,9 @@ def _tell(run: Run, known: Known, before: set[str]) -> None:
         say("")
         for told in (text for text in verdict.warnings if text not in before):
             in_trouble(f"note: {told}")
+    for metric, lost in not_judged(run, known).items():
+        if metric not in {judged for judged, _, _ in verdicts}:  # where others are judged, that has told it
+            in_trouble(f"note: {lost}")
     if gaps := gaps_known(verdicts):
         say("learned by heart: held-out minus training loss, in shares of the base's")
         print_table(

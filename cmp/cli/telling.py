@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterable, Iterator, Sequence
 
 import typer
@@ -10,6 +12,8 @@ from cmp.cli.output import in_trouble
 from cmp.core.grids import Fault, Tile
 from cmp.core.progress import Progress
 from cmp.errors import sentences
+
+QUIET = 5.0  # seconds
 
 
 def tile_line(tile: Tile) -> str:
@@ -33,6 +37,19 @@ def told(items: Iterable[object], total: int = 0) -> Iterator[object]:
         if isinstance(item, Tile):
             in_trouble(f"{count}{f'/{total}' if total else ''} {tile_line(item)}")
         yield item
+
+
+def at_times(items: Iterable[object], shown: float = -math.inf) -> Iterator[object]:
+    """The items of long work but for its progress, which is told on standard error where nothing came for QUIET seconds; `shown` is when
+    something was told last.
+    """
+    for item in items:
+        if not isinstance(item, Progress):
+            shown = time.monotonic()
+            yield item
+        elif time.monotonic() - shown > QUIET:
+            in_trouble(f"{item.done}/{item.total} {item.what}")
+            shown = time.monotonic()
 
 
 def leave(tiles: Iterable[Tile]) -> None:

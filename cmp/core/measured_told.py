@@ -69,6 +69,16 @@ def plan_told(plan: MeasurePlan) -> tuple[str, ...]:
     return f"{images}, {counted(plan.draws, 'draw')} each: {work}", seen
 
 
+def not_judged(run: Run, known: Known) -> dict[str, str]:
+    """By metric of which checkpoints what was measured is not finite, in words."""
+    told = {}
+    for metric, found in known.items():
+        lost = {one.checkpoint_id for one in found if not one.finite}
+        if names := [c.id for c in run.checkpoints if c.id in lost]:
+            told[metric] = f"{metric} of {', '.join(names)} is not finite, so that it is not judged"
+    return told
+
+
 def verdicts_known(run: Run, known: Known) -> list[tuple[str, Evidence, Verdict]]:
     """By metric; the held-out loss first."""
     ids = [c.id for c in candidates(run)]
@@ -105,6 +115,7 @@ def measures_json(run: Run, known: Known, faults: Sequence[NotMeasured]) -> dict
         "verdicts": [
             {key: value for key, value in verdict.as_json(run).items() if key not in ("run", "scores")} for _, _, verdict in verdicts
         ],
+        "warnings": list(not_judged(run, known).values()),
         "limits": limits_json(known),
         "failed": [fault.as_json() for fault in faults],
     }

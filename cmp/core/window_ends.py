@@ -11,11 +11,6 @@ from cmp.core.runs import Checkpoint
 from cmp.core.votes import Shown
 
 MOST_SEEDS = 8  # rows of what is shown beside the two
-
-
-At = list[int | None]  # a cell's index into each axis' values
-
-
 At = list[int | None]  # a cell's index into each axis' values
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +14,7 @@ import numpy as np
 from cmp.core.curves import Floats
 from cmp.disk.folders import hash_file
 from cmp.disk.json_table import read_json_table
+from cmp.disk.replacing import keep_if_possible
 from cmp.disk.store import Store
 from cmp.disk.tensors import identify
 from cmp.errors import NotFound, Refused, Unreadable
@@ -100,15 +100,7 @@ class Embeddings:
     def keep(self, digest: str, row: Floats) -> Floats:
         """Keeps a row of the length 1, where that is possible; gives it as it will be read."""
         content = np.ascontiguousarray(row, dtype=_KEPT).tobytes()
-        place = self._place(digest)
-        draft = place.with_name(f".{secrets.token_hex(8)}")
-        with suppress(OSError):  # it can be computed again
-            place.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                draft.write_bytes(content)
-                os.replace(draft, place)
-            finally:
-                draft.unlink(missing_ok=True)
+        keep_if_possible(self._place(digest), content)  # it can be computed again
         return np.frombuffer(content, dtype=_KEPT).astype(np.float64)
 
     def _place(self, digest: str) -> Path:

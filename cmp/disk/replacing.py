@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import secrets
 import shutil
 import tempfile
 import time
@@ -49,6 +50,18 @@ def replacing(target: Path, ending: str | None = None) -> Iterator[Path]:
         raise cannot_write(target, fault) from fault
     finally:
         if draft:
+            draft.unlink(missing_ok=True)
+
+
+def keep_if_possible(place: Path, content: bytes) -> None:
+    """Keeps what can be made again: whole under its name, or where that is not possible not at all, and nobody is told."""
+    draft = place.with_name(f".tmp-{secrets.token_hex(4)}")
+    with suppress(OSError):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            draft.write_bytes(content)
+            os.replace(draft, place)
+        finally:
             draft.unlink(missing_ok=True)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
+
+from cmp.disk.replacing import keep_if_possible
 
 _KEPT_FOR = 30 * 86400.0  # seconds since it was made
 WORTH_KEEPING = 2_000  # bytes; making a smaller one takes no longer than reading it
@@ -20,14 +20,7 @@ def kept_thumbnail(home: Path, digest: str, side: int, make: Callable[[], bytes]
         return place.read_bytes()
     content = make()
     if len(content) >= WORTH_KEEPING:
-        draft = place.with_name(f".tmp-{secrets.token_hex(8)}")
-        with suppress(OSError):
-            place.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                draft.write_bytes(content)
-                os.replace(draft, place)
-            finally:
-                draft.unlink(missing_ok=True)
+        keep_if_possible(place, content)
     return content
 
 

@@ -42,7 +42,7 @@ from cmp.engine.steps import Report, stepping
 from cmp.engine.studio import Studio
 from cmp.engine.words import Bundled, bundled_words
 from cmp.errors import NoSpace, Refused
-from cmp.pictures.cropping import cropped
+from cmp.pictures.cropping import cropped, upright_size
 
 _ROWS = 4  # predictions for each picture that could be drawn at once: that has two rows under guidance, and is decoded in the end
 _SAME = 0.02  # of the latents' spread: by so much a VAE in half precision is off
@@ -83,6 +83,15 @@ class LossMeter:
     def expect(self, meant: Meant) -> float | None:
         """Seconds that measuring it will take; None where nothing says it."""
         return expect_losses(self.store, self.studio.device.type, meant.one.clothes, self._calls)
+
+    def sizes_told(self, meant: Meant) -> tuple[str, ...]:
+        """What is to be known of the images' sizes before any is looked at as a whole; raises Unreadable for what is no picture."""
+        width, height = native_size(meant.one.clothes.folder)
+        sizes = []
+        for image in self.labelled.images:
+            found = self.store.remembered("image-size", image.digest, lambda path=image.path: list(upright_size(path)))  # type: ignore[misc]
+            sizes.append((int(found[0]), int(found[1])))
+        return _other_sizes(self.labelled, sizes, width, height)
 
     def measure(self, meant: Meant) -> Generator[Progress, None, Measured]:
         """The losses of one checkpoint, or of the base model alone."""
@@ -201,15 +210,20 @@ def _weights(clothes: Clothes, words: Iterable[Bundled | None]) -> str:
 
 
 def _cropped(labelled: LabelledFolder, width: int, height: int) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The pictures of a folder at one size, and how many had another."""
+    """The pictures of a folder at one size, and what is to be known of those that had another."""
     found = [cropped(image.path, width, height) for image in labelled.images]
-    other = sum(had != (width, height) for _, had in found)
-    small = sum(had[0] < width or had[1] < height for _, had in found)
-    told = [
-        f"{other} of {counted(len(found), 'image')} in {labelled.folder} had another size than {width} × {height} and were scaled and cut"
-    ]
-    told[0] += f"; {small} of them were smaller, and are blurred by it" if small else ""
-    return np.stack([values for values, _ in found]), tuple(told if other else [])
+    return np.stack([values for values, _ in found]), _other_sizes(labelled, [had for _, had in found], width, height)
+
+
+def _other_sizes(labelled: LabelledFolder, sizes: Sequence[tuple[int, int]], width: int, height: int) -> tuple[str, ...]:
+    """That images are scaled and cut to the size that the base was made for; nothing where all have it."""
+    other = sum(size != (width, height) for size in sizes)
+    small = sum(had[0] < width or had[1] < height for had in sizes)
+    if not other:
+        return ()
+    which = f"{other} of {counted(len(sizes), 'image')} in {labelled.folder} {'has' if other == 1 else 'have'} another size"
+    told = f"{which} than the base model's {width} × {height}: scaled until they cover it, and cut around the middle"
+    return (told + (f"; {small} of them {'is' if small == 1 else 'are'} smaller, and blurred by it" if small else ""),)
 
 
 def _fewer(fault: RuntimeError | MemoryError, count: int) -> int:

@@ -155,6 +155,8 @@ def job_text(job: Job, place: int | None, label: Callable[[str], str], now: floa
         doing = "stopping" if job.cancelled.is_set() else job.progress.what if job.progress and job.state == "running" else ""
         lines = [" · ".join(filter(None, (stands, count, ahead, doing)))]
     lines += _reasons(faults, label, "could not be measured")
+    if lost := [f"{label(one.checkpoint_id)} ({one.metric})" for one in found if not one.finite]:
+        lines.append(f"{', '.join(lost)}: not finite, so that it is not judged")
     return "\n".join([*lines, *([on_page(job.error.told)] if job.error else [])])
 
 

@@ -50,10 +50,12 @@ class Measuring(Scoring):
         meters, measures = self._meters(run, spec, given), Measures(self.store)
         new: list[tuple[LossMeter, Meant]] = []
         faults: list[NotMeasured] = []
+        told: list[str] = []
         for checkpoint in (None, *spec.checkpoints):
             for meter in meters:
                 try:
                     meant = run_through(meter.prepare(checkpoint))
+                    told += [*meter.labelled.told, *meter.sizes_told(meant)] if checkpoint is None else []
                     if measures.find(*meter.key(meant)) is None:
                         new.append((meter, meant))
                 except CmpError as fault:
@@ -65,7 +67,7 @@ class Measuring(Scoring):
             tuple(meter.metric for meter in meters), len(meters) * (1 + len(spec.checkpoints)), len(new),
             tuple((meter.metric, len(meter.labelled.images)) for meter in meters), meters[0].draws.total,
             None if None in seconds else sum(filter(None, seconds)), self._smallest(run, meters[0]), tuple(faults),
-            tuple(dict.fromkeys(text for meter in meters for text in meter.labelled.told)),
+            tuple(dict.fromkeys(told)),
         )  # fmt: skip
 
     def measure(self, run: Run, spec: MeasureSpec, given: Answers = Answers()) -> Iterator[Progress | Measured | NotMeasured]:

@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from tests.engine.making import WEIGHTS, unet_adapter, write_step
-from tests.engine.test_measuring import NANO, folder
+from tests.engine.test_measuring import NANO, folder, picture
 from tests.in_process import Said, command
 
 pytestmark = pytest.mark.model
@@ -102,3 +102,79 @@ def test_loss_that_is_not_finite_comes_as_null(place: Path) -> None:
     found = measure(place, "--held-out", str(place / "held_out"), "--json")
     assert found.code == 0 and [score["checkpoint"] for score in found.json["scores"]] == ["run@2"], found.told
     assert any("not all finite" in told for told in found.json["verdicts"][0]["warnings"]) and json.dumps(found.json)
+
+
+# -- folders and runs as people have them ----------------------------------------------------------------------------------
+
+
+def held(place: Path, *arguments: str, what: str = "held_out") -> Said:
+    return measure(place, "--held-out", str(place / what), *arguments)
+
+
+def test_images_without_captions_are_measured_without_a_prompt_and_it_is_said_before(place: Path) -> None:
+    (place / "held_out" / "metadata.jsonl").unlink()
+    assert "none has a caption: the loss there is that without a prompt" in held(place, "--dry-run").err
+    found = held(place, "--json")
+    assert found.code == 0 and [score["n"] for score in found.json["scores"]] == [6, 6], found.told
+    assert "none has a caption" in found.err
+
+
+def test_one_image_is_measured_and_tells_nothing_apart(place: Path) -> None:
+    folder(place / "one", 1)
+    found = held(place, "--json", what="one")
+    assert found.code == 0 and [score["n"] for score in found.json["scores"]] == [1, 1], found.told
+    best = said(place, "best", "run", "--json")
+    assert best.json["best"] is None and len(best.json["window"]) == 2
+    assert any("1 item are too few" in told or "1 item is too few" in told for told in best.json["warnings"]), best.told
+    assert said(place, "best", "run", "--gate", "1 vs 2").code == 5
+
+
+def test_a_corrupt_image_is_named_before_anything_is_measured(place: Path) -> None:
+    broken = place / "held_out" / "3.png"
+    broken.write_bytes(broken.read_bytes()[:20])
+    for more in ((), ("--dry-run",)):
+        found = held(place, *more, "--json")
+        assert (found.code, found.json["code"]) == (4, 4) and str(broken) in found.json["error"] and not found.crashed, found.told
+    assert said(place, "best", "run").code == 3, "nothing was measured"
+
+
+def test_an_image_that_is_cut_off_in_the_middle_is_named_when_it_is_read(place: Path) -> None:
+    broken = place / "held_out" / "3.png"
+    broken.write_bytes(broken.read_bytes()[:-200])
+    found = held(place, "--json")
+    assert found.code == 4 and str(broken) in found.json["error"] and not found.crashed, found.told
+
+
+def test_images_of_another_size_are_cut_and_the_plan_says_so(place: Path) -> None:
+    picture(place / "held_out" / "0.png", 40, (200, 100))
+    picture(place / "held_out" / "1.png", 41, (32, 90))
+    told = "2 of 6 images in"
+    plan = held(place, "--dry-run", "--json")
+    assert any(told in text and "64 × 64" in text and "1 of them is smaller" in text for text in plan.json["warnings"]), plan.told
+    found = held(place)
+    assert found.code == 0 and told in found.err, found.told
+    assert told not in measure(place, "--held-out", str(place / "train"), "--dry-run").err, "of the right size nothing is said"
+
+
+def test_a_loss_that_is_nan_everywhere_judges_nobody_and_ends_well(place: Path) -> None:
+    for step in (1, 2):
+        file = place / "outputs" / "run" / f"checkpoint-{step}" / WEIGHTS
+        tensors = {name: values * 1e30 for name, values in load_file(file).items()}
+        shutil.rmtree(file.parent)
+        write_step(place / "outputs" / "run", step, tensors)
+    found = held(place, "--json")
+    assert found.code == 0 and found.json["scores"] == [] and not found.crashed, found.told
+    assert found.json["warnings"] == ["loss of run@1, run@2 is not finite, so that it is not judged"]
+    assert found.json["warnings"][0] in held(place).err
+    best = said(place, "best", "run", "--json")
+    assert best.code == 3 and "no logged values" in best.json["error"], best.told
+    assert said(place, "convert", "run", "--to", "lora", "--best", "1", "--json").code == 2
+
+
+def test_a_run_of_one_checkpoint_is_measured_and_is_its_own_best(place: Path) -> None:
+    shutil.rmtree(place / "outputs" / "run" / "checkpoint-2")
+    found = held(place, "--json")
+    assert found.code == 0 and [score["checkpoint"] for score in found.json["scores"]] == ["run@1"], found.told
+    best = said(place, "best", "run", "--json")
+    assert (best.code, best.json["best"]) == (0, "run@1") and "only checkpoint" in best.json["reason"], best.told
+    assert "best" not in held(place).out.split("checkpoint", 1)[1].split("95 %")[0]

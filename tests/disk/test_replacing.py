@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from cmp.disk.replacing import replacing
+from cmp.disk.replacing import keep_if_possible, replacing
 from cmp.disk.tensors import read_header
 from cmp.disk.writing import write_tensors
 from cmp.errors import BadInput, NoSpace, Refused
@@ -129,3 +129,21 @@ def test_a_link_at_the_target_is_replaced_and_not_followed(tmp_path: Path) -> No
     with replacing(tmp_path / "x.bin") as draft:
         draft.write_bytes(b"new")
     assert (tmp_path / "outside").read_bytes() == b"not ours" and not (tmp_path / "x.bin").is_symlink()
+
+
+def test_what_can_be_made_again_is_kept_whole_or_not_at_all_and_nobody_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "ab" / "abc.f16"
+    keep_if_possible(place, b"one")
+    keep_if_possible(place, b"two")
+    assert place.read_bytes() == b"two" and os.listdir(place.parent) == ["abc.f16"]
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as changed:
+        changed.setattr(os, "replace", full)
+        keep_if_possible(place, b"three")
+    assert place.read_bytes() == b"two" and os.listdir(place.parent) == ["abc.f16"], "no draft is left"
+    (tmp_path / "file").write_bytes(b"")
+    keep_if_possible(tmp_path / "file" / "within", b"four")
+    assert sorted(os.listdir(tmp_path)) == ["ab", "file"]

@@ -313,9 +313,11 @@ def test_pictures_of_other_sizes_and_kinds_are_cut_and_it_is_told(bench: Workben
     picture(place / "c.png", 3, (30, 90), "L")
     picture(place / "d.png", 4, (64, 64), "RGBA")
     (place / "a.txt").write_text("a red shoe")
+    plan = bench.plan_measure(bench.find("run")[0], MeasureSpec(held_out=place, draws=4), Answers(base="sd_nano"))
+    assert any("2 of 4 images" in told and "64 × 64" in told and "1 of them is smaller" in told for told in plan.told), plan.told
     found = measure(bench, place)[LOSS, "1"]
     assert found.items == ("a.png", "b.jpg", "c.png", "d.png") and np.isfinite(found.values).all()
-    assert any("2 of 4 images" in told and "1 of them were smaller" in told for told in found.told), found.told
+    assert any("2 of 4 images" in told and "1 of them is smaller" in told for told in found.told), found.told
     assert any("3 have no caption" in told for told in found.told), found.told
 
 

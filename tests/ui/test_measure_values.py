@@ -98,3 +98,10 @@ def test_progress_counts_checkpoints_once_whatever_else_comes() -> None:
         "done: 1 of 2 values measured, in 12 s",
         "1000 (loss) could not be measured: not finite. Give “Draws an image”.",
     ]
+
+
+def test_what_is_not_finite_was_measured_and_is_told_not_to_be_judged() -> None:
+    broken = replace(value("r@1000"), values=np.full((1, 1), np.nan))
+    ended = job([value("r@500"), broken], LOSS)
+    ended.state, ended.started, ended.ended = "done", 1.0, 13.0
+    assert job_text(ended, None, label).split("\n")[1:] == ["1000 (loss): not finite, so that it is not judged"]
