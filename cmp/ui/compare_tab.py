@@ -47,7 +47,7 @@ def build_compare_tab(
     connect_drawing(bench, form, page, tab, tabs)
     if draws:
         connect_plan(bench, form, connect_dropping(bench, form))
-        connect_watching(bench, form)
+        connect_watching(bench, form, tab)
     return form.clock
 
 

@@ -12,6 +12,7 @@ from cmp.ui.faults import told
 from cmp.ui.glance import first_run
 from cmp.ui.measuring import build_measuring
 from cmp.ui.pick_values import pick_value
+from cmp.ui.values import reading_text
 from cmp.workbench import Workbench
 from cmp.workbench.callers import caller
 
@@ -39,7 +40,8 @@ def build_pick_tab(
         if what == "measure":  # which is another section's
             return [gr.skip()] * 5
         if what in ("run", "look"):
-            return gr.skip(), gr.skip(), gr.skip(), value_of(bench, asked), f"{run_id}\n{asked}"
+            value = value_of(bench, asked)
+            return gr.skip(), gr.skip(), gr.skip(), value, f"{run_id}\n{value['run']}"
         run, checkpoint = bench.find(str(event._data["id"]), only_ids=True)
         if what == "star" and checkpoint:
             bench.star(checkpoint.id, bool(event._data.get("on")), only_ids=True)
@@ -53,9 +55,12 @@ def build_pick_tab(
 
 
 def value_of(bench: Workbench, run_id: str) -> dict[str, Any]:
-    """What the tab shows of a run, or of the first one where that is not there."""
+    """What the tab shows of a run, or of the first one where that is not there; that folders are being read where it may still be found."""
     library = bench.library(fresh=False)
-    run = next((run for run in library.runs if run.id == run_id), None) or first_run(bench, library)
+    named, first = next((run for run in library.runs if run.id == run_id), None), first_run(bench, library)
+    if library.unread and named is None and (run_id or first is None):
+        return pick_value(library, None, (), bench.name_of) | {"run": run_id, "empty": reading_text(library), "reading": True}
+    run = named or first
     if run is None:
         return pick_value(library, None, (), bench.name_of)
     run, _ = bench.find(run.id, only_ids=True)  # of which the headers may not have been read yet

@@ -19,6 +19,9 @@ _LOG_LOSS = "Log a validation loss while you train, by step: it is found by its 
 _MEASURE = "Measure the loss of every checkpoint on images that were kept out"
 _HERE, _NOT_HERE = f"{_MEASURE}.", f"{_MEASURE}: the owner of this dashboard can, under Measure on this tab."
 _COUNTED = {VOTES: "votes", MEASURED: "images", TRAINING_LOSS: "images"}  # what stands behind a score
+_PAIRED = (
+    "bars are each one's own interval; checkpoints are compared {0} by {0}, so that some whose bars overlap are told apart all the same"
+)
 _VOTE = "Vote on blind pairs of pictures: draw a grid of several checkpoints on the Compare tab, then press Vote."
 
 
@@ -120,7 +123,17 @@ def _more(run: Run, verdict: Verdict, labels: Mapping[str, str], metric: str | N
     if metric is None:
         return {"limits": [], "bands": [], "gap": None}
     parts = measured_parts(run, metric, known, _places(run, verdict, labels)[1])
-    return parts | {"warnings": [text for text in verdict.warnings if text not in parts["limits"]]}  # each is said once
+    told = [_PAIRED.format(parts["counts"].removesuffix("s"))] if tells_apart(verdict) and _overlap(verdict) else []
+    return parts | {"warnings": told + [text for text in verdict.warnings if text not in parts["limits"]]}  # each is said once
+
+
+def _overlap(verdict: Verdict) -> bool:
+    """Whether the interval of one that is worse reaches into that of the leader, as if it could not be told from it."""
+    lead = next((score for score in verdict.scores if score.checkpoint_id == verdict.window[0]), None)
+    others = [score for score in verdict.scores if score.checkpoint_id not in verdict.window]
+    if lead is None or lead.low is None or lead.high is None:
+        return False
+    return any(one.low is not None and one.high is not None and one.low <= lead.high and lead.low <= one.high for one in others)
 
 
 def _better(scores: Sequence[Score]) -> str:

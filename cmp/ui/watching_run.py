@@ -15,7 +15,7 @@ from cmp.workbench import Workbench
 from cmp.workbench.callers import caller
 
 
-def connect_watching(bench: Workbench, form: Form) -> None:
+def connect_watching(bench: Workbench, form: Form, tab: gr.Tab) -> None:
     """Connects the checkbox and the button."""
     shown = [*begin_in(form), form.fields["kept"]]
 
@@ -52,7 +52,8 @@ def connect_watching(bench: Workbench, form: Form) -> None:
     def offer_measuring(runs: list[str]) -> Any:
         return gr.update(visible=bool(runs) and can_measure(bench, runs[0]))
 
-    form.runs.change(offer_measuring, form.runs, form.watch_too, queue=False, show_progress="hidden")
+    # the run may have been measured since the tab was left
+    gr.on([form.runs.change, tab.select], offer_measuring, form.runs, form.watch_too, queue=False, show_progress="hidden")
     form.newest.click(newest, [form.runs, *form.asked], shown, show_progress="hidden")
 
 

@@ -175,6 +175,7 @@
       if (value.run !== shownRun || !value.picks.some((one) => one.id === picked)) picked = value.pick ?? "";
       shownRun = value.run;
       draw();
+      if (value.reading) setTimeout(() => { if (root.isConnected && root.clientWidth) onEdit({ what: "look", run: value.run }); }, SOON / 2);
     };
     return { update };
   };

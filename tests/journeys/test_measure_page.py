@@ -125,6 +125,79 @@ def test_what_lacks_an_answer_is_told_in_the_words_of_the_page(browser: Any, ser
     closed(watched)
 
 
+def test_measuring_is_cancelled_within_a_value_and_what_was_measured_stays(browser: Any, server: Server, home: Path) -> None:
+    watched = opened(browser, server)
+    page = watched.page
+    page.locator("#pick [data-do=measure]").click()
+    field(watched, "held-out").fill(str(home / "few_held_out"))
+    field(watched, "training").fill("")
+    field(watched, "draws").fill("2000")  # minutes for each checkpoint
+    watched.status("measure-plan", "2,000 draws each")
+    assert page.locator("#measure-cancel").is_disabled()
+    page.locator("#measure-start").click()
+    watched.status("measure-status", "measuring")
+    page.wait_for_function("!document.querySelector('#measure-cancel').disabled && document.querySelector('#measure-start').disabled")
+    page.locator("#measure-cancel").click()
+    told = watched.status("measure-status", "cancelled: ")
+    assert " of 6 values measured" in told
+    page.wait_for_function("document.querySelector('#measure-cancel').disabled && !document.querySelector('#measure-start').disabled")
+    field(watched, "draws").fill("1")
+    watched.status("measure-plan", "1 draw each")
+    page.locator("#measure-start").click()
+    watched.status("measure-status", "done: 6 of 6 values measured")
+    closed(watched)
+
+
+def test_with_watch_on_each_new_checkpoint_is_measured_too_as_it_lands(browser: Any, server: Server, home: Path) -> None:
+    outputs = home / "demo" / "training" / "outputs"
+    target = outputs / "trained now" / "checkpoints" / "checkpoint-40"
+    shutil.copytree(outputs / FULL / "checkpoints" / "checkpoint-500", target)
+    watched = opened(browser, server)
+    page = watched.page
+    try:
+        watched.tab("Runs")
+        watched.row("runs-table", "trained now").click()
+        watched.row("checkpoints-table", "trained now@40").wait_for()
+        watched.tab("Compare")
+        page.locator("#compare-watching > button").click()
+        page.locator("#compare-watch").wait_for()
+        assert page.locator("#compare-watch-too:visible").count() == 0, "nothing says on which images"
+        watched.tab("Pick")
+        _measure_once(watched, home)
+        watched.tab("Compare")
+        page.locator("#compare-watch-too").wait_for()
+        page.locator("#compare-prompts textarea").fill("a shoe that grows")
+        page.locator("#compare-steps :is(textarea, input)").first.fill("2")
+        page.locator("#compare-watch-too input").check()
+        page.locator("#compare-watch input").check()
+        watched.status("compare-status", "waiting for the next checkpoint")
+        shutil.copytree(outputs / FULL / "checkpoints" / "checkpoint-1000", target.with_name("checkpoint-60"))
+        page.wait_for_function("document.querySelector('#grid thead')?.innerText.includes('step 60')", timeout=90_000)
+        watched.status("compare-status", "waiting for the next checkpoint")
+        watched.tab("Pick")
+        page.locator("#pick [data-rule=measured] .cmp-pick-chart .cmp-pick-point").nth(1).wait_for()
+        assert [score["step"] for score in run_command(home, "best", "trained now", "--json").json["scores"]] == [40, 60]
+        watched.tab("Compare")
+        page.locator("#compare-watch input").uncheck()
+        watched.status("compare-status", "cancelled")
+    finally:
+        shutil.rmtree(target.parents[1])
+    closed(watched)
+
+
+def _measure_once(watched: Watched, home: Path) -> None:
+    page = watched.page
+    page.locator("#pick .cmp-pick-told", has_text="step 40 is the only checkpoint").wait_for()
+    page.locator("#pick [data-do=measure]").click()
+    page.locator("#measure-question > button").click()
+    field(watched, "alpha").fill("16")
+    field(watched, "held-out").fill(str(home / "few_held_out"))
+    field(watched, "draws").fill("1")
+    watched.status("measure-plan", f"loss on {IMAGES} images, 1 draw each: 2 values to measure")
+    page.locator("#measure-start").click()
+    watched.status("measure-status", "done: 1 of 1 value measured")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("wide", [1400, 390])
 def test_axe_finds_nothing_in_the_section_and_the_panels(browser: Any, server: Server, scheme: str, wide: int) -> None:
@@ -132,6 +205,14 @@ def test_axe_finds_nothing_in_the_section_and_the_panels(browser: Any, server: S
     page = watched.page
     page.locator("#pick [data-do=measure]").click()
     page.locator("#measure-start").wait_for()
+    for metric in page.locator("#measure-metrics input").all():
+        metric.check()
+    for name in ("clip", "encoder", "preference", "reference", "subject"):  # all that is ever asked for
+        page.locator(f"#measure-{name}").wait_for()
+    page.locator("#measure-question > button").click()
+    page.locator("#pick-measure button", has_text="The same on the command line").click()
+    field(watched, "alpha").wait_for()
+    page.locator("#measure-command").wait_for()
     for part in page.locator("#pick .cmp-pick-panel summary:visible").all():
         part.click()
     assert faults(page, "#pick") == []

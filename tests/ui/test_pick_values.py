@@ -118,6 +118,17 @@ def test_the_tab_shows_the_run_that_is_asked_for_and_its_stars(tmp_path: Path) -
     assert value_of(empty, "x")["empty"]
 
 
+def test_while_folders_are_read_a_run_that_may_still_be_found_is_waited_for(tmp_path: Path) -> None:
+    bench = bench_of(origin_run(tmp_path, (500, 1000), final=False))
+    library = bench.library()
+    bench.library = lambda fresh=True: replace(library, unread=3)  # type: ignore[method-assign]
+    waits = value_of(bench, "not read yet")
+    assert (waits["reading"], waits["run"], waits["empty"]) == (True, "not read yet", "Reading 3 folders …")
+    assert value_of(bench, "lora_casual_shoes")["run"] == "lora_casual_shoes" == value_of(bench, "")["run"]
+    bench.library = lambda fresh=True: library  # type: ignore[method-assign]
+    assert "reading" not in value_of(bench, "not there") and value_of(bench, "not there")["run"] == "lora_casual_shoes"
+
+
 def far(low: float) -> LossCurve:
     return curve("val/loss", range(0, 3001, 50), [low] * 61)
 
@@ -152,6 +163,17 @@ def test_the_measured_loss_has_a_curve_for_each_timestep_and_the_gap_only_where_
     gaps = [point["value"] for point in both["measured"]["gap"]["points"]]
     assert np.allclose(gaps, [0.1, 0.2, 0.4, 0.8], atol=0.01) and both["training-loss"]["gap"] is None
     assert len(both["training-loss"]["bands"]) == 2 and both["training-loss"]["sentence"].startswith("Training loss names no best")
+
+
+def test_where_bars_overlap_of_what_is_told_apart_it_is_said_why(tmp_path: Path) -> None:
+    near = panels_of(tmp_path / "a", ("loss", {"500": 0.52, "1000": 0.5, "1500": 0.6, "2000": 0.51}, {}))["measured"]
+    best, other = near["points"][1], near["points"][0]
+    assert other["low"] < best["high"] and best["window"] and not other["window"]
+    assert any("compared image by image" in text for text in near["warnings"])
+    far_off = panels_of(tmp_path / "b", ("loss", {"500": 90.0, "1000": 0.001, "1500": 80.0, "2000": 99.0}, {}))["measured"]
+    assert not any("image by image" in text for text in far_off["warnings"])
+    equal = panels_of(tmp_path / "c", ("loss", dict.fromkeys(FALLS, 0.5), {}))["measured"]
+    assert not any("image by image" in text for text in equal["warnings"]), "nothing is told apart there"
 
 
 def test_each_score_has_its_limits_once_and_what_it_stands_on(tmp_path: Path) -> None:
