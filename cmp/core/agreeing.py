@@ -85,7 +85,7 @@ def told_by(verdict: Verdict) -> str:
 
 def sentence(reason: str) -> str:
     """A verdict's reason as a sentence of its own: checkpoints and rules begin with a capital, what was logged stays as it is."""
-    begins = ("step ", "it ", "no two ", f"{UPDATE} ", f"{UPDATE}-", *_NAMES.values())
+    begins = ("step ", "final ", "epoch-", "save-", "it ", "no two ", f"{UPDATE} ", f"{UPDATE}-", *_NAMES.values())
     return f"{reason[:1].upper()}{reason[1:]}." if reason.startswith(begins) else f"{reason}."
 
 

@@ -148,40 +148,47 @@ def test_measuring_is_cancelled_within_a_value_and_what_was_measured_stays(brows
     closed(watched)
 
 
-def test_with_watch_on_each_new_checkpoint_is_measured_too_as_it_lands(browser: Any, server: Server, home: Path) -> None:
-    outputs = home / "demo" / "training" / "outputs"
-    target = outputs / "trained now" / "checkpoints" / "checkpoint-40"
-    shutil.copytree(outputs / FULL / "checkpoints" / "checkpoint-500", target)
-    watched = opened(browser, server)
+@pytest.fixture
+def growing(home: Path, tmp_path: Path) -> Iterator[tuple[Server, Path]]:
+    """A server over a folder of one run, in which another checkpoint may land; and where."""
+    from_demo, landed = home / "demo" / "training" / "outputs" / FULL / "checkpoints", tmp_path / "outputs" / "trained now" / "checkpoints"
+    shutil.copytree(from_demo / "checkpoint-500", landed / "checkpoint-40")
+    arguments = ("--runs", str(tmp_path / "outputs"), "--bases", str(home / "demo" / "bases"), "serve", "--port", "0")
+    for server in start_server(home, *arguments):
+        yield server, landed
+
+
+def test_with_watch_on_each_new_checkpoint_is_measured_too_as_it_lands(
+    browser: Any, growing: tuple[Server, Path], home: Path, tmp_path: Path
+) -> None:
+    server, landed = growing
+    context = browser.new_context(viewport={"width": 1400, "height": 900})
+    context.set_default_timeout(60_000)
+    watched = Watched(context.new_page(), server)
     page = watched.page
-    try:
-        watched.tab("Runs")
-        watched.row("runs-table", "trained now").click()
-        watched.row("checkpoints-table", "trained now@40").wait_for()
-        watched.tab("Compare")
-        page.locator("#compare-watching > button").click()
-        page.locator("#compare-watch").wait_for()
-        assert page.locator("#compare-watch-too:visible").count() == 0, "nothing says on which images"
-        watched.tab("Pick")
-        _measure_once(watched, home)
-        watched.tab("Compare")
-        page.locator("#compare-watch-too").wait_for()
-        page.locator("#compare-prompts textarea").fill("a shoe that grows")
-        page.locator("#compare-steps :is(textarea, input)").first.fill("2")
-        page.locator("#compare-watch-too input").check()
-        page.locator("#compare-watch input").check()
-        watched.status("compare-status", "waiting for the next checkpoint")
-        shutil.copytree(outputs / FULL / "checkpoints" / "checkpoint-1000", target.with_name("checkpoint-60"))
-        page.wait_for_function("document.querySelector('#grid thead')?.innerText.includes('step 60')", timeout=90_000)
-        watched.status("compare-status", "waiting for the next checkpoint")
-        watched.tab("Pick")
-        page.locator("#pick [data-rule=measured] .cmp-pick-chart .cmp-pick-point").nth(1).wait_for()
-        assert [score["step"] for score in run_command(home, "best", "trained now", "--json").json["scores"]] == [40, 60]
-        watched.tab("Compare")
-        page.locator("#compare-watch input").uncheck()
-        watched.status("compare-status", "cancelled")
-    finally:
-        shutil.rmtree(target.parents[1])
+    watched.row("checkpoints-table", "trained now@40").wait_for()
+    watched.tab("Compare")
+    page.locator("#compare-watching > button").click()
+    page.locator("#compare-watch").wait_for()
+    assert page.locator("#compare-watch-too:visible").count() == 0, "nothing says on which images"
+    watched.tab("Pick")
+    _measure_once(watched, home)
+    watched.tab("Compare")
+    page.locator("#compare-watch-too").wait_for()
+    page.locator("#compare-prompts textarea").fill("a shoe that grows")
+    page.locator("#compare-watch-too input").check()
+    page.locator("#compare-watch input").check()
+    watched.status("compare-status", "waiting for the next checkpoint")
+    shutil.copytree(home / "demo" / "training" / "outputs" / FULL / "checkpoints" / "checkpoint-1000", landed / "checkpoint-60")
+    page.wait_for_function("document.querySelector('#grid thead')?.innerText.includes('step 60')", timeout=90_000)
+    watched.status("compare-status", "waiting for the next checkpoint")
+    watched.tab("Pick")
+    page.locator("#pick [data-rule=measured] .cmp-pick-chart .cmp-pick-point").nth(1).wait_for()
+    best = run_command(home, "--runs", str(tmp_path / "outputs"), "best", "trained now", "--json").json
+    assert best["rule"] == "measured" and [score["step"] for score in best["scores"]] == [40, 60]
+    watched.tab("Compare")
+    page.locator("#compare-watch input").uncheck()
+    watched.status("compare-status", "cancelled")
     closed(watched)
 
 
