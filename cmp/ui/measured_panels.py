@@ -7,7 +7,7 @@ from typing import Any
 
 from cmp.core.evidence import BASE
 from cmp.core.image_scores import DIVERSITY, limits_of
-from cmp.core.measured import LOSS, MEASURED, TRAINING_LOSS, UPDATE, UPDATE_RELATIVE, Measured, by_band
+from cmp.core.measured import LOSS, MEASURED, TRAINING_LOSS, UPDATE, UPDATE_RELATIVE, WHOLE, Measured, by_band
 from cmp.core.measured_told import gaps_known, verdicts_known
 from cmp.core.picking import Verdict, candidates
 from cmp.core.runs import Run
@@ -37,19 +37,20 @@ def measured_parts(run: Run, metric: str, known: Known, places: Places) -> dict[
     return {
         "counts": _COUNTED.get(metric, "pictures"),
         "limits": list(limits_of(metric)),
-        "bands": _bands(known[metric], places) if metric in (LOSS, TRAINING_LOSS) else [],
+        "bands": _bands(known[metric], places, "t ") if metric in (LOSS, TRAINING_LOSS) else [],
+        "blocks": _bands(known[metric], places) if metric in (UPDATE, UPDATE_RELATIVE) else [],
         "gap": _gap(run, known, places) if metric == LOSS else None,
     }
 
 
-def _bands(found: Sequence[Measured], places: Places) -> list[dict[str, Any]]:
-    """A small chart for each band of timesteps, each in shares of the base's loss there."""
+def _bands(found: Sequence[Measured], places: Places, before: str = "") -> list[dict[str, Any]]:
+    """A small chart for each band of timesteps, in shares of the base's loss there, or for each block of the model."""
     by_name = {name: bands for name, bands in by_band(found).items() if name != BASE and name in places}
     charts: dict[str, list[dict[str, Any]]] = {}
     for name in (name for name in places if name in by_name):
-        for band in by_name[name]:
+        for band in (band for band in by_name[name] if band.band != WHOLE):
             charts.setdefault(band.band, []).append(_point(name, places, band.value, band.low, band.high))
-    return [{"name": f"t {band}", "points": points} for band, points in charts.items()]
+    return [{"name": f"{before}{band}", "points": points} for band, points in charts.items()]
 
 
 def _gap(run: Run, known: Known, places: Places) -> dict[str, Any] | None:

@@ -121,7 +121,7 @@ def _places(run: Run, verdict: Verdict, labels: Mapping[str, str]) -> tuple[bool
 def _more(run: Run, verdict: Verdict, labels: Mapping[str, str], metric: str | None, known: Known) -> dict[str, Any]:
     """What a panel shows beside its chart where its metric was measured."""
     if metric is None:
-        return {"limits": [], "bands": [], "gap": None}
+        return {"limits": [], "bands": [], "blocks": [], "gap": None}
     parts = measured_parts(run, metric, known, _places(run, verdict, labels)[1])
     told = [_PAIRED.format(parts["counts"].removesuffix("s"))] if tells_apart(verdict) and _overlap(verdict) else []
     return parts | {"warnings": told + [text for text in verdict.warnings if text not in parts["limits"]]}  # each is said once

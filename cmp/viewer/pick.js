@@ -86,8 +86,9 @@
       const limits = el("div", { class: "cmp-pick-limits" }, el("p", { text: "What it does not say" }), el("ul", {}));
       const heart = el("details", { class: "cmp-pick-more", "data-part": "gap", open: "" }, el("summary", { text: "Learned by heart" }), el("p", { text: "Held-out minus training loss, in shares of the base model's: above 0 the training images gained more than the others." }), el("div"));
       const times = el("details", { class: "cmp-pick-more", "data-part": "bands" }, el("summary", { text: "By timestep" }), el("p", { text: "Loss at each timestep t as a share of the base model's, which is 1: low t is fine detail, high t is composition." }), el("div"));
-      const [gap, bands] = [heart, times].map((part) => window.cmpPickSmall(part.lastElementChild));
-      node.append(sentence, notes, heart, times, limits, table);
+      const parts = el("details", { class: "cmp-pick-more", "data-part": "blocks" }, el("summary", { text: "By block" }), el("p", { text: "The same of each block of the model: where the training has changed it most." }), el("div"));
+      const [gap, bands, blocks] = [heart, times, parts].map((part) => window.cmpPickSmall(part.lastElementChild));
+      node.append(sentence, notes, heart, times, parts, limits, table);
       file.addEventListener("click", () => save(plot.svg(), `${value.name} ${name.textContent}.svg`.replace(/[^\p{L}\p{N}.]+/gu, "-")));
       const set = (panel) => {
         setText(name, panel.name);
@@ -98,9 +99,10 @@
         notes.hidden = !notes.children.length;
         limits.hidden = !panel.limits.length;
         limits.lastElementChild.replaceChildren(...panel.limits.map((text) => el("li", { text })));
-        [heart.hidden, times.hidden] = [!panel.gap, !panel.bands.length];
+        [heart.hidden, times.hidden, parts.hidden] = [!panel.gap, !panel.bands.length, !panel.blocks.length];
         if (panel.gap) gap.update([panel.gap], { base: 0, label: "Learned by heart" });
         if (panel.bands.length) bands.update(panel.bands, { base: 1, label: panel.name });
+        if (panel.blocks.length) blocks.update(panel.blocks, { base: 0, label: panel.name });
         table.lastElementChild.replaceChildren(tableOf(panel));
         node.classList.toggle("is-leading", panel.leads);
         node.setAttribute("aria-label", panel.name);

@@ -108,6 +108,8 @@ def test_update_sizes_need_no_pictures_and_have_their_limits(browser: Any, serve
     limits = page.locator("#pick [data-rule=update] .cmp-pick-limits")
     limits.wait_for()
     assert "not whether that was for the better" in limits.inner_text()
+    page.locator("#pick [data-rule=update] [data-part=blocks] > summary").click()
+    assert page.locator("#pick [data-rule=update] [data-part=blocks] figure:visible").count() > 4
     watched.status("measure-status", "done: 6 of 6 values measured")
     closed(watched)
 

@@ -13,7 +13,7 @@ import numpy as np
 from cmp.core.agreeing import sentence
 from cmp.core.curves import LossCurve
 from cmp.core.evidence import Evidence
-from cmp.core.measured import MEASURED
+from cmp.core.measured import MEASURED, UPDATE, WHOLE, MeasureSpec
 from cmp.core.picking import Verdict, judge
 from cmp.core.runs import Library, Run
 from cmp.settings import Settings
@@ -183,6 +183,19 @@ def test_each_score_has_its_limits_once_and_what_it_stands_on(tmp_path: Path) ->
     assert clip["counts"] == "pictures" and clip["points"][0]["n"] == 12 and any("does not mean better" in text for text in clip["limits"])
     assert not set(clip["limits"]) & set(clip["warnings"]) and clip["bands"] == [] and clip["better"] == "higher"
     assert update["better"] == "" and update["sentence"].startswith("Update names no best") and update["limits"]
+
+
+def test_the_size_of_the_update_has_a_curve_for_each_block_and_none_for_the_whole(tmp_path: Path) -> None:
+    bench = bench_of(origin_run(tmp_path, (500, 1000), final=False))
+    run, _ = bench.find("lora_casual_shoes")
+    list(bench.measure(run, MeasureSpec((UPDATE,))))
+    panel = next(one for one in value_of(bench, run.id)["panels"] if one["rule"] == UPDATE)
+    names = [chart["name"] for chart in panel["blocks"]]
+    assert len(names) > 1 and len(set(names)) == len(names) and WHOLE not in names and panel["bands"] == []
+    assert all([point["x"] for point in chart["points"]] == [500, 1000] for chart in panel["blocks"])
+    for i, point in enumerate(panel["points"]):
+        squares = sum(chart["points"][i]["value"] ** 2 for chart in panel["blocks"])
+        assert np.isclose(squares**0.5, point["value"]), "the blocks are all of it"
 
 
 def test_a_logged_metric_of_the_same_name_has_no_limits(tmp_path: Path) -> None:
