@@ -144,7 +144,7 @@ def _planning(desk: Desk, section: Section, shown: gr.Textbox) -> None:
     changes = [widget.change for widget in section.asked]  # those too that are filled in for another run
     gr.on(changes, say, inputs, outputs, js=_REST, trigger_mode="always_last", **_QUIET)
     gr.on([section.ask.tick, section.ended.change], say, inputs, outputs, trigger_mode="always_last", **_QUIET)
-    section.metrics.input(_uses, section.metrics, list(section.used), **_QUIET)
+    section.metrics.input(_uses, section.metrics, list(section.used), trigger_mode="always_last", **_QUIET)
 
 
 def _doing(desk: Desk, section: Section, shown: gr.Textbox, panels: gr.HTML) -> None:

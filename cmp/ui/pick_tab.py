@@ -49,7 +49,8 @@ def build_pick_tab(
         return gr.Tabs(selected="runs"), run.id, checkpoint.id if checkpoint else "", gr.skip(), gr.skip()
 
     tab.select(enter, [chosen, shown], [panels, shown], js=_FROM_LINK, queue=False, show_progress="hidden")
-    panels.edit(act, [chosen, shown], [tabs, chosen, ticked, panels, shown], show_progress="hidden")
+    # each of them, also while the page is only just looking whether something has changed
+    panels.edit(act, [chosen, shown], [tabs, chosen, ticked, panels, shown], trigger_mode="multiple", show_progress="hidden")
     unseen = build_measuring(bench, shown, panels, lambda run_id: value_of(bench, run_id))
     return panels, (shown, *unseen)
 

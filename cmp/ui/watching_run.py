@@ -53,7 +53,8 @@ def connect_watching(bench: Workbench, form: Form, tab: gr.Tab) -> None:
         return gr.update(visible=bool(runs) and can_measure(bench, runs[0]))
 
     # the run may have been measured since the tab was left
-    gr.on([form.runs.change, tab.select], offer_measuring, form.runs, form.watch_too, queue=False, show_progress="hidden")
+    asking = [form.runs.change, tab.select]
+    gr.on(asking, offer_measuring, form.runs, form.watch_too, trigger_mode="always_last", queue=False, show_progress="hidden")
     form.newest.click(newest, [form.runs, *form.asked], shown, show_progress="hidden")
 
 
