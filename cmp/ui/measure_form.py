@@ -9,6 +9,7 @@ import gradio as gr
 
 from cmp.core.draws import USUAL_DRAWS
 from cmp.core.measured import LOSS
+from cmp.ui.clocks import clock
 from cmp.ui.measure_values import CHOICES, LABELS, Fields, needed
 
 _CAPTIONS = "with captions as for training: metadata.jsonl, captions.json, or a .txt beside each"
@@ -52,11 +53,6 @@ class Section:
         return found
 
     @property
-    def unseen(self) -> tuple[gr.components.Component, ...]:
-        """What is not rendered yet."""
-        return self.clock, self.ask, self.job, self.seen, self.ended
-
-    @property
     def used(self) -> list[Any]:
         return [self.asked[Fields._fields.index(name)] for name in self.USED]
 
@@ -84,9 +80,8 @@ def lay_out() -> Section:
         with gr.Accordion("The same on the command line", open=False):
             command = gr.Textbox(label="Command", interactive=False, lines=1, max_lines=6, elem_id="measure-command")
     asked = [f[name] for name in Fields._fields]
-    clocks = [gr.Timer(every, active=False, render=False) for every in (0.5, 1.0)]
-    hidden = [gr.Textbox(visible=False, render=False) for _ in range(3)]
-    return Section(whole, asked, plan, command, measure, cancel, status, *clocks, *hidden)
+    hidden = [gr.Textbox(visible=False) for _ in range(3)]
+    return Section(whole, asked, plan, command, measure, cancel, status, clock(0.5), clock(1.0), *hidden)
 
 
 def _field(name: str) -> gr.Textbox:

@@ -65,19 +65,14 @@ class Desk:
         return job_text(job, place, self.label)
 
 
-def build_measuring(
-    bench: Workbench, shown: gr.Textbox, panels: gr.HTML, value_of: Callable[[str], dict[str, Any]]
-) -> tuple[gr.components.Component, ...]:
-    """Lays the section out and connects it; gives what is to be rendered outside of all tabs. `shown` holds the tab's run behind a line
-    break.
-    """
+def build_measuring(bench: Workbench, shown: gr.Textbox, panels: gr.HTML, value_of: Callable[[str], dict[str, Any]]) -> None:
+    """Lays the section out and connects it. `shown` holds the tab's run behind a line break."""
     if bench.settings.read_only:
-        return ()
+        return
     desk, section = Desk(bench, Beside(), value_of), lay_out()
     _filling(desk, section, shown, panels)
     _planning(desk, section, shown)
     _doing(desk, section, shown, panels)
-    return section.unseen
 
 
 def _filling(desk: Desk, section: Section, shown: gr.Textbox, panels: gr.HTML) -> None:

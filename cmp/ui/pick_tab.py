@@ -19,13 +19,9 @@ from cmp.workbench.callers import caller
 _FROM_LINK = "(run, shown) => [run || new URL(location).searchParams.get('run') || '', shown]"  # before the Runs tab has chosen one
 
 
-def build_pick_tab(
-    bench: Workbench, tab: gr.Tab, tabs: gr.Tabs, chosen: gr.Textbox, ticked: gr.Textbox
-) -> tuple[gr.HTML, tuple[gr.components.Component, ...]]:
-    """Lays out the tab and connects its events; gives the panels, which tell of the checkpoints that are to be compared, and what is to be
-    rendered outside of all tabs: in one that is only just being opened it may miss what happens to it.
-    """
-    shown = gr.Textbox(visible=False, render=False)
+def build_pick_tab(bench: Workbench, tab: gr.Tab, tabs: gr.Tabs, chosen: gr.Textbox, ticked: gr.Textbox) -> gr.HTML:
+    """Lays out the tab and connects its events; gives the panels, which tell of the checkpoints that are to be compared."""
+    shown = gr.Textbox(visible=False)
     panels = gr.HTML(apply_default_css=False, html_template=viewer.PICK_TEMPLATE, js_on_load=viewer.pick_on_load(), elem_id="pick")
 
     def enter(run_id: str | None, before: str | None) -> Any:
@@ -35,13 +31,14 @@ def build_pick_tab(
         return value, f"{run_id or ''}\n{value['run']}"  # a page that was opened here may have chosen none yet
 
     @told
-    def act(event: gr.EventData, run_id: str, before: str) -> Any:
+    def act(event: gr.EventData, before: str | None) -> Any:
+        came_with = (before or "").partition("\n")[0]
         what, asked = event._data.get("what"), str(event._data.get("run") or "")
         if what == "measure":  # which is another section's
             return [gr.skip()] * 5
         if what in ("run", "look"):
             value = value_of(bench, asked)
-            return gr.skip(), gr.skip(), gr.skip(), value, f"{run_id}\n{value['run']}"
+            return gr.skip(), gr.skip(), gr.skip(), value, f"{came_with}\n{value['run']}"
         run, checkpoint = bench.find(str(event._data["id"]), only_ids=True)
         if what == "star" and checkpoint:
             bench.star(checkpoint.id, bool(event._data.get("on")), only_ids=True)
@@ -50,9 +47,9 @@ def build_pick_tab(
 
     tab.select(enter, [chosen, shown], [panels, shown], js=_FROM_LINK, queue=False, show_progress="hidden")
     # each of them, also while the page is only just looking whether something has changed
-    panels.edit(act, [chosen, shown], [tabs, chosen, ticked, panels, shown], trigger_mode="multiple", show_progress="hidden")
-    unseen = build_measuring(bench, shown, panels, lambda run_id: value_of(bench, run_id))
-    return panels, (shown, *unseen)
+    panels.edit(act, shown, [tabs, chosen, ticked, panels, shown], trigger_mode="multiple", show_progress="hidden")
+    build_measuring(bench, shown, panels, lambda run_id: value_of(bench, run_id))
+    return panels
 
 
 def value_of(bench: Workbench, run_id: str) -> dict[str, Any]:
