@@ -49,13 +49,18 @@ def connect_watching(bench: Workbench, form: Form, tab: gr.Tab) -> None:
         show_progress="hidden",
     ).failure(lambda: False, None, form.watch, queue=False, show_progress="hidden")
 
+    form.newest.click(newest, [form.runs, *form.asked], shown, show_progress="hidden")
+    _offering(bench, form, tab)
+
+
+def _offering(bench: Workbench, form: Form, tab: gr.Tab) -> None:
+    """Shows the second checkbox where it means something; the run may have been measured since the tab was left."""
+
     def offer_measuring(runs: list[str]) -> Any:
         return gr.update(visible=bool(runs) and can_measure(bench, runs[0]))
 
-    # the run may have been measured since the tab was left
     asking = [form.runs.change, tab.select]
     gr.on(asking, offer_measuring, form.runs, form.watch_too, trigger_mode="always_last", queue=False, show_progress="hidden")
-    form.newest.click(newest, [form.runs, *form.asked], shown, show_progress="hidden")
 
 
 def can_measure(bench: Workbench, run_id: str) -> bool:

@@ -13,6 +13,7 @@ from cmp.core.agreeing import (
     every_evidence,
     leading,
     scores_table,
+    sentence,
     steps_text,
     told_by,
     verdicts_json,
@@ -130,3 +131,10 @@ def test_files_hold_every_score_and_nothing_that_a_spreadsheet_runs() -> None:
 def test_no_other_score_is_gone_by_alone() -> None:
     found = verdicts(training(fall=0.5), curve("eval/fid", range(0, 3001, 500), [9, 5, 3, 3, 3, 3, 3]))
     assert "eval/fid" in {one.rule for one in found} and leading(found) is None
+
+
+def test_a_reason_begins_with_a_capital_where_it_begins_with_a_checkpoint_and_a_tag_stays_as_it_is() -> None:
+    for key in ("final", "epoch-3", "save-2", "500"):
+        told = sentence(judge(run_of(int(key) if key.isdigit() else key), None).reason)
+        assert told.startswith(f"{'Step 500' if key == '500' else key.capitalize()} is the only checkpoint") and told.endswith(".")
+    assert sentence("finetune/loss has no finite value") == "finetune/loss has no finite value."
