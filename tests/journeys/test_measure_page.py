@@ -131,6 +131,8 @@ def test_measuring_is_cancelled_within_a_value_and_what_was_measured_stays(brows
     watched = opened(browser, server)
     page = watched.page
     page.locator("#pick [data-do=measure]").click()
+    page.locator("#measure-metrics").get_by_label("loss: ").check()  # the form is as it was filled in last
+    page.locator("#measure-metrics").get_by_label("update: ").uncheck()
     field(watched, "held-out").fill(str(home / "few_held_out"))
     field(watched, "training").fill("")
     field(watched, "draws").fill("2000")  # minutes for each checkpoint
