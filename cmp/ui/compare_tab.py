@@ -92,13 +92,12 @@ def _choosing(
     form.fill_picks.click(tick_all, [form.runs, form.fields["picked"]], form.fields["picked"], queue=False, show_progress="hidden")
     everyone = ", ".join(SCHEDULERS)
     form.fill_samplers.click(lambda: everyone, None, form.fields["scheduler"], queue=False, show_progress="hidden")
-    known, shown = [form.fields["prompts"], offered, runs_tab.chosen], [tabs, *chosen, came_with]
-    _from_elsewhere(bench, known, shown, runs_tab, charts)
-    connect_ends(bench, form, pick, known, shown)
+    _from_elsewhere(bench, form, [tabs, *chosen, came_with], runs_tab, charts, pick)
 
 
-def _from_elsewhere(bench: Workbench, known: list[Any], shown: list[Any], runs_tab: RunsTab, charts: Sequence[gr.HTML]) -> None:
-    """The ways into this tab with something chosen: ticked checkpoints of the Runs tab, and a mark on a curve."""
+def _from_elsewhere(bench: Workbench, form: Form, shown: list[Any], runs_tab: RunsTab, charts: Sequence[gr.HTML], pick: gr.HTML) -> None:
+    """The ways into this tab with something chosen: ticked checkpoints of the Runs tab, a mark on a curve, and a window's ends."""
+    known = [form.fields["prompts"], form.offered, runs_tab.chosen]
 
     def compare_selected(text: str, before: str, run_id: str, ticks: str) -> Any:
         ticked = [BASE, *ticks.split("\n")] if ticks else []
@@ -118,3 +117,4 @@ def _from_elsewhere(bench: Workbench, known: list[Any], shown: list[Any], runs_t
     runs_tab.compare.click(compare_selected, [*known, runs_tab.ticked], shown, show_progress="hidden")
     for chart in charts:
         chart.select(compare_mark, known, shown, queue=False, show_progress="hidden")
+    connect_ends(bench, form, pick, known, shown)
