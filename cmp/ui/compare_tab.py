@@ -45,16 +45,15 @@ def build_compare_tab(
             strip = build_strip("compare-curve")
             form.grid.render()
     follow_runs(bench, strip, form.runs)
-    _choosing(bench, form, tab, tabs, runs_tab, (*charts, strip, runs_tab.strip), pick)
+    _choosing(bench, form, tab, runs_tab)
+    _from_elsewhere(bench, form, tabs, runs_tab, (*charts, strip, runs_tab.strip), pick)
     connect_drawing(bench, form, page, tab, tabs)
     if draws:
         connect_plan(bench, form, connect_dropping(bench, form))
         connect_watching(bench, form, tab)
 
 
-def _choosing(
-    bench: Workbench, form: Form, tab: gr.Tab, tabs: gr.Tabs, runs_tab: RunsTab, charts: Sequence[gr.HTML], pick: gr.HTML
-) -> None:
+def _choosing(bench: Workbench, form: Form, tab: gr.Tab, runs_tab: RunsTab) -> None:
     """What is chosen, and how it came here."""
     offered, came_with = form.offered, form.came_with
 
@@ -92,12 +91,12 @@ def _choosing(
     form.fill_picks.click(tick_all, [form.runs, form.fields["picked"]], form.fields["picked"], queue=False, show_progress="hidden")
     everyone = ", ".join(SCHEDULERS)
     form.fill_samplers.click(lambda: everyone, None, form.fields["scheduler"], queue=False, show_progress="hidden")
-    _from_elsewhere(bench, form, [tabs, *chosen, came_with], runs_tab, charts, pick)
 
 
-def _from_elsewhere(bench: Workbench, form: Form, shown: list[Any], runs_tab: RunsTab, charts: Sequence[gr.HTML], pick: gr.HTML) -> None:
+def _from_elsewhere(bench: Workbench, form: Form, tabs: gr.Tabs, runs_tab: RunsTab, charts: Sequence[gr.HTML], pick: gr.HTML) -> None:
     """The ways into this tab with something chosen: ticked checkpoints of the Runs tab, a mark on a curve, and a window's ends."""
     known = [form.fields["prompts"], form.offered, runs_tab.chosen]
+    shown = [tabs, form.runs, form.fields["picked"], form.fields["prompts"], form.offered, form.came_with]
 
     def compare_selected(text: str, before: str, run_id: str, ticks: str) -> Any:
         ticked = [BASE, *ticks.split("\n")] if ticks else []
