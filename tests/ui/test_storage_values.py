@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from cmp.core.progress import Progress
+from cmp.core.progress import Progress, run_through
 from cmp.core.storage import MIN_AGE, Rules
 from cmp.errors import BadInput, Cancelled, Refused
+from cmp.ui import storage_desk
 from cmp.ui.storage_desk import Desk
 from cmp.ui.storage_form import Fields, emptying, rules_of
 from cmp.ui.storage_values import _undo, confirmation, overview_value, plan_value
@@ -154,6 +155,91 @@ def test_a_run_that_came_while_others_were_being_read_is_measured_too(made: Trai
             assert desk._measuring.wait(60)
         value, under_way = desk.overview()
         assert not under_way and [run["key"] for run in value["runs"]] == sorted([RUN, *([name] if name else [])], key=len, reverse=True)
+
+
+def looked(desk: Desk) -> list[str]:
+    """The runs that the overview has once nothing is looked at any more."""
+    while True:
+        value, under_way = desk.overview()
+        if not under_way:
+            return sorted(run["key"] for run in value["runs"])
+        if survey := desk._measuring:
+            assert survey.wait(60)
+
+
+@pytest.mark.parametrize("soon", ["while it is looked at", "just after"])
+def test_a_run_that_came_since_the_look_began_is_seen_however_soon_the_tab_is_opened_again(
+    made: Training, monkeypatch: pytest.MonkeyPatch, soon: str
+) -> None:
+    bench, gate = bench_of(made), threading.Event()
+    settled = bench.settled
+
+    def slowly() -> Any:
+        runs = yield from settled()
+        gate.wait(60)
+        return runs
+
+    monkeypatch.setattr(bench, "settled", slowly)
+    monkeypatch.setattr(storage_desk, "_PAUSE", 0.2)
+    desk = Desk(bench)
+    if soon == "just after":
+        gate.set()
+        desk.measure()
+        assert looked(desk) == [RUN]
+    else:
+        desk.measure()
+    shutil.copytree(made.run, made.outputs / "other")
+    grow_old(made.outputs)
+    desk.measure()
+    gate.set()
+    assert looked(desk) == [RUN, "other"]
+
+
+def test_many_who_look_at_once_are_answered_by_one_look(made: Training) -> None:
+    bench, looks = bench_of(made), 0
+    desk = Desk(bench)
+    planning = bench.planning
+
+    def counting(*given: Any, **named: Any) -> Any:
+        nonlocal looks
+        looks += 1
+        return planning(*given, **named)
+
+    bench.planning = counting  # type: ignore[method-assign]
+    for _ in range(20):
+        desk.measure()
+        desk.overview()
+    assert looked(desk) == [RUN] and looks <= 3
+
+
+def test_a_folder_whose_headers_are_in_hand_is_waited_for(made: Training, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cmp.core.stages import UNREAD
+    from cmp.disk import scan
+    from cmp.workbench import lookout
+
+    monkeypatch.setattr(lookout, "_MOMENT", 0.0)
+    bench, in_hand, gate = bench_of(made), threading.Event(), threading.Event()
+    bench.serves = True
+    recognise, library = scan._recognise, bench.library
+
+    def slowly(*given: Any) -> Any:
+        if not bench._lookout.unread:  # it is the last one
+            in_hand.set()
+            gate.wait(60)
+        return recognise(*given)
+
+    def just_then(**named: Any) -> Any:
+        found = library(**named)
+        assert in_hand.wait(60)
+        return found
+
+    monkeypatch.setattr(scan, "_recognise", slowly)
+    monkeypatch.setattr(bench, "library", just_then)
+    work = bench.settled()
+    assert "reading" in next(work).what, "all was taken for read while the last folder was being read"
+    gate.set()
+    (run,) = run_through(work)
+    assert [c.step for c in run.checkpoints] == [500, 1000, 1500] and all(c.layout != UNREAD for c in run.checkpoints)
 
 
 # -- surveys ---------------------------------------------------------------------------------------------------------------
