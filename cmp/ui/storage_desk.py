@@ -6,11 +6,12 @@ import itertools
 import math
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from dataclasses import replace
 from typing import Any
 
 from cmp.core.progress import Progress
+from cmp.core.runs import Run
 from cmp.core.storage import CleanupPlan, Rules
 from cmp.errors import BadInput, CmpError
 from cmp.jobs import Job
@@ -22,8 +23,14 @@ from cmp.workbench.surveys import Survey
 
 KINDS = ("storage", "restore")
 _PAUSE = 2.0  # seconds between two looks, so that many pages do not keep the disk busy
+_REST = 10.0  # seconds between two looks that nobody has asked for
+_SHARE = 10  # and so many times as long as a look takes
 _MOMENT = 0.3  # seconds that a page waits for what may be known at once
 _MOST = 16  # previews that are remembered
+
+
+def _stamp_of(runs: Iterable[Run]) -> object:
+    return [(c.id, c.bytes, c.layout, len(c.converted)) for run in runs for c in run.checkpoints]
 
 
 class Desk:
@@ -36,6 +43,7 @@ class Desk:
         self._measured: CleanupPlan | None = None
         self._began = self._ended = -math.inf  # when the last look began and was over
         self._wanted = -math.inf  # when somebody asked last: what was seen before that may have changed since
+        self._seen_then: object = None  # the runs as the last look found them
         self._fault: CmpError | None = None
         self._previews: dict[str, Survey[Preview]] = {}
         self._numbers = itertools.count(1)
@@ -58,6 +66,16 @@ class Desk:
         if survey:
             survey.wait(_MOMENT)
 
+    def renew(self) -> None:
+        """For a page that stays open: has it looked at again, now and then, once the runs are others than at the last look."""
+        stamp = _stamp_of(self._bench.library(fresh=False).runs)
+        with self._lock:
+            self._take()
+            rest = max(_REST, _SHARE * (self._ended - self._began))
+            if self._measured and not self._measuring and self._seen_then != stamp and time.monotonic() - self._ended >= rest:
+                self._wanted = time.monotonic()
+                self._look()
+
     def _look(self) -> None:
         """Begins a look where one is wanted, none is under way, and the last was long enough ago."""
         if self._measuring is None and self._wanted > self._began and time.monotonic() - self._ended >= _PAUSE:
@@ -65,7 +83,9 @@ class Desk:
             self._measuring = Survey(self._planning())
 
     def _planning(self) -> Generator[Progress, None, CleanupPlan]:
-        return (yield from self._bench.planning((yield from self._bench.settled()), Rules(), Asked(left=True)))
+        runs = yield from self._bench.settled()
+        self._seen_then = _stamp_of(runs)
+        return (yield from self._bench.planning(runs, Rules(), Asked(left=True)))
 
     def _take(self) -> None:
         if self._measuring and self._measuring.over:

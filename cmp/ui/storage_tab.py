@@ -20,6 +20,7 @@ from cmp.ui.storage_values import NOTHING, confirmation, empty_plan, job_text
 from cmp.workbench import Workbench
 from cmp.workbench.storing import Restored
 
+_SELDOM = 3.0  # seconds
 _QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
 
 
@@ -175,27 +176,38 @@ def _watching(desk: Desk, widgets: Widgets, tab: gr.Tab) -> None:
     """Shows what has come about since. What the page shows already is not sent again."""
     doing = [widgets.plan, widgets.do, widgets.cancel, widgets.status, widgets.preview, widgets.job] if widgets.plan else []
 
-    def follow(seen: str, name: str, job_id: str) -> Any:
-        overview, measuring = desk.overview()
+    def told_now(seen: str, name: str, job_id: str) -> tuple[list[Any], list[Any], bool]:
+        """The values before and after the clock's, and whether anything is under way."""
+        overview, under_way = desk.overview()
         seen_before = json.loads(seen) if seen else {}
         stamps = {"overview": _stamp(overview)}
         first = overview if stamps["overview"] != seen_before.get("overview") else gr.skip()
         rest: list[Any] = []
-        under_way = measuring
         if doing:
             rest, more, going_on = _told_of_work(desk, name, job_id, seen_before)
             stamps |= more
             under_way = under_way or going_on
-        return first, json.dumps(stamps), gr.skip() if under_way else gr.Timer(active=False), *rest
+        return [first, json.dumps(stamps)], rest, under_way
+
+    def follow(seen: str, name: str, job_id: str) -> Any:
+        before, after, under_way = told_now(seen, name, job_id)
+        return *before, gr.skip() if under_way else gr.Timer(active=False), *after
+
+    def look_in(seen: str, name: str, job_id: str) -> Any:
+        desk.renew()
+        before, after, under_way = told_now(seen, name, job_id)
+        return *before, gr.Timer(active=True) if under_way else gr.skip(), *after
 
     def enter(name: str, job_id: str) -> Any:
         desk.measure()
-        answers = follow("", name, job_id)
-        return *answers[:2], gr.Timer(active=True), *answers[3:]
+        before, after, _ = told_now("", name, job_id)
+        return *before, gr.Timer(active=True), *after
 
-    outputs = [widgets.overview, widgets.seen, widgets.clock, *doing]
+    outputs, known = [widgets.overview, widgets.seen, widgets.clock, *doing], [widgets.seen, widgets.preview, widgets.job]
     tab.select(enter, [widgets.preview, widgets.job], outputs, **_QUIET)
-    widgets.clock.tick(follow, [widgets.seen, widgets.preview, widgets.job], outputs, **_QUIET)
+    widgets.clock.tick(follow, known, outputs, **_QUIET)
+    # an answer that stops the clock may come after one that started it, so another one never stops
+    gr.Timer(_SELDOM).tick(look_in, known, outputs, **_QUIET)
 
 
 def _told_of_work(desk: Desk, asked: str, job_id: str, before: dict[str, str]) -> tuple[list[Any], dict[str, str], bool]:

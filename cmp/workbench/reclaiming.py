@@ -52,7 +52,7 @@ class Reclaiming(Storing):
     def settled(self) -> Generator[Progress, None, tuple[Run, ...]]:
         """All runs, once the headers of what is new have been read: before that some are known by names alone, or not at all."""
         library = self.library()
-        while library.unread:  # a look has begun to read them in the background; as this one told it, since the last may be in hand just now
+        while library.unread:  # the look has begun to read them in the background, and may have the last in hand just now
             yield Progress(0, 0, f"reading the headers of {counted(library.unread, 'folder')}")
             time.sleep(_MOMENT)
             library = self.library(fresh=not self._lookout.unread)

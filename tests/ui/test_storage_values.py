@@ -195,6 +195,21 @@ def test_a_run_that_came_since_the_look_began_is_seen_however_soon_the_tab_is_op
     assert looked(desk) == [RUN, "other"]
 
 
+def test_a_page_that_stays_open_is_shown_what_came_and_looks_no_more_than_that(made: Training, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_PAUSE", "_REST", "_SHARE"):
+        monkeypatch.setattr(storage_desk, name, 0)
+    desk = Desk(bench := bench_of(made))
+    desk.measure()
+    assert looked(desk) == [RUN]
+    desk.renew()
+    assert not desk.overview()[1], "nothing has changed"
+    shutil.copytree(made.run, made.outputs / "other")
+    grow_old(made.outputs)
+    bench._lookout.forget()  # as after some seconds
+    desk.renew()
+    assert looked(desk) == [RUN, "other"]
+
+
 def test_many_who_look_at_once_are_answered_by_one_look(made: Training) -> None:
     bench, looks = bench_of(made), 0
     desk = Desk(bench)
