@@ -6,6 +6,7 @@ import os
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from cmp.core.fitting import find_tensor
@@ -185,10 +186,10 @@ def _seen_from(folder: Path, file: Path, kind: str) -> Path:
 # -- what depends on what --------------------------------------------------------------------------------------------------
 
 
-def referred_to(home: Path) -> dict[str, str]:
-    """Each file's `device:inode` that a compacted dump in this folder or its trash cannot do without → that one's manifest."""
+def referred_to(*homes: Path) -> dict[str, str]:
+    """Each file's `device:inode` that a compacted dump in these folders or their trash cannot do without → that one's manifest."""
     found: dict[str, str] = {}
-    for path, folder in _manifests(home):
+    for path, folder in chain.from_iterable(map(_manifests, dict.fromkeys(homes))):
         with suppress(CmpError):
             for place in places(read_manifest(path), folder):
                 with suppress(CmpError):
