@@ -235,11 +235,17 @@ def _compaction(
     return Item(raw, "compact", told, saves, f"restore {checkpoint.id}", None, checkpoint.id, subject.run.folder, mark(raw)), against
 
 
-def emptied(trashed: Iterable[Trashed], now: float, older: float | None) -> Iterator[Item]:
-    """What is deleted for good: all, or what has lain there for so many seconds."""
+def emptied(trashed: Iterable[Trashed], now: float, older: float | None, starred: Collection[tuple[Path, str]] = ()) -> Iterator[Item]:
+    """What is deleted for good: all, or what has lain there for so many seconds. `starred` are homes and names (see trash_name) of what is
+    starred and lies nowhere else.
+    """
     for each in trashed:
-        if older is None or now - each.moved_at >= older:
-            why = f"in the trash since {duration_text(max(0.0, now - each.moved_at))}; deleted for good"
+        lain = duration_text(max(0.0, now - each.moved_at))
+        if any((each.home, name) in starred for name in each.names):
+            why = "starred, and no longer in the run: restore it, or take its star away there"
+            yield Item(each.place, "keep", why, each.bytes, f"restore {each.id}", each.id, None, each.home)
+        elif older is None or now - each.moved_at >= older:
+            why = f"in the trash since {lain}; deleted for good"
             yield Item(each.place, "delete", why, each.bytes, None, each.id, None, each.home, mark(each.place))
 
 

@@ -16,6 +16,7 @@ from cmp.core.runs import Run, path_text
 from cmp.disk.store import subject_of
 from cmp.errors import CmpError, NotFound, Refused
 from cmp.workbench.judging import Judging
+from cmp.workbench.marking import starred_and_gone
 
 if TYPE_CHECKING:
     from cmp.core.storage import Choice, CleanupPlan, Item, Rules
@@ -106,7 +107,8 @@ class Storing(Judging):
         left = self._left_homes() if asked.left else ()
         homes = (*self._homes(runs), *left)
         trashed = [each for home in homes for each in list_trash(home)]
-        items = [*emptied(trashed, now, asked.older)] if asked.empty_trash else []
+        missed = {(home, name) for run in runs for name in starred_and_gone(self.store, run) for home in self._homes([run])}
+        items = [*emptied(trashed, now, asked.older, missed)] if asked.empty_trash else []
         told: list[Mapping[str, object]] = []
         others = referred_to(*self._with_compacted())
         for done, run in enumerate(runs):
