@@ -15,7 +15,7 @@ from cmp.errors import BadInput, CmpError
 from cmp.ui.clocks import clock
 from cmp.ui.faults import cancelling, changing, told
 from cmp.ui.storage_desk import Desk
-from cmp.ui.storage_form import KEEP, SHARE, WHAT, Fields, emptying, rules_of
+from cmp.ui.storage_form import KEEP, SHARE, USUAL_AGE, USUAL_KEEP, USUAL_LAST, USUAL_WHAT, WHAT, Fields, emptying, rules_of
 from cmp.ui.storage_values import NOTHING, confirmation, empty_plan, job_text
 from cmp.workbench import Workbench
 from cmp.workbench.storing import Restored
@@ -65,20 +65,20 @@ def _component(name: str, on_load: str, value: dict[str, Any]) -> gr.HTML:
 
 
 def _lay_out() -> tuple[list[gr.components.Component], gr.Button, gr.Textbox, gr.Button]:
-    what = gr.CheckboxGroup(WHAT, value=["converted", "compact", "thin"], label="May go", elem_id="storage-what", elem_classes="cmp-lines")
+    what = gr.CheckboxGroup(WHAT, value=USUAL_WHAT, label="May go", elem_id="storage-what", elem_classes="cmp-lines")
     with gr.Group() as rules:
         keep = gr.CheckboxGroup(
-            KEEP, value=["best", "last", "starred"], label="Checkpoints that stay", elem_id="storage-keep", elem_classes="cmp-lines",
+            KEEP, value=USUAL_KEEP, label="Checkpoints that stay", elem_id="storage-keep", elem_classes="cmp-lines",
             info="Starred ones and what a training ended with always stay. A run without a verdict stays whole if the best is to stay.",
         )  # fmt: skip
         with gr.Row():
-            last = gr.Textbox("1", label="How many of the last", elem_id="storage-last", min_width=130)
+            last = gr.Textbox(USUAL_LAST, label="How many of the last", elem_id="storage-last", min_width=130)
             every = gr.Textbox(label="And every so many steps", placeholder="1000", elem_id="storage-every", min_width=130)
         with gr.Row():
             most = gr.Textbox(label="At most so many of a run", placeholder="5", elem_id="storage-most", min_width=130)
             size = gr.Textbox(label="At most so much of a run", placeholder="20GB", elem_id="storage-size", min_width=130)
     with gr.Row():
-        age = gr.Textbox("1h", label="Touch nothing younger than", elem_id="storage-age", min_width=130)
+        age = gr.Textbox(USUAL_AGE, label="Touch nothing younger than", elem_id="storage-age", min_width=130)
         share = gr.Dropdown(SHARE, value="", label="Equal files of pipelines", elem_id="storage-share", min_width=200)
     preview = gr.Button("Preview", variant="primary", elem_id="storage-preview")
     with gr.Group():

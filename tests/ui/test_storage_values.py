@@ -11,16 +11,17 @@ from typing import Any
 
 import pytest
 
+from cmp.core.present import size_text
 from cmp.core.progress import Progress, run_through
 from cmp.core.storage import MIN_AGE, Rules
 from cmp.errors import BadInput, Cancelled, Refused
 from cmp.ui import storage_desk
 from cmp.ui.storage_desk import Desk
-from cmp.ui.storage_form import Fields, emptying, rules_of
+from cmp.ui.storage_form import USUAL_AGE, USUAL_KEEP, USUAL_LAST, USUAL_WHAT, Fields, emptying, rules_of
 from cmp.ui.storage_values import _undo, confirmation, overview_value, plan_value
 from cmp.workbench.storing import Asked
 from cmp.workbench.surveys import Survey
-from tests.storing import RUN, contents, frozen_run, grow_old
+from tests.storing import OLD, RUN, contents, frozen_run, grow_old
 from tests.support import Training, bench_of, convert
 
 FORM = Fields(["thin"], ["best", "last", "starred"], "1", "", "", "", "1h", "")
@@ -94,6 +95,33 @@ def test_a_preview_has_all_that_goes_once_and_says_the_same_thing_once(made: Tra
     assert all(item["why"] == "" for item in checkpoints["items"])
     assert value["bars"][0]["share"] == 1.0 > value["bars"][1]["share"]
     assert "move 4 things to the trash" in confirmation(preview) and "final" not in confirmation(preview)
+
+
+def test_the_page_begins_with_the_window_of_the_verdict_and_the_last(made: Training) -> None:
+    fields = Fields(USUAL_WHAT, USUAL_KEEP, USUAL_LAST, "", "", "", USUAL_AGE, "")
+    bench = bench_of(made)
+    plan = bench.plan_cleanup(bench.library().runs, *rules_of(fields), best=lambda run: {f"{RUN}@1000"})
+    stay = {item.checkpoint: item.why for item in plan.items if item.action == "keep" and item.path.is_dir()}
+    assert stay == {f"{RUN}@1000": "among the best, which cannot be told apart", f"{RUN}@1500": "the last"}
+    assert [item.path.name for item in plan.changes if item.action == "trash" and item.path.is_dir()] == ["checkpoint-500"]
+    assert not any("optimizer" in item.path.name for item in plan.changes)
+
+
+def test_what_stays_stands_below_its_reason_and_no_byte_of_it_is_told_twice(made: Training) -> None:
+    second = made.outputs / "group" / RUN
+    shutil.copytree(made.run, second)
+    grow_old(made.outputs)
+    bench_of(made).star(f"{RUN}@500")
+    desk, name = shown(made, Rules(True, 1, min_age=10 * OLD), Asked(True, unjudged=True))
+    survey = desk._previews[name]
+    assert survey.value is not None
+    kept = plan_value(survey.value)["kept"]
+    labels = [row["label"] for row in kept["items"]]
+    assert len(labels) == len(set(labels)) and any(label.startswith(f"group/{RUN}/") for label in labels)
+    heads = [row["head"] for row in kept["items"] if row["head"]]
+    assert len(heads) == len(set(heads)) < len(labels) and all(row["why"] == "" for row in kept["items"])
+    whole = sum(item.bytes for item in survey.value.plan.items if item.path.is_dir())
+    assert kept["text"] == size_text(whole) and len(labels) == 12
 
 
 def test_what_may_not_be_done_cannot_be_started(made: Training) -> None:
