@@ -118,7 +118,7 @@ def _undo(runs: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
                 seen.add(each["trash_id"])
                 path = each["path"] and (os.path.relpath(each["path"], run["folder"]) if run["folder"] else each["path"])
                 path = path or each["trash_id"]
-                when = f"in the trash since {str(each['moved_at'] or '').replace('T', ' ').removesuffix('Z')}"
+                when = f"in the trash since {str(each['moved_at'] or '').replace('T', ' ').replace('Z', ' UTC')}"
                 sub = " · ".join(part for part in (run["run"], each["why"], when) if part)
                 act = "Bring back" if each["path"] else ""
                 yield {"key": each["trash_id"], "kind": "trash", "label": path, "sub": sub, "text": size_text(each["bytes"]), "act": act}
@@ -188,15 +188,16 @@ def _kept(items: list[Item]) -> dict[str, Any]:
     group = _group("keep", f"{counted(len(items), 'thing')} that stay{'' if len(items) > 1 else 's'}", [items[place] for place in told])
     places = {item.path for item in items}
     size = sum(item.bytes for item in items if places.isdisjoint(item.path.parents))
-    return group | {"text": size_text(size), "items": list(_reason_once(group["items"]))}
+    return group | {"text": size_text(size)}
 
 
-def _reason_once(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The reason of neighbours stands once above them, as `head` of the first."""
-    before = ""
-    for row in rows:
-        yield row | {"why": "", "head": row["why"] if row["why"] != before else ""}
-        before = row["why"]
+def _reason_once(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Where most neighbours have the same reason it stands once above them, as `head` of the first."""
+    before = ["", *(row["why"] for row in rows)]
+    heads = [row["why"] if row["why"] != last else "" for row, last in zip(rows, before, strict=False)]
+    if 2 * sum(map(bool, heads)) > len(rows):
+        return rows
+    return [row | {"why": "", "head": head} for row, head in zip(rows, heads, strict=True)]
 
 
 def _group(key: str, label: str, items: list[Item]) -> dict[str, Any]:
@@ -212,7 +213,7 @@ def _group(key: str, label: str, items: list[Item]) -> dict[str, Any]:
         "label": label,
         "text": size if key == "keep" else f"{len(items)} · {size}",
         "notes": list(filter(None, notes)),
-        "items": rows,
+        "items": _reason_once(rows),
     }
 
 

@@ -92,7 +92,7 @@ def test_a_preview_has_all_that_goes_once_and_says_the_same_thing_once(made: Tra
     assert sum(len(group["items"]) for group in value["groups"]) == len(preview.plan.changes)
     (checkpoints,) = [group for group in value["groups"] if group["key"] == "checkpoint"]
     assert checkpoints["notes"] == ["no rule keeps it; undone by Bring back, until the trash is emptied"]
-    assert all(item["why"] == "" for item in checkpoints["items"])
+    assert all(item["why"] == "" for item in checkpoints["items"]), checkpoints
     assert value["bars"][0]["share"] == 1.0 > value["bars"][1]["share"]
     assert "move 4 things to the trash" in confirmation(preview) and "final" not in confirmation(preview)
 
