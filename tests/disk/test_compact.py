@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -391,6 +392,26 @@ def test_a_disk_without_room_is_told_before_the_first_byte(made: Training, monke
     before = contents(made.run)
     with pytest.raises(NoSpace, match="1,000 free"):
         restore(made)
+    assert contents(made.run) == before
+
+
+def test_a_dump_that_is_not_made_again_to_the_bit_stays(made: Training) -> None:
+    """Two frozen tensors of one shape are said to be held where the other one is."""
+    from cmp.disk.compact import Reference
+    from cmp.disk.compact_making import compacting
+    from cmp.disk.trash import reclaiming
+
+    opened, values = open_weights(dump(made)), big_base()
+    frozen = {stored: (0, name.partition(".")[2]) for stored, name in opened.weights.plain.items()}
+    one, other = next(
+        pair for pair in combinations(frozen, 2) if len({values[frozen[name][1]].shape for name in pair}) == 1
+        and not np.array_equal(*(values[frozen[name][1]] for name in pair))
+    )  # fmt: skip
+    frozen[one], frozen[other] = frozen[other], frozen[one]
+    reference = Reference("base", "tiny-sd", made.base / "unet" / "diffusion_pytorch_model.safetensors")
+    before = contents(made.run)
+    with reclaiming(made.run), pytest.raises(Refused, match="was not made again"):
+        run_through(compacting(made.run, dump(made), frozen, (reference,)))
     assert contents(made.run) == before
 
 
