@@ -153,6 +153,8 @@ def test_where_all_was_trained_it_is_said_that_nothing_is_saved(made: Training) 
     before = dump(made).read_bytes()
     (fault,) = (each.error for each in compact(made) if isinstance(each, NotDone))
     assert "nothing is saved" in fault.message and dump(made).read_bytes() == before and not left_of(made).exists()
+    (run,) = cmp(made, "storage").json["runs"]
+    assert "nothing would be saved" in why(made) and run["could_be_freed"]["compact"] == 0, "it is known by now"
 
 
 def test_without_a_base_the_newest_dump_is_kept_and_the_others_refer_to_it(tmp_path: Path) -> None:
