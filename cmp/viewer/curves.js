@@ -3,17 +3,13 @@
 (() => {
   "use strict";
 
-  const { el, setText, place, remember, recall } = window.cmpDom;
+  const { el, setText, place } = window.cmpDom;
   const MOST_BANDS = 5; // of more runs nobody could tell them apart
   const LIVE = 2000; // ms between two looks at a run that is being trained
 
-  const kept = (name, otherwise) => { try { return JSON.parse(recall(name, "")) || otherwise; } catch { return otherwise; } };
-  const settingsOf = (run) => kept(`cmp.curves ${run}`, {});
-  // A page that is loaded anew shows the runs that it showed.
-  const shownLast = () => [].concat(kept("cmp.curves.runs", []));
-
   window.cmpCurves = (root, { onPick, onEdit } = {}) => {
     const { makeData, ownLines, viewOf } = window.cmpCurveData;
+    const choice = window.cmpCurveChoice;
     const places = window.cmpCurveTheme.makePlaces(); // a run keeps the colour that it was first shown in, whatever else comes and goes
     const placeOf = places.of;
     const themeNow = window.cmpCurveTheme.makeTheme(root);
@@ -48,15 +44,7 @@
     const markOf = (run, step) => (known.runs.find((one) => one.run === run)?.checkpoints || []).find((mark) => mark.step === step) || {};
     const labelOf = (run) => (value.runs || []).find((one) => one.run === run)?.label ?? run;
 
-    // The charts from top to bottom: what was chosen, the differences of runs with the same noise, what was pinned.
-    const charts = () => {
-      const top = [{ key: `tag ${settings.tag}`, tag: settings.tag, title: settings.tag || "Training loss" }];
-      if (!data || value.compact) return top;
-      const first = pairs.find((pair) => pair.compare && runs.includes(pair.first) && runs.includes(pair.second))?.first;
-      const others = first === undefined ? [] : runs.filter((run) => pairs.some((pair) => pair.compare && pair.first === first && pair.second === run));
-      if (others.length && !settings.tag) top.push({ key: `minus ${first}`, tag: "", minus: first, only: others, title: `Difference: others minus ${labelOf(first)}`, zero: true });
-      return [...top, ...settings.pins.filter((tag) => tag !== settings.tag).map((tag) => ({ key: `tag ${tag}`, tag, title: tag || "Training loss", pinned: true }))];
-    };
+    const charts = () => choice.chartsOf({ settings, runs, pairs, labelOf, alone: !data || value.compact });
 
     const plotOf = (chart) => {
       if (!plots.has(chart.key)) {
@@ -204,7 +192,7 @@
       if (moved || next.logY !== settings.logY) for (const entry of plots.values()) entry.zoomY = null; // another scale means other units
       if (next.axis !== settings.axis) zoom = null;
       settings = bar.set(next);
-      if (runs.length && data && !value.compact) remember(`cmp.curves ${runs[0]}`, JSON.stringify(settings));
+      if (runs.length && data && !value.compact) choice.keepSettings(runs[0], settings);
       side.setTags([...new Set(known.runs.flatMap((run) => run.tags || []))].sort(), settings);
       if (!data) return ownDraw();
       tellReading();
@@ -217,8 +205,8 @@
       const first = ids[0] !== runs[0];
       runs = ids;
       places.show(ids);
-      if (data && !value.compact) remember("cmp.curves.runs", JSON.stringify(ids));
-      if (first && ids.length) settings = bar.set(value.compact ? {} : settingsOf(ids[0]));
+      if (data && !value.compact) choice.keepRuns(ids);
+      if (first && ids.length) settings = bar.set(value.compact ? {} : choice.settingsOf(ids[0]));
       all(enters);
     };
     window.addEventListener("popstate", () => {
@@ -286,14 +274,10 @@
         setText(part.empty, (value.series || []).length ? "" : value.empty || "Nothing to show yet.");
         return ownDraw();
       }
-      const list = value.runs || [];
-      const exists = (run) => list.some((one) => one.run === run);
       const isNew = before.source !== value.source;
       if (isNew) data = makeData(value.source);
-      const linked = isNew && !value.compact ? (window.cmpRunLink?.opened ?? []).filter(exists) : [];
-      const there = (runs.length || value.compact ? runs : shownLast()).filter(exists);
-      const first = exists(value.usual) ? [value.usual] : list.slice(0, 1).map((one) => one.run);
-      const wanted = value.chosen?.length ? value.chosen : linked.length ? linked : there.length ? there : first;
+      const list = value.runs || [];
+      const wanted = choice.runsOf(value, runs, isNew);
       side.setRuns(list, wanted);
       if (JSON.stringify(side.shown()) === JSON.stringify(runs)) all(); else choose(side.shown());
     };
