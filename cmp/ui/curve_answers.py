@@ -6,8 +6,10 @@ import csv
 import io
 import json
 import re
+import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -26,6 +28,7 @@ from cmp.workbench.charting import Charting, curve_picture
 
 FILES = {"csv": "text/csv; charset=utf-8", "png": "image/png", "svg": "image/svg+xml"}
 _MOST_BROUGHT = 40  # abandoned branches of one line
+_KEPT = 48  # answers; those to ten long runs are of 200 kB
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,22 +56,41 @@ class CurveAnswers:
     def __init__(self, bench: Workbench) -> None:
         self.bench = bench
         self.charting = Charting(bench)
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[object, bytes] = OrderedDict()
 
     def answer(self, name: str, asked: Iterable[tuple[str, str]]) -> Told:
         """The answer to one address; raises NotFound for another name, BadInput for fields that cannot be used."""
         asked = list(asked)
         runs = self.charting.runs([value for key, value in asked if key == "run"])
         told = dict(asked)
-        makers = {"stamp": self.stamp, "catalogue": self.catalogue, "points": self.points, "band": self.band}
-        makers |= {"reading": self.reading, "settings": self.settings}
+        lasting = {"points": self.points, "band": self.band}
+        makers = {"stamp": self.stamp, "catalogue": self.catalogue, **lasting, "reading": self.reading, "settings": self.settings}
+        if name in lasting:
+            return Told(self._known(name, asked, runs, lambda: _as_json(lasting[name](runs, told))))
         if name in makers:
-            return Told(json.dumps(makers[name](runs, told), ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode())
+            return Told(_as_json(makers[name](runs, told)))
         kind = name.removeprefix("curves.")
         if name.startswith("curves.") and kind in FILES:
             file = re.sub(r"[^A-Za-z0-9._-]+", "-", told.get("tag") or "loss").strip("-.") or "curves"
             body = self.table(runs, told) if kind == "csv" else self.picture(runs, told, kind)
             return Told(body, FILES[kind], {"Content-Disposition": f'attachment; filename="{file[:80]}.{kind}"'})
         raise NotFound(f"there is no answer {name[:40]!r}", f"There are {', '.join(makers)}, curves.csv, curves.png and curves.svg.")
+
+    def _known(self, name: str, asked: Sequence[tuple[str, str]], runs: Sequence[Run], make: Callable[[], bytes]) -> bytes:
+        """An answer that was given before, as long as nothing was logged or saved since: each time a page is opened it asks for the same."""
+        concerned = (*runs, *self.charting.runs([value for key, value in asked if key == "minus"]))
+        key = (name, tuple(asked), self.charting.stamp(concerned))
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        body = make()
+        with self._lock:
+            self._kept[key] = body
+            while len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+        return body
 
     def stamp(self, runs: Sequence[Run], told: dict[str, str]) -> dict[str, object]:
         """What changes when something was logged or saved, and whether more is to come."""
@@ -196,6 +218,10 @@ class CurveAnswers:
         if not drawn:
             raise BadInput("there are no values to draw", "Choose a run that has logged some.")
         return curve_picture([item.curve for item in drawn], runs, view, kind, self.names())
+
+
+def _as_json(told: dict[str, object]) -> bytes:
+    return json.dumps(told, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
 def _abandoned(curve: LossCurve, view: View, window: tuple[float, float]) -> list[dict[str, object]]:

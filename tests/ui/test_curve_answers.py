@@ -14,6 +14,7 @@ import yaml
 
 from cmp.errors import BadInput, NotFound
 from cmp.settings import Settings
+from cmp.ui import curve_answers
 from cmp.ui.curve_answers import CurveAnswers
 from cmp.ui.curves_tab import curves_value
 from cmp.workbench import Workbench
@@ -87,6 +88,24 @@ def test_a_log_that_grows_changes_the_stamp_and_the_points(made: Training) -> No
         log.write(longer.read_bytes())
     assert ask(answers, "stamp", RUN)["stamp"] != before
     assert sum(ask(answers, "points", RUN)["lines"][0]["raw"]["x"]) == 89
+
+
+def test_the_same_question_is_computed_once_until_a_run_that_it_concerns_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = origin_run(tmp_path, name="one")
+    origin_run(tmp_path, name="two")
+    answers = CurveAnswers(bench_of(made))
+    computed: list[str] = []
+    line_of = curve_answers.line_of
+    monkeypatch.setattr(curve_answers, "line_of", lambda curve, *more: computed.append(curve.run_id) or line_of(curve, *more))
+    asked = {"minus": "two", "smooth": "0.5"}
+    first = ask(answers, "points", "one", **asked)
+    assert ask(answers, "points", "one", **asked) == first and len(computed) == 1
+    ask(answers, "points", "one", minus="two", smooth="0.9")
+    assert len(computed) == 2
+    other = next((tmp_path / "logs" / "train_two").rglob("events.*"))  # the values of both are the same
+    with open(other, "ab") as log:
+        log.write(record(scalar("loss", 7, 9.0, NOW)))
+    assert ask(answers, "points", "one", **asked) != first and len(computed) == 3
 
 
 def test_no_token_and_no_field_that_is_not_listed_is_in_any_answer(made: Training) -> None:
