@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 from cmp.core.curve_pairs import pair_text
@@ -19,7 +22,7 @@ from cmp.core.curves import LossCurve, loss_tag, table_cell
 from cmp.core.losses import held_out_losses
 from cmp.core.present import loss_text
 from cmp.core.run_settings import lineage, side_by_side
-from cmp.core.runs import Checkpoint, Run
+from cmp.core.runs import Checkpoint, Run, plain_text
 from cmp.core.smoothing import smoothed
 from cmp.errors import BadInput, CmpError, NotFound
 from cmp.ui.values import names_apart
@@ -78,7 +81,7 @@ class CurveAnswers:
         raise NotFound(f"there is no answer {name[:40]!r}", f"There are {', '.join(makers)}, curves.csv, curves.png and curves.svg.")
 
     def _known(self, name: str, asked: Sequence[tuple[str, str]], runs: Sequence[Run], make: Callable[[], bytes]) -> bytes:
-        """An answer that was given before, as long as nothing was logged or saved since: each time a page is opened it asks for the same."""
+        """An answer that was given before, as long as nothing was logged or saved since: every page that is opened asks for the same."""
         concerned = (*runs, *self.charting.runs([value for key, value in asked if key == "minus"]))
         key = (name, tuple(asked), self.charting.stamp(concerned))
         with self._lock:
@@ -194,7 +197,8 @@ class CurveAnswers:
         names = self.names()
         data = {run.id: found for run in runs if (found := self.charting.data_set(run))}
         rows = [{"name": row.name, "values": row.values, "differs": row.differs} for row in side_by_side(runs, data)]
-        return {"runs": [names[run.id] for run in runs], "rows": rows, "lineage": lineage(runs, data, names)}
+        logs = [line for run in runs for line in _logs_told(run, names[run.id], self.bench.logs_of(run))]
+        return {"runs": [names[run.id] for run in runs], "rows": rows, "lineage": lineage(runs, data, names), "logs": logs}
 
     def table(self, runs: Sequence[Run], told: dict[str, str]) -> bytes:
         """All points of the chart's lines in a window, with what the chart smooths."""
@@ -218,6 +222,14 @@ class CurveAnswers:
         if not drawn:
             raise BadInput("there are no values to draw", "Choose a run that has logged some.")
         return curve_picture([item.curve for item in drawn], runs, view, kind, self.names())
+
+
+def _logs_told(run: Run, label: str, logs: Sequence[tuple[Path, str]]) -> Iterator[str]:
+    """Which logs a run's curves come from, and what makes them its own; told by where they lie to the run."""
+    for why, group in groupby(logs, key=lambda log: log[1]):
+        files = [file for file, _ in group]
+        near = os.path.relpath(files[0], os.path.commonpath([run.folder, files[0]]))
+        yield f"{label}: {plain_text(near)}{f' and {len(files) - 1} more' if len(files) > 1 else ''}: {plain_text(why)}"
 
 
 def _as_json(told: dict[str, object]) -> bytes:

@@ -5,7 +5,7 @@
 
   const { el, setText, place } = window.cmpDom;
   const MOST_BANDS = 5; // of more runs nobody could tell them apart
-  const LIVE = 2000; // ms between two looks at a run that is being trained
+  const LIVE = 1000; // ms between two looks at a run that is being trained: what was logged is drawn within two seconds
 
   window.cmpCurves = (root, { onPick, onEdit } = {}) => {
     const { makeData, ownLines, viewOf } = window.cmpCurveData;

@@ -6,7 +6,7 @@
 
   window.cmpCurveFacts = ({ onOpenSettings }) => {
     const read = el("div", { class: "cmp-readings" });
-    const settings = el("details", { class: "cmp-fold cmp-settings" }, el("summary", { text: "Settings and data, side by side" }));
+    const settings = el("details", { class: "cmp-fold cmp-settings" }, el("summary", { text: "Settings, data and logs, side by side" }));
     const body = el("div", { class: "cmp-settings-body" });
     settings.append(body);
     settings.addEventListener("toggle", () => { if (settings.open) onOpenSettings(); });
@@ -23,13 +23,14 @@
       );
     };
 
-    const showSettings = ({ runs, rows, lineage }) => {
+    const showSettings = ({ runs, rows, lineage, logs = [] }) => {
       const head = el("tr", {}, el("th", { scope: "col", text: "" }), ...runs.map((name) => el("th", { scope: "col", text: name })));
       const lines = rows.map((row) => el("tr", { class: row.differs ? "is-different" : "" }, el("th", { scope: "row", text: row.name }),
         ...row.values.map((value) => el("td", { text: value || "–" }))));
       const nothing = rows.length ? [] : [el("p", { text: "Nothing was recorded." })];
       body.replaceChildren(el("div", { class: "cmp-scroll" }, el("table", { class: "cmp-side-by-side" }, el("thead", {}, head), el("tbody", {}, ...lines))), ...nothing,
-        ...(lineage.length ? [el("h5", { text: "Where they come from" }), list(lineage)] : []));
+        ...(lineage.length ? [el("h5", { text: "Where they come from" }), list(lineage)] : []),
+        ...(logs.length ? [el("h5", { text: "Which logs are read" }), list(logs), el("p", { class: "cmp-menu-note" }, "Other logs are said by ", el("code", { text: "python -m cmp curves RUN --logs DIR" }), " and remembered.")] : []));
     };
 
     return { node, reading, settings: showSettings, isOpen: () => settings.open, clear: () => read.replaceChildren() };

@@ -123,7 +123,7 @@
       const line = { gridcolor: theme.line, linecolor: theme.line, zeroline: false, color: theme.muted, tickcolor: theme.line, automargin: true };
       return {
         width, height, showlegend: false, dragmode: "zoom", hovermode: false, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-        margin: compact ? { l: 60, r: 24, t: 13, b: 32 } : { l: 62, r: 24, t: 12, b: 50 }, // where a label does not fit Plotly draws all of it twice
+        margin: compact ? { l: 62, r: 24, t: 13, b: 32 } : { l: 66, r: 24, t: 12, b: 50 }, // where a label does not fit Plotly draws all of it twice
         font: { family: theme.font, size: theme.size - (compact ? 2 : 1), color: theme.text },
         xaxis: { ...line, type: axis.type, ...(view.settings.axis === "step" && axis.type === "linear" && view.window[1] - view.window[0] <= 12 ? { dtick: 1 } : {}), range: rangeX(axis, view.window, view.settings.logX, view.exact), showgrid: false, ticks: "outside", ticklen: 4,
           ...(compact || !axis.title ? {} : { title: { text: `${axis.title}${view.settings.logX ? " (log)" : ""}`, standoff: 6 } }) }, // an empty title takes room, too

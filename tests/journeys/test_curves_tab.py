@@ -169,6 +169,8 @@ def test_two_runs_of_the_same_noise_get_a_chart_of_their_difference(page: Watche
     browser.locator("#curves .cmp-settings summary").click()
     browser.locator("#curves tr.is-different").first.wait_for()
     assert "learning_rate" in browser.locator("#curves .cmp-side-by-side").inner_text()
+    logs = browser.locator("#curves .cmp-settings-body h5:has-text('Which logs are read') + ul li").all_inner_texts()
+    assert len(logs) == 2 and all("events.out.tfevents" in line for line in logs)
 
 
 def test_a_bad_filter_is_told_a_good_one_filters_and_a_pinned_chart_stands_below(page: Watched) -> None:

@@ -130,6 +130,24 @@ def test_settings_that_differ_come_first_and_one_that_a_run_does_not_say_is_no_d
     assert rows["alpha"]["values"][1] == "" and not rows["alpha"]["differs"]
 
 
+def test_the_logs_that_are_read_are_told_with_what_makes_them_the_runs_own(made: Training) -> None:
+    bench = bench_of(made)
+    answers = CurveAnswers(bench)
+    (line,) = ask(answers, "settings", RUN)["logs"]
+    assert line.startswith(f"{RUN}: logs/train_{RUN}/") and line.endswith(f"its settings name the output folder ../outputs/{RUN}")
+    other = write_log(made.outputs.parent / "elsewhere", [(1, 0.5), (2, 0.25)])
+    bench.curves_at(RUN, logs=str(other.parent))
+    (line,) = ask(answers, "settings", RUN)["logs"]
+    assert line.startswith(f"{RUN}: elsewhere/") and "it was answered for this run" in line
+
+
+def test_the_lineage_tells_the_base_and_the_checkpoint_that_a_run_was_resumed_from(made: Training) -> None:
+    hparams = next((made.outputs.parent / "logs").rglob("hparams.yml"))
+    hparams.write_text(yaml.dump(yaml.safe_load(hparams.read_text()) | {"resume_from_checkpoint": "checkpoint-500"}))
+    (line,) = ask(CurveAnswers(bench_of(made)), "settings", RUN)["lineage"]
+    assert line.startswith(f"{RUN}: base ") and "; resumed from checkpoint-500" in line
+
+
 def test_the_demos_two_runs_saw_the_same_noise_and_the_same_images(demo_home: Path) -> None:
     bench = Workbench(Settings(demo_home, (), ()))
     answers = CurveAnswers(bench)
