@@ -1,5 +1,5 @@
-// The axes of a chart: `cmpCurveAxis` -> {axisOf(settings, window), rangeX(axis, window, log, exact), rangeY(lines, settings)}, in the numbers
-// that Plotly wants: days or seconds since the start, milliseconds of local time, powers of ten on a logarithmic one.
+// The axes of a chart: `cmpCurveAxis` -> {axisOf(settings, window), rangeX(axis, window, log, exact), rangeY(lines, settings), roomY(range,
+// log)}, in the numbers that Plotly wants: days or seconds since the start, milliseconds of local time, powers of ten on a logarithmic one.
 (() => {
   "use strict";
 
@@ -33,5 +33,13 @@
     return [low - room, high + room];
   };
 
-  window.cmpCurveAxis = { axisOf, rangeX, rangeY };
+  // Pixels that the numbers beside an axis of values take. Where the margin is too small Plotly lays out and draws everything twice.
+  const roomY = ([low, high], log) => {
+    if (log) return 60;
+    const decimals = Math.min(6, Math.max(0, Math.ceil(-Math.log10((high - low) / 8))));
+    const longest = Math.max(Math.abs(low), Math.abs(high)).toFixed(decimals).length + (low < 0 ? 1 : 0);
+    return 24 + 7 * Math.min(longest, 9);
+  };
+
+  window.cmpCurveAxis = { axisOf, rangeX, rangeY, roomY };
 })();

@@ -15,6 +15,8 @@
     ["trend", "Trend", "A straight line through all points of the window"],
   ];
 
+  const isNarrow = () => window.matchMedia("(max-width: 860px)").matches; // there the chart is what one came for: all else is folded
+
   const choice = (label, choices, onChoose) => {
     const node = el("select", { class: "cmp-select", "aria-label": label, title: label, change: () => onChoose(node.value) });
     node.append(...choices.map(([value, text]) => el("option", { value, text })));
@@ -52,7 +54,9 @@
     const live = el("div", { class: "cmp-bar-group cmp-needs-source" }, named("Smoothing", slider), box, way);
     const more = el("div", { class: "cmp-bar-group cmp-needs-source" }, named("x", axis), named("Pointer", order));
     const saved = el("div", { class: "cmp-bar-group cmp-needs-source cmp-files", "aria-label": "Save" }, el("span", { text: "Save" }), ...files.map(([, link]) => link));
-    const node = el("div", { class: "cmp-curves-bar" }, live, el("div", { class: "cmp-bar-group" }, ...switches.map(([, button]) => button)), more, saved, reset);
+    const rest = [el("div", { class: "cmp-bar-group" }, ...switches.map(([, button]) => button)), more, saved];
+    const folded = [el("details", { class: "cmp-fold cmp-more" }, el("summary", { text: "Scales, axes, files" }), ...rest)];
+    const node = el("div", { class: "cmp-curves-bar" }, live, ...(isNarrow() ? folded : rest), reset);
 
     const sync = () => {
       for (const [input, value] of [[slider, settings.smoothing], [box, settings.smoothing], [way, settings.way], [axis, settings.axis], [order, settings.order]]) {
@@ -94,8 +98,7 @@
     const runList = el("div", { class: "cmp-list", role: "group", "aria-label": "Runs" });
     const tagList = el("div", { class: "cmp-list", role: "group", "aria-label": "Tags" });
     const runsHead = el("summary", { text: "Runs" });
-    const narrow = window.matchMedia("(max-width: 860px)").matches; // the chart is what one came for
-    const fold = (head, ...nodes) => el("details", { class: "cmp-fold", ...(narrow ? {} : { open: "" }) }, head, ...nodes);
+    const fold = (head, ...nodes) => el("details", { class: "cmp-fold", ...(isNarrow() ? {} : { open: "" }) }, head, ...nodes);
     const node = el("aside", { class: "cmp-side" }, fold(runsHead, ...runFilter.nodes, runList), fold(el("summary", { text: "Tags" }), ...tagFilter.nodes, tagList));
 
     const shown = () => runs.filter((run) => ticked.has(run.run) && runFilter.passes(`${run.label} ${run.run}`)).map((run) => run.run);

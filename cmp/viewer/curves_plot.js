@@ -7,7 +7,7 @@
   const plainName = (text) => text.replace(/[^a-zA-Z0-9-]/gu, (sign) => `_${sign.codePointAt(0).toString(16)}_`);
 
   const { el, setText, refill } = window.cmpDom;
-  const { axisOf, rangeX, rangeY } = window.cmpCurveAxis;
+  const { axisOf, rangeX, rangeY, roomY } = window.cmpCurveAxis;
   const DASHES = ["solid", "dash", "dot", "dashdot"];
   const SYMBOLS = { whole: "diamond", converted: "diamond", starred: "star", flawed: "diamond-open" };
   const REACH = 14; // pixels from a checkpoint's mark within which the pointer still means it
@@ -123,7 +123,7 @@
       const line = { gridcolor: theme.line, linecolor: theme.line, zeroline: false, color: theme.muted, tickcolor: theme.line, automargin: true };
       return {
         width, height, showlegend: false, dragmode: "zoom", hovermode: false, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-        margin: compact ? { l: 62, r: 24, t: 13, b: 32 } : { l: 66, r: 24, t: 12, b: 50 }, // where a label does not fit Plotly draws all of it twice
+        margin: { l: roomY(layoutY(), view.settings.logY && !view.zero), r: 24, t: 15, b: compact ? 32 : 50 },
         font: { family: theme.font, size: theme.size - (compact ? 2 : 1), color: theme.text },
         xaxis: { ...line, type: axis.type, ...(view.settings.axis === "step" && axis.type === "linear" && view.window[1] - view.window[0] <= 12 ? { dtick: 1 } : {}), range: rangeX(axis, view.window, view.settings.logX, view.exact), showgrid: false, ticks: "outside", ticklen: 4,
           ...(compact || !axis.title ? {} : { title: { text: `${axis.title}${view.settings.logX ? " (log)" : ""}`, standoff: 6 } }) }, // an empty title takes room, too

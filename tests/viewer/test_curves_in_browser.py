@@ -295,10 +295,9 @@ def test_runs_that_are_shown_together_share_no_colour_however_many_there_are(pag
 
 @pytest.mark.parametrize("compact", [False, True])
 @pytest.mark.parametrize("steps", [10, 4_000, 123_456])
-def test_the_chart_is_laid_out_once_since_its_labels_fit_into_its_margins(page: Any, steps: int, compact: bool) -> None:
+@pytest.mark.parametrize("most", [0.0123, 0.6, 45.0, -3.0, 12_000.0])
+def test_the_chart_is_laid_out_once_since_its_labels_fit_into_its_margins(page: Any, steps: int, most: float, compact: bool) -> None:
     x = list(range(0, steps, max(steps // 100, 1)))
-    plot(
-        page, chart({"run": "a", "label": "a", "tag": "loss", "x": x, "y": [0.0123 / (i + 1) for i in x], "smooth": None}, compact=compact)
-    )
+    plot(page, chart({"run": "a", "label": "a", "tag": "loss", "x": x, "y": [most / (i + 1) for i in x], "smooth": None}, compact=compact))
     size, margin = inside(page, "_fullLayout._size"), inside(page, "_fullLayout.margin")
     assert {side: size[side] for side in "lrtb"} == {side: margin[side] for side in "lrtb"}
