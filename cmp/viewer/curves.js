@@ -60,6 +60,14 @@
       return plots.get(chart.key);
     };
 
+    const viewOfChart = (chart, theme) => {
+      const entry = plotOf(chart);
+      return { lines: entry.lines, window: data ? entry.window : zoom || entry.window, exact: Boolean(zoom), zoomY: entry.zoomY,
+        settings: { ...settings, axis: entry.axis ?? settings.axis, ...(chart.zero ? { logY: false } : {}) }, hidden, theme, compact: value.compact,
+        title: chart.title, zero: chart.zero, placeOf, markOf,
+        none: settings.axis !== "step" ? "No times were logged for this." : "None of the chosen runs logged this." };
+    };
+
     // Lines are drawn over the axis that they were asked for: until those of another have come, the chart stays as it is.
     const draw = () => {
       const theme = themeNow();
@@ -67,14 +75,14 @@
       const list = charts();
       for (const key of [...plots.keys()]) if (!list.some((chart) => chart.key === key)) plots.delete(key);
       place(part.panels, list.map((chart) => plotOf(chart).plot.node));
-      for (const chart of list) {
-        const entry = plotOf(chart);
-        const span = data ? entry.window : zoom || entry.window;
-        entry.plot.part.tools.replaceChildren(...(chart.pinned ? [el("button", { type: "button", class: "cmp-pin", text: "−", title: "Take this chart away",
+      const views = list.map((chart) => viewOfChart(chart, theme));
+      const room = Math.max(...list.map((chart, i) => plotOf(chart).plot.room(views[i]))); // the same for all, so that equal steps stand below each other
+      list.forEach((chart, i) => {
+        const { part: { tools }, draw: drawn } = plotOf(chart).plot;
+        tools.replaceChildren(...(chart.pinned ? [el("button", { type: "button", class: "cmp-pin", text: "−", title: "Take this chart away",
           "aria-label": `Unpin ${chart.title}`, click: () => adopt({ ...settings, pins: settings.pins.filter((pin) => pin !== chart.tag) }) })] : []));
-        entry.plot.draw({ lines: entry.lines, window: span, exact: Boolean(zoom), zoomY: entry.zoomY, settings: { ...settings, axis: entry.axis ?? settings.axis }, hidden, theme, compact: value.compact, title: chart.title, zero: chart.zero,
-          none: settings.axis !== "step" ? "No times were logged for this." : "None of the chosen runs logged this.", placeOf, markOf });
-      }
+        drawn({ ...views[i], room });
+      });
       bar.zoomed(Boolean(zoom) || [...plots.values()].some((entry) => entry.zoomY));
       drawMarks(theme);
       pointer.again();

@@ -117,6 +117,13 @@
       }));
     };
 
+    // In a long list the first run that is shown is in sight.
+    const showTicked = () => {
+      const row = runList.querySelector("input:checked")?.closest("label");
+      const [list, own] = [runList, row].map((of) => of?.getBoundingClientRect());
+      if (own && (own.top < list.top || own.bottom > list.bottom)) runList.scrollTop += own.top - list.top - list.height / 3;
+    };
+
     const tagRow = (tag, text) => {
       const row = el("div", { class: "cmp-tag" }, el("button", { type: "button", class: "cmp-tag-name", "aria-pressed": String(chosen.tag === tag), title: tag || text,
         text, click: () => onTag(tag) }));
@@ -139,7 +146,7 @@
       tagList.replaceChildren(...nodes);
     };
     return { node, shown,
-      setRuns: (next, wanted) => { runs = next; if (wanted) ticked = new Set(wanted); drawRuns(); },
+      setRuns: (next, wanted) => { runs = next; if (wanted) ticked = new Set(wanted); drawRuns(); showTicked(); },
       setTags: (next, now) => { tags = next; chosen = now; drawTags(); } };
   };
   window.cmpCurveBar.DEFAULTS = DEFAULTS;

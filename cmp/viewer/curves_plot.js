@@ -116,18 +116,19 @@
       return (line.marks || []).filter(([, , y]) => y !== null).map(([step, x, y]) => ({ ...view.markOf(line.run, step), run: line.run, step, x, y })).filter(inside);
     };
     const scaled = (value, log) => (log ? Math.log10(value) : value);
-    const layoutY = () => view.zoomY || rangeY(shown(), view.settings);
+    const layoutY = (of = view) => of.zoomY || rangeY(of.lines.filter((line) => !of.hidden.has(line.key)), of.settings);
+    const room = (of) => (of.lines.length ? roomY(layoutY(of), of.settings.logY) : 0);
 
     const layoutOf = (width, height) => {
       const { theme, compact } = view;
       const line = { gridcolor: theme.line, linecolor: theme.line, zeroline: false, color: theme.muted, tickcolor: theme.line, automargin: true };
       return {
         width, height, showlegend: false, dragmode: "zoom", hovermode: false, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-        margin: { l: roomY(layoutY(), view.settings.logY && !view.zero), r: 24, t: 15, b: compact ? 32 : 50 },
+        margin: { l: view.room, r: 24, t: 15, b: compact ? 32 : 50 },
         font: { family: theme.font, size: theme.size - (compact ? 2 : 1), color: theme.text },
         xaxis: { ...line, type: axis.type, ...(view.settings.axis === "step" && axis.type === "linear" && view.window[1] - view.window[0] <= 12 ? { dtick: 1 } : {}), range: rangeX(axis, view.window, view.settings.logX, view.exact), showgrid: false, ticks: "outside", ticklen: 4,
           ...(compact || !axis.title ? {} : { title: { text: `${axis.title}${view.settings.logX ? " (log)" : ""}`, standoff: 6 } }) }, // an empty title takes room, too
-        yaxis: { ...line, type: view.settings.logY && !view.zero ? "log" : "linear", range: layoutY(), exponentformat: "power", nticks: compact ? 4 : 8,
+        yaxis: { ...line, type: view.settings.logY ? "log" : "linear", range: layoutY(), exponentformat: "power", nticks: compact ? 4 : 8,
           zeroline: Boolean(view.zero), zerolinecolor: theme.muted, zerolinewidth: 1.5 },
         yaxis2: { overlaying: "y", range: [0, 1], visible: false, fixedrange: true },
       };
@@ -147,7 +148,6 @@
 
     const draw = (next) => {
       view = next;
-      view.settings = view.zero ? { ...view.settings, logY: false } : view.settings;
       part.node.classList.toggle("is-compact", Boolean(view.compact));
       setText(part.title, view.compact ? "" : view.title);
       const width = part.over.clientWidth;
@@ -263,7 +263,7 @@
       return dot;
     }));
 
-    return { node: part.node, part, draw, dots, markNear, cross: (x) => put(part.cross, x), told: (x) => put(part.told, x), styleOf,
+    return { node: part.node, part, draw, room, dots, markNear, cross: (x) => put(part.cross, x), told: (x) => put(part.told, x), styleOf,
       lines: () => (view ? shown() : []), text: (x) => axis?.text(x) ?? "", visibleMarks: () => (view && axis ? shown().flatMap(marksOf) : []),
       hasSize: () => Boolean(part.over.clientWidth) };
   };

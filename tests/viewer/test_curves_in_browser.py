@@ -293,6 +293,18 @@ def test_runs_that_are_shown_together_share_no_colour_however_many_there_are(pag
     assert len(set(three)) == 3 and three[0] == alone[0] and two == three[1:] and len(set(twelve)) == 12
 
 
+def test_in_a_long_list_the_run_that_is_shown_is_in_sight(page: Any) -> None:
+    inside_list = page.evaluate("""() => {
+        const root = document.querySelector("#curves");
+        const side = cmpCurveSide({ onRuns: () => {}, onTag: () => {}, onPin: () => {}, colourOf: () => "red" });
+        root.classList.add("has-source");
+        root.replaceChildren(side.node);
+        side.setRuns([...Array(60).keys()].map((i) => ({ run: `r${i}`, label: `run ${i}` })), ["r41"]);
+        const [list, row] = [".cmp-list", ".cmp-pick:has(input:checked)"].map((of) => root.querySelector(of).getBoundingClientRect());
+        return [list.height < 400, row.top >= list.top, row.bottom <= list.bottom, scrollY]; }""")
+    assert inside_list == [True, True, True, 0]
+
+
 @pytest.mark.parametrize("compact", [False, True])
 @pytest.mark.parametrize("steps", [10, 4_000, 123_456])
 @pytest.mark.parametrize("most", [0.0123, 0.6, 45.0, -3.0, 12_000.0])
