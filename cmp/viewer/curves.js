@@ -22,9 +22,8 @@
     let runs = []; // ids of those shown
     let known = { runs: [], notes: [], stamp: "", training: false };
     let pairs = [];
-    let turn = 0;
-    let round = 0;
-    let waiting = 0;
+    let [turn, round, waiting] = [0, 0, 0];
+    let missed = false; // a drawing, since the tab was hidden
     let seenTheme = "";
 
     const bar = window.cmpCurveBar({ onChange: (next, later) => adopt(next, later), onReset: () => reset(), exportOf: (kind) => data?.address(`curves.${kind}`, runs, { ...viewOf(settings, zoom), tag: settings.tag }) ?? "" });
@@ -90,7 +89,7 @@
 
     // Many reasons to draw may come in one frame (value, size, theme): one drawing answers them all.
     const soon = () => {
-      if (!waiting) waiting = requestAnimationFrame(() => { waiting = 0; if (root.clientWidth) draw(); });
+      if (!waiting) waiting = requestAnimationFrame(() => { waiting = 0; missed = !root.clientWidth; if (!missed) draw(); });
     };
 
     const drawMarks = (theme) => {
@@ -290,7 +289,8 @@
       if (JSON.stringify(side.shown()) === JSON.stringify(runs)) all(); else choose(side.shown());
     };
 
-    new ResizeObserver(soon).observe(root);
+    // Not for what stands around the charts: drawing takes longest of all that is done here.
+    new ResizeObserver(() => { if (missed || [...plots.values()].some(({ plot }) => plot.isOutgrown())) soon(); }).observe(root);
     window.cmpCurveTheme.onTheme(root, () => { if (JSON.stringify(themeNow()) !== seenTheme) soon(); });
     update(null);
     return { update };

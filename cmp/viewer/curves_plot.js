@@ -124,7 +124,7 @@
       const line = { gridcolor: theme.line, linecolor: theme.line, zeroline: false, color: theme.muted, tickcolor: theme.line, automargin: true };
       return {
         width, height, showlegend: false, dragmode: "zoom", hovermode: false, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-        margin: { l: view.room, r: 24, t: 15, b: compact ? 32 : 50 },
+        margin: { l: view.room, r: 24, t: 15, b: compact ? 36 : 54 },
         font: { family: theme.font, size: theme.size - (compact ? 2 : 1), color: theme.text },
         xaxis: { ...line, type: axis.type, ...(view.settings.axis === "step" && axis.type === "linear" && view.window[1] - view.window[0] <= 12 ? { dtick: 1 } : {}), range: rangeX(axis, view.window, view.settings.logX, view.exact), showgrid: false, ticks: "outside", ticklen: 4,
           ...(compact || !axis.title ? {} : { title: { text: `${axis.title}${view.settings.logX ? " (log)" : ""}`, standoff: 6 } }) }, // an empty title takes room, too
@@ -249,6 +249,12 @@
       });
     };
 
+    // Whether it was drawn for another size than it has now.
+    const isOutgrown = () => {
+      const { width, height } = part.chart._fullLayout ?? {};
+      return !view || Boolean(view.lines.length && part.over.clientWidth && (width !== part.over.clientWidth || height !== part.chart.clientHeight));
+    };
+
     const put = (node, x) => {
       const there = view && part.chart._fullLayout && x !== null ? placeX(x) : NaN;
       const inside = there >= box0().left - 1 && there <= box0().left + box0().width + 1;
@@ -265,7 +271,7 @@
 
     return { node: part.node, part, draw, room, dots, markNear, cross: (x) => put(part.cross, x), told: (x) => put(part.told, x), styleOf,
       lines: () => (view ? shown() : []), text: (x) => axis?.text(x) ?? "", visibleMarks: () => (view && axis ? shown().flatMap(marksOf) : []),
-      hasSize: () => Boolean(part.over.clientWidth) };
+      isOutgrown };
   };
   window.cmpCurvePlot.short = short;
   window.cmpCurvePlot.colourOf = colourOf;

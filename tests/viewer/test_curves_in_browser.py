@@ -293,6 +293,22 @@ def test_runs_that_are_shown_together_share_no_colour_however_many_there_are(pag
     assert len(set(three)) == 3 and three[0] == alone[0] and two == three[1:] and len(set(twelve)) == 12
 
 
+def test_a_value_is_drawn_once_though_the_page_grows_by_it_and_again_in_another_size(page: Any) -> None:
+    page.evaluate(
+        "() => { window.drawn = 0; const react = Plotly.react; Plotly.react = (...told) => { drawn += 1; return react(...told); }; }"
+    )
+    before = page.locator("#curves").bounding_box()["height"]
+    plot(page, chart())
+    settle(page)
+    assert page.locator("#curves").bounding_box()["height"] > before + 100 and page.evaluate("drawn") == 1
+    page.set_viewport_size({"width": 800, "height": 900})
+    page.wait_for_function("document.querySelector('.cmp-chart')._fullLayout.width < 800")
+    page.set_viewport_size({"width": 800, "height": 700})
+    page.wait_for_function(
+        "() => { const c = document.querySelector('.cmp-chart'); return c._fullLayout.height === c.clientHeight && c.clientHeight < 320 }"
+    )
+
+
 def test_in_a_long_list_the_run_that_is_shown_is_in_sight(page: Any) -> None:
     inside_list = page.evaluate("""() => {
         const root = document.querySelector("#curves");
