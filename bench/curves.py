@@ -119,7 +119,7 @@ def append(path: Path, values: list[float], first: int, began: float) -> None:
     with open(path, "ab") as file:
         writer = RecordWriter(file)
         for step, value in enumerate(values, first):
-            event = Event(wall_time=began + step / 8, step=step)
+            event = Event(wall_time=began + step / 100, step=step)
             event.summary.value.add(tag="loss", simple_value=value)
             writer.write(event.SerializeToString())
 
@@ -127,7 +127,7 @@ def append(path: Path, values: list[float], first: int, began: float) -> None:
 def growth(browser: Any, folder: Path) -> list[float]:
     """Seconds from the moment at which records are appended to a run in training until the chart shows the last of them."""
     log, began, taken = folder / "runs" / "live" / NAME, time.time(), []
-    append(log, [0.5] * 1000, 1, began - 125)
+    append(log, [0.5] * 1000, 1, began - 30)
     with serving(folder / "home", folder / "runs") as address:
         page = browser.new_page(viewport={"width": 1400, "height": 900})
         page.goto(f"{address}/?tab=curves&run=live")
@@ -136,7 +136,7 @@ def growth(browser: Any, folder: Path) -> list[float]:
         for last in range(1100, 1001 + 100 * APPENDS, 100):
             page.wait_for_timeout(1300 + last % 700)  # not in step with the page's own clock
             appended = time.perf_counter()
-            append(log, [0.25] * 100, last - 99, began - 125)
+            append(log, [0.25] * 100, last - 99, began - 30)
             page.wait_for_function(LAST, arg=last, timeout=60_000, polling=20)
             taken.append(time.perf_counter() - appended)
         page.close()

@@ -6,6 +6,7 @@
   const { el, setText, place } = window.cmpDom;
   const MOST_BANDS = 5; // of more runs nobody could tell them apart
   const LIVE = 1000; // ms between two looks at a run that is being trained: what was logged is drawn within two seconds
+  const RESTING = 10; // times as long for one that is not
 
   window.cmpCurves = (root, { onPick, onEdit } = {}) => {
     const { makeData, ownLines, viewOf } = window.cmpCurveData;
@@ -22,7 +23,7 @@
     let runs = []; // ids of those shown
     let known = { runs: [], notes: [], stamp: "", training: false };
     let pairs = [];
-    let [turn, round, waiting] = [0, 0, 0];
+    let [turn, round, waiting, ticks] = [0, 0, 0, 0];
     let missed = false; // a drawing, since the tab was hidden
     let seenTheme = "";
 
@@ -75,7 +76,7 @@
       for (const key of [...plots.keys()]) if (!list.some((chart) => chart.key === key)) plots.delete(key);
       place(part.panels, list.map((chart) => plotOf(chart).plot.node));
       const views = list.map((chart) => viewOfChart(chart, theme));
-      const room = Math.max(...list.map((chart, i) => plotOf(chart).plot.room(views[i]))); // the same for all, so that equal steps stand below each other
+      const room = Math.max(...views.map((view, i) => plotOf(list[i]).plot.room(view))); // the same for all, so that equal steps stand below each other
       list.forEach((chart, i) => {
         const { part: { tools }, draw: drawn } = plotOf(chart).plot;
         tools.replaceChildren(...(chart.pinned ? [el("button", { type: "button", class: "cmp-pin", text: "−", title: "Take this chart away",
@@ -179,10 +180,11 @@
       soon();
     };
 
-    // While a shown run is being trained, only a stamp is asked for; what has changed is read again and the zoom stays.
+    // While a shown run is being trained, only a stamp is asked for; what has changed is read again and the zoom stays. One that rests may go
+    // on, which is looked for less often.
     const live = async () => {
       if (!root.isConnected) return clearInterval(ticking);
-      if (!data || !known.training || !root.clientWidth || document.hidden) return;
+      if (!data || !known.stamp || !root.clientWidth || document.hidden || (ticks++ % RESTING && !known.training)) return;
       try {
         const told = await data.ask("stamp", runs);
         if (told.stamp !== known.stamp) { known.stamp = told.stamp; all(); }
@@ -210,7 +212,7 @@
     const choose = (ids, enters) => {
       if (JSON.stringify(ids) === JSON.stringify(runs)) return;
       const first = ids[0] !== runs[0];
-      runs = ids;
+      [runs, known.stamp] = [ids, ""];
       places.show(ids);
       if (data && !value.compact) choice.keepRuns(ids);
       if (first && ids.length) settings = bar.set(value.compact ? {} : choice.settingsOf(ids[0]));
@@ -283,9 +285,7 @@
       }
       const isNew = before.source !== value.source;
       if (isNew) data = makeData(value.source);
-      const list = value.runs || [];
-      const wanted = choice.runsOf(value, runs, isNew);
-      side.setRuns(list, wanted);
+      side.setRuns(value.runs || [], choice.runsOf(value, runs, isNew));
       if (JSON.stringify(side.shown()) === JSON.stringify(runs)) all(); else choose(side.shown());
     };
 
