@@ -146,7 +146,13 @@
       tagList.replaceChildren(...nodes);
     };
     return { node, shown,
-      setRuns: (next, wanted) => { runs = next; if (wanted) ticked = new Set(wanted); drawRuns(); showTicked(); },
+      setRuns: (next, wanted) => {
+        const before = [...ticked].join("\n");
+        runs = next;
+        if (wanted) ticked = new Set(wanted);
+        drawRuns();
+        if ([...ticked].join("\n") !== before) requestAnimationFrame(showTicked); // by then it has a size
+      },
       setTags: (next, now) => { tags = next; chosen = now; drawTags(); } };
   };
   window.cmpCurveBar.DEFAULTS = DEFAULTS;

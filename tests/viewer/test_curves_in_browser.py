@@ -310,15 +310,32 @@ def test_a_value_is_drawn_once_though_the_page_grows_by_it_and_again_in_another_
 
 
 def test_in_a_long_list_the_run_that_is_shown_is_in_sight(page: Any) -> None:
-    inside_list = page.evaluate("""() => {
+    inside_list = page.evaluate("""async () => {
         const root = document.querySelector("#curves");
         const side = cmpCurveSide({ onRuns: () => {}, onTag: () => {}, onPin: () => {}, colourOf: () => "red" });
         root.classList.add("has-source");
         root.replaceChildren(side.node);
         side.setRuns([...Array(60).keys()].map((i) => ({ run: `r${i}`, label: `run ${i}` })), ["r41"]);
+        await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
         const [list, row] = [".cmp-list", ".cmp-pick:has(input:checked)"].map((of) => root.querySelector(of).getBoundingClientRect());
         return [list.height < 400, row.top >= list.top, row.bottom <= list.bottom, scrollY]; }""")
     assert inside_list == [True, True, True, 0]
+
+
+def test_of_many_runs_settings_stay_readable_and_the_words_of_most_are_folded(page: Any) -> None:
+    told = page.evaluate("""() => {
+        const root = document.querySelector("#curves"), facts = cmpCurveFacts({ onOpenSettings: () => {} });
+        root.classList.add("has-source");
+        root.replaceChildren(facts.node);
+        const runs = [...Array(30).keys()].map((i) => `a run with a long name ${i}`);
+        facts.settings({ runs, rows: [{ name: "learning_rate", values: runs.map(() => "0.0001"), differs: true }], lineage: [], logs: [] });
+        facts.reading({ pairs: [], readings: runs.map((label) => ({ label, lines: ["a line"] })) });
+        root.querySelector(".cmp-settings").open = true;
+        const widths = [...root.querySelectorAll(".cmp-side-by-side thead th")].map((th) => th.offsetWidth);
+        const cards = [...root.querySelectorAll(".cmp-card")].filter((card) => card.checkVisibility()).length;
+        return [Math.min(...widths) > 70, cards, root.querySelector(".cmp-facts > .cmp-fold summary").textContent,
+            document.documentElement.scrollWidth <= innerWidth]; }""")
+    assert told == [True, 3, "How to read the other 27 curves", True]
 
 
 @pytest.mark.parametrize("compact", [False, True])
