@@ -172,14 +172,16 @@ def look(context: Any, address: str, moves: list[float]) -> Look:
     return Look(ended - began, ended - clicked, sum(sent))
 
 
-def watched(context: Any, page: Any, part: str) -> list[int]:
-    """The bytes on the wire of every answer whose address has `part` in it, as they come."""
+def watched(context: Any, page: Any, part: str, length: str = "encodedDataLength") -> list[int]:
+    """The bytes on the wire of every answer whose address has `part` in it, as they come; Chromium counts those of event streams, which
+    are not compressed, as `dataLength` alone.
+    """
     sent: list[int] = []
     wanted: set[str] = set()
     client = context.new_cdp_session(page)
     client.send("Network.enable")
     client.on("Network.responseReceived", lambda told: wanted.add(told["requestId"]) if part in told["response"]["url"] else None)
-    client.on("Network.dataReceived", lambda told: sent.append(int(told["encodedDataLength"])) if told["requestId"] in wanted else None)
+    client.on("Network.dataReceived", lambda told: sent.append(int(told[length])) if told["requestId"] in wanted else None)
     return sent
 
 
@@ -195,7 +197,7 @@ def peer(browser: Any, values: Path) -> tuple[float, int]:
     page = context.new_page()
     try:
         come(page, f"http://127.0.0.1:{port}")
-        sent = watched(context, page, "gradio_api")
+        sent = watched(context, page, "gradio_api", "dataLength")
         page.wait_for_timeout(1000)
         began = time.perf_counter()
         page.locator("#draw").click()
