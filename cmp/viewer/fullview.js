@@ -50,7 +50,7 @@
     };
 
     compare = window.cmpCompare(dom, part.stage, { pictures, told: tellTitle, swipe: (dr, dc) => step(dr, dc),
-      zoomed: () => { dom.setText(part.zoom, compare?.zoom.says() ?? "Fit"); part.zoom.setAttribute("aria-label", `Zoom, now ${part.zoom.textContent}`); },
+      zoomed: () => { dom.setText(part.zoom, compare?.zoom.says() ?? "Fit"); part.zoom.setAttribute("aria-label", `Zoom, now ${part.zoom.textContent}`); if (busy) grid.moved(); },
       sized: (text) => dom.setText(part.note, text || (now.mode !== "one" && now.items.length < 2 ? "There is nothing to compare this picture with: it is the first." : "")),
       grab: (on) => hold(on ? "is-base" : ""),
       played: (on) => {
@@ -141,6 +141,7 @@
       if (!same) { now.held = ""; say(""); drawStage(); }
       panel.draw(now.mode === "one" ? items.slice(0, 1) : items);
       prepare();
+      grid.moved(); // the address speaks of what is compared, too
     };
 
     // Every end leads to the other one. Chosen cells move together; where one of them would leave what there is, none moves.
@@ -262,6 +263,20 @@
       Object.assign(now, { chosen: ids, from, mode: now.last || (ids.length > 2 ? "side" : "slider") });
       show();
     };
-    return { open, compare: compareChosen, refresh, isOpen: () => busy, can };
+    // What a link says of it beside the cell that the cursor is on, null while it is closed; and what was told so, shown again.
+    const told = () => {
+      if (!busy || !part.dialog.open) return null;
+      const some = { with: now.against === "is-before" && "before", swapped: now.swapped, zoom: zoom.get(), chosen: now.chosen?.map((id) => grid.coordinatesOf(grid.recordOf(id))) };
+      return { mode: now.mode, ...Object.fromEntries(Object.entries(some).filter(([, value]) => value)) };
+    };
+    const restore = (saved) => {
+      const chosen = Array.isArray(saved?.chosen) ? saved.chosen.slice(0, 4).map(grid.idAt) : null;
+      const isThere = chosen ? chosen.length > 1 && chosen.every((id) => grid.recordOf(id)) : Boolean(hereNow().record);
+      if (!window.cmpFullLayout.modes.includes(saved?.mode) || !isThere || !grid.root.checkVisibility()) return;
+      Object.assign(now, { chosen, mode: saved.mode === "one" && chosen ? "side" : saved.mode, against: saved.with === "before" ? "is-before" : "is-base", swapped: Boolean(saved.swapped) });
+      show();
+      zoom.set(saved.zoom);
+    };
+    return { open, compare: compareChosen, refresh, told, restore, isOpen: () => busy, can };
   };
 })();
