@@ -97,11 +97,16 @@ def value_of(bench: Workbench, library: Library, ids: Sequence[str], *, wait: bo
     known = [(run, its) for run, its in shown if its and (wait or bench.gallery.knows_loss(run))]
     losses = {run.id: losses_at(_some(bench.gallery.loss(run)), {s.step for s in its if s.step is not None}) for run, its in known}
     value = samples_value(shown, lambda item: names.get(item.id) or bench.name_of(item), bench.gallery.name)
-    alone = shown[0][0] if len(shown) == 1 and shown[0][1] else None
-    export = {"export": f"cmp/export/samples/{quote(alone.id)}"} if alone else {}
+    export = {"export": export_of([run.id for run, _ in shown])} if value["cells"] else {}
     if not value["cells"] and (reading := _reading(library, [run for run, _ in shown])):
         value |= {"note": reading}
     return value | {"marks": step_marks(value, shown, losses, bench.marks(run for run, _ in shown))} | export
+
+
+def export_of(ids: Sequence[str]) -> str:
+    """Where files are made of the pictures of these runs, the first one in the path."""
+    beside = "&".join(f"beside={quote(name, safe='')}" for name in ids[1:])
+    return f"cmp/export/samples/{quote(ids[0])}{f'?{beside}' if beside else ''}"
 
 
 def _reading(library: Library, shown: Sequence[Run]) -> str:

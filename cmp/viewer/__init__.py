@@ -26,7 +26,7 @@ The matrix's value:
                    tinted by
     common         [[name, value]]: details of all cells
     link, source   str; the name of the page's parameter that holds the view, and what the view belongs to; without them there is no link
-    export         str; the address below which files are made of the grid, "" or none for nothing
+    export         str; the address below which files are made of the grid, with what is to be asked there; "" or none for nothing
     done, total    int; no progress is shown when total is 0
     rerolls        [axis key]: what a row must say alone to be drawn again with another seed; empty where nothing can be
 It tells `{"index": [r, c], "value", "key", "at": {axis key: value key | None}}` of the cell that was opened, and as an edit

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import io
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -121,7 +123,7 @@ def test_hostile_prompts_stand_on_the_page_as_they_are(own: Watched) -> None:
     own.page.keyboard.press("Escape")
 
 
-def test_runs_stand_beside_each_other_when_that_is_wished(own: Watched) -> None:
+def test_runs_stand_beside_each_other_when_that_is_wished_and_are_exported_together(own: Watched) -> None:
     wait_for_pictures(own, 4)
     own.row("runs-table", "first").click()
     own.page.locator("#samples-beside input").click()
@@ -129,6 +131,12 @@ def test_runs_stand_beside_each_other_when_that_is_wished(own: Watched) -> None:
     wait_for_pictures(own, 8)
     groups = own.page.locator("#samples .cmp-group-row").all_inner_texts()
     assert [text.strip() for text in groups] == ["first", "second"]
+    own.page.locator("#samples summary", has_text="Export").click()
+    with own.page.expect_download() as coming:
+        own.page.get_by_role("menuitem", name="Pictures and a table (ZIP)").click()
+    with zipfile.ZipFile(coming.value.path()) as archive:
+        rows = list(csv.DictReader(io.StringIO(archive.read("cells.csv").decode())))
+    assert sorted(row["Run"] for row in rows) == ["first"] * 4 + ["second"] * 4
 
 
 def test_pictures_appear_while_they_are_drawn_and_half_ones_are_shown_when_they_are_whole(

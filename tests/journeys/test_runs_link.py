@@ -92,6 +92,24 @@ def test_a_link_to_a_run_and_its_pictures_brings_them_back_on_another_page(own: 
     context.close()
 
 
+def test_a_reload_within_the_full_view_comes_back_to_it_and_back_stays_on_the_page(own: Watched) -> None:
+    page = own.page
+    own.row("runs-table", NAMES[1]).click()
+    chosen(own, NAMES[1])
+    page.locator("#samples td.cmp-cell").nth(4).click()
+    page.locator("#samples dialog.cmp-full").get_by_role("button", name="Side by side").click()
+    page.wait_for_function("location.search.includes('side')")
+    said = page.locator("#samples .cmp-full-title").inner_text()
+    assert "step 20" in said and "a dog" in said
+    own.reload()
+    page.wait_for_function("document.querySelectorAll('#samples dialog.cmp-full[open] .cmp-stage img.is-loaded').length === 2")
+    assert page.locator("#samples .cmp-full-title").inner_text() == said
+    page.go_back()
+    page.wait_for_function("!document.querySelector('#samples dialog.cmp-full').open && !location.search.includes('side')")
+    chosen(own, NAMES[1])
+    assert page.evaluate("new URL(location).searchParams.get('run')") == NAMES[1]
+
+
 def test_back_goes_to_the_run_before_as_it_was_arranged(own: Watched) -> None:
     own.row("runs-table", NAMES[1]).click()
     chosen(own, NAMES[1])
