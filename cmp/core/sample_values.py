@@ -84,7 +84,7 @@ def _known_at(run: Run, step: int, loss: Mapping[int, float], marks: Marks) -> d
     if step in loss:
         known["loss"] = loss[step]
     if checkpoint := next((c for c in run.checkpoints if c.step == step), None):
-        known["details"] = [["checkpoint", checkpoint.id]]
+        known |= {"id": checkpoint.id, "details": [["checkpoint", checkpoint.id]]}
         if checkpoint.converted:
             known["converted"] = ", ".join(form for form, _ in checkpoint.converted)
         if checkpoint.flaw:

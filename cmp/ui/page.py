@@ -44,7 +44,6 @@ footer { display: none !important; }
 }
 /* on a phone all tabs stand in one line, and wrap where even that is too long */
 @media (max-width: 700px) {
-  .gradio-container > .main.fillable { padding: 12px 16px !important; }
   .cmp-tabs > .tab-wrapper > .tab-container > button { padding: 0 clamp(7px, 2.7vw, 16px); }
 }
 /* the grid stays in view beside the long form; sticking needs ancestors that do not scroll, hence the clip above */

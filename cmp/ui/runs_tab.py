@@ -71,7 +71,7 @@ def build_runs_tab(bench: Workbench, page: gr.Blocks) -> RunsTab:
         library = bench.library(fresh=False)
         return [*tables(bench, library, run_id, ""), run_id, "", ""]
 
-    page.load(refresh, [chosen, ticked, seen], shown, js=_FROM_LINK, show_progress="hidden")
+    page.load(refresh, [chosen, ticked, seen], shown, js=_FROM_LINK, queue=False, show_progress="hidden")
     gr.Timer(3).tick(refresh, [chosen, ticked, seen], shown, queue=False, show_progress="hidden")
     runs.select(choose, None, [runs, checkpoints, chosen, picked, ticked, looked], queue=False, show_progress="hidden")
     _open_when_ticked(convert, ticked, changed)

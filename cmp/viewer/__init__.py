@@ -19,9 +19,10 @@ The matrix's value:
                    such as "preview", stays until the one that replaces it has arrived. "settings" is the text to be copied where there is
                    no address for it
     urls           {"thumb", "full", "settings"}: addresses in which {key} stands for the cell's key
-    stars          bool; whether a checkpoint can be starred here, which is a value of the step axis other than "base model"
-    marks          [{"at": {axis key: index}}] and what is known of what that names: "loss", "score", "window", "converted", "star", "note",
-                   "flaw", "details"; it stands at the heads that say all of these values
+    stars          bool; whether a checkpoint can be starred here, which is a value of the step axis other than "base model"; "known" where
+                   not every step has one: then only what has a mark with an "id"
+    marks          [{"at": {axis key: index}}] and what is known of what that names: "id", "loss", "score", "window", "converted", "star",
+                   "note", "flaw", "details"; it stands at the heads that say all of these values
     scores         [{"key", "label", "better": "high" | "low" | "", "of": {cell key: number | [number, low, high]}}]: what cells can be
                    tinted by
     common         [[name, value]]: details of all cells
@@ -31,7 +32,7 @@ The matrix's value:
     rerolls        [axis key]: what a row must say alone to be drawn again with another seed; empty where nothing can be
 It tells `{"index": [r, c], "value", "key", "at": {axis key: value key | None}}` of the cell that was opened, and as an edit
 `{"what": "row"|"cell", "at"}` of the row to draw with another seed, or of the cell to draw so below it; and
-`{"what": "star", "at", "on", "note"}` of the checkpoint to star, which the marks of the next value are to show.
+`{"what": "star", "at", "id", "on", "note"}` of the checkpoint to star, the id where it is known, which the marks of the next value are to show.
 
 What the user has arranged, the view, is one JSON value, too: {"place", "order": {axis key: [value key]}, "hidden": {axis key: [value
 key]}, "pick": {axis key: value key}}. `core/arranging` gives it the same meaning as `arrange.js`:

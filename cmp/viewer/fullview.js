@@ -95,7 +95,7 @@
       part.leave.hidden = !now.chosen;
       part.mark.hidden = now.mode !== "one" || Boolean(now.chosen) || now.items[0]?.record?.state !== "done";
       part.mark.setAttribute("aria-pressed", String(grid.chosen().includes(now.items[0]?.id)));
-      part.again.hidden = !grid.value().rerolls || Boolean(now.chosen);
+      part.again.hidden = !grid.value().rerolls?.length || Boolean(now.chosen);
     };
 
     const tellPlace = () => {
@@ -200,7 +200,7 @@
     const keys = { m: () => nextMode(1), M: () => nextMode(-1), c: swap, x: mark, z: () => zoom.next(), i: togglePanel, "+": () => zoom.by(1.4), "=": () => zoom.by(1.4), "-": () => zoom.by(1 / 1.4),
       0: zoom.fit, "?": () => grid.help("full"), " ": () => can.blinks() && play(), ",": () => compare.nudge(-0.02), ".": () => compare.nudge(0.02),
       Home: () => edge("c", 0), End: () => edge("c", grid.size().columns - 1), PageUp: () => edge("r", 0), PageDown: () => edge("r", grid.size().rows - 1),
-      r: () => (grid.value().rerolls && !now.chosen ? grid.reroll("cell") : null) };
+      r: () => (now.chosen ? null : grid.reroll("cell")) };
     const edge = (side, at) => { if (!now.chosen) goTo({ ...grid.cursor(), [side]: at }); };
 
     const onKey = (event) => {

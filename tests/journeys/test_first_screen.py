@@ -103,6 +103,30 @@ def test_a_picture_opens_large_with_its_step_and_file(page: Watched) -> None:
     page.page.keyboard.press("Escape")
 
 
+def test_the_checkpoint_of_a_picture_is_starred_where_it_is_looked_at(own: Watched, trained: dict[str, Training]) -> None:
+    own.row("runs-table", "second").click()
+    wait_for_pictures(own, 4)
+    made = draw(trained["second"], 15, 0)  # nothing was saved then
+    try:
+        wait_for_pictures(own, 5)
+        own.page.locator("#samples td.cmp-cell").first.click()
+        own.page.get_by_role("button", name="☆ Star").click()
+        own.page.locator("#samples thead .is-star").wait_for(state="attached")
+        own.page.get_by_role("button", name="★ Starred").wait_for()
+        own.page.get_by_label("Note on this checkpoint").fill("good <b>hands")
+        own.page.keyboard.press("Enter")
+        own.page.wait_for_function("document.querySelector('#samples thead .is-star')?.title === 'starred: good <b>hands'")
+        own.row("checkpoints-table", "second@10").get_by_text("★").first.wait_for(state="attached")
+        own.page.locator("#samples .cmp-full").get_by_role("button", name="Column after").click()
+        own.page.wait_for_function("document.querySelector('#samples .cmp-full-title').textContent.startsWith('step 15')")
+        assert not own.page.locator("#samples .cmp-star").is_visible()
+        assert own.page.locator("#samples .cmp-full").get_by_role("button", name="New seed").count() == 0
+        own.page.keyboard.press("Escape")
+    finally:
+        made.unlink()
+    wait_for_pictures(own, 4)
+
+
 def test_another_run_is_chosen_and_one_without_pictures_says_what_to_do(own: Watched) -> None:
     wait_for_pictures(own, 4)
     own.row("runs-table", "bare").click()

@@ -610,7 +610,7 @@ def test_a_checkpoint_is_starred_with_a_note_and_the_base_model_cannot_be(page: 
     opened(page, 1, {**value, "stars": True})
     star.click()
     at = {"step": "c1", "prompt": "r0"}
-    assert page.evaluate("edits") == [{"what": "star", "at": at, "on": True, "note": ""}]
+    assert page.evaluate("edits.map(({ id, ...told }) => told)") == [{"what": "star", "at": at, "on": True, "note": ""}]
     assert star.get_attribute("aria-pressed") == "false", "not before it has come back"
     show(page, {**value, "stars": True, "marks": [{"at": {"step": 1}, "star": True, "note": "good"}]})
     assert star.get_attribute("aria-pressed") == "true" and page.get_by_label("Note on this").input_value() == "good"
@@ -619,10 +619,32 @@ def test_a_checkpoint_is_starred_with_a_note_and_the_base_model_cannot_be(page: 
     assert page.locator(".cmp-full").is_visible() and page.get_by_label("Note on this").input_value() == "good"
     page.get_by_label("Note on this").fill("best")
     page.keyboard.press("Enter")
-    assert page.evaluate("edits.at(-1)") == {"what": "star", "at": at, "on": True, "note": "best"}
+    assert page.evaluate("edits.map(({ id, ...told }) => told).at(-1)") == {"what": "star", "at": at, "on": True, "note": "best"}
     assert title(page) == "step 1 - prompt 0", "what is written there is no key"
     page.get_by_role("button", name="Column before").click()
     assert title(page) == "step 0 - prompt 0" and not star.is_visible()
+    # where not every step has a checkpoint, only what has one is starred, and by its id
+    show(page, {**value, "stars": "known", "marks": [{"at": {"step": 1}, "id": "r@1"}, {"at": {"step": 2}, "loss": 0.5}]})
+    page.get_by_role("button", name="Column after").click()
+    star.click()
+    assert page.evaluate("edits.at(-1).id") == "r@1"
+    page.get_by_role("button", name="Column after").click()
+    assert title(page) == "step 2 - prompt 0" and not star.is_visible()
+
+
+def test_where_no_row_can_be_drawn_anew_nothing_offers_it(page: Any) -> None:
+    page.evaluate("""window.edits = [];
+        window.M = cmpMatrix(document.querySelector("#matrix"), { onEdit: (what) => edits.push(what) });""")
+    opened(page, 1, grid(rerolls=[]))
+    assert page.get_by_role("button", name="New seed").count() == 0
+    page.keyboard.press("r")
+    page.keyboard.press("Escape")
+    page.keyboard.press("Shift+R")
+    assert page.evaluate("edits") == []
+    opened(page, 1, grid(rerolls=["prompt"]))
+    page.get_by_role("button", name="New seed", exact=True).click()
+    page.keyboard.press("r")
+    assert [told["what"] for told in page.evaluate("edits")] == ["cell", "cell"]
 
 
 def test_a_hostile_name_is_shown_as_text_in_every_mode(page: Any) -> None:
