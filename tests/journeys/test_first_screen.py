@@ -92,6 +92,8 @@ def test_a_new_user_of_the_demo_sees_pictures_first(page: Watched) -> None:
     assert heads(page, "tbody th")[0] == "a blue casual shoe"
     page.page.wait_for_function("document.querySelector('#samples thead').innerText.includes('loss 0.0')")
     page.picture("first_screen")
+    address = page.page.locator("#samples td img").first.evaluate("img => img.src")
+    assert "immutable" in page.page.request.get(address).headers["cache-control"], "no picture is asked for twice"
 
 
 def test_a_picture_opens_large_with_its_step_and_file(page: Watched) -> None:
