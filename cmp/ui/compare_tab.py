@@ -26,12 +26,8 @@ from cmp.workbench import Workbench
 _TO_LINK = "(runs) => { if (document.querySelector('#compare-runs')?.checkVisibility()) window.cmpRunLink?.write(runs || []); }"
 
 
-def build_compare_tab(
-    bench: Workbench, page: gr.Blocks, tab: gr.Tab, tabs: gr.Tabs, runs_tab: RunsTab, charts: Sequence[gr.HTML]
-) -> gr.Timer:
-    """Lays out the tab and connects its events; `charts` elsewhere tell what is to be compared. The clock that it gives is to be rendered
-    outside of all tabs: in one that is only just being opened it may miss that it was started.
-    """
+def build_compare_tab(bench: Workbench, page: gr.Blocks, tab: gr.Tab, tabs: gr.Tabs, runs_tab: RunsTab, charts: Sequence[gr.HTML]) -> None:
+    """Lays out the tab and connects its events; `charts` elsewhere tell what is to be compared."""
     draws = may_draw(bench)
     with gr.Row(elem_classes="cmp-drop-zone" if draws else None):
         with gr.Column(scale=1, min_width=320):
@@ -47,7 +43,6 @@ def build_compare_tab(
     if draws:
         connect_plan(bench, form, connect_dropping(bench, form))
         connect_watching(bench, form)
-    return form.clock
 
 
 def _choosing(bench: Workbench, form: Form, tab: gr.Tab, tabs: gr.Tabs, runs_tab: RunsTab, charts: Sequence[gr.HTML]) -> None:

@@ -32,7 +32,7 @@ The matrix's value:
     rerolls        [axis key]: what a row must say alone to be drawn again with another seed; empty where nothing can be
 It tells `{"index": [r, c], "value", "key", "at": {axis key: value key | None}}` of the cell that was opened, and as an edit
 `{"what": "row"|"cell", "at"}` of the row to draw with another seed, or of the cell to draw so below it; and
-`{"what": "star", "at", "id", "on", "note"}` of the checkpoint to star, the id where it is known, which the marks of the next value are to show.
+`{"what": "star", "at", "id", "on", "note"}` of the checkpoint to star, by its mark's id where it has one, which the next marks are to show.
 
 What the user has arranged, the view, is one JSON value, too: {"place", "order": {axis key: [value key]}, "hidden": {axis key: [value
 key]}, "pick": {axis key: value key}}. `core/arranging` gives it the same meaning as `arrange.js`:
