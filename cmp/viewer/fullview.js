@@ -15,6 +15,7 @@
     const difference = window.cmpDifference(dom, { refit: () => compare.refit() });
     const say = (text) => dom.setText(part.status, text);
     const panel = window.cmpFullPanel(grid, say);
+    const messages = window.cmpFullMessages(say);
     const part = window.cmpFullLayout(dom, panel, difference);
     const now = { mode: "one", against: "is-base", swapped: false, chosen: null, items: [], held: "", shown: "", before: null, from: null, last: "" };
     grid.root.append(part.dialog);
@@ -223,6 +224,7 @@
       Object.assign(now, { shown: "", before: null, chosen: null, items: [], held: "", from: null });
       compare.clear();
       difference.end();
+      messages.end();
       busy = false;
       past.closed();
       const { r, c } = grid.cursor();
@@ -252,7 +254,7 @@
 
     const show = () => {
       busy = true;
-      if (!part.dialog.open) { showPanel(!matchMedia(NARROW).matches && dom.recall("cmp.full.panel", "1") === "1", false); part.dialog.showModal(); past.opened(); }
+      if (!part.dialog.open) { showPanel(!matchMedia(NARROW).matches && dom.recall("cmp.full.panel", "1") === "1", false); part.dialog.showModal(); past.opened(); messages.listen(); }
       compare.zoom.fit();
       part.dialog.focus();
       refresh();

@@ -119,6 +119,11 @@ def test_the_checkpoint_of_a_picture_is_starred_where_it_is_looked_at(own: Watch
         own.page.keyboard.press("Enter")
         own.page.wait_for_function("document.querySelector('#samples thead .is-star')?.title === 'starred: good <b>hands'")
         own.row("checkpoints-table", "second@10").get_by_text("★").first.wait_for(state="attached")
+        # what stands against it is told where it is seen, and not below the full view
+        note = own.page.get_by_label("Note on this checkpoint")
+        note.evaluate("box => { box.removeAttribute('maxlength'); box.value = 'x'.repeat(2001); }")
+        note.dispatch_event("change")
+        own.page.locator("#samples .cmp-full-status", has_text="the note has 2001 characters. Use at most 2000.").wait_for()
         own.page.locator("#samples .cmp-full").get_by_role("button", name="Column after").click()
         own.page.wait_for_function("document.querySelector('#samples .cmp-full-title').textContent.startsWith('step 15')")
         assert not own.page.locator("#samples .cmp-star").is_visible()
