@@ -105,8 +105,8 @@ ASSETS = (
     "matrix.css", "fullview.css", "curves.css", "table.css", "details.css", "pick.css", "storage.css", "alerts.css",
     "dom.js", "arrange.js", "heads.js", "cell.js", "others.js", "oklab.js", "pictures.js", "full_zoom.js", "compare.js", "difference.js",
     "full_panel.js", "full_history.js", "full_layout.js", "full_messages.js", "fullview.js", "panels.js", "size.js", "zoom.js", "look.js",
-    "selectors.js", "arrange_panel.js", "export.js", "linking.js", "view_link.js", "chosen.js", "blink.js", "change_curves.js", "changes.js", "help.js",
-    "matrix.js", "marks.js",
+    "selectors.js", "arrange_panel.js", "export.js", "linking.js", "view_link.js", "chosen.js", "blink.js", "change_curves.js", "changes.js",
+    "help.js", "matrix.js", "marks.js",
     "curves_data.js", "curves_plot.js", "curves_hover.js", "curves_bar.js", "curves_facts.js", "curves_theme.js", "curves_pointer.js",
     "curves.js", "table.js", "details.js", "pick_plot.js", "pick_small.js", "share.js", "pick.js",
     "drop.js", "page_link.js", "storage.js", "storage_plan.js",
@@ -119,7 +119,8 @@ BUNDLES = ("viewer.css", "viewer.js")  # two requests instead of forty
 _MATRIX_NEEDS = (
     "cmpDom", "cmpArrange", "cmpHeads", "cmpCell", "cmpOthers", "cmpOklab", "cmpPictures", "cmpFullZoom", "cmpCompare", "cmpDifference",
     "cmpFullPanel", "cmpFullHistory", "cmpFullLayout", "cmpFullMessages", "cmpFullView", "cmpPanels", "cmpSize", "cmpZoom", "cmpLook",
-    "cmpSelectors", "cmpArrangePanel", "cmpExport", "cmpLinking", "cmpViewLink", "cmpChosen", "cmpBlink", "cmpChangeCurves", "cmpChanges", "cmpHelp",
+    "cmpSelectors", "cmpArrangePanel", "cmpExport", "cmpLinking", "cmpViewLink", "cmpChosen", "cmpBlink", "cmpChangeCurves", "cmpChanges",
+    "cmpHelp",
 )  # fmt: skip
 
 MATRIX_TEMPLATE = '<div class="cmp-mount"></div>'
