@@ -210,7 +210,9 @@ def test_on_a_narrow_page_a_run_is_a_card_with_its_pictures(browser: Any, own_se
     context = browser.new_context(viewport={"width": 390, "height": 844})
     page = Watched(context.new_page(), own_server)
     wait_for_pictures(page, 4)
-    card, strip = page.row("runs-table", "first").bounding_box(), page.row("runs-table", "first").locator(".cmp-strip").bounding_box()
-    assert strip["x"] >= card["x"] and strip["x"] + strip["width"] <= card["x"] + card["width"] + 1 and card["width"] <= 390
+    # both at once: the table may be told anew at any moment
+    page.page.wait_for_function("""() => { const row = document.querySelector('#runs-table tr[data-key="first"]');
+        const [card, strip] = [row, row?.querySelector(".cmp-strip")].map((node) => node?.getBoundingClientRect());
+        return card && strip?.width && strip.left >= card.left && strip.right <= card.right + 1 && card.width <= 390; }""")
     assert page.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing moves the page sideways"
     context.close()
