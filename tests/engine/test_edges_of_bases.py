@@ -21,7 +21,7 @@ from cmp.engine.samplers import calls, usable_samplers
 from cmp.errors import Refused
 from cmp.settings import Settings
 from cmp.workbench import Workbench
-from tests.support import tiles_of, unpack
+from tests.support import DEVICE, tiles_of, unpack
 
 from .conftest import pixels
 from .making import UNET_FILE, adapter, unet_adapter, write_step
@@ -41,7 +41,7 @@ def base(tmp_path: Path) -> Path:
 @pytest.fixture
 def bench(tmp_path: Path, base: Path) -> Workbench:
     write_step(tmp_path / "outputs" / "run", 2, unet_adapter(base, 4, 2))
-    return Workbench(Settings(tmp_path / "home", (tmp_path / "outputs",), (base.parent,), device="cpu"))
+    return Workbench(Settings(tmp_path / "home", (tmp_path / "outputs",), (base.parent,), device=DEVICE))
 
 
 def draw(bench: Workbench, target: str = "run@2", base: str = "sd_nano", sampling: Sampling = SMALL) -> Tile:
@@ -88,7 +88,7 @@ def of_flow(tmp_path: Path, flowing: Path) -> Callable[..., Tile]:
         set_scheduler(base, **settings)
         if not (tmp_path / "outputs" / name).is_dir():
             write_step(tmp_path / "outputs" / name, 2, adapter(base, "transformer", 4, 1, ("to_q", "to_k")))
-        bench = Workbench(Settings(tmp_path / "home", (tmp_path / "outputs",), (base.parent,), device="cpu"))
+        bench = Workbench(Settings(tmp_path / "home", (tmp_path / "outputs",), (base.parent,), device=DEVICE))
         return draw(bench, f"{name}@2", name, Sampling(steps, 3.0, 64, 64, sampler))
 
     return one

@@ -20,7 +20,7 @@ from cmp.disk.ready import Answers
 from cmp.errors import Refused
 from cmp.settings import Settings
 from cmp.workbench import Workbench
-from tests.support import BASE_NAME, Tensors, base_pipeline, base_tensors, convert, origin_run, save, spoil, tiles_of, write_config
+from tests.support import BASE_NAME, DEVICE, Tensors, base_pipeline, base_tensors, convert, origin_run, save, spoil, tiles_of, write_config
 
 CORPUS = Path(__file__).parents[1] / "data" / "corpus"
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -118,7 +118,7 @@ def test_what_is_drawn_is_refused_likewise(tmp_path: Path, bad: float) -> None:
     tensors["conv_in.weight"].reshape(-1)[-1] = bad
     save(tmp_path / "outputs" / "full" / "checkpoint-2" / UNET, tensors)
     save(tmp_path / "outputs" / "word" / "learned_embeds-steps-2.safetensors", {"<sks>": np.full((1, 32), bad, "f4")})
-    bench = Workbench(Settings(tmp_path / "home", (tmp_path / "outputs",), (base.parent,), device="cpu"))
+    bench = Workbench(Settings(tmp_path / "home", (tmp_path / "outputs",), (base.parent,), device=DEVICE))
     for target, named in (("full@2", "conv_in.weight"), ("word@2", "<sks>")):
         run, checkpoint = bench.find(target)
         spec = GridSpec((checkpoint,), (Prompt("a shoe"),), (1,), samplings=(Sampling(2, 1.0),))
