@@ -123,7 +123,8 @@ class LossMeter:
         return values, self.draws.labels(asked.steps), told
 
     def _most(self, clothes: Clothes) -> int:
-        return most_at_once(self.studio.device, *native_size(clothes.folder))
+        """Whatever else lies on a card: another batch rounds otherwise in half precision."""
+        return most_at_once(self.studio.device, *native_size(clothes.folder), empty=True)
 
     def _encoded(self, worn: WornPipeline, clothes: Clothes, report: Report) -> tuple[torch.Tensor, tuple[str, ...]]:
         """The latents of all images, encoded once for each base model, and what is to be known of their sizes."""
