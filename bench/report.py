@@ -17,6 +17,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the scripts are run as files
 RESULTS = ROOT / "bench" / "RESULTS.md"
+DEVICE = os.environ.setdefault("CMP_BENCH_DEVICE", "cpu")  # what grid.py and measure.py draw with; cuda writes sections of its own
+ON_CARD = DEVICE != "cpu"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,15 @@ class Figure:
     @property
     def bound(self) -> str:
         return "–" if self.limit is None else f"{self.limit:.3g} {self.unit}"
+
+
+def on_card(title: str) -> str:
+    """A section's title with the card's name, where a card draws."""
+    if not ON_CARD:
+        return title
+    import torch
+
+    return f"{title}, on {torch.cuda.get_device_name(DEVICE)}"
 
 
 def interleaved(rounds: int, *jobs: Callable[[], object]) -> list[list[float]]:
