@@ -17,7 +17,7 @@ _SHARE = 0.75  # of a card's free memory that a model may take; the rest is for 
 # raised by every change of ours that changes pixels, so that older pictures are not taken for new ones
 REVISION = "1"
 _REVISIONS = {"cuda": "2"}  # of what changed them on one kind of device alone
-_RAN_OUT = ("not enough memory", "out of memory", "_STATUS_ALLOC_FAILED")  # torch on a processor, CUDA, its libraries
+_RAN_OUT = ("not enough memory", "CUDA error: out of memory", "_STATUS_ALLOC_FAILED", "ALLOCATION_FAILED")  # a processor's, CUDA's
 
 
 def choose_device(wanted: str) -> torch.device:

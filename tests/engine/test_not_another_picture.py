@@ -19,9 +19,11 @@ from safetensors.numpy import load_file, save_file
 from cmp.core.grids import GridSpec, Prompt, Sampling, Tile
 from cmp.disk.ready import Answers
 from cmp.engine import batch, pipeline
+from cmp.engine.loading import load_pipeline
 from cmp.engine.prompts import check_clip_skip
 from cmp.engine.samplers import check_sampler, scheduler_of
-from cmp.errors import Refused
+from cmp.engine.steps import silent
+from cmp.errors import Refused, Unreadable
 from cmp.settings import Settings
 from cmp.workbench import Workbench
 from tests.support import DEVICE, GREY, tiles_of
@@ -175,6 +177,14 @@ def test_a_base_that_lacks_a_tensor_is_refused_and_not_filled_with_noise(bench: 
     assert tile.fault and tile.path is None and (component in tile.fault.error or spoil == "reshaped") and str(base) in tile.fault.error
 
 
+def test_a_base_in_half_precision_that_cannot_be_made_leaves_torch_computing_in_full(base: Path) -> None:
+    file = base / "unet" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"down_block_types": ["NoSuchBlock"] * 2}))
+    with pytest.raises(Unreadable, match="NoSuchBlock"):
+        load_pipeline(base, torch.float16, silent)
+    assert torch.get_default_dtype() == torch.float32
+
+
 def test_a_vae_that_makes_pictures_of_another_size_is_refused(bench: Workbench, base: Path, tmp_path: Path) -> None:
     from diffusers import AutoencoderKL
 
@@ -232,6 +242,7 @@ def test_the_numbers_of_an_adapter_are_counted_from_its_header(bench: Workbench,
     assert [preparing.numbers(one) for one in ones] == [sum(values.size for values in unet_adapter(base, 4, 2).values()), 0]
 
 
+@pytest.mark.skipif(DEVICE != "cpu", reason="lanes are a processor's")
 def test_a_lone_picture_of_a_small_model_has_a_lane_for_each_row_and_the_same_picture(bench: Workbench) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)

@@ -38,7 +38,9 @@ def trained_pipeline(base: Path, run: Path, step: int):
 
 def test_a_cell_has_the_pixels_of_the_model_that_was_trained(draw: Callable[..., Tile], base_folder: Path, demo_run: Path) -> None:
     ours = pixels(draw(f"{FULL}@1500").path)
-    assert np.array_equal(ours, draw_alone(trained_pipeline(base_folder, demo_run, 1500)))
+    trained = draw_alone(trained_pipeline(base_folder, demo_run, 1500))
+    # the scale that is folded into the factors here is applied behind them there, which in half precision rounds otherwise
+    assert np.array_equal(ours, trained) if DEVICE == "cpu" else np.abs(ours.astype(int) - trained).mean() < 1
 
 
 def test_a_cell_has_the_pixels_of_diffusers_with_the_converted_file(

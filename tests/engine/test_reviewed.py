@@ -205,6 +205,7 @@ def test_a_checkpoint_with_nan_costs_its_own_cells_alone(bench: Workbench, base:
     assert sum(t.fault is None for t in tiles) == 4 and all("NaN" in t.fault.error for t in tiles if t.fault)
 
 
+@pytest.mark.skipif(DEVICE != "cpu", reason="lanes are a processor's")
 def test_after_a_cancel_in_lanes_as_many_threads_draw_as_before(bench: Workbench) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
@@ -250,7 +251,7 @@ def test_a_decoder_that_was_left_in_another_type_is_put_back(bench: Workbench, m
     with monkeypatch.context() as broken:
         broken.setattr(vae, "decode", runs_out)
         (tile,) = draw(bench, plain((None,), "exact", seeds=(1,)), "run")
-    assert tile.fault and tile.fault.code == 6 and vae.dtype == torch.float32
+    assert tile.fault and tile.fault.code == 6 and vae.dtype == worn.dtype
     (tile,) = draw(bench, plain((None,), "exact", seeds=(1,)), "run")
     assert tile.fault is None and decode
 

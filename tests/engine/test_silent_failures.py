@@ -110,7 +110,8 @@ def test_a_model_that_lost_one_tensor_is_not_drawn_with(bench: Workbench, demo_r
     modules = {"unet": worn.pipe.unet}
     name, parameter = next(iter(adapter_tensors(modules).items()))
     with torch.no_grad():
-        parameter.view(-1)[0] += 1e-6 + parameter.view(-1)[0].abs() * 1e-6
+        first = parameter.view(-1)[0]
+        first.copy_(torch.nextafter(first.cpu(), torch.tensor(9.0, dtype=first.dtype)))
     with pytest.raises(Refused, match=name):
         prove_worn(modules, folded, 1.0)
     with pytest.raises(Refused, match="did not land"):
