@@ -65,7 +65,8 @@ def interleaved(rounds: int, *jobs: Callable[[], object]) -> list[list[float]]:
 
 def child(script: str, *arguments: object) -> dict[str, Any]:
     """What a script tells as JSON in its last line, run in a process of its own whose threads wait as the product's do."""
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
+    places = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": places, "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", script, *map(str, arguments)], env=environment, cwd=ROOT, check=True, stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -216,7 +216,7 @@ class Drawing:
             yield Progress(self.done, self.total, "waiting for another drawing")
         try:
             started = time.monotonic()
-            work = stepping(lambda report: paint_batch(batch, self.preparing, self.studio, self.store, report))
+            work = stepping(lambda report: paint_batch(batch, self.preparing, self.studio, self.store, report), self.studio.threads)
             try:
                 images = yield from self._told(work, "")
                 return images, time.monotonic() - started - self.studio.loading_took

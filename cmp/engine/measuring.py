@@ -89,7 +89,7 @@ class LossMeter:
         while not self.gpu.acquire(timeout=0.2):
             yield Progress(0, self._calls, "waiting for another drawing")
         try:
-            with closing(stepping(lambda report: self._values(meant, report))) as work:
+            with closing(stepping(lambda report: self._values(meant, report), self.studio.threads)) as work:
                 values, labels, told = yield from work
         finally:
             self.gpu.release()

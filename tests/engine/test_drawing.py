@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -107,6 +108,17 @@ def test_exactly_drawn_pictures_are_drawn_alone(bench: Workbench, base: Path) ->
     with watching(bench, base) as seen:
         draw(bench, mode="exact")
     assert seen == [1] * 12
+
+
+def test_all_pictures_of_all_grids_are_computed_in_one_thread(bench: Workbench, base: Path) -> None:
+    with watching(bench, base):
+        worn, seen = bench.studio()._worn, set()
+        assert worn is not None
+        handle = worn.pipe.unet.conv_in.register_forward_pre_hook(lambda module, given: seen.add(threading.get_ident()))
+        draw(bench, mode="exact")
+        draw(bench, seeds=(7,))
+        handle.remove()
+    assert len(seen) == 1 and threading.get_ident() not in seen
 
 
 def test_where_memory_runs_out_batches_are_halved_and_stay_small(bench: Workbench, base: Path) -> None:
