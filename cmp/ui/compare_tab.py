@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,14 +26,12 @@ from cmp.ui.watching_run import connect_watching
 from cmp.workbench import Workbench
 
 _TO_LINK = "(runs) => { if (document.querySelector('#compare-runs')?.checkVisibility()) window.cmpRunLink?.write(runs || []); }"
+# prompts are suggested to whoever has not begun to type meanwhile
+_UNLESS_TYPED = "(told, now) => { const [before, next] = JSON.parse(told || '[]'); return (now || '') === (before || '') ? next : now; }"
 
 
-def build_compare_tab(
-    bench: Workbench, page: gr.Blocks, tab: gr.Tab, tabs: gr.Tabs, runs_tab: RunsTab, charts: Sequence[gr.HTML]
-) -> gr.Timer:
-    """Lays out the tab and connects its events; `charts` elsewhere tell what is to be compared. The clock that it gives is to be rendered
-    outside of all tabs: in one that is only just being opened it may miss that it was started.
-    """
+def build_compare_tab(bench: Workbench, page: gr.Blocks, tab: gr.Tab, tabs: gr.Tabs, runs_tab: RunsTab, charts: Sequence[gr.HTML]) -> None:
+    """Lays out the tab and connects its events; `charts` elsewhere tell what is to be compared."""
     draws = may_draw(bench)
     with gr.Row(elem_classes="cmp-drop-zone" if draws else None):
         with gr.Column(scale=1, min_width=320):
@@ -47,7 +47,6 @@ def build_compare_tab(
     if draws:
         connect_plan(bench, form, connect_dropping(bench, form))
         connect_watching(bench, form)
-    return form.clock
 
 
 def _choosing(bench: Workbench, form: Form, tab: gr.Tab, tabs: gr.Tabs, runs_tab: RunsTab, charts: Sequence[gr.HTML]) -> None:
@@ -66,7 +65,8 @@ def _choosing(bench: Workbench, form: Form, tab: gr.Tab, tabs: gr.Tabs, runs_tab
         elif run_id != earlier and run_id in known:  # another run was chosen since
             picked = [run_id]
         picked = [name for name in picked if name in known] or first_ids(bench, library)
-        return *offer(bench, library, picked, ticked, text, before), run_id
+        runs, picks, prompts, offers = offer(bench, library, picked, ticked, text, before)
+        return runs, picks, json.dumps([text, prompts, time.time()]), offers, run_id
 
     def change_runs(picked: list[str], ticked: list[str], text: str, before: str) -> Any:
         return offer(bench, bench.library(fresh=False), picked, ticked, text, before, fill=True)
@@ -77,8 +77,10 @@ def _choosing(bench: Workbench, form: Form, tab: gr.Tab, tabs: gr.Tabs, runs_tab
         return ([BASE] if BASE in ticked else []) + everything
 
     chosen = [form.runs, form.fields["picked"], form.fields["prompts"], offered]
-    linked = gr.Textbox(visible=False)
-    asked, entered = [*chosen, runs_tab.chosen, linked, came_with], [*chosen, came_with]
+    linked, suggested = gr.Textbox(visible=False), gr.Textbox(visible=False)
+    asked = [*chosen, runs_tab.chosen, linked, came_with]
+    entered = [suggested if field is form.fields["prompts"] else field for field in (*chosen, came_with)]
+    suggested.change(None, [suggested, form.fields["prompts"]], form.fields["prompts"], js=_UNLESS_TYPED)
     tab.select(enter, asked, entered, js=TELL_RECALLING, queue=False, show_progress="hidden")
     gr.on([form.runs.change, tab.select], None, form.runs, js=_TO_LINK)
     form.runs.input(change_runs, chosen, chosen, queue=False, show_progress="hidden")

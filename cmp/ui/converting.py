@@ -11,6 +11,7 @@ import gradio as gr
 from cmp.core.conversion import LORA_FORMS
 from cmp.errors import BadInput, CmpError
 from cmp.ui.batches import Order, batch_text, plan_batch, plan_text, start_batch
+from cmp.ui.clocks import clock
 from cmp.ui.faults import cancelling, changing
 from cmp.workbench import Workbench
 
@@ -84,7 +85,7 @@ def _planning(bench: Workbench, form: Form, changed: gr.Textbox) -> None:
 
 
 def _running(bench: Workbench, form: Form, seen: gr.Textbox, changed: gr.Textbox) -> None:
-    job_id, clock = gr.Textbox(visible=False), gr.Timer(0.5, active=False)
+    job_id, timer = gr.Textbox(visible=False), clock(0.5)
 
     @changing
     def start(*values: Any) -> Any:
@@ -107,7 +108,7 @@ def _running(bench: Workbench, form: Form, seen: gr.Textbox, changed: gr.Textbox
             return batch_text(found), *[gr.skip()] * 5
         return batch_text(found), gr.update(interactive=False), "", str(time.time()), "", gr.Timer(active=False)
 
-    shown = [job_id, form.status, clock, form.cancel]
+    shown = [job_id, form.status, timer, form.cancel]
     form.convert.click(start, form.asked, shown, show_progress="minimal")
     form.cancel.click(cancelling(bench), job_id, None)
-    clock.tick(watch, job_id, [form.status, form.cancel, seen, changed, job_id, clock], queue=False, show_progress="hidden")
+    timer.tick(watch, job_id, [form.status, form.cancel, seen, changed, job_id, timer], queue=False, show_progress="hidden")

@@ -36,8 +36,12 @@ REMEMBER = f"(id) => {{ if (id) {{ {_PUT} }} }}"
 _REMEMBER_SHOWN = f"(id) => {{ if (id && document.querySelector('#grid')?.checkVisibility()) {{ {_PUT} }} }}"
 # the grid that the page was opened with: later its address names whatever grid is shown
 _OPENED_WITH = "(window.cmpOpenedWith ??= new URL(location).searchParams.get('grid') || '')"
-_RECALL = f"() => {{ window.cmpRecalled = true; return [{_OPENED_WITH}, new URL(location).searchParams.get('run') || '']; }}"
+_RECALL = f"() => {{ window.cmpRecalled = true; return {_OPENED_WITH}; }}"
+_OF_RUN = "(found, id) => [found, id, new URL(location).searchParams.get('run') || '']"
+_WANTED = "wanted "  # before the name of a grid that the address names
 RECALLING = "recalling "
+# not by the answer itself that tells the end: it may come when the next grid has been begun
+_STOP = "(ended, id) => ({ __type__: 'update', ...(ended === id ? { active: false } : {}) })"
 # while the form is being filled from that grid, nothing else may fill it: the last value is where it was filled from before
 _EARLIER = f"values.at(-1) || ({_OPENED_WITH} && '{RECALLING}' + {_OPENED_WITH})"
 # the value before it: the runs that the page's address names
@@ -116,17 +120,16 @@ def _watching(bench: Workbench, form: Form, earlier: Earlier) -> None:
     def watch(job_id: str, before: str, which: str) -> Any:
         job = known_job(bench, job_id)
         if job is None:  # a tick that was under way, or the server was started anew and this job is over
-            return gr.skip(), "", *[gr.skip()] * 4, gr.Timer(active=False), gr.skip()
+            return gr.skip(), "", *[gr.skip()] * 4, job_id
         stamp = stamp_of(job)
         text, ask = grid_status(bench, job)
         value = grid_value(bench, job, earlier.of(job)) if stamp != before and which == DRAWN else gr.skip()
-        buttons = _buttons(job)  # before the clock, so that the last tick tells the end
-        # the clock is left as it is while it is needed: setting it anew at each tick may lose one
-        clock = gr.Timer(active=False) if job.over else gr.skip()
-        return value, stamp, text, *buttons, gr.Accordion(open=True) if ask else gr.skip(), clock, job.id if job.over else gr.skip()
+        buttons = _buttons(job)  # before it is said to be over, so that the last tick tells the end
+        return value, stamp, text, *buttons, gr.Accordion(open=True) if ask else gr.skip(), job.id if job.over else gr.skip()
 
-    watched = [form.grid, form.stamp, form.status, form.pause, form.cancel, form.question, form.clock, form.ended]
+    watched = [form.grid, form.stamp, form.status, form.pause, form.cancel, form.question, form.ended]
     form.clock.tick(watch, [form.job_id, form.stamp, form.source], watched, queue=False, show_progress="hidden")
+    form.ended.change(None, [form.ended, form.job_id], form.clock, js=_STOP)
 
 
 def _finding(bench: Workbench, form: Form, page: gr.Blocks, tabs: gr.Tabs) -> None:
@@ -135,21 +138,27 @@ def _finding(bench: Workbench, form: Form, page: gr.Blocks, tabs: gr.Tabs) -> No
     chosen += [*(form.fields[name] for name in FIELDS), tabs]
     shown = [*begin_in(form), form.watch_id, form.watch, *chosen]
 
-    def find_again(wanted: str, run_id: str) -> Any:
+    def find(wanted: str) -> str:
         job = last_job(bench, wanted)
         if wanted and (job is None or job.id != wanted) and (again := bench.grid_again(wanted)):
-            job, wanted = again, again.id
-        if job is None:
+            return f"{_WANTED}{again.id}"
+        return "" if job is None else f"{_WANTED if job.id == wanted else ''}{job.id}"
+
+    def show(found: str, job_id: str, run_id: str) -> Any:
+        job = known_job(bench, found.removeprefix(_WANTED))
+        if job is None or job_id:  # somebody who did not wait for it has begun another
             return [gr.skip()] * len(shown)
         watched = next((other.id for other in bench.jobs.all() if other.kind == "watch" and not other.over), "")
         begin = [*begun(bench, job), watched, bool(watched)]
         spec = spec_of(job)
-        if spec is None or job.id != wanted:  # another's grid changes nothing in the form
+        if spec is None or not found.startswith(_WANTED):  # another's grid changes nothing in the form
             return [*begin, *[gr.skip()] * len(chosen)]
         told = fields_of(spec)
         return [*begin, *form_of(bench, spec, run_id), *(told.get(name, gr.skip()) for name in FIELDS), gr.Tabs(selected="compare")]
 
-    page.load(find_again, [form.job_id, form.came_with], shown, js=_RECALL, queue=False, show_progress="hidden")
+    found, quiet = gr.Textbox(visible=False), {"queue": False, "show_progress": "hidden"}
+    opened = page.load(find, form.job_id, found, js=_RECALL, **quiet)
+    opened.then(show, [found, form.job_id, form.came_with], shown, js=_OF_RUN, **quiet)
 
 
 def is_recalled(bench: Workbench, wanted: str) -> bool:
@@ -200,9 +209,7 @@ def _rerolling(bench: Workbench, form: Form, earlier: Earlier) -> None:
         if row is None:
             raise NotFound("this row is not in the grid any more", "Another grid has been drawn since; choose the row there.")
         spec = with_new_seed(before, row.key, secrets.randbelow(2**32), beside=event._data.get("what") == "cell")
-        if (
-            not job.over and job.kind == "grid" and caller().owner
-        ):  # its pictures so far are kept, and what is missing is drawn with the rest
+        if not job.over and job.kind == "grid" and caller().owner:  # its pictures stay; what is missing is drawn with the rest
             bench.jobs.cancel(job.id)
         fields = fields_locked(filled, rows_of(spec))
         new = bench.start_grid(spec, grid_runs(bench, spec), filled.given)

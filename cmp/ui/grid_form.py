@@ -9,6 +9,7 @@ import gradio as gr
 
 from cmp import viewer
 from cmp.core.grids import SCHEDULERS
+from cmp.ui.clocks import clock
 from cmp.ui.filling import Filled
 from cmp.ui.grid_jobs import EMPTY, NONE_DRAWN
 
@@ -70,7 +71,7 @@ def lay_out(cfg: float, draws: bool = True) -> Form:
     runs = gr.Dropdown([], multiselect=True, label="Runs", elem_id="compare-runs")
     # outside of the column: what stands in one within a tab is not told what happens to it before the tab was opened
     kept, job_id, stamp, watch_id, ended, offered, came_with = (gr.Textbox(visible=False) for _ in range(7))
-    unseen = (job_id, stamp, watch_id, ended, offered, came_with, gr.Timer(0.15, active=False, render=False))
+    unseen = (job_id, stamp, watch_id, ended, offered, came_with, clock(0.15))
     with gr.Column(visible=draws, elem_id="compare-form"):
         return _drawing(source, runs, {"kept": kept}, unseen, cfg, draws)
 

@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 
 from cmp.errors import CmpError
+from cmp.ui.clocks import clock
 from cmp.ui.filling import Filled, read_grid
 from cmp.ui.grid_form import Form
 from cmp.ui.grid_jobs import plan_text
@@ -20,7 +21,7 @@ _REST = "(...values) => new Promise((go) => setTimeout(() => go(values), 200))"
 def connect_plan(bench: Workbench, form: Form, dropped: Any) -> None:
     """Has the plan follow the form, and the choice of previews the machine, as long as nobody has chosen."""
     planner = Planner(bench)
-    clock, chosen_for = gr.Timer(1.0, active=False), gr.Textbox(visible=False)
+    timer, chosen_for = clock(1.0), gr.Textbox(visible=False)
 
     def say_plan(before: str, *values: Any) -> Any:
         filled = Filled(*values)
@@ -37,8 +38,8 @@ def connect_plan(bench: Workbench, form: Form, dropped: Any) -> None:
         preview = planned.slow if run != before else gr.skip()
         return plan_text(bench, spec, planned.plan), gr.Timer(active=False), preview, run
 
-    inputs, shown = [chosen_for, *form.asked], [form.plan, clock, form.fields["preview"], chosen_for]
+    inputs, shown = [chosen_for, *form.asked], [form.plan, timer, form.fields["preview"], chosen_for]
     changes = [widget.change for name, widget in form.fields.items() if name not in ("preview", "title", "kept")]
     gr.on(changes, say_plan, inputs, shown, js=_REST, queue=False, trigger_mode="always_last", show_progress="hidden")
     dropped.then(say_plan, inputs, shown, queue=False, show_progress="hidden")
-    gr.on([clock.tick, form.ended.change], say_plan, inputs, shown, queue=False, trigger_mode="always_last", show_progress="hidden")
+    gr.on([timer.tick, form.ended.change], say_plan, inputs, shown, queue=False, trigger_mode="always_last", show_progress="hidden")

@@ -9,6 +9,7 @@ import gradio as gr
 
 from cmp.core.draws import USUAL_DRAWS
 from cmp.core.measured import LOSS
+from cmp.ui.clocks import clock
 from cmp.ui.measure_values import CHOICES, LABELS, Fields, needed
 
 _CAPTIONS = "with captions as for training: metadata.jsonl, captions.json, or a .txt beside each"
@@ -80,7 +81,7 @@ def lay_out() -> Section:
             command = gr.Textbox(label="Command", interactive=False, lines=1, max_lines=6, elem_id="measure-command")
     asked = [f[name] for name in Fields._fields]
     hidden = [gr.Textbox(visible=False) for _ in range(3)]
-    return Section(whole, asked, plan, command, measure, cancel, status, gr.Timer(0.5, active=False), gr.Timer(1.0, active=False), *hidden)
+    return Section(whole, asked, plan, command, measure, cancel, status, clock(0.5), clock(1.0), *hidden)
 
 
 def _field(name: str) -> gr.Textbox:

@@ -78,11 +78,10 @@ def build_page(bench: Workbench) -> Dashboard:
                 pick = build_pick_tab(bench, pick_tab, tabs, runs.chosen, runs.ticked)
             with gr.Tab("Compare", id="compare") as compare_tab:
                 _in_address(compare_tab, "compare")
-                clock = build_compare_tab(bench, page, compare_tab, tabs, runs, (curves, pick))
+                build_compare_tab(bench, page, compare_tab, tabs, runs, (curves, pick))
             with gr.Tab("Storage", id="storage") as storage_tab:
                 _in_address(storage_tab, "storage")
                 build_storage_tab(bench, storage_tab)
-        clock.render()
         connect_marks(bench, curves, tabs, runs.chosen, runs.ticked)
         gr.on([runs_page.select, curves_tab.select, pick_tab.select, storage_tab.select], None, js=FORGET)
         runs_page.select(None, [runs.chosen, runs.beside], None, js=LINK)

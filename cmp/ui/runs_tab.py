@@ -23,6 +23,8 @@ from cmp.ui.values import LOOKING, checkpoints_table, names_apart, runs_table
 from cmp.workbench import Workbench
 from cmp.workbench.callers import caller
 
+# the run that was clicked, known to the other tabs before the server has answered
+_CLICKED = "() => document.querySelector('#runs-table tr.is-ticked')?.dataset.key ?? ''"
 _FROM_LINK = "(run, ...rest) => [new URL(location).searchParams.get('run') || run, ...rest]"
 
 
@@ -56,7 +58,21 @@ def build_runs_tab(bench: Workbench, page: gr.Blocks) -> RunsTab:
                 _folders(bench, seen)
     problems = gr.Textbox(label="Could not be read", interactive=False, visible=False, elem_id="problems")
 
-    shown = [runs, checkpoints, chosen, seen, changed, problems]
+    def choose(event: gr.EventData) -> Any:
+        run_id = (event._data.get("ticked") or [""])[0]
+        library = bench.library(fresh=False)
+        return [*tables(bench, library, run_id, ""), run_id, "", ""]
+
+    _keep_fresh(bench, page, [chosen, ticked, seen], [runs, checkpoints, chosen, seen, changed, problems])
+    runs.select(None, None, chosen, js=_CLICKED)
+    runs.select(choose, None, [runs, checkpoints, chosen, picked, ticked, looked], queue=False, show_progress="hidden")
+    _open_when_ticked(convert, ticked, changed)
+    checkpoints.select(pick, None, [ticked, looked], queue=False, show_progress="hidden")
+    return RunsTab(chosen, picked, ticked, compare, samples.strip, samples.beside)
+
+
+def _keep_fresh(bench: Workbench, page: gr.Blocks, known: list[Any], shown: list[Any]) -> None:
+    """Tells both tables anew when the page is loaded, and while it is open. `known` is the run, the ticks and what was told last."""
 
     def refresh(run_id: str, ticks: str, before: str) -> Any:
         library = bench.library(fresh=False)
@@ -66,17 +82,13 @@ def build_runs_tab(bench: Workbench, page: gr.Blocks) -> RunsTab:
             return [gr.skip()] * len(shown)
         return [*values, stamp, _stamp(values[1]["rows"]), problem_text(library)]
 
-    def choose(event: gr.EventData) -> Any:
-        run_id = (event._data.get("ticked") or [""])[0]
-        library = bench.library(fresh=False)
-        return [*tables(bench, library, run_id, ""), run_id, "", ""]
+    def again(run_id: str, ticks: str, before: str) -> Any:
+        """As `refresh`, but it does not name the run that it was asked for: another one may have been clicked since."""
+        runs_rows, rows, run, *more = refresh(run_id, ticks, before)
+        return [runs_rows, rows, gr.skip() if run == run_id else run, *more]
 
-    page.load(refresh, [chosen, ticked, seen], shown, js=_FROM_LINK, show_progress="hidden")
-    gr.Timer(3).tick(refresh, [chosen, ticked, seen], shown, queue=False, show_progress="hidden")
-    runs.select(choose, None, [runs, checkpoints, chosen, picked, ticked, looked], queue=False, show_progress="hidden")
-    _open_when_ticked(convert, ticked, changed)
-    checkpoints.select(pick, None, [ticked, looked], queue=False, show_progress="hidden")
-    return RunsTab(chosen, picked, ticked, compare, samples.strip, samples.beside)
+    page.load(refresh, known, shown, js=_FROM_LINK, show_progress="hidden")
+    gr.Timer(3).tick(again, known, shown, queue=False, show_progress="hidden")
 
 
 def _open_when_ticked(convert: gr.Accordion, ticked: gr.Textbox, changed: gr.Textbox) -> None:

@@ -12,6 +12,7 @@ import gradio as gr
 from cmp import viewer
 from cmp.core.runs import path_text
 from cmp.errors import BadInput, CmpError
+from cmp.ui.clocks import clock
 from cmp.ui.faults import cancelling, changing, told
 from cmp.ui.storage_desk import Desk
 from cmp.ui.storage_form import KEEP, SHARE, WHAT, Fields, emptying, rules_of
@@ -43,7 +44,7 @@ def build_storage_tab(bench: Workbench, tab: gr.Tab) -> None:
     desk = Desk(bench)
     hidden = [gr.Textbox(visible=False) for _ in range(4)]
     overview = _component("storage-overview", "storage_on_load", {"disks": [], "runs": [], "undo": [], "note": ""})
-    widgets = Widgets(overview, gr.Timer(0.5, active=False), *hidden)
+    widgets = Widgets(overview, clock(0.5), *hidden)
     if not bench.settings.read_only:
         with gr.Row():
             with gr.Column(scale=2, min_width=320):

@@ -50,7 +50,7 @@ def draw(bench: Workbench) -> Callable[..., Tile]:
         run, checkpoint = bench.find(target or FULL)
         spec = GridSpec(
             checkpoints=(checkpoint,),
-            prompts=(Prompt(PROMPT),),
+            prompts=(Prompt(sampling.pop("prompt", PROMPT)),),
             seeds=(SEED,),
             strengths=(sampling.pop("strength", 1.0),),
             samplings=(Sampling(STEPS, GUIDANCE, **sampling),),

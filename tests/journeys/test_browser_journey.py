@@ -148,6 +148,25 @@ def test_a_new_checkpoint_appears_without_a_restart(page: Watched, server: Serve
     page.row("runs-table", "growing").wait_for(state="detached")
 
 
+def test_what_was_just_clicked_and_typed_holds_however_slow_the_server_is(page: Watched, server: Server) -> None:
+    other = next(run.name for run in (server.home / "demo" / "training" / "outputs").iterdir() if run.name != FULL)
+    page.row("runs-table", FULL).click()
+    page.row("checkpoints-table", f"{FULL}@500").wait_for()
+    slow = page.page.context.new_cdp_session(page.page)
+    slow.send("Network.enable")
+    slow.send("Network.emulateNetworkConditions", {"offline": False, "latency": 1500, "downloadThroughput": -1, "uploadThroughput": -1})
+    page.row("runs-table", other).click()
+    page.tab("Compare")
+    page.page.locator("#compare-prompts textarea").fill("typed meanwhile")
+    page.page.wait_for_function("document.querySelector('#compare-checkpoints input')")
+    labels = page.page.locator("#compare-runs .token")
+    labels.first.wait_for()
+    assert labels.count() == 1
+    assert page.page.evaluate("new URL(location).searchParams.getAll('run')") == [other]
+    page.page.wait_for_timeout(2000)  # whatever else the server had to say
+    assert page.page.locator("#compare-prompts textarea").input_value() == "typed meanwhile"
+
+
 def test_a_missing_base_is_asked_for(page: Watched, server: Server) -> None:
     """A LoRA whose recorded base is not here: the page says so, opens the question, and draws once it is answered."""
     import shutil
