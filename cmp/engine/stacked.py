@@ -166,7 +166,7 @@ def _layer(key: str, module: torch.nn.Module, weight: torch.Tensor, worn: Sequen
         if (own_bias := one.folded.get(f"{key}{_HALVES[2]}")) is not None:
             bias = torch.zeros((len(worn), weight.shape[0]), dtype=weight.dtype) if bias is None else bias
             bias[number] = torch.tensor(own_bias).to(bias) * one.strength
-    return _Layer(module, which, *(None if part is None else part.to(weight.device) for part in (down, up, bias)))
+    return _Layer(module, which, down.to(weight.device), up.to(weight.device), None if bias is None else bias.to(weight.device))
 
 
 def _rank(one: Worn, key: str) -> int:
