@@ -2,7 +2,7 @@
 
 Cold is a program that was just started and a browser that knows nothing of it; the logs were read once before. Warm is the same page
 loaded once more. Both are counted from the click on the tab of a page that has come up until the chart is painted; what all of it takes
-from the address on, Gradio's own page included, is told beside it.
+from the address on, Gradio's own page included, is told beside it. A run in training has records appended while one looks.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ from report import Figure, child, spread, write
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-RUNS, POINTS, ROUNDS, MOVES, PATIENCE = 10, 100_000, 3, 200, 40
+RUNS, POINTS, ROUNDS, MOVES, PATIENCE, APPENDS = 10, 100_000, 3, 200, 40, 10
 CHOSEN = f"localStorage.setItem('cmp.curves.runs', JSON.stringify(Array.from({{length: {RUNS}}}, (_, i) => `run${{i}}`)))"
 PAINTED = "([chart, lines]) => document.querySelector(chart)?.querySelectorAll('.scatterlayer .trace path.js-line').length >= lines"
+LAST = "step => document.querySelector('#curves .cmp-panel .cmp-chart')?._fullData?.some((trace) => trace.x?.at?.(-1) === step)"
 FRAME = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 # a move of the pointer and all that the page does at once for it, styles and layout included
 HOVER = """async (moves) => {
@@ -88,6 +89,7 @@ def figures(browser: Any, folder: Path, values: Path) -> Iterator[Figure]:
             looks = [look(context, address, moves) for _ in range(3)]
             cold.append(looks[0])
             warm.append(looks[2])
+    grown = growth(browser, folder / "growing")
     theirs, weight = peer(browser, values)
     told = f"gr.Plot {'over ' if theirs >= PATIENCE else ''}{theirs:.2f} s from the button to the chart"
     for what, looks, limit in (("cold", cold, 2.0), ("warm", warm, 0.7)):
@@ -95,6 +97,7 @@ def figures(browser: Any, folder: Path, values: Path) -> Iterator[Figure]:
         yield Figure(f"{what}: from the tab's click to the chart", statistics.median(clicked), limit, "s", told)
         yield Figure(f"{what}: from the address to the chart", statistics.median(whole), None, "s", spread(whole))
     yield Figure("data on the wire", max(one.sent for one in cold) / 1e3, 150, "kB", f"gr.Plot {weight / 1e3:,.0f} kB")
+    yield Figure(f"from appended records to the chart, worst of {APPENDS}", max(grown), 2, "s", spread(grown))
     middle = f"median {statistics.median(moves):.1f} ms"
     yield Figure(f"a move of the pointer over {RUNS} curves, 95 % of {len(moves)}", sorted(moves)[len(moves) * 95 // 100], 25, "ms", middle)
 
@@ -104,18 +107,40 @@ def make_runs(folder: Path) -> Path:
     trend = 0.1 + 0.1 * np.exp(-np.arange(POINTS) / 2e4)
     lines = np.array([trend + np.random.default_rng(number).gamma(2, 0.02, POINTS) for number in range(RUNS)])
     for number, line in enumerate(lines):
-        path = folder / f"run{number}" / NAME
-        path.parent.mkdir(parents=True)
-        with open(path, "wb") as file:
-            writer = RecordWriter(file)
-            writer.write(Event(wall_time=1.0, file_version="brain.Event:2").SerializeToString())
-            for step, value in enumerate(line.tolist(), 1):
-                event = Event(wall_time=1.7e9 + step / 8, step=step)
-                event.summary.value.add(tag="loss", simple_value=value)
-                writer.write(event.SerializeToString())
+        append(folder / f"run{number}" / NAME, line.tolist(), 1, 1.7e9)
     place = folder.parent / "values.npy"
     np.save(place, lines)
     return place
+
+
+def append(path: Path, values: list[float], first: int, began: float) -> None:
+    """Writes values from step `first` on behind what is there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "ab") as file:
+        writer = RecordWriter(file)
+        for step, value in enumerate(values, first):
+            event = Event(wall_time=began + step / 100, step=step)
+            event.summary.value.add(tag="loss", simple_value=value)
+            writer.write(event.SerializeToString())
+
+
+def growth(browser: Any, folder: Path) -> list[float]:
+    """Seconds from the moment at which records are appended to a run in training until the chart shows the last of them."""
+    log, began, taken = folder / "runs" / "live" / NAME, time.time(), []
+    append(log, [0.5] * 1000, 1, began - 30)
+    with serving(folder / "home", folder / "runs") as address:
+        page = browser.new_page(viewport={"width": 1400, "height": 900})
+        page.goto(f"{address}/?tab=curves&run=live")
+        page.wait_for_function(LAST, arg=1000, timeout=60_000)
+        page.locator("#curves .cmp-card").first.wait_for(timeout=60_000)
+        for last in range(1100, 1001 + 100 * APPENDS, 100):
+            page.wait_for_timeout(1300 + last % 700)  # not in step with the page's own clock
+            appended = time.perf_counter()
+            append(log, [0.25] * 100, last - 99, began - 30)
+            page.wait_for_function(LAST, arg=last, timeout=60_000, polling=20)
+            taken.append(time.perf_counter() - appended)
+        page.close()
+    return taken
 
 
 @contextmanager
@@ -147,14 +172,16 @@ def look(context: Any, address: str, moves: list[float]) -> Look:
     return Look(ended - began, ended - clicked, sum(sent))
 
 
-def watched(context: Any, page: Any, part: str) -> list[int]:
-    """The bytes on the wire of every answer whose address has `part` in it, as they come."""
+def watched(context: Any, page: Any, part: str, length: str = "encodedDataLength") -> list[int]:
+    """The bytes on the wire of every answer whose address has `part` in it, as they come; Chromium counts those of event streams, which
+    are not compressed, as `dataLength` alone.
+    """
     sent: list[int] = []
     wanted: set[str] = set()
     client = context.new_cdp_session(page)
     client.send("Network.enable")
     client.on("Network.responseReceived", lambda told: wanted.add(told["requestId"]) if part in told["response"]["url"] else None)
-    client.on("Network.dataReceived", lambda told: sent.append(int(told["encodedDataLength"])) if told["requestId"] in wanted else None)
+    client.on("Network.dataReceived", lambda told: sent.append(int(told[length])) if told["requestId"] in wanted else None)
     return sent
 
 
@@ -170,7 +197,7 @@ def peer(browser: Any, values: Path) -> tuple[float, int]:
     page = context.new_page()
     try:
         come(page, f"http://127.0.0.1:{port}")
-        sent = watched(context, page, "gradio_api")
+        sent = watched(context, page, "gradio_api", "dataLength")
         page.wait_for_timeout(1000)
         began = time.perf_counter()
         page.locator("#draw").click()

@@ -2,7 +2,7 @@
 
 The checkpoints are those of bench/convert.py: six of them, or as many as the disk takes, in a temporary folder (TMPDIR says where). The
 peers: hashing one file with hashlib, and copying it with cp and sync. `--small` tries the script on a tiny UNet, where names and starts
-outweigh numbers, and `--quarter` on one of 0.9 GB; neither writes results.
+outweigh numbers, and `--quarter` on one of 0.9 GB; neither writes results. However it ends, SIGKILL included, the folder goes.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 
@@ -27,7 +28,7 @@ MANY = 6  # dumps of a run
 DUMPS = 3  # of a run without a base
 SPARE = 4_000_000_000  # bytes of the disk that are left alone
 
-# each in a process of its own: prints seconds, the peak of memory above what the imports took, and bytes
+# each in a process of its own: prints seconds, the peak of its memory, and bytes
 COMPACT = """
 import json, sys, time
 from pathlib import Path
@@ -40,12 +41,12 @@ home, runs, bases = sys.argv[1:]
 def peak():
     return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
 bench = Workbench(Settings(Path(home), (Path(runs),), (Path(bases),)))
-before, started = peak(), time.perf_counter()
+started = time.perf_counter()
 plan = bench.plan_cleanup(bench.library().runs, Rules(min_age=0), Asked(compact=True))
 done = [step for step in bench.clean_up(plan) if isinstance(step, (Item, NotDone))]
 faults = [str(step.error) for step in done if isinstance(step, NotDone)]
 assert done and not faults, faults
-print(json.dumps({"seconds": time.perf_counter() - started, "memory": peak() - before, "freed": sum(item.bytes for item in done)}))
+print(json.dumps({"seconds": time.perf_counter() - started, "memory": peak(), "freed": sum(item.bytes for item in done)}))
 """
 RESTORE = """
 import json, sys, time
@@ -58,10 +59,33 @@ def peak():
     return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
 bench = Workbench(Settings(Path(home), (Path(runs),), (Path(bases),)))
 bench.library()
-before, started = peak(), time.perf_counter()
+started = time.perf_counter()
 list(bench.restore(target))
-print(json.dumps({"seconds": time.perf_counter() - started, "memory": peak() - before}))
+print(json.dumps({"seconds": time.perf_counter() - started, "memory": peak()}))
 """
+
+
+# Waits until the process that holds the other end of its input is gone, then removes the folder: with what a child still writes there.
+WATCH = """
+import os, shutil, sys, time
+sys.stdin.read()
+while os.path.lexists(sys.argv[1]):
+    shutil.rmtree(sys.argv[1], ignore_errors=True)
+    time.sleep(0.2)
+"""
+
+
+@contextmanager
+def passing_folder() -> Iterator[Path]:
+    """A temporary folder that goes with this process, whatever ends it."""
+    folder = tempfile.mkdtemp(prefix="bench-storage-")
+    watch = subprocess.Popen([sys.executable, "-c", WATCH, folder], stdin=subprocess.PIPE, start_new_session=True)
+    try:
+        yield Path(folder)
+    finally:
+        assert watch.stdin is not None
+        watch.stdin.close()
+        watch.wait()
 
 
 def main(small: bool, quarter: bool) -> None:
@@ -71,8 +95,7 @@ def main(small: bool, quarter: bool) -> None:
         convert.UNET |= {"block_out_channels": [32, 64, 64, 64], "cross_attention_dim": 32}
         convert.VAE |= {"block_out_channels": [32, 32, 32, 32]}
         convert.TEXT |= {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_hidden_layers": 2}
-    with tempfile.TemporaryDirectory(prefix="bench-storage-") as folder:
-        place = Path(folder)
+    with passing_folder() as place:
         base, run = convert.make_base(place / "bases" / "sd15"), place / "outputs" / "style"
         dump = convert.make_dump(base, run)
         figures = chain(measure(place, base, dump), many(place, base, dump), without_base(place, dump))
@@ -106,7 +129,7 @@ def measure(place: Path, base: Path, dump: Path) -> Iterator[Figure]:
     limit = 2 * statistics.median(copying)
     seconds = statistics.median(one["seconds"] for one in restored)
     yield Figure("restoring it", seconds, round(limit, 2), "s", f"cp and sync {spread(copying)}")
-    yield Figure("memory above what the imports take", max(one["memory"] for one in (*said, *restored)) / 1e6, 500, "MB")
+    yield Figure("memory of the whole process", max(one["memory"] for one in (*said, *restored)) / 1e6, 500, "MB")
 
 
 def many(place: Path, base: Path, dump: Path) -> Iterator[Figure]:
@@ -119,7 +142,7 @@ def many(place: Path, base: Path, dump: Path) -> Iterator[Figure]:
     left = 100 * (frozen - said["freed"]) / frozen
     told = f"{count * size / 1e9:.1f} GB became {(count * size - said['freed']) / 1e6:.0f} MB in {said['seconds']:.0f} s"
     yield Figure(f"frozen bytes that stay of {count} dumps", left, 0.3, "%", told)
-    yield Figure(f"memory for {count} dumps above what the imports take", said["memory"] / 1e6, 500, "MB")
+    yield Figure(f"memory of the whole process for {count} dumps", said["memory"] / 1e6, 500, "MB")
     for other in dumps[1:]:
         shutil.rmtree(other.parent)
     child(RESTORE, place / "many", place / "outputs", base.parent, "style@500")

@@ -121,7 +121,5 @@ def test_a_grid_is_drawn_and_says_where_its_pictures_lie(demo_home: Path, home: 
 def test_without_the_package_it_is_said_how_to_get_it(home: dict[str, str]) -> None:
     around = {name: value for name, value in os.environ.items() if not name.startswith("CMP_")} | home
     hidden = "import runpy, sys; sys.modules['mcp'] = None; sys.argv[1:] = ['mcp']; runpy.run_module('cmp', run_name='__main__')"
-    ended = subprocess.run(
-        [sys.executable, "-c", hidden], cwd=ROOT, env=around, capture_output=True, text=True, timeout=60, check=False
-    )
+    ended = subprocess.run([sys.executable, "-c", hidden], cwd=ROOT, env=around, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 2 and "requirements-mcp.txt" in ended.stderr and "Traceback" not in ended.stderr

@@ -114,10 +114,10 @@ class Run:
 
     def state(self, now: float) -> str:
         """Whether it is being trained: its own log is fresh, or its checkpoints were seen growing. File times alone say nothing, since
-        copying a run changes them.
+        copying a run changes them. The clock that wrote the log may be another machine's, and a little ahead.
         """
         signs = (self.last_logged, self.grew_at)
-        return "training" if any(sign is not None and 0 <= now - sign < TRAINING_WITHIN for sign in signs) else "idle"
+        return "training" if any(sign is not None and abs(now - sign) < TRAINING_WITHIN for sign in signs) else "idle"
 
     def checkpoint(self, key: str) -> Checkpoint:
         """The checkpoint of that key, or the one that has it as an alias; raises NotFound and names the keys there are."""

@@ -69,6 +69,12 @@ def comparing(opened: Opened, name: str, base: Path, store: Store) -> Generator[
     return Comparison(told[0], *map(tuple, told[1:]))
 
 
+def compared_before(opened: Opened, name: str, base: Path, store: Store) -> Comparison | None:
+    """The comparison if it is remembered: nothing but headers is read."""
+    told = store.get(_KIND, f"{name}|{opened.header.subject}|{read_component(base, name).header.subject}")
+    return Comparison(told[0], *map(tuple, told[1:])) if isinstance(told, list) else None
+
+
 def bytes_to_compare(opened: Opened, whole: Collection[str], base: Base | None, store: Store) -> int:
     """How many bytes of the checkpoint `frozen_checks` would read; none where it is remembered how they compare."""
     total = 0

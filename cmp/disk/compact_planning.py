@@ -6,13 +6,14 @@ import os
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from cmp.core.fitting import find_tensor
 from cmp.core.progress import Progress
 from cmp.core.runs import Checkpoint, Run
 from cmp.core.weights import Weights
-from cmp.disk.base_proof import comparing, comparing_with_base
+from cmp.disk.base_proof import compared_before, comparing, comparing_with_base
 from cmp.disk.bases import Component, find_base, pipelines_below, read_component
 from cmp.disk.checkpoint import Opened, open_weights
 from cmp.disk.compact import MANIFEST, Manifest, Reference, is_raw, places, read_manifest
@@ -75,10 +76,14 @@ def why_declined(checkpoint: Checkpoint) -> str | None:
 
 
 def candidates(run: Run, raw: Path, opened: Opened, bases: Iterable[Path], store: Store, kept: Iterable[Path]) -> tuple[Against, ...]:
-    """What a dump may be compacted against, the likeliest first; by names and shapes alone. `kept` are dumps of the run that stay."""
+    """What a dump may be compacted against, the likeliest first; by names and shapes, and by what is remembered of their bytes.
+
+    `kept` are dumps of the run that stay.
+    """
     found = []
     for name, folder in _bases(run, tuple(bases), store):
-        if size := _may_save(opened, _of_base(opened, folder)):
+        unlike = _known_unlike(opened, folder, store)
+        if size := _may_save(opened, {stored: held for stored, held in _of_base(opened, folder).items() if stored not in unlike}):
             found.append(Against("base", name, folder, size))
     for other in kept:
         with suppress(CmpError):
@@ -110,6 +115,16 @@ def _of_base(opened: Opened, folder: Path) -> Theirs:
             for stored, inner in opened.weights.plain_of(name).items():
                 if known := find_tensor(inner, header.tensors):
                     found[stored] = header.files[header.tensors[known].file][0], known, header.tensors[known]
+    return found
+
+
+def _known_unlike(opened: Opened, folder: Path, store: Store) -> set[str]:
+    """The tensors that were found to be others than a base's."""
+    found: set[str] = set()
+    for name in opened.weights.components:
+        with suppress(CmpError):
+            if known := compared_before(opened, name, folder, store):
+                found |= {*known.differing, *known.missing}
     return found
 
 
@@ -185,10 +200,10 @@ def _seen_from(folder: Path, file: Path, kind: str) -> Path:
 # -- what depends on what --------------------------------------------------------------------------------------------------
 
 
-def referred_to(home: Path) -> dict[str, str]:
-    """Each file's `device:inode` that a compacted dump in this folder or its trash cannot do without → that one's manifest."""
+def referred_to(*homes: Path) -> dict[str, str]:
+    """Each file's `device:inode` that a compacted dump in these folders or their trash cannot do without → that one's manifest."""
     found: dict[str, str] = {}
-    for path, folder in _manifests(home):
+    for path, folder in chain.from_iterable(map(_manifests, dict.fromkeys(homes))):
         with suppress(CmpError):
             for place in places(read_manifest(path), folder):
                 with suppress(CmpError):

@@ -98,6 +98,8 @@ def end_begun(home: Path) -> tuple[str, ...]:
             told.append(f"{raw} was to be compacted and is as it was")
         elif said.get("act") == "restore" and os.path.lexists(raw):
             told.append(_after_restoring(raw))
+        elif said.get("act") == "share":
+            told.append(f"{raw} was to share its bytes with an equal file, and holds them as before")
         journal.unlink(missing_ok=True)
     return tuple(told)
 

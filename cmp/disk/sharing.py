@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import filecmp
 import os
-import secrets
 import shutil
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -16,7 +15,7 @@ from cmp.disk.folders import hash_file
 from cmp.disk.replacing import cannot_write
 from cmp.disk.store import Store
 from cmp.disk.tensors import identify
-from cmp.disk.trash import FOLDER
+from cmp.disk.trash import FOLDER, begin, token_of
 from cmp.disk.trash_planning import Subject, too_young
 from cmp.disk.usage import files_below, mark
 from cmp.errors import Refused, Unreadable
@@ -71,13 +70,15 @@ def _weights(folder: Path) -> list[Path]:
 def share(item: Item, way: str) -> None:
     """Makes a file share the blocks of its twin, or be that file; raises Refused where the two differ by now or the disk cannot do it.
 
-    Both hold the same bytes at any moment, whatever ends this.
+    Within `reclaiming` only. Both hold the same bytes at any moment, whatever ends this.
     """
     assert item.source is not None
     first, before = item.source.resolve(), identify(item.path)
     if not filecmp.cmp(first, item.path, shallow=False):
         raise Refused(f"{item.path} is no longer the same as {first}", "It stays as it is; plan again.")
-    draft = item.path.with_name(f".tmp-{secrets.token_hex(4)}.safetensors")  # a name that is swept away if it is left behind
+    assert item.home is not None
+    journal = begin(item.home, "share", item.path)
+    draft = item.path.with_name(f".tmp-{token_of(journal)}.safetensors")
     try:
         if way == "hardlink":
             os.link(first, draft)
@@ -91,6 +92,7 @@ def share(item: Item, way: str) -> None:
         raise cannot_write(item.path, fault) from fault
     finally:
         draft.unlink(missing_ok=True)
+        journal.unlink(missing_ok=True)
 
 
 def _clone(source: Path, draft: Path) -> None:

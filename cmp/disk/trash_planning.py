@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cmp.core.pace import duration_text
@@ -28,12 +28,16 @@ _A_TENSOR = 300  # bytes of a manifest that speak of one tensor, about
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A run with what holds parts of it: `stars` are ids of checkpoints, `now` is Unix seconds."""
+    """A run with what holds parts of it: `stars` are ids of checkpoints, `now` is Unix seconds.
+
+    `others` is what compacted dumps of all known runs refer to (see referred_to): a base model of another run may lie in this one.
+    """
 
     run: Run
     stars: Collection[str]
     now: float
     rules: Rules
+    others: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def training(self) -> bool:
@@ -44,7 +48,7 @@ def units_of(subject: Subject) -> tuple[Unit, ...]:
     """A run's checkpoints as wholes, in the order of their steps, each with what keeps it."""
     run = subject.run
     outer = [c for c in run.checkpoints if not any(other.path in c.path.parents for other in run.checkpoints)]
-    referred = referred_to(run.folder)
+    referred = {**subject.others, **referred_to(run.folder)}
     units = []
     for checkpoint in outer:
         inner = [c for c in run.checkpoints if c.path == checkpoint.path or checkpoint.path in c.path.parents]
@@ -123,6 +127,7 @@ def _to_trash(path: Path, why: str, home: Path, checkpoint: str, size: int | Non
 
 def dropped_forms(subject: Subject, staying: Iterable[Checkpoint], bases: tuple[Path, ...], store: Store) -> Iterator[Item]:
     """The converted forms that could be made again to the same end; the others stay, with the reason."""
+    referred = {**subject.others, **referred_to(subject.run.folder)}
     for checkpoint in staying:
         for form, target in checkpoint.converted:
             home = subject.run.folder if target.is_relative_to(subject.run.folder) else store.stand_in(subject.run.place)
@@ -133,10 +138,19 @@ def dropped_forms(subject: Subject, staying: Iterable[Checkpoint], bases: tuple[
                 again, why = None, fault.message
             if subject.training:
                 again, why = None, "the run is being trained"
+            if other := next((other for file in files_below(target) if (other := _depends(file, target, referred))), None):
+                again, why = None, f"{other} was compacted against it"
             if again:
                 yield _to_trash(target, f"it can be made again: convert {checkpoint.id} --to {form}", home, checkpoint.id)
             else:
-                yield Item(target, "keep", f"it could not be made again: {why}", freed_by([target]), checkpoint=checkpoint.id, home=home)
+                yield Item(
+                    target,
+                    "keep",
+                    why if other else f"it could not be made again: {why}",
+                    freed_by([target]),
+                    checkpoint=checkpoint.id,
+                    home=home,
+                )
 
 
 def dropped_optimizers(subject: Subject, choices: Iterable[Choice]) -> Iterator[Item]:
@@ -221,18 +235,24 @@ def _compaction(
     return Item(raw, "compact", told, saves, f"restore {checkpoint.id}", None, checkpoint.id, subject.run.folder, mark(raw)), against
 
 
-def emptied(trashed: Iterable[Trashed], now: float, older: float | None) -> Iterator[Item]:
-    """What is deleted for good: all, or what has lain there for so many seconds."""
+def emptied(trashed: Iterable[Trashed], now: float, older: float | None, starred: Collection[tuple[Path, str]] = ()) -> Iterator[Item]:
+    """What is deleted for good: all, or what has lain there for so many seconds. `starred` are homes and names (see trash_name) of what is
+    starred and lies nowhere else.
+    """
     for each in trashed:
-        if older is None or now - each.moved_at >= older:
-            why = f"in the trash since {duration_text(max(0.0, now - each.moved_at))}; deleted for good"
+        lain = duration_text(max(0.0, now - each.moved_at))
+        if any((each.home, name) in starred for name in each.names):
+            why = "starred, and no longer in the run: restore it, or take its star away there"
+            yield Item(each.place, "keep", why, each.bytes, f"restore {each.id}", each.id, None, each.home)
+        elif older is None or now - each.moved_at >= older:
+            why = f"in the trash since {lain}; deleted for good"
             yield Item(each.place, "delete", why, each.bytes, None, each.id, None, each.home, mark(each.place))
 
 
-def require_free(item: Item) -> None:
-    """Raises Refused if a compacted checkpoint has come to depend on what an item takes away."""
+def require_free(item: Item, others: Iterable[Path] = ()) -> None:
+    """Raises Refused if a compacted checkpoint, of this run or in `others`, has come to depend on what an item takes away."""
     assert item.home is not None
-    referred = referred_to(item.home)
+    referred = referred_to(item.home, *others)
     if other := next((other for file in files_below(item.path) if (other := _depends(file, item.path, referred))), None):
         raise Refused(f"{item.path} stays: {other} was compacted against it", "Restore that one first.")
 

@@ -5,10 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
+import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 from cmp.core.curve_pairs import pair_text
@@ -17,7 +22,7 @@ from cmp.core.curves import LossCurve, loss_tag, table_cell
 from cmp.core.losses import held_out_losses
 from cmp.core.present import loss_text
 from cmp.core.run_settings import lineage, side_by_side
-from cmp.core.runs import Checkpoint, Run
+from cmp.core.runs import Checkpoint, Run, plain_text
 from cmp.core.smoothing import smoothed
 from cmp.errors import BadInput, CmpError, NotFound
 from cmp.ui.values import names_apart
@@ -26,6 +31,7 @@ from cmp.workbench.charting import Charting, curve_picture
 
 FILES = {"csv": "text/csv; charset=utf-8", "png": "image/png", "svg": "image/svg+xml"}
 _MOST_BROUGHT = 40  # abandoned branches of one line
+_KEPT = 48  # answers; those to ten long runs are of 200 kB
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,22 +59,41 @@ class CurveAnswers:
     def __init__(self, bench: Workbench) -> None:
         self.bench = bench
         self.charting = Charting(bench)
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[object, bytes] = OrderedDict()
 
     def answer(self, name: str, asked: Iterable[tuple[str, str]]) -> Told:
         """The answer to one address; raises NotFound for another name, BadInput for fields that cannot be used."""
         asked = list(asked)
         runs = self.charting.runs([value for key, value in asked if key == "run"])
         told = dict(asked)
-        makers = {"stamp": self.stamp, "catalogue": self.catalogue, "points": self.points, "band": self.band}
-        makers |= {"reading": self.reading, "settings": self.settings}
+        lasting = {"points": self.points, "band": self.band}
+        makers = {"stamp": self.stamp, "catalogue": self.catalogue, **lasting, "reading": self.reading, "settings": self.settings}
+        if name in lasting:
+            return Told(self._known(name, asked, runs, lambda: _as_json(lasting[name](runs, told))))
         if name in makers:
-            return Told(json.dumps(makers[name](runs, told), ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode())
+            return Told(_as_json(makers[name](runs, told)))
         kind = name.removeprefix("curves.")
         if name.startswith("curves.") and kind in FILES:
             file = re.sub(r"[^A-Za-z0-9._-]+", "-", told.get("tag") or "loss").strip("-.") or "curves"
             body = self.table(runs, told) if kind == "csv" else self.picture(runs, told, kind)
             return Told(body, FILES[kind], {"Content-Disposition": f'attachment; filename="{file[:80]}.{kind}"'})
         raise NotFound(f"there is no answer {name[:40]!r}", f"There are {', '.join(makers)}, curves.csv, curves.png and curves.svg.")
+
+    def _known(self, name: str, asked: Sequence[tuple[str, str]], runs: Sequence[Run], make: Callable[[], bytes]) -> bytes:
+        """An answer that was given before, as long as nothing was logged or saved since: every page that is opened asks for the same."""
+        concerned = (*runs, *self.charting.runs([value for key, value in asked if key == "minus"]))
+        key = (name, tuple(asked), self.charting.stamp(concerned))
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        body = make()
+        with self._lock:
+            self._kept[key] = body
+            while len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+        return body
 
     def stamp(self, runs: Sequence[Run], told: dict[str, str]) -> dict[str, object]:
         """What changes when something was logged or saved, and whether more is to come."""
@@ -172,7 +197,8 @@ class CurveAnswers:
         names = self.names()
         data = {run.id: found for run in runs if (found := self.charting.data_set(run))}
         rows = [{"name": row.name, "values": row.values, "differs": row.differs} for row in side_by_side(runs, data)]
-        return {"runs": [names[run.id] for run in runs], "rows": rows, "lineage": lineage(runs, data, names)}
+        logs = [line for run in runs for line in _logs_told(run, names[run.id], self.bench.logs_of(run))]
+        return {"runs": [names[run.id] for run in runs], "rows": rows, "lineage": lineage(runs, data, names), "logs": logs}
 
     def table(self, runs: Sequence[Run], told: dict[str, str]) -> bytes:
         """All points of the chart's lines in a window, with what the chart smooths."""
@@ -196,6 +222,18 @@ class CurveAnswers:
         if not drawn:
             raise BadInput("there are no values to draw", "Choose a run that has logged some.")
         return curve_picture([item.curve for item in drawn], runs, view, kind, self.names())
+
+
+def _logs_told(run: Run, label: str, logs: Sequence[tuple[Path, str]]) -> Iterator[str]:
+    """Which logs a run's curves come from, and what makes them its own; told by where they lie to the run."""
+    for why, group in groupby(logs, key=lambda log: log[1]):
+        files = [file for file, _ in group]
+        near = os.path.relpath(files[0], os.path.commonpath([run.folder, files[0]]))
+        yield f"{label}: {plain_text(near)}{f' and {len(files) - 1} more' if len(files) > 1 else ''}: {plain_text(why)}"
+
+
+def _as_json(told: dict[str, object]) -> bytes:
+    return json.dumps(told, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
 def _abandoned(curve: LossCurve, view: View, window: tuple[float, float]) -> list[dict[str, object]]:

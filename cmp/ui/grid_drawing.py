@@ -98,9 +98,9 @@ def begin_in(form: Form) -> list[Any]:
 
 
 def begun(bench: Workbench, job: Job, earlier: Sequence[Tile] = ()) -> tuple[Any, ...]:
-    """What shows a job from now on."""
+    """What shows a job from now on. The clock runs for one that is over, too: its tick tells how it ended, and what is to be answered."""
     status = gr.update(value=grid_status(bench, job)[0], visible=True)
-    return job.id, stamp_of(job), DRAWN, grid_value(bench, job, earlier), status, *_buttons(job), gr.Timer(active=not job.over)
+    return job.id, stamp_of(job), DRAWN, grid_value(bench, job, earlier), status, *_buttons(job), gr.Timer(active=True)
 
 
 def known_job(bench: Workbench, job_id: str) -> Job | None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from dataclasses import replace
 from typing import Any
 
 from cmp.core.progress import Progress
+from cmp.core.runs import Run
 from cmp.core.storage import CleanupPlan, Rules
 from cmp.errors import BadInput, CmpError
 from cmp.jobs import Job
@@ -20,9 +22,15 @@ from cmp.workbench.storing import Asked
 from cmp.workbench.surveys import Survey
 
 KINDS = ("storage", "restore")
-_FRESH = 2.0  # seconds for which what was measured is shown again without measuring
+_PAUSE = 2.0  # seconds between two looks, so that many pages do not keep the disk busy
+_REST = 10.0  # seconds between two looks that nobody has asked for
+_SHARE = 10  # and so many times as long as a look takes
 _MOMENT = 0.3  # seconds that a page waits for what may be known at once
 _MOST = 16  # previews that are remembered
+
+
+def _stamp_of(runs: Iterable[Run]) -> object:
+    return [(c.id, c.bytes, c.layout, len(c.converted)) for run in runs for c in run.checkpoints]
 
 
 class Desk:
@@ -32,7 +40,10 @@ class Desk:
         self._bench = bench
         self._lock = threading.Lock()
         self._measuring: Survey[CleanupPlan] | None = None
-        self._measured: tuple[float, CleanupPlan] | None = None
+        self._measured: CleanupPlan | None = None
+        self._began = self._ended = -math.inf  # when the last look began and was over
+        self._wanted = -math.inf  # when somebody asked last: what was seen before that may have changed since
+        self._seen_then: object = None  # the runs as the last look found them
         self._fault: CmpError | None = None
         self._previews: dict[str, Survey[Preview]] = {}
         self._numbers = itertools.count(1)
@@ -40,37 +51,57 @@ class Desk:
     # -- what is occupied ----------------------------------------------------------------------------------------------
 
     def measure(self, *, fresh: bool = False) -> None:
-        """Has what is occupied measured in the background, unless that is under way or was done just now; `fresh`: whatever is known."""
+        """Has what is occupied looked at in the background. Whoever asks gets what is seen from now on: of a look that was begun earlier
+        the value is shown, and another follows. `fresh`: at once, since something has just been changed.
+        """
         with self._lock:
             self._take()
-            known = self._measured is not None and time.monotonic() - self._measured[0] < _FRESH
-            if fresh and self._measuring:  # what it has seen so far may have changed since
-                self._measuring.stop()
-                self._measuring = None
-            if self._measuring is None and (fresh or not known):
-                self._measuring = Survey(self._planning())
+            self._wanted = time.monotonic()
+            if fresh:
+                if self._measuring:
+                    self._measuring.stop()
+                self._measuring, self._ended = None, -math.inf
+            self._look()
             survey = self._measuring
         if survey:
             survey.wait(_MOMENT)
 
+    def renew(self) -> None:
+        """For a page that stays open: has it looked at again, now and then, once the runs are others than at the last look."""
+        stamp = _stamp_of(self._bench.library(fresh=False).runs)
+        with self._lock:
+            self._take()
+            rest = max(_REST, _SHARE * (self._ended - self._began))
+            if self._measured and not self._measuring and self._seen_then != stamp and time.monotonic() - self._ended >= rest:
+                self._wanted = time.monotonic()
+                self._look()
+
+    def _look(self) -> None:
+        """Begins a look where one is wanted, none is under way, and the last was long enough ago."""
+        if self._measuring is None and self._wanted > self._began and time.monotonic() - self._ended >= _PAUSE:
+            self._began = time.monotonic()
+            self._measuring = Survey(self._planning())
+
     def _planning(self) -> Generator[Progress, None, CleanupPlan]:
-        return (yield from self._bench.planning((yield from self._bench.settled()), Rules(), Asked(left=True)))
+        runs = yield from self._bench.settled()
+        self._seen_then = _stamp_of(runs)
+        return (yield from self._bench.planning(runs, Rules(), Asked(left=True)))
 
     def _take(self) -> None:
         if self._measuring and self._measuring.over:
-            self._fault = self._measuring.error
-            if self._measuring.value is not None:
-                self._measured = (time.monotonic(), self._measuring.value)
+            self._fault, self._ended = self._measuring.error, time.monotonic()
+            self._measured = self._measuring.value or self._measured
             self._measuring = None
 
     def overview(self) -> tuple[dict[str, Any], bool]:
-        """What is occupied as far as it is known, and whether it is being measured."""
+        """What is occupied as far as it is known, and whether it is still being looked at."""
         with self._lock:
             self._take()
-            survey, plan, fault = self._measuring, self._measured[1] if self._measured else None, self._fault
+            self._look()
+            survey, plan, fault, waiting = self._measuring, self._measured, self._fault, self._wanted > self._began
         names = {run.id: self._bench.name_of(run) for run in self._bench.library(fresh=False).runs}
         value = overview_value(plan, names, not self._bench.settings.read_only, survey.progress if survey else None)
-        return value | ({"note": fault.told} if fault and not survey else {}), survey is not None
+        return value | ({"note": fault.told} if fault and not survey else {}), survey is not None or waiting
 
     # -- what would go -------------------------------------------------------------------------------------------------
 

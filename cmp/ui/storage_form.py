@@ -16,6 +16,8 @@ WHAT = [
     ("Optimizer state: no training can be resumed from those checkpoints", "optimizer"),
 ]
 KEEP = [("the best by the verdict, with all that cannot be told from it", "best"), ("the last", "last"), ("starred", "starred")]
+# what is ticked at first: the window of the verdict and the last stay
+USUAL_WHAT, USUAL_KEEP, USUAL_LAST, USUAL_AGE = ["converted", "compact", "thin"], ["best", "last", "starred"], "1", "1h"
 SHARE = [
     ("leave them", ""),
     ("share their blocks, and stay two files (reflinks)", "reflink"),

@@ -15,11 +15,12 @@ from cmp.errors import BadInput, CmpError
 from cmp.ui.clocks import clock
 from cmp.ui.faults import cancelling, changing, told
 from cmp.ui.storage_desk import Desk
-from cmp.ui.storage_form import KEEP, SHARE, WHAT, Fields, emptying, rules_of
+from cmp.ui.storage_form import KEEP, SHARE, USUAL_AGE, USUAL_KEEP, USUAL_LAST, USUAL_WHAT, WHAT, Fields, emptying, rules_of
 from cmp.ui.storage_values import NOTHING, confirmation, empty_plan, job_text
 from cmp.workbench import Workbench
 from cmp.workbench.storing import Restored
 
+_SELDOM = 3.0  # seconds
 _QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
 
 
@@ -64,20 +65,20 @@ def _component(name: str, on_load: str, value: dict[str, Any]) -> gr.HTML:
 
 
 def _lay_out() -> tuple[list[gr.components.Component], gr.Button, gr.Textbox, gr.Button]:
-    what = gr.CheckboxGroup(WHAT, value=["converted", "compact", "thin"], label="May go", elem_id="storage-what", elem_classes="cmp-lines")
+    what = gr.CheckboxGroup(WHAT, value=USUAL_WHAT, label="May go", elem_id="storage-what", elem_classes="cmp-lines")
     with gr.Group() as rules:
         keep = gr.CheckboxGroup(
-            KEEP, value=["best", "last", "starred"], label="Checkpoints that stay", elem_id="storage-keep", elem_classes="cmp-lines",
+            KEEP, value=USUAL_KEEP, label="Checkpoints that stay", elem_id="storage-keep", elem_classes="cmp-lines",
             info="Starred ones and what a training ended with always stay. A run without a verdict stays whole if the best is to stay.",
         )  # fmt: skip
         with gr.Row():
-            last = gr.Textbox("1", label="How many of the last", elem_id="storage-last", min_width=130)
+            last = gr.Textbox(USUAL_LAST, label="How many of the last", elem_id="storage-last", min_width=130)
             every = gr.Textbox(label="And every so many steps", placeholder="1000", elem_id="storage-every", min_width=130)
         with gr.Row():
             most = gr.Textbox(label="At most so many of a run", placeholder="5", elem_id="storage-most", min_width=130)
             size = gr.Textbox(label="At most so much of a run", placeholder="20GB", elem_id="storage-size", min_width=130)
     with gr.Row():
-        age = gr.Textbox("1h", label="Touch nothing younger than", elem_id="storage-age", min_width=130)
+        age = gr.Textbox(USUAL_AGE, label="Touch nothing younger than", elem_id="storage-age", min_width=130)
         share = gr.Dropdown(SHARE, value="", label="Equal files of pipelines", elem_id="storage-share", min_width=200)
     preview = gr.Button("Preview", variant="primary", elem_id="storage-preview")
     with gr.Group():
@@ -175,27 +176,38 @@ def _watching(desk: Desk, widgets: Widgets, tab: gr.Tab) -> None:
     """Shows what has come about since. What the page shows already is not sent again."""
     doing = [widgets.plan, widgets.do, widgets.cancel, widgets.status, widgets.preview, widgets.job] if widgets.plan else []
 
-    def follow(seen: str, name: str, job_id: str) -> Any:
-        overview, measuring = desk.overview()
+    def told_now(seen: str, name: str, job_id: str) -> tuple[list[Any], list[Any], bool]:
+        """The values before and after the clock's, and whether anything is under way."""
+        overview, under_way = desk.overview()
         seen_before = json.loads(seen) if seen else {}
         stamps = {"overview": _stamp(overview)}
         first = overview if stamps["overview"] != seen_before.get("overview") else gr.skip()
         rest: list[Any] = []
-        under_way = measuring
         if doing:
             rest, more, going_on = _told_of_work(desk, name, job_id, seen_before)
             stamps |= more
             under_way = under_way or going_on
-        return first, json.dumps(stamps), gr.skip() if under_way else gr.Timer(active=False), *rest
+        return [first, json.dumps(stamps)], rest, under_way
+
+    def follow(seen: str, name: str, job_id: str) -> Any:
+        before, after, under_way = told_now(seen, name, job_id)
+        return *before, gr.skip() if under_way else gr.Timer(active=False), *after
+
+    def look_in(seen: str, name: str, job_id: str) -> Any:
+        desk.renew()
+        before, after, under_way = told_now(seen, name, job_id)
+        return *before, gr.Timer(active=True) if under_way else gr.skip(), *after
 
     def enter(name: str, job_id: str) -> Any:
         desk.measure()
-        answers = follow("", name, job_id)
-        return *answers[:2], gr.Timer(active=True), *answers[3:]
+        before, after, _ = told_now("", name, job_id)
+        return *before, gr.Timer(active=True), *after
 
-    outputs = [widgets.overview, widgets.seen, widgets.clock, *doing]
+    outputs, known = [widgets.overview, widgets.seen, widgets.clock, *doing], [widgets.seen, widgets.preview, widgets.job]
     tab.select(enter, [widgets.preview, widgets.job], outputs, **_QUIET)
-    widgets.clock.tick(follow, [widgets.seen, widgets.preview, widgets.job], outputs, **_QUIET)
+    widgets.clock.tick(follow, known, outputs, **_QUIET)
+    # an answer that stops the clock may come after one that started it, so another one never stops
+    gr.Timer(_SELDOM).tick(look_in, known, outputs, **_QUIET)
 
 
 def _told_of_work(desk: Desk, asked: str, job_id: str, before: dict[str, str]) -> tuple[list[Any], dict[str, str], bool]:

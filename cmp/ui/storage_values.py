@@ -118,7 +118,7 @@ def _undo(runs: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
                 seen.add(each["trash_id"])
                 path = each["path"] and (os.path.relpath(each["path"], run["folder"]) if run["folder"] else each["path"])
                 path = path or each["trash_id"]
-                when = f"in the trash since {str(each['moved_at'] or '').replace('T', ' ').removesuffix('Z')}"
+                when = f"in the trash since {str(each['moved_at'] or '').replace('T', ' ').replace('Z', ' UTC')}"
                 sub = " · ".join(part for part in (run["run"], each["why"], when) if part)
                 act = "Bring back" if each["path"] else ""
                 yield {"key": each["trash_id"], "kind": "trash", "label": path, "sub": sub, "text": size_text(each["bytes"]), "act": act}
@@ -148,7 +148,7 @@ def plan_value(preview: Preview) -> dict[str, Any]:
         "summary": summary_of(plan),
         "bars": [_bar("now", plan.before, plan.trash_before, plan.before), _bar("afterwards", plan.after, plan.trash_bytes, plan.before)],
         "groups": [group for group in groups if group["items"]],
-        "kept": _group("keep", f"{counted(len(kept), 'thing')} that stay{'' if len(kept) > 1 else 's'}", kept) if kept else None,
+        "kept": _kept(kept) if kept else None,
         "busy": None,
         "note": "" if plan.changes else "Nothing would go.",
     }
@@ -180,6 +180,26 @@ def _kinds(preview: Preview) -> dict[tuple[object, str], str]:
     return {(item.path, item.action): kind(item) for item in preview.plan.changes}
 
 
+def _kept(items: list[Item]) -> dict[str, Any]:
+    """What stays, by the reason, so that each is read once. A dump within a checkpoint that stays is no further bytes."""
+    whys = [_plainly(item.why) for item in items]
+    order = {why: place for place, why in enumerate(dict.fromkeys(whys))}
+    told = sorted(range(len(items)), key=lambda place: order[whys[place]])
+    group = _group("keep", f"{counted(len(items), 'thing')} that stay{'' if len(items) > 1 else 's'}", [items[place] for place in told])
+    places = {item.path for item in items}
+    size = sum(item.bytes for item in items if places.isdisjoint(item.path.parents))
+    return group | {"text": size_text(size)}
+
+
+def _reason_once(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Where most neighbours have the same reason it stands once above them, as `head` of the first."""
+    before = ["", *(row["why"] for row in rows)]
+    heads = [row["why"] if row["why"] != last else "" for row, last in zip(rows, before, strict=False)]
+    if 2 * sum(map(bool, heads)) > len(rows):
+        return rows
+    return [row | {"why": "", "head": head} for row, head in zip(rows, heads, strict=True)]
+
+
 def _group(key: str, label: str, items: list[Item]) -> dict[str, Any]:
     """What is the same for all of them is said once, and beside each what is not."""
     size = size_text(sum(item.bytes for item in items))
@@ -193,14 +213,23 @@ def _group(key: str, label: str, items: list[Item]) -> dict[str, Any]:
         "label": label,
         "text": size if key == "keep" else f"{len(items)} · {size}",
         "notes": list(filter(None, notes)),
-        "items": rows,
+        "items": _reason_once(rows),
     }
 
 
 def _item(item: Item, why: bool, undo: bool) -> dict[str, Any]:
-    inside = os.path.relpath(item.path, item.home.parent) if item.home else path_text(item.path)
+    inside = _named(item)
     told = [_plainly(item.why) if why else "", _undo_of(item) if undo else ""]
     return {"label": plain_text(inside), "why": "; ".join(filter(None, told)), "text": size_text(item.bytes)}
+
+
+def _named(item: Item) -> str:
+    """Where a thing lies, as the run is called: several may have folders of one name."""
+    if item.home is None:
+        return path_text(item.path)
+    run = (item.checkpoint or "").rpartition("@")[0]
+    known = run.rpartition("/")[2] == item.home.name
+    return os.path.join(run, os.path.relpath(item.path, item.home)) if known else os.path.relpath(item.path, item.home.parent)
 
 
 def _undo_of(item: Item) -> str:

@@ -106,8 +106,8 @@ ASSETS = (
     "full_panel.js", "full_history.js", "full_layout.js", "fullview.js", "panels.js", "size.js", "zoom.js", "look.js", "selectors.js",
     "arrange_panel.js", "export.js", "linking.js", "view_link.js", "chosen.js", "blink.js", "change_curves.js", "changes.js", "help.js",
     "matrix.js", "marks.js",
-    "curves_data.js", "curves_plot.js", "curves_hover.js", "curves_bar.js", "curves_facts.js", "curves_theme.js", "curves_pointer.js",
-    "curves.js", "table.js", "details.js", "pick_plot.js", "pick_small.js", "share.js", "pick.js",
+    "curves_data.js", "curves_axis.js", "curves_plot.js", "curves_hover.js", "curves_bar.js", "curves_facts.js", "curves_theme.js",
+    "curves_pointer.js", "curves_choice.js", "curves.js", "table.js", "details.js", "pick_plot.js", "pick_small.js", "share.js", "pick.js",
     "drop.js", "page_link.js", "storage.js", "storage_plan.js",
     "alerts.js",
 )  # fmt: skip

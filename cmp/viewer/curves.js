@@ -3,17 +3,14 @@
 (() => {
   "use strict";
 
-  const { el, setText, place, remember, recall } = window.cmpDom;
+  const { el, setText, place } = window.cmpDom;
   const MOST_BANDS = 5; // of more runs nobody could tell them apart
-  const LIVE = 2000; // ms between two looks at a run that is being trained
-
-  const kept = (name, otherwise) => { try { return JSON.parse(recall(name, "")) || otherwise; } catch { return otherwise; } };
-  const settingsOf = (run) => kept(`cmp.curves ${run}`, {});
-  // A page that is loaded anew shows the runs that it showed.
-  const shownLast = () => [].concat(kept("cmp.curves.runs", []));
+  const LIVE = 1000; // ms between two looks at a run that is being trained: what was logged is drawn within two seconds
+  const RESTING = 10; // times as long for one that is not
 
   window.cmpCurves = (root, { onPick, onEdit } = {}) => {
     const { makeData, ownLines, viewOf } = window.cmpCurveData;
+    const choice = window.cmpCurveChoice;
     const places = window.cmpCurveTheme.makePlaces(); // a run keeps the colour that it was first shown in, whatever else comes and goes
     const placeOf = places.of;
     const themeNow = window.cmpCurveTheme.makeTheme(root);
@@ -26,9 +23,8 @@
     let runs = []; // ids of those shown
     let known = { runs: [], notes: [], stamp: "", training: false };
     let pairs = [];
-    let turn = 0;
-    let round = 0;
-    let waiting = 0;
+    let [turn, round, waiting, ticks] = [0, 0, 0, 0];
+    let missed = false; // a drawing, since the tab was hidden
     let seenTheme = "";
 
     const bar = window.cmpCurveBar({ onChange: (next, later) => adopt(next, later), onReset: () => reset(), exportOf: (kind) => data?.address(`curves.${kind}`, runs, { ...viewOf(settings, zoom), tag: settings.tag }) ?? "" });
@@ -48,15 +44,7 @@
     const markOf = (run, step) => (known.runs.find((one) => one.run === run)?.checkpoints || []).find((mark) => mark.step === step) || {};
     const labelOf = (run) => (value.runs || []).find((one) => one.run === run)?.label ?? run;
 
-    // The charts from top to bottom: what was chosen, the differences of runs with the same noise, what was pinned.
-    const charts = () => {
-      const top = [{ key: `tag ${settings.tag}`, tag: settings.tag, title: settings.tag || "Training loss" }];
-      if (!data || value.compact) return top;
-      const first = pairs.find((pair) => pair.compare && runs.includes(pair.first) && runs.includes(pair.second))?.first;
-      const others = first === undefined ? [] : runs.filter((run) => pairs.some((pair) => pair.compare && pair.first === first && pair.second === run));
-      if (others.length && !settings.tag) top.push({ key: `minus ${first}`, tag: "", minus: first, only: others, title: `Difference: others minus ${labelOf(first)}`, zero: true });
-      return [...top, ...settings.pins.filter((tag) => tag !== settings.tag).map((tag) => ({ key: `tag ${tag}`, tag, title: tag || "Training loss", pinned: true }))];
-    };
+    const charts = () => choice.chartsOf({ settings, runs, pairs, labelOf, alone: !data || value.compact });
 
     const plotOf = (chart) => {
       if (!plots.has(chart.key)) {
@@ -72,6 +60,14 @@
       return plots.get(chart.key);
     };
 
+    const viewOfChart = (chart, theme) => {
+      const entry = plotOf(chart);
+      return { lines: entry.lines, window: data ? entry.window : zoom || entry.window, exact: Boolean(zoom), zoomY: entry.zoomY,
+        settings: { ...settings, axis: entry.axis ?? settings.axis, ...(chart.zero ? { logY: false } : {}) }, hidden, theme, compact: value.compact,
+        title: chart.title, zero: chart.zero, placeOf, markOf,
+        none: settings.axis !== "step" ? "No times were logged for this." : "None of the chosen runs logged this." };
+    };
+
     // Lines are drawn over the axis that they were asked for: until those of another have come, the chart stays as it is.
     const draw = () => {
       const theme = themeNow();
@@ -79,14 +75,14 @@
       const list = charts();
       for (const key of [...plots.keys()]) if (!list.some((chart) => chart.key === key)) plots.delete(key);
       place(part.panels, list.map((chart) => plotOf(chart).plot.node));
-      for (const chart of list) {
-        const entry = plotOf(chart);
-        const span = data ? entry.window : zoom || entry.window;
-        entry.plot.part.tools.replaceChildren(...(chart.pinned ? [el("button", { type: "button", class: "cmp-pin", text: "−", title: "Take this chart away",
+      const views = list.map((chart) => viewOfChart(chart, theme));
+      const room = Math.max(...views.map((view, i) => plotOf(list[i]).plot.room(view))); // the same for all, so that equal steps stand below each other
+      list.forEach((chart, i) => {
+        const { part: { tools }, draw: drawn } = plotOf(chart).plot;
+        tools.replaceChildren(...(chart.pinned ? [el("button", { type: "button", class: "cmp-pin", text: "−", title: "Take this chart away",
           "aria-label": `Unpin ${chart.title}`, click: () => adopt({ ...settings, pins: settings.pins.filter((pin) => pin !== chart.tag) }) })] : []));
-        entry.plot.draw({ lines: entry.lines, window: span, exact: Boolean(zoom), zoomY: entry.zoomY, settings: { ...settings, axis: entry.axis ?? settings.axis }, hidden, theme, compact: value.compact, title: chart.title, zero: chart.zero,
-          none: settings.axis !== "step" ? "No times were logged for this." : "None of the chosen runs logged this.", placeOf, markOf });
-      }
+        drawn({ ...views[i], room });
+      });
       bar.zoomed(Boolean(zoom) || [...plots.values()].some((entry) => entry.zoomY));
       drawMarks(theme);
       pointer.again();
@@ -94,7 +90,7 @@
 
     // Many reasons to draw may come in one frame (value, size, theme): one drawing answers them all.
     const soon = () => {
-      if (!waiting) waiting = requestAnimationFrame(() => { waiting = 0; if (root.clientWidth) draw(); });
+      if (!waiting) waiting = requestAnimationFrame(() => { waiting = 0; missed = !root.clientWidth; if (!missed) draw(); });
     };
 
     const drawMarks = (theme) => {
@@ -184,10 +180,11 @@
       soon();
     };
 
-    // While a shown run is being trained, only a stamp is asked for; what has changed is read again and the zoom stays.
+    // While a shown run is being trained, only a stamp is asked for; what has changed is read again and the zoom stays. One that rests may go
+    // on, which is looked for less often.
     const live = async () => {
       if (!root.isConnected) return clearInterval(ticking);
-      if (!data || !known.training || !root.clientWidth || document.hidden) return;
+      if (!data || !known.stamp || !root.clientWidth || document.hidden || (ticks++ % RESTING && !known.training)) return;
       try {
         const told = await data.ask("stamp", runs);
         if (told.stamp !== known.stamp) { known.stamp = told.stamp; all(); }
@@ -204,7 +201,7 @@
       if (moved || next.logY !== settings.logY) for (const entry of plots.values()) entry.zoomY = null; // another scale means other units
       if (next.axis !== settings.axis) zoom = null;
       settings = bar.set(next);
-      if (runs.length && data && !value.compact) remember(`cmp.curves ${runs[0]}`, JSON.stringify(settings));
+      if (runs.length && data && !value.compact) choice.keepSettings(runs[0], settings);
       side.setTags([...new Set(known.runs.flatMap((run) => run.tags || []))].sort(), settings);
       if (!data) return ownDraw();
       tellReading();
@@ -215,10 +212,10 @@
     const choose = (ids, enters) => {
       if (JSON.stringify(ids) === JSON.stringify(runs)) return;
       const first = ids[0] !== runs[0];
-      runs = ids;
+      [runs, known.stamp] = [ids, ""];
       places.show(ids);
-      if (data && !value.compact) remember("cmp.curves.runs", JSON.stringify(ids));
-      if (first && ids.length) settings = bar.set(value.compact ? {} : settingsOf(ids[0]));
+      if (data && !value.compact) choice.keepRuns(ids);
+      if (first && ids.length) settings = bar.set(value.compact ? {} : choice.settingsOf(ids[0]));
       all(enters);
     };
     window.addEventListener("popstate", () => {
@@ -286,19 +283,14 @@
         setText(part.empty, (value.series || []).length ? "" : value.empty || "Nothing to show yet.");
         return ownDraw();
       }
-      const list = value.runs || [];
-      const exists = (run) => list.some((one) => one.run === run);
       const isNew = before.source !== value.source;
       if (isNew) data = makeData(value.source);
-      const linked = isNew && !value.compact ? (window.cmpRunLink?.opened ?? []).filter(exists) : [];
-      const there = (runs.length || value.compact ? runs : shownLast()).filter(exists);
-      const first = exists(value.usual) ? [value.usual] : list.slice(0, 1).map((one) => one.run);
-      const wanted = value.chosen?.length ? value.chosen : linked.length ? linked : there.length ? there : first;
-      side.setRuns(list, wanted);
+      side.setRuns(value.runs || [], choice.runsOf(value, runs, isNew));
       if (JSON.stringify(side.shown()) === JSON.stringify(runs)) all(); else choose(side.shown());
     };
 
-    new ResizeObserver(soon).observe(root);
+    // Not for what stands around the charts: drawing takes longest of all that is done here.
+    new ResizeObserver(() => { if (missed || [...plots.values()].some(({ plot }) => plot.isOutgrown())) soon(); }).observe(root);
     window.cmpCurveTheme.onTheme(root, () => { if (JSON.stringify(themeNow()) !== seenTheme) soon(); });
     update(null);
     return { update };

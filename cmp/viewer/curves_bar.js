@@ -15,6 +15,8 @@
     ["trend", "Trend", "A straight line through all points of the window"],
   ];
 
+  const isNarrow = () => window.matchMedia("(max-width: 860px)").matches; // there the chart is what one came for: all else is folded
+
   const choice = (label, choices, onChoose) => {
     const node = el("select", { class: "cmp-select", "aria-label": label, title: label, change: () => onChoose(node.value) });
     node.append(...choices.map(([value, text]) => el("option", { value, text })));
@@ -52,7 +54,9 @@
     const live = el("div", { class: "cmp-bar-group cmp-needs-source" }, named("Smoothing", slider), box, way);
     const more = el("div", { class: "cmp-bar-group cmp-needs-source" }, named("x", axis), named("Pointer", order));
     const saved = el("div", { class: "cmp-bar-group cmp-needs-source cmp-files", "aria-label": "Save" }, el("span", { text: "Save" }), ...files.map(([, link]) => link));
-    const node = el("div", { class: "cmp-curves-bar" }, live, el("div", { class: "cmp-bar-group" }, ...switches.map(([, button]) => button)), more, saved, reset);
+    const rest = [el("div", { class: "cmp-bar-group" }, ...switches.map(([, button]) => button)), more, saved];
+    const folded = [el("details", { class: "cmp-fold cmp-more" }, el("summary", { text: "Scales, axes, files" }), ...rest)];
+    const node = el("div", { class: "cmp-curves-bar" }, live, ...(isNarrow() ? folded : rest), reset);
 
     const sync = () => {
       for (const [input, value] of [[slider, settings.smoothing], [box, settings.smoothing], [way, settings.way], [axis, settings.axis], [order, settings.order]]) {
@@ -94,8 +98,7 @@
     const runList = el("div", { class: "cmp-list", role: "group", "aria-label": "Runs" });
     const tagList = el("div", { class: "cmp-list", role: "group", "aria-label": "Tags" });
     const runsHead = el("summary", { text: "Runs" });
-    const narrow = window.matchMedia("(max-width: 860px)").matches; // the chart is what one came for
-    const fold = (head, ...nodes) => el("details", { class: "cmp-fold", ...(narrow ? {} : { open: "" }) }, head, ...nodes);
+    const fold = (head, ...nodes) => el("details", { class: "cmp-fold", ...(isNarrow() ? {} : { open: "" }) }, head, ...nodes);
     const node = el("aside", { class: "cmp-side" }, fold(runsHead, ...runFilter.nodes, runList), fold(el("summary", { text: "Tags" }), ...tagFilter.nodes, tagList));
 
     const shown = () => runs.filter((run) => ticked.has(run.run) && runFilter.passes(`${run.label} ${run.run}`)).map((run) => run.run);
@@ -112,6 +115,13 @@
         return el("label", { class: "cmp-pick", title: run.run }, box, swatch, el("span", { text: run.label }),
           ...(run.training ? [el("em", { class: "cmp-live", title: "is being trained", text: "live" })] : []));
       }));
+    };
+
+    // In a long list the first run that is shown is in sight.
+    const showTicked = () => {
+      const row = runList.querySelector("input:checked")?.closest("label");
+      const [list, own] = [runList, row].map((of) => of?.getBoundingClientRect());
+      if (own && (own.top < list.top || own.bottom > list.bottom)) runList.scrollTop += own.top - list.top - list.height / 3;
     };
 
     const tagRow = (tag, text) => {
@@ -136,7 +146,13 @@
       tagList.replaceChildren(...nodes);
     };
     return { node, shown,
-      setRuns: (next, wanted) => { runs = next; if (wanted) ticked = new Set(wanted); drawRuns(); },
+      setRuns: (next, wanted) => {
+        const before = [...ticked].join("\n");
+        runs = next;
+        if (wanted) ticked = new Set(wanted);
+        drawRuns();
+        if ([...ticked].join("\n") !== before) requestAnimationFrame(showTicked); // by then it has a size
+      },
       setTags: (next, now) => { tags = next; chosen = now; drawTags(); } };
   };
   window.cmpCurveBar.DEFAULTS = DEFAULTS;

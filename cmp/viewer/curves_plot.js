@@ -7,6 +7,7 @@
   const plainName = (text) => text.replace(/[^a-zA-Z0-9-]/gu, (sign) => `_${sign.codePointAt(0).toString(16)}_`);
 
   const { el, setText, refill } = window.cmpDom;
+  const { axisOf, rangeX, rangeY, roomY } = window.cmpCurveAxis;
   const DASHES = ["solid", "dash", "dot", "dashdot"];
   const SYMBOLS = { whole: "diamond", converted: "diamond", starred: "star", flawed: "diamond-open" };
   const REACH = 14; // pixels from a checkpoint's mark within which the pointer still means it
@@ -21,36 +22,6 @@
   };
 
   const short = (text, most = MOST_NAME) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
-
-  const zone = (seconds) => new Date(seconds * 1000).getTimezoneOffset() * 60;
-  const UNITS = [[172800, 86400, "days"], [7200, 3600, "hours"], [300, 60, "minutes"], [0, 1, "seconds"]];
-
-  // How the axis of the value's x is shown: Plotly's numbers and back, its name, a place on it in words.
-  const axisOf = ({ axis, logX }, [low, high]) => {
-    if (axis === "wall") {
-      return { type: "date", title: "", out: (x) => (x - zone(x)) * 1000, back: (p) => p / 1000 + zone(p / 1000),
-        text: (x) => new Date(x * 1000).toLocaleString() };
-    }
-    const [, unit, name] = axis === "relative" ? UNITS.find(([least]) => high - low > least) || UNITS[3] : [0, 1, "step"];
-    const title = axis === "relative" ? `${name} since the start` : "step";
-    return { type: logX ? "log" : "linear", title, out: (x) => x / unit, back: (p) => p * unit,
-      text: (x) => (axis === "relative" ? `${(x / unit).toFixed(2)} ${name}` : `step ${Math.round(x).toLocaleString("en")}`) };
-  };
-
-  const rangeX = (axis, [low, high], log, exact) => {
-    const [a, b] = [axis.out(low), axis.out(high)].map((end) => (log ? Math.log10(Math.max(end, 1e-9)) : end));
-    const room = exact ? 0 : 0.012 * (b - a) || 0.5;
-    return [a - room, b + room];
-  };
-
-  const rangeY = (lines, { outliers, logY }) => {
-    const ends = lines.map((line) => (outliers ? line.usual : line.full)).filter(Boolean);
-    if (!ends.length) return logY ? [-1, 0] : [0, 1];
-    let [low, high] = [Math.min(...ends.map((e) => e[0])), Math.max(...ends.map((e) => e[1]))];
-    if (logY) [low, high] = [Math.log10(low), Math.log10(high)];
-    const room = 0.07 * (high - low) || 0.1 * Math.abs(high) || 0.5;
-    return [low - room, high + room];
-  };
 
   const build = (hooks) => {
     const part = {
@@ -145,18 +116,19 @@
       return (line.marks || []).filter(([, , y]) => y !== null).map(([step, x, y]) => ({ ...view.markOf(line.run, step), run: line.run, step, x, y })).filter(inside);
     };
     const scaled = (value, log) => (log ? Math.log10(value) : value);
-    const layoutY = () => view.zoomY || rangeY(shown(), view.settings);
+    const layoutY = (of = view) => of.zoomY || rangeY(of.lines.filter((line) => !of.hidden.has(line.key)), of.settings);
+    const room = (of) => (of.lines.length ? roomY(layoutY(of), of.settings.logY) : 0);
 
     const layoutOf = (width, height) => {
       const { theme, compact } = view;
       const line = { gridcolor: theme.line, linecolor: theme.line, zeroline: false, color: theme.muted, tickcolor: theme.line, automargin: true };
       return {
         width, height, showlegend: false, dragmode: "zoom", hovermode: false, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-        margin: compact ? { l: 44, r: 8, t: 6, b: 24 } : { l: 52, r: 14, t: 8, b: 36 },
+        margin: { l: view.room, r: 24, t: 15, b: compact ? 36 : 54 },
         font: { family: theme.font, size: theme.size - (compact ? 2 : 1), color: theme.text },
         xaxis: { ...line, type: axis.type, ...(view.settings.axis === "step" && axis.type === "linear" && view.window[1] - view.window[0] <= 12 ? { dtick: 1 } : {}), range: rangeX(axis, view.window, view.settings.logX, view.exact), showgrid: false, ticks: "outside", ticklen: 4,
-          title: { text: compact ? "" : `${axis.title}${view.settings.logX ? " (log)" : ""}`, standoff: 6 } },
-        yaxis: { ...line, type: view.settings.logY && !view.zero ? "log" : "linear", range: layoutY(), exponentformat: "power", nticks: compact ? 4 : 8,
+          ...(compact || !axis.title ? {} : { title: { text: `${axis.title}${view.settings.logX ? " (log)" : ""}`, standoff: 6 } }) }, // an empty title takes room, too
+        yaxis: { ...line, type: view.settings.logY ? "log" : "linear", range: layoutY(), exponentformat: "power", nticks: compact ? 4 : 8,
           zeroline: Boolean(view.zero), zerolinecolor: theme.muted, zerolinewidth: 1.5 },
         yaxis2: { overlaying: "y", range: [0, 1], visible: false, fixedrange: true },
       };
@@ -176,7 +148,6 @@
 
     const draw = (next) => {
       view = next;
-      view.settings = view.zero ? { ...view.settings, logY: false } : view.settings;
       part.node.classList.toggle("is-compact", Boolean(view.compact));
       setText(part.title, view.compact ? "" : view.title);
       const width = part.over.clientWidth;
@@ -278,6 +249,12 @@
       });
     };
 
+    // Whether it was drawn for another size than it has now.
+    const isOutgrown = () => {
+      const { width, height } = part.chart._fullLayout ?? {};
+      return !view || Boolean(view.lines.length && part.over.clientWidth && (width !== part.over.clientWidth || height !== part.chart.clientHeight));
+    };
+
     const put = (node, x) => {
       const there = view && part.chart._fullLayout && x !== null ? placeX(x) : NaN;
       const inside = there >= box0().left - 1 && there <= box0().left + box0().width + 1;
@@ -292,9 +269,9 @@
       return dot;
     }));
 
-    return { node: part.node, part, draw, dots, markNear, cross: (x) => put(part.cross, x), told: (x) => put(part.told, x), styleOf,
+    return { node: part.node, part, draw, room, dots, markNear, cross: (x) => put(part.cross, x), told: (x) => put(part.told, x), styleOf,
       lines: () => (view ? shown() : []), text: (x) => axis?.text(x) ?? "", visibleMarks: () => (view && axis ? shown().flatMap(marksOf) : []),
-      hasSize: () => Boolean(part.over.clientWidth) };
+      isOutgrown };
   };
   window.cmpCurvePlot.short = short;
   window.cmpCurvePlot.colourOf = colourOf;

@@ -117,12 +117,16 @@
     };
 
     const draw = () => {
-      const focused = root.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") || document.activeElement.textContent : null;
-      const scrolled = [...root.querySelectorAll(".cmp-box")].map((box) => box.scrollTop);
+      // of two runs of one name the one that has the focus keeps it
+      const markOf = (node) => `${node.closest("[data-key]")?.dataset.key} ${node.getAttribute("aria-label") || node.textContent}`;
+      const focused = root.contains(document.activeElement) ? markOf(document.activeElement) : null;
+      const boxes = () => [...root.querySelectorAll(".cmp-box, .cmp-runs")];
+      const nameOf = (box) => box.getAttribute("aria-label") || "runs";
+      const scrolled = new Map(boxes().map((box) => [nameOf(box), box.scrollTop]));
       root.replaceChildren(...waitingFor(value.busy), ...(value.note ? [el("p", { class: "cmp-told", text: value.note })] : []),
         ...(value.begun || []).map((text) => el("p", { class: "cmp-bad", text })), ...value.disks.map(diskOf), ...runsOf(), ...undosOf());
-      [...root.querySelectorAll(".cmp-box")].forEach((box, i) => { box.scrollTop = scrolled[i] || 0; });
-      if (focused) [...root.querySelectorAll("button, input")].find((node) => (node.getAttribute("aria-label") || node.textContent) === focused)?.focus();
+      for (const box of boxes()) box.scrollTop = scrolled.get(nameOf(box)) || 0;
+      if (focused) [...root.querySelectorAll("button, input, .cmp-box")].find((node) => markOf(node) === focused)?.focus({ preventScroll: true });
     };
 
     const update = (next) => {

@@ -18,15 +18,18 @@
       return el("div", { class: "cmp-run" }, el("span", { class: "cmp-when", text: bar.label }), el("div", { class: "cmp-wide" }, el("div", { class: "cmp-sizes" }, stays, trash)), el("b", { text: bar.text }));
     };
 
+    const headOf = (item) => (item.head ? [el("li", { class: "cmp-head", text: item.head })] : []);
+
     const itemOf = (item) => el("li", {}, el("span", { class: "cmp-what", text: item.label }), el("b", { text: item.text }),
       ...(item.why ? [el("span", { class: "cmp-sub", text: item.why })] : []));
 
     const itemsOf = (group) => {
-      const rows = group.items.map(itemOf);
+      const rowsOf = (items) => items.flatMap((item) => [...headOf(item), itemOf(item)]);
+      const { items } = group;
       const notes = group.notes.map((text) => el("p", { class: "cmp-told", text }));
-      if (rows.length <= MOST + 1) return [...notes, el("ul", { class: "cmp-items" }, ...rows)];
-      const rest = el("details", {}, el("summary", { text: `${rows.length - MOST} more` }), el("ul", { class: "cmp-items" }, ...rows.slice(MOST)));
-      return [...notes, el("ul", { class: "cmp-items" }, ...rows.slice(0, MOST)), rest];
+      if (items.length <= MOST + 1) return [...notes, el("ul", { class: "cmp-items" }, ...rowsOf(items))];
+      const rest = el("details", {}, el("summary", { text: `${items.length - MOST} more` }), el("ul", { class: "cmp-items" }, ...rowsOf(items.slice(MOST))));
+      return [...notes, el("ul", { class: "cmp-items" }, ...rowsOf(items.slice(0, MOST))), rest];
     };
 
     const groupOf = (group) => el("section", { class: "cmp-group", "data-group": group.key },

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from cmp.core.marks import Mark, Marks, read_star
 from cmp.core.runs import Checkpoint, Run, plain_text
+from cmp.core.storage import trash_name
 from cmp.disk.store import Store, subject_of
 
 STAR, NAME = "star", "name"
@@ -39,3 +40,10 @@ def marks_of(store: Store, runs: Iterable[Run]) -> Marks:
             if mark != Mark():
                 found[item.id] = mark
     return found
+
+
+def starred_and_gone(store: Store, run: Run) -> set[str]:
+    """What the starred checkpoints that are not in a run any more are called in its trash."""
+    here = {plain_text(name) for c in run.checkpoints for name in (c.id, *c.aliases)}
+    stars = (name for name, kept in store.all(STAR).items() if name not in here and read_star(kept).star)
+    return {trash_name(run, key) for id, _, key in (name.rpartition("@") for name in stars) if id == plain_text(run.id)}

@@ -51,12 +51,12 @@ class Reclaiming(Storing):
 
     def settled(self) -> Generator[Progress, None, tuple[Run, ...]]:
         """All runs, once the headers of what is new have been read: before that some are known by names alone, or not at all."""
-        runs = self.library().runs
-        while unread := self._lookout.unread:  # the look has begun to read them in the background
-            yield Progress(0, 0, f"reading the headers of {counted(unread, 'folder')}")
+        library = self.library()
+        while library.unread:  # the look has begun to read them in the background, and may have the last in hand just now
+            yield Progress(0, 0, f"reading the headers of {counted(library.unread, 'folder')}")
             time.sleep(_MOMENT)
-            runs = self.library(fresh=not self._lookout.unread).runs
-        return runs
+            library = self.library(fresh=not self._lookout.unread)
+        return library.runs
 
     def previewing(self, runs: Iterable[Run], rules: Rules, asked: Asked) -> Generator[Progress, None, Preview]:
         """The plan that is to be shown before it may be started."""

@@ -216,6 +216,10 @@ class Shelf(Places):
                 self._logbook.answer(run, given)
         return run, self._logbook.with_reasons(run, found, given)
 
+    def logs_of(self, run: Run) -> tuple[tuple[Path, str], ...]:
+        """The logs that are read for a run, each with what makes it the run's own."""
+        return self._logbook.with_reasons(run, Curves((), ())).logs
+
     def answers(self, run: Run) -> Answers:
         return remembered_answers(run, self.store)
 

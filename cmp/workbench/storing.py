@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from cmp.core.runs import Run, path_text
 from cmp.disk.store import subject_of
 from cmp.errors import CmpError, NotFound, Refused
 from cmp.workbench.judging import Judging
+from cmp.workbench.marking import starred_and_gone
 
 if TYPE_CHECKING:
     from cmp.core.storage import Choice, CleanupPlan, Item, Rules
@@ -94,6 +96,7 @@ class Storing(Judging):
     ) -> Generator[Progress, None, CleanupPlan]:
         """The same a run at a time, for whoever wants to see how far it has come. Without `overview` only what would go is looked at."""
         from cmp.core.storage import CleanupPlan
+        from cmp.disk.compact_planning import referred_to
         from cmp.disk.disks import disks
         from cmp.disk.trash import FOLDER, list_trash
         from cmp.disk.trash_overview import occupancy, trash_json
@@ -104,11 +107,13 @@ class Storing(Judging):
         left = self._left_homes() if asked.left else ()
         homes = (*self._homes(runs), *left)
         trashed = [each for home in homes for each in list_trash(home)]
-        items = [*emptied(trashed, now, asked.older)] if asked.empty_trash else []
+        missed = {(home, name) for run in runs for name in starred_and_gone(self.store, run) for home in self._homes([run])}
+        items = [*emptied(trashed, now, asked.older, missed)] if asked.empty_trash else []
         told: list[Mapping[str, object]] = []
+        others = referred_to(*self._with_compacted())
         for done, run in enumerate(runs):
             yield Progress(done, len(runs), f"looking at {run.id}")
-            items += self._items(run, rules, asked, self._stars(run) if stars is None else stars, best, now)
+            items += self._items(self._subject(run, rules, self._stars(run) if stars is None else stars, now, others), asked, best)
             told += [occupancy(run, self._homes([run]), self.bases, self.store, now)] if overview else []
         yield Progress(len(runs), len(runs), "adding up")
         count, used = self.cells_size() if overview else (0, 0)
@@ -141,10 +146,10 @@ class Storing(Judging):
             return tuple(Choice(unit, True, unit.guards[0] if unit.guards else fault.message) for unit in units)
         return retention(subject, units, window)
 
-    def _items(self, run: Run, rules: Rules, asked: Asked, stars: Mapping[str, object], best: Best | None, now: float) -> Iterator[Item]:
+    def _items(self, subject: Subject, asked: Asked, best: Best | None) -> Iterator[Item]:
         from cmp.disk.trash_planning import compactions, dropped_forms, dropped_optimizers, going
 
-        subject = self._subject(run, rules, stars, now)
+        run, rules = subject.run, subject.rules
         choices = self._choices(subject, asked, best)
         paths = {choice.unit.path for choice in choices if choice.stays}
         staying = [c for c in run.checkpoints if c.path in paths or any(path in c.path.parents for path in paths)]
@@ -167,10 +172,21 @@ class Storing(Judging):
         starred = getattr(self, "starred", None)
         return {name if "@" in name else f"{run.id}@{name}": note for name, note in dict(starred(run)).items()} if starred else {}
 
-    def _subject(self, run: Run, rules: Rules, stars: Mapping[str, object], now: float) -> Subject:
+    def _subject(self, run: Run, rules: Rules, stars: Mapping[str, object], now: float, others: Mapping[str, str] | None = None) -> Subject:
         from cmp.disk.trash_planning import Subject
 
-        return Subject(run, tuple(stars), now, rules)
+        return Subject(run, tuple(stars), now, rules, others or {})
+
+    def _with_compacted(self) -> tuple[Path, ...]:
+        """The folders of all runs in which something compacted lies, or may lie in the trash."""
+        from cmp.disk.shards import is_compact
+        from cmp.disk.trash import FOLDER
+
+        runs = {run.folder: run for run in self.library(fresh=False).runs}
+        holds = (
+            any(is_compact(file) for c in run.checkpoints for file in c.files) or (run.folder / FOLDER).is_dir() for run in runs.values()
+        )
+        return tuple(compress(runs, holds))
 
     def _homes(self, runs: Iterable[Run]) -> tuple[Path, ...]:
         """The folders whose trash is these runs' own: theirs, and those in CMP_HOME that stand in where nothing can be written."""
@@ -248,7 +264,7 @@ class Storing(Judging):
         yield Progress(done, len(plan.changes), f"{item.action} {item.path}")
         still_there(item)
         if item.action == "trash":
-            require_free(item)
+            require_free(item, self._with_compacted())
             self._remember_trash(item.home)
             trashed = move_to_trash(item.home, item.path, item.why, item.names)
             return replace(item, trash_id=trashed.id, undo=f"restore {trashed.id}")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +15,12 @@ from safetensors.numpy import load_file
 
 from cmp.core.present import COMPACTED
 from cmp.core.progress import Progress, run_through
-from cmp.core.storage import Item, Rules
+from cmp.core.storage import CleanupPlan, Item, Rules
 from cmp.disk.checkpoint import open_weights
 from cmp.disk.numbers import cast_bits
 from cmp.disk.raw import RawReader
 from cmp.disk.tensors import read_tensor, read_tensors
+from cmp.disk.usage import mark
 from cmp.disk.writing import write_tensors
 from cmp.errors import CmpError, NoSpace, Refused, Unreadable
 from cmp.ui.values import checkpoints_table
@@ -116,6 +120,22 @@ def test_a_dump_of_the_base_in_another_type_is_compacted_against_it(made: Traini
     assert contents(made.run) == before
 
 
+@pytest.mark.parametrize("kind", ["BF16", "F16"])
+def test_a_dump_of_an_exact_cast_of_the_base_is_compacted_against_it(made: Training, kind: str) -> None:
+    """The base lies on the disk in half precision and was trained in full, as from a variant fp16."""
+    base = {name: cast_bits(v, "F32", kind) for name, v in big_base().items()}
+    file = next((made.base / "unet").glob("*.safetensors"))
+    write_tensors(file, {name: (kind, v.shape) for name, v in base.items()}, base.__getitem__, {"format": "pt"})
+    trained = dumped(500) | {f"base_model.model.{name}": cast_bits(v, kind, "F32") for name, v in base.items()}
+    trained = {name: trained[name] for name in dumped(500)}
+    save(dump(made), trained, {"format": "pt"})
+    grow_old(made.run)
+    before = contents(made.run)
+    assert isinstance(compact(made)[0], Item | NotDone) and left_of(made).exists() and NAME not in load_file(left_of(made))
+    restore(made, f"{RUN}@500")
+    assert contents(made.run) == before
+
+
 def test_what_differs_from_the_base_is_kept(made: Training) -> None:
     bias = "base_model.model.conv_out.bias"
     save(dump(made), dumped(500) | {bias: np.full(4, 3, "f4")}, {"format": "pt"})
@@ -133,6 +153,8 @@ def test_where_all_was_trained_it_is_said_that_nothing_is_saved(made: Training) 
     before = dump(made).read_bytes()
     (fault,) = (each.error for each in compact(made) if isinstance(each, NotDone))
     assert "nothing is saved" in fault.message and dump(made).read_bytes() == before and not left_of(made).exists()
+    (run,) = cmp(made, "storage").json["runs"]
+    assert "nothing would be saved" in why(made) and run["could_be_freed"]["compact"] == 0, "it is known by now"
 
 
 def test_without_a_base_the_newest_dump_is_kept_and_the_others_refer_to_it(tmp_path: Path) -> None:
@@ -167,6 +189,29 @@ def test_a_dump_that_others_refer_to_is_neither_removed_nor_compacted(tmp_path: 
     for asked, rules in ((Asked(compact=True), Rules()), (Asked(), Rules(named=True, every=500000))):
         items = [item for item in bench.plan_cleanup([run], rules, asked).items if item.checkpoint == f"{RUN}@1500"]
         assert [item.action for item in items] == ["keep"] and "was compacted against it" in items[0].why, items
+
+
+def test_what_holds_the_frozen_tensors_of_another_run_stays(tmp_path: Path) -> None:
+    """A pipeline in one run's checkpoint is the base model of another run."""
+    made = frozen_run(tmp_path, (500, 1000))
+    second = frozen_run(tmp_path / "later", (500,), base=False)
+    shutil.move(second.run, made.outputs / "second")
+    shutil.move(made.base, made.checkpoint(500) / "pipeline")
+    grow_old(tmp_path)
+    bench = bench_of(replace(made, bases=made.checkpoint(500)))
+    (run,) = (run for run in bench.library().runs if run.id == "second")
+    plan = bench.plan_cleanup([run], Rules(), Asked(compact=True))
+    assert [step for step in bench.clean_up(plan) if isinstance(step, Item)], plan.items
+    grow_old(tmp_path)
+    bench = bench_of(made)
+    before = contents(made.outputs)
+    plan = bench.plan_cleanup(bench.library().runs, Rules(named=True, last=1))
+    (item,) = (item for item in plan.items if item.checkpoint == f"{RUN}@500")
+    assert item.action == "keep" and "was compacted against it" in item.why
+    first = bench.library().run(RUN)
+    gone = replace(item, action="trash", home=first.folder, mark=mark(item.path))
+    (step,) = (step for step in bench.clean_up(CleanupPlan((gone,), 0, 0, (first.folder,))) if not isinstance(step, Progress))
+    assert isinstance(step, NotDone) and "was compacted against it" in step.error.message and contents(made.outputs) == before
 
 
 def test_what_others_were_compacted_against_since_the_plan_stays(tmp_path: Path) -> None:
@@ -349,6 +394,26 @@ def test_a_disk_without_room_is_told_before_the_first_byte(made: Training, monke
     before = contents(made.run)
     with pytest.raises(NoSpace, match="1,000 free"):
         restore(made)
+    assert contents(made.run) == before
+
+
+def test_a_dump_that_is_not_made_again_to_the_bit_stays(made: Training) -> None:
+    """Two frozen tensors of one shape are said to be held where the other one is."""
+    from cmp.disk.compact import Reference
+    from cmp.disk.compact_making import compacting
+    from cmp.disk.trash import reclaiming
+
+    opened, values = open_weights(dump(made)), big_base()
+    frozen = {stored: (0, name.partition(".")[2]) for stored, name in opened.weights.plain.items()}
+    one, other = next(
+        pair for pair in combinations(frozen, 2) if len({values[frozen[name][1]].shape for name in pair}) == 1
+        and not np.array_equal(*(values[frozen[name][1]] for name in pair))
+    )  # fmt: skip
+    frozen[one], frozen[other] = frozen[other], frozen[one]
+    reference = Reference("base", "tiny-sd", made.base / "unet" / "diffusion_pytorch_model.safetensors")
+    before = contents(made.run)
+    with reclaiming(made.run), pytest.raises(Refused, match="was not made again"):
+        run_through(compacting(made.run, dump(made), frozen, (reference,)))
     assert contents(made.run) == before
 
 

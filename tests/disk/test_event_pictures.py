@@ -103,14 +103,60 @@ def test_another_file_of_the_same_name_is_read_anew(tmp_path: Path) -> None:
     assert len(read_pictures(log(tmp_path, picture(2, PNG)), first).pictures) == 1
 
 
-def test_damage_ends_the_reading_and_never_raises(tmp_path: Path) -> None:
-    whole = written(scalar(1), picture(0, PNG), scalar(2), picture(1, PNG), scalar(3))
+def steps_of(file: Path) -> list[tuple[int, int | None]]:
+    return [(p.step, p.reached) for p in read_pictures(file).pictures]
+
+
+def test_a_flipped_bit_anywhere_costs_one_picture_at_most_and_puts_none_at_a_wrong_step(tmp_path: Path) -> None:
+    small = PNG[:100]
+    events = [scalar(1), picture(0, small), scalar(2), scalar(3), picture(1, small), scalar(4), picture(2, small), scalar(5)]
+    whole = written(*events)
+    head = len(written(picture(0, small))) - len(small) - 4  # of a picture, whose own bytes are not looked at
+    starts = [len(written(*events[:i])) for i in (1, 4, 6)]
     file = tmp_path / "events.out.tfevents.1.vm"
-    for at in range(0, len(whole), 7):
-        for bits in (0xFF, 0x01, 0x80):
-            file.write_bytes(whole[:at] + bytes([whole[at] ^ bits]) + whole[at + 1 :])
+    for at in range(len(whole)):
+        if any(start + 12 <= at < start + head for start in starts):
+            continue  # what is told of the picture itself
+        file.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << (5 * at) % 8]) + whole[at + 1 :])
+        told = steps_of(file)
+        assert len(told) >= 2, at
+        for step, reached in told:  # the step of a damaged number is not told: the one before it stands
+            assert (step, reached) in {(0, 1), (0, None), (1, 3), (1, 2), (2, 4), (2, 3)}, at
+
+
+def test_behind_damage_pictures_go_on_at_the_next_good_record(tmp_path: Path) -> None:
+    file = tmp_path / "events.out.tfevents.1.vm"
+    before, after = written(scalar(1), picture(0, PNG), scalar(2)), written(picture(1, PNG), scalar(3), picture(2, PNG))
+    for garbage in (b"\xff" * 7, b"\0" * 333, bytes(range(256)) * 40):
+        file.write_bytes(before + garbage + after)
+        assert steps_of(file) == [(0, 1), (1, 2), (2, 3)]
+    for cut in (written(scalar(9))[:-9], written(picture(9, PNG))[:-300]):
+        file.write_bytes(before + cut + after)
+        assert steps_of(file)[-1] == (2, 3), "a record that was cut costs the next one, and no more"
+
+
+def test_damage_at_the_end_is_searched_once_and_what_is_written_behind_it_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "events.out.tfevents.1.vm"
+    file.write_bytes(written(scalar(1), picture(0, PNG), scalar(2)) + b"\xff" * 5000)
+    first = read_pictures(file)
+    assert len(first.pictures) == 1 and first.barren == file.stat().st_size
+    with monkeypatch.context() as patched:
+        patched.setattr(event_pictures, "_checked", None)
+        assert read_pictures(file, first) == first
+    with file.open("ab") as out:
+        out.write(written(picture(1, PNG)))
+    more = read_pictures(file, first)
+    assert [(p.step, p.reached) for p in more.pictures] == [(0, 1), (1, 2)] and more.end == file.stat().st_size
+
+
+def test_any_bytes_for_a_file_give_only_pictures_that_lie_within_it(tmp_path: Path) -> None:
+    file = tmp_path / "events.out.tfevents.1.vm"
+    whole = written(scalar(1), picture(0, PNG), scalar(2), picture(1, PNG), scalar(3))
+    for cut in range(0, len(whole), 11):
+        for content in (whole[cut:], whole[:cut], whole[cut:] + whole[:cut]):
+            file.write_bytes(content)
             for told in read_pictures(file).pictures:
-                assert told.within.at + told.within.size <= len(whole)
+                assert told.within.at + told.within.size <= len(content)
 
 
 def test_more_pictures_than_the_limit_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import struct
+import subprocess
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +58,55 @@ def test_where_the_disk_has_reflinks_they_are_made_and_elsewhere_it_is_said_and_
     if said.code:
         assert all(fault["code"] == 5 and "reflinks" in fault["error"] for fault in said.json["failed"])
         warnings.warn("this disk has no reflinks, so that only their refusal is tested", stacklevel=2)
+
+
+@pytest.fixture(params=["btrfs", "xfs"])
+def cloning_disk(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A small file system that has reflinks, in a file; skips, and says so, where none can be made or mounted."""
+    kind, aside = request.param, tmp_path_factory.mktemp("aside")
+    image, place = aside / "image", aside / "disk"
+    place.mkdir()
+    with open(image, "wb") as file:
+        file.truncate(320 << 20)
+    try:
+        for line in (["mkfs." + kind, "-q", image], ["mount", "-o", "loop", image, place]):
+            subprocess.run(line, check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError) as fault:
+        told = f"no {kind} disk could be made, so that reflinks are not tested there: {getattr(fault, 'stderr', '') or fault}"
+        warnings.warn(told, stacklevel=2)
+        pytest.skip(told)
+    yield place
+    subprocess.run(["umount", "--lazy", place], check=True)  # what is remembered of the runs may still be open there
+
+
+def first_block(file: Path) -> int:
+    """Where a file's bytes begin on its disk (linux/fiemap.h)."""
+    from fcntl import ioctl
+
+    asked = bytearray(struct.pack("=QQLLLL", 0, 1 << 40, 1, 0, 1, 0) + bytes(56))
+    with open(file, "rb") as opened:
+        ioctl(opened.fileno(), 0xC020660B, asked)
+    return int(struct.unpack_from("=QQ", asked, 32)[1])
+
+
+def test_reflinks_share_blocks_and_stay_two_files(made: Training, cloning_disk: Path) -> None:
+    there = cloning_disk / "training"
+    shutil.copytree(made.outputs.parent, there)
+    grow_old(there)
+    made = Training(there / made.run.relative_to(made.outputs.parent), there / "outputs", there / "bases")
+    before, files = contents(made.outputs), sorted(made.run.rglob("*/vae/*.safetensors"))
+    modes = [(file.stat().st_mode, file.stat().st_mtime_ns) for file in files]
+    source = made.base / "vae" / "diffusion_pytorch_model.safetensors"
+    assert len({first_block(file) for file in (source, *files)}) == 3
+    said = cmp(made, "storage", "--share", "reflink", "--yes")
+    assert said.code == 0 and len(said.json["items"]) == 2, said.told
+    assert {first_block(file) for file in files} == {first_block(source)} and first_block(source) > 0
+    assert contents(made.outputs) == before and shared(made) == []
+    assert [(file.stat().st_mode, file.stat().st_mtime_ns) for file in files] == modes
+    own = source.read_bytes()
+    with open(files[0], "r+b") as file:
+        file.write(b"edited")
+    assert source.read_bytes() == own and contents(made.outputs) != before, "who edits one edits one"
 
 
 def test_a_file_that_became_another_since_the_plan_stays(made: Training) -> None:

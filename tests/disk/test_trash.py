@@ -161,6 +161,21 @@ def test_a_starred_alias_keeps_the_checkpoint_that_bears_it(made: Training) -> N
     assert [item.why for item in plan.items if item.checkpoint == f"{RUN}@500"] == ["starred"]
 
 
+def test_the_last_copy_of_what_is_starred_is_not_deleted_from_the_trash(made: Training) -> None:
+    """It was moved there by somebody who did not know of the star."""
+    assert cmp(made, "star", f"{RUN}@500").code == 0
+    stranger = ("--runs", str(made.outputs), "--bases", str(made.bases), "storage", "--keep", "last", "--yes")
+    assert command(made.outputs.parent / "another-home", *stranger).code == 0 and steps_in(made) == [1500]
+    said = cmp(made, "storage", "--empty-trash", "--yes")
+    (left,) = list_trash(made.run)
+    assert said.code == 0 and left.path == made.checkpoint(500), said.told
+    assert [item["why"][:7] for item in said.json["items"] if item["action"] == "keep"] == ["starred"]
+    assert cmp(made, "restore", left.id).code == 0
+    assert cmp(made, "star", f"{RUN}@500", "--off").code == 0
+    assert cmp(made, "storage", "--keep", "last", "--yes").code == cmp(made, "storage", "--empty-trash", "--yes").code == 0
+    assert list_trash(made.run) == ()
+
+
 def test_a_verb_for_stars_is_asked_where_there_is_one(made: Training, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = bench_of(made)
     monkeypatch.setattr(type(bench), "starred", lambda self, run: {"500": "good"}, raising=False)

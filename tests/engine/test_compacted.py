@@ -1,16 +1,20 @@
-"""A compacted checkpoint draws, converts and is found again in the store as the dump that it was."""
+"""A compacted checkpoint draws, converts, is measured and is found again in the store as the dump that it was."""
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from cmp.core.grids import GridSpec, Prompt, Sampling, Tile
+from cmp.core.measured import Measured, MeasureSpec, NotMeasured
 from cmp.core.progress import Progress, run_through
 from cmp.core.storage import Rules
+from cmp.disk.ready import Answers
 from cmp.settings import Settings
 from cmp.workbench import Workbench
 from cmp.workbench.storing import Asked
@@ -63,3 +67,30 @@ def test_a_compacted_checkpoint_draws_the_same_bits_under_the_same_keys(tmp_path
 
     list(bench.restore(FULL))
     assert contents(run.folder) == before
+
+
+def losses(home: Path, runs: Path, bases: Path, held_out: Path) -> dict[str, bytes]:
+    """The held-out loss of two checkpoints, computed: nothing is remembered in this home."""
+    bench = Workbench(Settings(home, (runs,), (bases,), device="cpu"))
+    run, _ = bench.find(FULL)
+    run = replace(run, checkpoints=tuple(run.checkpoint(key) for key in ("500", "1500")))
+    found = [one for one in bench.measure(run, MeasureSpec(held_out=held_out, draws=4), Answers()) if not isinstance(one, Progress)]
+    assert not [one for one in found if isinstance(one, NotMeasured)], found
+    return {f"{one.metric} {one.checkpoint_id}": one.values.tobytes() for one in found if isinstance(one, Measured) and not one.reused}
+
+
+def test_a_compacted_checkpoint_is_measured_to_the_same_loss(tmp_path: Path) -> None:
+    bench = Workbench(Settings(home=tmp_path / "home", device="cpu"))
+    (run,) = (run for run in bench.library().runs if run.id == FULL)
+    grow_old(run.folder)
+    held_out = tmp_path / "held_out"
+    held_out.mkdir()
+    for seed in range(2):
+        pixels_of = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+        Image.fromarray(pixels_of).resize((64, 64)).save(held_out / f"{seed}.png")
+    places = run.folder.parent, tmp_path / "home" / "demo" / "bases"
+    raw = losses(tmp_path / "first", *places, held_out)
+    run = bench.library().run(FULL)
+    list(bench.clean_up(bench.plan_cleanup([run], Rules(), Asked(compact=True))))
+    assert not list(run.folder.rglob("checkpoint-*/model.safetensors"))
+    assert len(raw) > 2 and losses(tmp_path / "second", *places, held_out) == raw

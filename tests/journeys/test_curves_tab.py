@@ -166,9 +166,14 @@ def test_two_runs_of_the_same_noise_get_a_chart_of_their_difference(page: Watche
         box.check()
     browser.locator("#curves").get_by_text("Difference: others minus").wait_for()
     assert "correlation 0.99" in browser.locator("#curves .cmp-card").first.inner_text()
+    browser.wait_for_function("() => document.querySelectorAll('#curves .cmp-chart .cartesianlayer').length === 2")
+    lefts = browser.evaluate("[...document.querySelectorAll('#curves .cmp-chart')].map((chart) => chart._fullLayout._size.l)")
+    assert lefts[0] == lefts[1], "equal steps stand below each other"
     browser.locator("#curves .cmp-settings summary").click()
     browser.locator("#curves tr.is-different").first.wait_for()
     assert "learning_rate" in browser.locator("#curves .cmp-side-by-side").inner_text()
+    logs = browser.locator("#curves .cmp-settings-body h5:has-text('Which logs are read') + ul li").all_inner_texts()
+    assert len(logs) == 2 and all("events.out.tfevents" in line for line in logs)
 
 
 def test_a_bad_filter_is_told_a_good_one_filters_and_a_pinned_chart_stands_below(page: Watched) -> None:

@@ -33,7 +33,7 @@ def logged(at: int, late: float = 0.0, **values: float) -> bytes:
 @pytest.fixture(scope="module")
 def two_runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Two runs with the same steps. The first logs a held-out loss, the rates of two layers and one loss far off; the second was killed at
-    step 600, and ten hours later resumed at 501.
+    step 600, and ten hours later resumed at 501; one of its values is not a number.
     """
     top = tmp_path_factory.mktemp("words")
     for number, name in enumerate((ONE, TWO)):
@@ -46,7 +46,7 @@ def two_runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             told[500:] = [
                 *told[500:600],
                 record(start(501)),
-                *(logged(step, late=36000, loss=1.4 + noise[step]) for step in range(501, 1001)),
+                *(logged(step, late=36000, loss=np.nan if step == 800 else 1.4 + noise[step]) for step in range(501, 1001)),
             ]
         if number == 0:
             told += [logged(step, val_loss=0.5 + step / 1e4, lr__unet=0.1, lr__text=0.2, grad__norm=1.0) for step in range(100, 1001, 100)]
@@ -155,6 +155,13 @@ def test_what_a_resume_overwrote_is_drawn_at_the_time_at_which_it_was_logged(cur
     old, new = line(curves, f"old 0 {TWO} loss")["x"], line(curves, f"line {TWO} loss")["x"]
     assert [old[0], old[-1]] == pytest.approx([500 / 60, 599 / 60], abs=0.01), "hours"
     assert min(x for x in new if x > 500 / 60) == pytest.approx(500 / 60 + 10, abs=0.01), "the resumed one begins ten hours later"
+
+
+def test_a_value_that_is_no_number_is_marked_at_its_step_and_leaves_a_gap(curves: Any) -> None:
+    show_both(curves)
+    assert line(curves, f"broken {TWO} loss")["x"] == [800]
+    raw = line(curves, f"raw {TWO} loss")
+    assert raw["y"][raw["x"].index(800)] is None and not any(name.startswith(f"broken {ONE}") for name in drawn(curves))
 
 
 def test_runs_and_tags_are_filtered_by_a_pattern_and_tags_grouped_by_the_slash(curves: Any) -> None:

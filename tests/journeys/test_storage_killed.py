@@ -10,13 +10,14 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cmp.disk.checkpoint import open_weights
 from cmp.disk.tensors import read_tensors
 from cmp.disk.trash import FOLDER
-from tests.storing import RUN, cmp, contents, frozen_run
-from tests.support import Training, bench_of
+from tests.storing import RUN, cmp, contents, frozen_run, grow_old
+from tests.support import Training, bench_of, save
 
 from .test_killed import before_each_change, in_child
 
@@ -69,15 +70,15 @@ def fresh(made: Training, kept: Path) -> None:
     shutil.copytree(kept, made.run)
 
 
-def every_point(made: Training, tmp_path: Path, *arguments: str) -> Iterator[int]:
-    """The command is killed at each of its points in turn, each time on the same run."""
+def every_point(made: Training, tmp_path: Path, *arguments: str, least: int = 5) -> Iterator[int]:
+    """The command is killed at each of its points in turn, each time on the same run; it has more than `least` of them."""
     kept = Path(shutil.copytree(made.run, tmp_path / "kept"))
     for point in range(MOST_POINTS):
         fresh(made, kept)
         killed = until(made, point, *arguments)
         yield point
         if not killed:
-            assert point > 5
+            assert point > least
             return
     raise AssertionError("it never came to its end")
 
@@ -134,21 +135,89 @@ def test_emptying_killed_at_any_point_never_leaves_half_a_thing_that_could_be_re
         assert cmp(made, "storage", "--yes").code == 0 and drafts(made) == []
 
 
+def test_bringing_back_killed_at_any_point_leaves_it_at_one_of_the_two_places(made: Training, tmp_path: Path) -> None:
+    before = contents(made.run)
+    (went,) = (item for item in cmp(made, "storage", "--keep", "last", "--yes").json["items"] if item["trash_id"])
+    for point in every_point(made, tmp_path, "restore", went["trash_id"], least=2):
+        assert cmp(made, "storage", "--yes").code == 0 and drafts(made) == []
+        if not made.checkpoint(500).exists():
+            assert cmp(made, "restore", went["trash_id"]).code == 0
+        assert contents(made.run) == before, f"killed before change {point}"
+        assert cmp(made, "storage").json["runs"][0]["trash"] == []
+
+
+def test_sharing_killed_at_any_point_leaves_every_file_with_its_bytes(made: Training, tmp_path: Path) -> None:
+    save(made.base / "vae" / "diffusion_pytorch_model.safetensors", {"a": np.zeros(1 << 18, "f4")})
+    shutil.copytree(made.base, made.run / "final_pipeline")
+    grow_old(tmp_path)
+    before = contents(made.run)
+    for point in every_point(made, tmp_path, "storage", "--share", "hardlink", "--yes"):
+        left = {name: digest for name, digest in contents(made.run).items() if "/.tmp-" not in name}
+        assert left == before, f"killed before change {point}"
+        assert cmp(made, "storage", "--yes").code == 0 and drafts(made) == [], f"left behind after a kill before change {point}"
+        assert contents(made.run) == before
+
+
+@pytest.mark.parametrize("other", [("restore", RUN), ("storage", "--compact", "--yes")], ids=["restore", "compact"])
+def test_restoring_beside_another_process_leaves_each_dump_on_one_of_its_sides(made: Training, other: tuple[str, ...]) -> None:
+    before = contents(made.run)
+    wanted = {step: tensors_of(made, step) for step in STEPS}
+    for _ in range(3):
+        assert cmp(made, "storage", "--compact", "--yes").code == 0
+        codes = at_once(made, ("restore", RUN), other)
+        assert all(code in (0, 1, 2, 3, 4, 5, 75) for code in codes) and 0 in codes, codes
+        assert drafts(made) == [] and {step: tensors_of(made, step) for step in STEPS} == wanted
+        assert cmp(made, "restore", RUN).code in (0, 2)  # 2: nothing is compacted any more
+        assert contents(made.run) == before
+
+
+def at_once(made: Training, *commands: tuple[str, ...]) -> list[int]:
+    """The exit codes of commands that begin at the same time, ascending."""
+    reading, writing = os.pipe()
+
+    def begin(arguments: tuple[str, ...]) -> Callable[[], int]:
+        def act() -> int:
+            os.read(reading, 1)  # all begin when the parent says so
+            said = cmp(made, *arguments)
+            return 70 if said.crashed else said.code
+
+        return in_child(act)
+
+    ends = [begin(arguments) for arguments in commands]
+    os.write(writing, b"!" * len(commands))
+    codes = sorted(end() for end in ends)
+    os.close(reading), os.close(writing)
+    return codes
+
+
+@pytest.mark.parametrize("arguments", [("restore", RUN), ("storage", "--compact", "--yes")], ids=["restore", "compact"])
+def test_a_write_that_the_system_cuts_short_leaves_what_was_there(made: Training, arguments: tuple[str, ...]) -> None:
+    """As a full disk does, where none can be mounted."""
+    import resource
+
+    before = contents(made.run)
+    if arguments[0] == "restore":
+        assert cmp(made, "storage", "--compact", "--yes").code == 0
+    state = contents(made.run)
+    most = 60_000 if arguments[0] == "restore" else 4_000
+
+    def act() -> int:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+        said = cmp(made, *arguments)
+        return 99 if said.crashed or "cannot write" not in said.told or "model" not in said.told else said.code
+
+    code = in_child(act)()
+    assert code not in (0, 99) and contents(made.run) == state and drafts(made) == [], code
+    assert cmp(made, *arguments).code == 0
+    assert arguments[0] == "restore" or cmp(made, "restore", RUN).code == 0
+    assert contents(made.run) == before
+
+
 @pytest.mark.parametrize("arguments", [("--compact",), ("--keep", "last"), ("--drop", "optimizer")])
 def test_two_processes_at_once_do_each_thing_once(made: Training, arguments: tuple[str, ...]) -> None:
     before = contents(made.run)
     for _ in range(3):
-        reading, writing = os.pipe()
-
-        def act(start: int = reading) -> int:
-            os.read(start, 1)  # both begin when the parent says so
-            said = cmp(made, "storage", *arguments, "--yes")
-            return 70 if said.crashed else said.code
-
-        ends = [in_child(act), in_child(act)]
-        os.write(writing, b"!!")
-        codes = sorted(end() for end in ends)
-        os.close(reading), os.close(writing)
+        codes = at_once(made, *[("storage", *arguments, "--yes")] * 2)
         assert codes[0] == 0 and codes[1] in (0, 1, 3, 4, 5, 75), codes  # the other is at it, or has done it since the plan was made
         (run,) = cmp(made, "storage").json["runs"]
         for each in run["trash"]:

@@ -179,6 +179,33 @@ def test_a_job_is_found_again_by_a_page_that_is_opened_anew(storage: Watched, ma
     storage.page.wait_for_function("document.querySelectorAll('#storage-overview .cmp-undo tbody tr').length === 3")
 
 
+def test_an_answer_that_comes_late_does_not_leave_the_page_waiting(storage: Watched, made: Training) -> None:
+    """The clock is told to stop, and that is known to the page only after something was begun."""
+    late: list[tuple[Any, Any]] = []
+
+    def hold(route: Any) -> None:
+        answer = route.fetch()
+        if not late and '"active":false' in answer.text().replace(" ", ""):
+            late.append((route, answer))
+        else:
+            route.fulfill(response=answer)
+
+    storage.page.route("**/gradio_api/**", hold)
+    storage.tab("Runs")
+    storage.tab("Storage")
+    for _ in range(200):
+        storage.page.wait_for_timeout(50)
+        if late:
+            break
+    preview(storage)
+    storage.page.click("#storage-do")
+    storage.page.click("#storage-yes")
+    storage.page.wait_for_selector("#storage-status textarea")
+    (route, answer), *_ = late
+    route.fulfill(response=answer)
+    storage.status("storage-status", "done:")
+
+
 def test_axe_finds_nothing_to_complain_of_light_dark_or_narrow(browser: Any, server: Server) -> None:
     for look in ("light", "dark", "narrow"):
         width, scheme = 390 if look == "narrow" else 1400, "dark" if look == "dark" else "light"

@@ -14,6 +14,7 @@ import yaml
 
 from cmp.errors import BadInput, NotFound
 from cmp.settings import Settings
+from cmp.ui import curve_answers
 from cmp.ui.curve_answers import CurveAnswers
 from cmp.ui.curves_tab import curves_value
 from cmp.workbench import Workbench
@@ -89,6 +90,24 @@ def test_a_log_that_grows_changes_the_stamp_and_the_points(made: Training) -> No
     assert sum(ask(answers, "points", RUN)["lines"][0]["raw"]["x"]) == 89
 
 
+def test_the_same_question_is_computed_once_until_a_run_that_it_concerns_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = origin_run(tmp_path, name="one")
+    origin_run(tmp_path, name="two")
+    answers = CurveAnswers(bench_of(made))
+    computed: list[str] = []
+    line_of = curve_answers.line_of
+    monkeypatch.setattr(curve_answers, "line_of", lambda curve, *more: computed.append(curve.run_id) or line_of(curve, *more))
+    asked = {"minus": "two", "smooth": "0.5"}
+    first = ask(answers, "points", "one", **asked)
+    assert ask(answers, "points", "one", **asked) == first and len(computed) == 1
+    ask(answers, "points", "one", minus="two", smooth="0.9")
+    assert len(computed) == 2
+    other = next((tmp_path / "logs" / "train_two").rglob("events.*"))  # the values of both are the same
+    with open(other, "ab") as log:
+        log.write(record(scalar("loss", 7, 9.0, NOW)))
+    assert ask(answers, "points", "one", **asked) != first and len(computed) == 3
+
+
 def test_no_token_and_no_field_that_is_not_listed_is_in_any_answer(made: Training) -> None:
     hparams = next((made.outputs.parent / "logs").rglob("hparams.yml"))
     told = yaml.safe_load(hparams.read_text())
@@ -109,6 +128,24 @@ def test_settings_that_differ_come_first_and_one_that_a_run_does_not_say_is_no_d
     rows = {row["name"]: row for row in told["rows"]}
     assert rows["rank"]["values"] == ["8", "4"] and rows["rank"]["differs"]
     assert rows["alpha"]["values"][1] == "" and not rows["alpha"]["differs"]
+
+
+def test_the_logs_that_are_read_are_told_with_what_makes_them_the_runs_own(made: Training) -> None:
+    bench = bench_of(made)
+    answers = CurveAnswers(bench)
+    (line,) = ask(answers, "settings", RUN)["logs"]
+    assert line.startswith(f"{RUN}: logs/train_{RUN}/") and line.endswith(f"its settings name the output folder ../outputs/{RUN}")
+    other = write_log(made.outputs.parent / "elsewhere", [(1, 0.5), (2, 0.25)])
+    bench.curves_at(RUN, logs=str(other.parent))
+    (line,) = ask(answers, "settings", RUN)["logs"]
+    assert line.startswith(f"{RUN}: elsewhere/") and "it was answered for this run" in line
+
+
+def test_the_lineage_tells_the_base_and_the_checkpoint_that_a_run_was_resumed_from(made: Training) -> None:
+    hparams = next((made.outputs.parent / "logs").rglob("hparams.yml"))
+    hparams.write_text(yaml.dump(yaml.safe_load(hparams.read_text()) | {"resume_from_checkpoint": "checkpoint-500"}))
+    (line,) = ask(CurveAnswers(bench_of(made)), "settings", RUN)["lineage"]
+    assert line.startswith(f"{RUN}: base ") and "; resumed from checkpoint-500" in line
 
 
 def test_the_demos_two_runs_saw_the_same_noise_and_the_same_images(demo_home: Path) -> None:

@@ -11,15 +11,17 @@ from typing import Any
 
 import pytest
 
-from cmp.core.progress import Progress
+from cmp.core.present import size_text
+from cmp.core.progress import Progress, run_through
 from cmp.core.storage import MIN_AGE, Rules
 from cmp.errors import BadInput, Cancelled, Refused
+from cmp.ui import storage_desk
 from cmp.ui.storage_desk import Desk
-from cmp.ui.storage_form import Fields, emptying, rules_of
+from cmp.ui.storage_form import USUAL_AGE, USUAL_KEEP, USUAL_LAST, USUAL_WHAT, Fields, emptying, rules_of
 from cmp.ui.storage_values import _undo, confirmation, overview_value, plan_value
 from cmp.workbench.storing import Asked
 from cmp.workbench.surveys import Survey
-from tests.storing import RUN, contents, frozen_run, grow_old
+from tests.storing import OLD, RUN, contents, frozen_run, grow_old
 from tests.support import Training, bench_of, convert
 
 FORM = Fields(["thin"], ["best", "last", "starred"], "1", "", "", "", "1h", "")
@@ -90,9 +92,36 @@ def test_a_preview_has_all_that_goes_once_and_says_the_same_thing_once(made: Tra
     assert sum(len(group["items"]) for group in value["groups"]) == len(preview.plan.changes)
     (checkpoints,) = [group for group in value["groups"] if group["key"] == "checkpoint"]
     assert checkpoints["notes"] == ["no rule keeps it; undone by Bring back, until the trash is emptied"]
-    assert all(item["why"] == "" for item in checkpoints["items"])
+    assert all(item["why"] == "" for item in checkpoints["items"]), checkpoints
     assert value["bars"][0]["share"] == 1.0 > value["bars"][1]["share"]
     assert "move 4 things to the trash" in confirmation(preview) and "final" not in confirmation(preview)
+
+
+def test_the_page_begins_with_the_window_of_the_verdict_and_the_last(made: Training) -> None:
+    fields = Fields(USUAL_WHAT, USUAL_KEEP, USUAL_LAST, "", "", "", USUAL_AGE, "")
+    bench = bench_of(made)
+    plan = bench.plan_cleanup(bench.library().runs, *rules_of(fields), best=lambda run: {f"{RUN}@1000"})
+    stay = {item.checkpoint: item.why for item in plan.items if item.action == "keep" and item.path.is_dir()}
+    assert stay == {f"{RUN}@1000": "among the best, which cannot be told apart", f"{RUN}@1500": "the last"}
+    assert [item.path.name for item in plan.changes if item.action == "trash" and item.path.is_dir()] == ["checkpoint-500"]
+    assert not any("optimizer" in item.path.name for item in plan.changes)
+
+
+def test_what_stays_stands_below_its_reason_and_no_byte_of_it_is_told_twice(made: Training) -> None:
+    second = made.outputs / "group" / RUN
+    shutil.copytree(made.run, second)
+    grow_old(made.outputs)
+    bench_of(made).star(f"{RUN}@500")
+    desk, name = shown(made, Rules(True, 1, min_age=10 * OLD), Asked(True, unjudged=True))
+    survey = desk._previews[name]
+    assert survey.value is not None
+    kept = plan_value(survey.value)["kept"]
+    labels = [row["label"] for row in kept["items"]]
+    assert len(labels) == len(set(labels)) and any(label.startswith(f"group/{RUN}/") for label in labels)
+    heads = [row["head"] for row in kept["items"] if row["head"]]
+    assert len(heads) == len(set(heads)) < len(labels) and all(row["why"] == "" for row in kept["items"])
+    whole = sum(item.bytes for item in survey.value.plan.items if item.path.is_dir())
+    assert kept["text"] == size_text(whole) and len(labels) == 12
 
 
 def test_what_may_not_be_done_cannot_be_started(made: Training) -> None:
@@ -154,6 +183,106 @@ def test_a_run_that_came_while_others_were_being_read_is_measured_too(made: Trai
             assert desk._measuring.wait(60)
         value, under_way = desk.overview()
         assert not under_way and [run["key"] for run in value["runs"]] == sorted([RUN, *([name] if name else [])], key=len, reverse=True)
+
+
+def looked(desk: Desk) -> list[str]:
+    """The runs that the overview has once nothing is looked at any more."""
+    while True:
+        value, under_way = desk.overview()
+        if not under_way:
+            return sorted(run["key"] for run in value["runs"])
+        if survey := desk._measuring:
+            assert survey.wait(60)
+
+
+@pytest.mark.parametrize("soon", ["while it is looked at", "just after"])
+def test_a_run_that_came_since_the_look_began_is_seen_however_soon_the_tab_is_opened_again(
+    made: Training, monkeypatch: pytest.MonkeyPatch, soon: str
+) -> None:
+    bench, gate = bench_of(made), threading.Event()
+    settled = bench.settled
+
+    def slowly() -> Any:
+        runs = yield from settled()
+        gate.wait(60)
+        return runs
+
+    monkeypatch.setattr(bench, "settled", slowly)
+    monkeypatch.setattr(storage_desk, "_PAUSE", 0.2)
+    desk = Desk(bench)
+    if soon == "just after":
+        gate.set()
+        desk.measure()
+        assert looked(desk) == [RUN]
+    else:
+        desk.measure()
+    shutil.copytree(made.run, made.outputs / "other")
+    grow_old(made.outputs)
+    desk.measure()
+    gate.set()
+    assert looked(desk) == [RUN, "other"]
+
+
+def test_a_page_that_stays_open_is_shown_what_came_and_looks_no_more_than_that(made: Training, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_PAUSE", "_REST", "_SHARE"):
+        monkeypatch.setattr(storage_desk, name, 0)
+    desk = Desk(bench := bench_of(made))
+    desk.measure()
+    assert looked(desk) == [RUN]
+    desk.renew()
+    assert not desk.overview()[1], "nothing has changed"
+    shutil.copytree(made.run, made.outputs / "other")
+    grow_old(made.outputs)
+    bench._lookout.forget()  # as after some seconds
+    desk.renew()
+    assert looked(desk) == [RUN, "other"]
+
+
+def test_many_who_look_at_once_are_answered_by_one_look(made: Training) -> None:
+    bench, looks = bench_of(made), 0
+    desk = Desk(bench)
+    planning = bench.planning
+
+    def counting(*given: Any, **named: Any) -> Any:
+        nonlocal looks
+        looks += 1
+        return planning(*given, **named)
+
+    bench.planning = counting  # type: ignore[method-assign]
+    for _ in range(20):
+        desk.measure()
+        desk.overview()
+    assert looked(desk) == [RUN] and looks <= 3
+
+
+def test_a_folder_whose_headers_are_in_hand_is_waited_for(made: Training, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cmp.core.stages import UNREAD
+    from cmp.disk import scan
+    from cmp.workbench import lookout
+
+    monkeypatch.setattr(lookout, "_MOMENT", 0.0)
+    bench, in_hand, gate = bench_of(made), threading.Event(), threading.Event()
+    bench.serves = True
+    recognise, library = scan._recognise, bench.library
+
+    def slowly(*given: Any) -> Any:
+        if not bench._lookout.unread:  # it is the last one
+            in_hand.set()
+            gate.wait(60)
+        return recognise(*given)
+
+    def just_then(**named: Any) -> Any:
+        found = library(**named)
+        assert in_hand.wait(60)
+        return found
+
+    monkeypatch.setattr(scan, "_recognise", slowly)
+    monkeypatch.setattr(bench, "library", just_then)
+    work = bench.settled()
+    assert "reading" in next(work).what, "all was taken for read while the last folder was being read"
+    gate.set()
+    (run,) = run_through(work)
+    assert [c.step for c in run.checkpoints] == [500, 1000, 1500] and all(c.layout != UNREAD for c in run.checkpoints)
 
 
 # -- surveys ---------------------------------------------------------------------------------------------------------------

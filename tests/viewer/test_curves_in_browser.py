@@ -291,3 +291,58 @@ def test_runs_that_are_shown_together_share_no_colour_however_many_there_are(pag
             colours([...Array(12).keys()].map((i) => `r${3 * i}`))]; }""")
     alone, three, two, twelve = told
     assert len(set(three)) == 3 and three[0] == alone[0] and two == three[1:] and len(set(twelve)) == 12
+
+
+def test_a_value_is_drawn_once_though_the_page_grows_by_it_and_again_in_another_size(page: Any) -> None:
+    page.evaluate(
+        "() => { window.drawn = 0; const react = Plotly.react; Plotly.react = (...told) => { drawn += 1; return react(...told); }; }"
+    )
+    before = page.locator("#curves").bounding_box()["height"]
+    plot(page, chart())
+    settle(page)
+    assert page.locator("#curves").bounding_box()["height"] > before + 100 and page.evaluate("drawn") == 1
+    page.set_viewport_size({"width": 800, "height": 900})
+    page.wait_for_function("document.querySelector('.cmp-chart')._fullLayout.width < 800")
+    page.set_viewport_size({"width": 800, "height": 700})
+    page.wait_for_function(
+        "() => { const c = document.querySelector('.cmp-chart'); return c._fullLayout.height === c.clientHeight && c.clientHeight < 320 }"
+    )
+
+
+def test_in_a_long_list_the_run_that_is_shown_is_in_sight(page: Any) -> None:
+    inside_list = page.evaluate("""async () => {
+        const root = document.querySelector("#curves");
+        const side = cmpCurveSide({ onRuns: () => {}, onTag: () => {}, onPin: () => {}, colourOf: () => "red" });
+        root.classList.add("has-source");
+        root.replaceChildren(side.node);
+        side.setRuns([...Array(60).keys()].map((i) => ({ run: `r${i}`, label: `run ${i}` })), ["r41"]);
+        await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+        const [list, row] = [".cmp-list", ".cmp-pick:has(input:checked)"].map((of) => root.querySelector(of).getBoundingClientRect());
+        return [list.height < 400, row.top >= list.top, row.bottom <= list.bottom, scrollY]; }""")
+    assert inside_list == [True, True, True, 0]
+
+
+def test_of_many_runs_settings_stay_readable_and_the_words_of_most_are_folded(page: Any) -> None:
+    told = page.evaluate("""() => {
+        const root = document.querySelector("#curves"), facts = cmpCurveFacts({ onOpenSettings: () => {} });
+        root.classList.add("has-source");
+        root.replaceChildren(facts.node);
+        const runs = [...Array(30).keys()].map((i) => `a run with a long name ${i}`);
+        facts.settings({ runs, rows: [{ name: "learning_rate", values: runs.map(() => "0.0001"), differs: true }], lineage: [], logs: [] });
+        facts.reading({ pairs: [], readings: runs.map((label) => ({ label, lines: ["a line"] })) });
+        root.querySelector(".cmp-settings").open = true;
+        const widths = [...root.querySelectorAll(".cmp-side-by-side thead th")].map((th) => th.offsetWidth);
+        const cards = [...root.querySelectorAll(".cmp-card")].filter((card) => card.checkVisibility()).length;
+        return [Math.min(...widths) > 70, cards, root.querySelector(".cmp-facts > .cmp-fold summary").textContent,
+            document.documentElement.scrollWidth <= innerWidth]; }""")
+    assert told == [True, 3, "How to read the other 27 curves", True]
+
+
+@pytest.mark.parametrize("compact", [False, True])
+@pytest.mark.parametrize("steps", [10, 4_000, 123_456])
+@pytest.mark.parametrize("most", [0.0123, 0.6, 45.0, -3.0, 12_000.0])
+def test_the_chart_is_laid_out_once_since_its_labels_fit_into_its_margins(page: Any, steps: int, most: float, compact: bool) -> None:
+    x = list(range(0, steps, max(steps // 100, 1)))
+    plot(page, chart({"run": "a", "label": "a", "tag": "loss", "x": x, "y": [most / (i + 1) for i in x], "smooth": None}, compact=compact))
+    size, margin = inside(page, "_fullLayout._size"), inside(page, "_fullLayout.margin")
+    assert {side: size[side] for side in "lrtb"} == {side: margin[side] for side in "lrtb"}

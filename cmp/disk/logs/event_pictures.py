@@ -16,7 +16,7 @@ from typing import BinaryIO
 import numpy as np
 
 from cmp.core.samples import Logged, Within
-from cmp.disk.logs.records import FOOTER, HEADER, checksums, opened
+from cmp.disk.logs.records import FOOTER, HEADER, checksums, opened, read_blocks, sound
 
 MOST = 20_000  # pictures of one file
 LARGEST = 64 << 20  # bytes of one
@@ -30,35 +30,38 @@ _STRING = 7  # TensorFlow's DT_STRING
 
 @dataclass(frozen=True, slots=True)
 class EventPictures:
-    """What bytes 0 to `end` of an event file hold; reading can go on there. `inode` tells whether it is the same file still."""
+    """What bytes 0 to `end` of an event file hold; reading can go on there. `inode` tells whether it is the same file still, `barren` the
+    size at which nothing good was found behind damage there.
+    """
 
     pictures: tuple[Logged, ...] = ()
     end: int = 0
     reached: int | None = None
     inode: int = 0
-    broken: bool = False
+    barren: int | None = None
 
 
 def read_pictures(path: Path, earlier: EventPictures | None = None) -> EventPictures:
     """Every picture of an event file; of one that was read before only what was added. A half-written last record is left alone.
 
-    Raises Unreadable as `records.opened` does. Damage ends the reading.
+    Behind a damaged length the next good record is searched for, as the reader of scalars does, which says what was skipped. Raises
+    Unreadable as `records.opened` does.
     """
     with opened(path) as (file, size):
         inode = os.fstat(file.fileno()).st_ino
         if earlier is None or earlier.inode != inode or earlier.end > size:
             earlier = EventPictures(inode=inode)
-        if earlier.broken:
+        if earlier.barren == size:
             return earlier
         return _collect(file, size, earlier)
 
 
 def _collect(file: BinaryIO, size: int, earlier: EventPictures) -> EventPictures:
     found = list(earlier.pictures)
-    reached, end, broken = earlier.reached, earlier.end, False
+    reached, end, barren = earlier.reached, earlier.end, None
     for at, length, number in _records(file, earlier.end, size):
         if length < 0:
-            broken = True
+            barren = size
             break
         if number is not None:
             reached = _reached(number, reached)
@@ -67,15 +70,15 @@ def _collect(file: BinaryIO, size: int, earlier: EventPictures) -> EventPictures
             found += pictures
             reached = reached if pictures or step is None else step
         end = at + HEADER + length + FOOTER
-    return EventPictures(tuple(found[:MOST]), end, reached, earlier.inode, broken)
+    return EventPictures(tuple(found[:MOST]), end, reached, earlier.inode, barren)
 
 
 def _records(file: BinaryIO, start: int, size: int) -> Iterator[tuple[int, int, bytes | None]]:
-    """Where each long record lies, with the payload of the last short one before it; at the end that of the last short one at all.
+    """Where each long record lies, with payload and checksum of the last short one before it; at the end that of the last short one at all.
 
-    A length of -1 says that what follows cannot be trusted.
+    A length of -1 says that nothing good was found behind damage.
     """
-    at, data, base, last = start, b"", start, None
+    at, since, data, base, last = start, start, b"", start, None
     read_length = struct.Struct("<Q").unpack_from
     short: int | None = None
     while at + HEADER + FOOTER <= size:
@@ -85,23 +88,41 @@ def _records(file: BinaryIO, start: int, size: int) -> Iterator[tuple[int, int, 
             if len(data) < HEADER:
                 return
         length = read_length(data, at - base)[0]
-        if length > size or at + HEADER + length + FOOTER > size:
-            if not _is_trusted(data[at - base : at - base + HEADER]):
-                yield at, -1, last
-            elif short is not None:
-                yield short, len(last or b""), last
-            return
-        if length <= _SMALL:
-            short, last = at, data[at - base + HEADER : at - base + HEADER + length]
-        else:
-            if not _is_trusted(data[at - base : at - base + HEADER]):
-                yield at, -1, last
+        if length > _SMALL and not _is_trusted(data[at - base : at - base + HEADER]):
+            behind, last = _checked(file, since, size)
+            if behind is None:
+                yield at, -1, None
                 return
+            at, since, short = behind, behind, None
+            continue
+        if at + HEADER + length + FOOTER > size:
+            break
+        if length <= _SMALL:
+            short, last = at, data[at - base + HEADER : at - base + HEADER + length + FOOTER]
+        else:
+            last = last if last is None or _is_whole(last) else _checked(file, since, at)[1]
             yield at, length, last
-            short = None
+            short, since = None, at + HEADER + length + FOOTER
         at += HEADER + length + FOOTER
     if short is not None:
-        yield short, len(last or b""), last
+        yield short, len(last or b"") - FOOTER, last
+
+
+def _checked(file: BinaryIO, since: int, size: int) -> tuple[int | None, bytes | None]:
+    """Where the first good record behind damage begins, None if none is found; and the last good short one before the damage, as
+    `_records` gives it.
+
+    The lengths of short records are believed while they are walked: the damage may lie before the place where it was met.
+    """
+    last = None
+    for block in read_blocks(file, since, size):
+        short = np.flatnonzero((block.lengths <= _SMALL) & sound(block))
+        if short.size:
+            at = int(block.starts[short[-1]]) + HEADER
+            last = block.data[at : at + int(block.lengths[short[-1]]) + FOOTER].tobytes()
+        if block.damage is not None:
+            return None if block.end == block.damage else block.end, last
+    return None, last
 
 
 def _is_trusted(header: bytes) -> bool:
@@ -109,8 +130,15 @@ def _is_trusted(header: bytes) -> bool:
     return bool(int(checksums(view, np.array([0]), np.array([8]))[0]) == struct.unpack_from("<I", header, 8)[0])
 
 
-def _reached(payload: bytes, otherwise: int | None) -> int | None:
-    """The step of a record that holds a number, else what was reached before."""
+def _is_whole(record: bytes) -> bool:
+    """Whether a payload matches the checksum behind it."""
+    view, length = np.frombuffer(record, np.uint8), len(record) - FOOTER
+    return bool(int(checksums(view, np.array([0]), np.array([length]))[0]) == struct.unpack_from("<I", record, length)[0])
+
+
+def _reached(record: bytes, otherwise: int | None) -> int | None:
+    """The step of a short record that holds a number, else what was reached before."""
+    payload = record[:-FOOTER] if _is_whole(record) else b""
     event = list(_fields(_InMemory(payload), 0, len(payload)))
     if not any(number == 5 for number, _, _ in event):
         return otherwise
