@@ -17,6 +17,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the scripts are run as files
 RESULTS = ROOT / "bench" / "RESULTS.md"
+DEVICE = os.environ.setdefault("CMP_BENCH_DEVICE", "cpu")  # what grid.py and measure.py draw with; cuda writes sections of its own
+ON_CARD = DEVICE != "cpu"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,15 @@ class Figure:
         return "–" if self.limit is None else f"{self.limit:.3g} {self.unit}"
 
 
+def on_card(title: str) -> str:
+    """A section's title with the card's name, where a card draws."""
+    if not ON_CARD:
+        return title
+    import torch
+
+    return f"{title}, on {torch.cuda.get_device_name(DEVICE)}"
+
+
 def interleaved(rounds: int, *jobs: Callable[[], object]) -> list[list[float]]:
     """Seconds that each job took in every round; the jobs take turns, so that a busy minute hits them alike."""
     taken: list[list[float]] = [[] for _ in jobs]
@@ -54,7 +65,8 @@ def interleaved(rounds: int, *jobs: Callable[[], object]) -> list[list[float]]:
 
 def child(script: str, *arguments: object) -> dict[str, Any]:
     """What a script tells as JSON in its last line, run in a process of its own whose threads wait as the product's do."""
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
+    places = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": places, "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", script, *map(str, arguments)], env=environment, cwd=ROOT, check=True, stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -45,6 +45,7 @@ FILES = {  # the name in the address: what is written, and what that is called
 }
 _AT_ONCE = 2  # exports that are made at the same time
 _MOST_ASKING = 8  # requests, those that are made included; each holds one of the threads that all requests share
+_MOST_BESIDE = 50  # runs
 _KEPT = 900.0  # seconds for which a file that was made is handed out again
 _MOST_BYTES = 2_000_000_000  # of all files that were made; what was asked for longest ago goes first
 _JUST_NOW = 5.0  # seconds within which a file that was handed out may not be open yet
@@ -151,7 +152,8 @@ def _digest(value: Mapping[str, Any], view: View, name: str, options: Mapping[st
 
 
 def export_routes(bench: Workbench) -> list[BaseRoute]:
-    """`GET cmp/export/SOURCE/FILE?view=JSON`. SOURCE is a grid's job or `samples/RUN`; no path comes from a caller.
+    """`GET cmp/export/SOURCE/FILE?view=JSON`. SOURCE is a grid's job or `samples/RUN`, with `beside=RUN` for each run beside that one; no
+    path comes from a caller.
 
     `GET cmp/scores/RUN/FILE` gives the verdicts on a run, `GET cmp/share/TARGET/FILE` what it is handed over as.
     """
@@ -163,7 +165,7 @@ def export_routes(bench: Workbench) -> list[BaseRoute]:
             name = request.path_params["name"]
             if name not in FILES:
                 raise NotFound(f"there is no export {name[:60]!r}", f"There are {', '.join(FILES)}.")
-            value = value_of(bench, request.path_params["source"])
+            value = value_of(bench, request.path_params["source"], request.query_params.getlist("beside"))
             path, notes = exports.get(value, _view_in(request), name, _options_in(request))
             return _file(path, str(value.get("title") or ""), name, notes)
 
@@ -237,13 +239,15 @@ def _scores(bench: Workbench, run_id: str, name: str) -> Response:
     return Response(content, media_type=kind, headers=told | {"X-Content-Type-Options": "nosniff"})
 
 
-def value_of(bench: Workbench, source: str) -> Mapping[str, Any]:
+def value_of(bench: Workbench, source: str, beside: Sequence[str] = ()) -> Mapping[str, Any]:
     """The matrix of a source, as the page shows it; raises NotFound."""
     if source.startswith(SAMPLES):
         from cmp.ui.grid_drawing import trainer_grid
 
-        run, _ = bench.find(source.removeprefix(SAMPLES), only_ids=True)
-        return trainer_grid(bench, [run.id])
+        if len(beside) > _MOST_BESIDE:
+            raise BadInput(f"{len(beside)} runs are asked for beside {source.removeprefix(SAMPLES)!r}", f"At most {_MOST_BESIDE}.")
+        found = (bench.find(name, only_ids=True)[0].id for name in (source.removeprefix(SAMPLES), *beside))
+        return trainer_grid(bench, list(dict.fromkeys(found)))
     from cmp.ui.grid_jobs import grid_value
 
     return grid_value(bench, bench.jobs.find(source))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import os
@@ -250,6 +251,31 @@ def test_the_trainers_own_pictures_are_exported_too(tmp_path: Path, monkeypatch:
         with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
             assert [name.partition("/")[0] for name in archive.namelist()] == ["001-step-500", "002-step-1000", "cells.csv"]
         assert client.get("/cmp/export/samples/a/run/steps.gif").status_code == 200
+
+
+def test_runs_that_stand_beside_each_other_are_exported_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = shown(tmp_path).bench
+    names = ("a/run", "b & c=d?", "bare")
+    runs = [Run(name, tmp_path / str(n), tmp_path, "kohya", checkpoints=STEPS) for n, name in enumerate(names)]
+    for n in (0, 1):
+        (tmp_path / str(n) / "sample").mkdir(parents=True)
+        for step in (500, 1000):
+            Image.new("RGB", (32, 32), (step // 5, 9, n)).save(tmp_path / str(n) / "sample" / f"run_{step:06d}_00_20260101000000.png")
+    monkeypatch.setattr(bench, "library", lambda **more: Library(tuple(runs)))
+    address = samples_of(bench, bench.library(), names)["export"]
+    assert address == "cmp/export/samples/a/run?beside=b%20%26%20c%3Dd%3F", "of a run without pictures there is nothing"
+    path, asked = address.split("?")
+    with serving(bench) as client:
+        for name in FILES:
+            assert client.get(f"/{path}/{name}?{asked}").status_code == 200, name
+        with zipfile.ZipFile(io.BytesIO(client.get(f"/{path}/cells.zip?{asked}").content)) as archive:
+            rows = list(csv.DictReader(io.StringIO(archive.read("cells.csv").decode())))
+            assert {(row["Run"], row["Step"]) for row in rows} == {(name, step) for name in names[:2] for step in ("500", "1000")}
+            assert len({archive.read(name) for name in archive.namelist() if name.endswith(".png")}) == 4
+        assert client.get(f"/{path}/cells.zip?beside=nobody").status_code == 404
+        assert client.get(f"/{path}/cells.zip?{'&'.join(['beside=bare'] * 51)}").status_code == 422
+        only = client.get(f"/{path}/cells.zip?beside=bare&beside=a/run")
+        assert only.status_code == 200 and len(zipfile.ZipFile(io.BytesIO(only.content)).namelist()) == 3
 
 
 def test_pictures_within_a_log_are_exported_as_they_are_and_leave_no_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from cmp.core.marks import NONE as UNMARKED
@@ -28,11 +29,12 @@ def samples_value(shown: Shown, name_of: Names, key_of: Callable[[Sample], str |
 
     `key_of` gives the name that a picture is served under, None for one that has gone.
     """
-    told = [(run, sample, key) for run, its in shown for sample in its if (key := key_of(sample))]
+    told = [(run, sample, key) for run, its in shown for sample in _at_their_steps(its) if (key := key_of(sample))]
     heads = _heads(shown, [(run, sample) for run, sample, _ in told], name_of)
     places = {axis: {key: i for i, key in enumerate(its)} for axis, its in heads.items()}
     cells = [_cell(run, sample, key, places) for run, sample, key in told]
-    one_at_a_time = len(heads[PICTURE]) == 1 or len(heads[PROMPT]) * len(heads[PICTURE]) > MOST_ROWS
+    ordinary = {sample.image for _, sample, _ in told if sample.variant != FINAL_VARIANT}
+    one_at_a_time = len(ordinary) == 1 or len(heads[PROMPT]) * len(heads[PICTURE]) > MOST_ROWS
     title = ", ".join(name_of(run) for run, _ in shown)
     return {
         "title": f"{title}: drawn by the trainer" if cells else "",
@@ -49,6 +51,19 @@ def samples_value(shown: Shown, name_of: Names, key_of: Callable[[Sample], str |
         "total": 0,
         "rerolls": [],
     }
+
+
+def _at_their_steps(its: Sequence[Sample]) -> list[Sample]:
+    """What was drawn at the end is a picture of its step like any other; a variant is left only where that has the same picture already."""
+    others = {sample.place for sample in its}
+
+    def placed(sample: Sample) -> Sample:
+        if sample.variant != FINAL_VARIANT:
+            return sample
+        plain = replace(sample, variant="", step_source=f"{sample.step_source or 'its name'}; drawn at the end")
+        return sample if plain.place in others else plain
+
+    return [placed(sample) for sample in its]
 
 
 def step_marks(value: Mapping[str, Any], shown: Shown, losses: Losses, marks: Marks) -> list[dict[str, Any]]:
@@ -69,7 +84,7 @@ def _known_at(run: Run, step: int, loss: Mapping[int, float], marks: Marks) -> d
     if step in loss:
         known["loss"] = loss[step]
     if checkpoint := next((c for c in run.checkpoints if c.step == step), None):
-        known["details"] = [["checkpoint", checkpoint.id]]
+        known |= {"id": checkpoint.id, "details": [["checkpoint", checkpoint.id]]}
         if checkpoint.converted:
             known["converted"] = ", ".join(form for form, _ in checkpoint.converted)
         if checkpoint.flaw:
@@ -101,21 +116,18 @@ def _step_head(sample: Sample) -> dict[str, Any]:
         return _head(f"epoch {sample.epoch}", [["step", "not known: nothing tells how many steps an epoch had"]], "step not known") | {
             "step": None
         }
-    label = f"step {step}, final" if sample.variant == FINAL_VARIANT else f"step {step}"
-    return _head(label, [["step", str(step)], *epoch]) | {"step": step}
+    return _head(f"step {step}", [["step", str(step)], *epoch]) | {"step": step}
 
 
-def _order(sample: Sample) -> tuple[bool, int, bool]:
-    """By step; what only counts epochs comes behind all steps, and what was drawn at the end behind its step."""
+def _order(sample: Sample) -> tuple[bool, int]:
+    """By step; what only counts epochs comes behind all steps."""
     known = sample.step is not None
-    return (not known, (sample.step if known else sample.epoch) or 0, sample.variant == FINAL_VARIANT)
+    return (not known, (sample.step if known else sample.epoch) or 0)
 
 
 def step_key(sample: Sample) -> str:
     """What a picture's column is called in a link."""
-    if sample.step is None:
-        return f"e{sample.epoch}"
-    return f"{sample.step}{'f' if sample.variant == FINAL_VARIANT else ''}"
+    return f"e{sample.epoch}" if sample.step is None else str(sample.step)
 
 
 def prompt_text(run: Run, sample: Sample) -> str:
@@ -125,7 +137,7 @@ def prompt_text(run: Run, sample: Sample) -> str:
 
 
 def picture_text(sample: Sample) -> str:
-    variant = "" if sample.variant == FINAL_VARIANT else sample.variant
+    variant = "drawn at the end" if sample.variant == FINAL_VARIANT else sample.variant
     return " · ".join(part for part in (f"picture {sample.image + 1}", variant) if part)
 
 

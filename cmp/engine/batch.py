@@ -40,13 +40,17 @@ def kind_of(one: Prepared, stackable: bool) -> tuple[object, ...]:
     return *group_of(one), one.drawn.sampling, alone
 
 
-def most_at_once(device: torch.device, width: int, height: int, numbers: int = 0) -> int:
-    """How many pictures of that size are drawn in one batch, each with an adapter of so many numbers of its own."""
+def most_at_once(device: torch.device, width: int, height: int, numbers: int = 0, *, empty: bool = False) -> int:
+    """How many pictures of that size are drawn in one batch, each with an adapter of so many numbers of its own.
+
+    As many as a card has room for now, or would have if it were `empty`: the same at any time.
+    """
     places = width * height / 64
     if device.type != "cuda":
         return max(1, round(_PLACES_ON_CPU / places))
-    free, _ = torch.cuda.mem_get_info(device)
+    free, total = torch.cuda.mem_get_info(device)
     free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch keeps what it has used before
+    free = total if empty else free
     return max(1, min(_MOST_ON_GPU, int(_SHARE * free / (_EACH * width * height / 512**2 + _COPIES * 2 * numbers))))
 
 

@@ -97,7 +97,6 @@ def denoising_of(worn: WornPipeline) -> Denoising:
     return Denoising(kind, prediction, int(schedule.config.num_train_timesteps), schedule)
 
 
-@torch.inference_mode()
 def encode(worn: WornPipeline, pictures: np.ndarray) -> torch.Tensor:
     """The means of the latents of (n, height, width, 3) pictures, scaled as the denoiser takes them; float32, in the computer's memory.
 
@@ -105,13 +104,14 @@ def encode(worn: WornPipeline, pictures: np.ndarray) -> torch.Tensor:
     """
     vae = worn.pipe.vae
     own = vae.dtype
-    try:
-        vae.to(dtype=torch.float32)
-        pixels = torch.from_numpy(pictures).permute(0, 3, 1, 2).to(worn.device, torch.float32) / 127.5 - 1
-        latents = vae.encode(pixels).latent_dist.mode().float()
-    finally:
-        vae.to(dtype=own)
-    return _scaled(latents, vae.config).cpu()
+    with worn.computing():
+        try:
+            vae.to(dtype=torch.float32)
+            pixels = torch.from_numpy(pictures).permute(0, 3, 1, 2).to(worn.device, torch.float32) / 127.5 - 1
+            latents = vae.encode(pixels).latent_dist.mode().float()
+        finally:
+            vae.to(dtype=own)
+        return _scaled(latents, vae.config).cpu()
 
 
 def _scaled(latents: torch.Tensor, config: Mapping[str, Any]) -> torch.Tensor:
@@ -124,11 +124,11 @@ def _scaled(latents: torch.Tensor, config: Mapping[str, Any]) -> torch.Tensor:
     return (latents - (shift or 0.0)) * config["scaling_factor"]
 
 
-@torch.inference_mode()
 def losses(worn: WornPipeline, asked: Denoising, latents: torch.Tensor, noise: torch.Tensor, places: Floats, steering: Steering) -> Floats:
     """The mean squared error of one prediction for each row of latents; float64."""
-    noisy, at, target = asked.noisy(latents, noise, places)
-    moved = {name: values.to(worn.device) for name, values in steering.items()}
-    found = asked.ask(worn.denoiser, noisy.to(worn.device, worn.dtype), at.to(worn.device), moved)
-    off = found.float().cpu() - target
+    with worn.computing():
+        noisy, at, target = asked.noisy(latents, noise, places)
+        moved = {name: values.to(worn.device) for name, values in steering.items()}
+        found = asked.ask(worn.denoiser, noisy.to(worn.device, worn.dtype), at.to(worn.device), moved)
+        off = found.float().cpu() - target
     return (off.double() ** 2).mean(dim=(1, 2, 3)).numpy()

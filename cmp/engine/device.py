@@ -9,12 +9,15 @@ import diffusers
 import peft
 import torch
 import transformers
-from diffusers import AutoencoderKL, UNet2DConditionModel
 
+from cmp.core.present import size_text
 from cmp.errors import BadInput
 
 _SHARE = 0.75  # of a card's free memory that a model may take; the rest is for drawing
-REVISION = "1"  # raised by every change of ours that changes pixels, so that older pictures are not taken for new ones
+# raised by every change of ours that changes pixels, so that older pictures are not taken for new ones
+REVISION = "1"
+_REVISIONS = {"cuda": "2"}  # of what changed them on one kind of device alone
+_RAN_OUT = ("not enough memory", "CUDA error: out of memory", "_STATUS_ALLOC_FAILED", "ALLOCATION_FAILED")  # a processor's, CUDA's
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -50,13 +53,11 @@ def fits(needed: int, free: int) -> bool:
 def settle(pipe: Any, device: torch.device) -> bool:
     """Puts a pipeline where it computes; gives whether it lies in the computer's memory and visits the card part by part.
 
-    On a card convolutions are faster with the channels last; attention is diffusers' default, torch's own fused kernels.
+    Nothing is laid out otherwise than by diffusers' plain call: with the channels last, convolutions round otherwise, and on an H200 a
+    picture of 512 × 512 took 0.97 s instead of 0.59 s, in a batch of 16 0.155 s instead of 0.139 s.
     """
     if device.type == "cuda":
         models = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
-        for model in models:
-            if isinstance(model, UNet2DConditionModel | AutoencoderKL):
-                model.to(memory_format=torch.channels_last)
         needed = sum(tensor.numel() * tensor.element_size() for model in models for tensor in (*model.parameters(), *model.buffers()))
         if not fits(needed, torch.cuda.mem_get_info(device)[0]):
             pipe.enable_model_cpu_offload(device=device)
@@ -67,7 +68,7 @@ def settle(pipe: Any, device: torch.device) -> bool:
 
 def without_memory(fault: BaseException) -> bool:
     """Whether what went wrong is that the memory ran out, on whichever device; libraries raise it as a RuntimeError too."""
-    return isinstance(fault, torch.OutOfMemoryError | MemoryError) or "not enough memory" in str(fault)
+    return isinstance(fault, torch.OutOfMemoryError | MemoryError) or any(words in str(fault) for words in _RAN_OUT)
 
 
 def circumstances(device: torch.device, dtype: torch.dtype) -> dict[str, str]:
@@ -81,7 +82,7 @@ def circumstances(device: torch.device, dtype: torch.dtype) -> dict[str, str]:
         "peft": peft.__version__,
         "mode": "exact",
         "form": "adapter",
-        "engine": REVISION,
+        "engine": _REVISIONS.get(device.type, REVISION),
     }
 
 
@@ -102,8 +103,12 @@ def realign(model: torch.nn.Module) -> None:
 
 
 def describe_devices() -> list[str]:
-    """What there is to compute with, in words."""
-    found = [f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
+    """What there is to compute with, in words; of cards also how much they hold, and in which numbers they draw."""
+    found = []
+    for i in range(torch.cuda.device_count()):
+        card, usual = torch.cuda.get_device_properties(i), str(choose_dtype(torch.device("cuda", i))).removeprefix("torch.")
+        wide = ", models with a transformer in bfloat16" if torch.cuda.is_bf16_supported() else ""
+        found.append(f"cuda:{i} {card.name} ({size_text(card.total_memory)}; draws in {usual}{wide})")
     return [*found, *(["mps"] if torch.backends.mps.is_available() else []), f"cpu ({torch.get_num_threads()} threads)"]
 
 

@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar, cast
@@ -31,6 +32,7 @@ from cmp.errors import CmpError, NoSpace, Refused
 from cmp.pictures.files import save_png
 
 log = logging.getLogger(__name__)
+_WRITING = 4  # pictures that are packed and written at once, while nothing is drawn
 T = TypeVar("T")
 Steps = Generator[Progress | Tile, None, None]
 
@@ -119,14 +121,16 @@ class Drawing:
         if len(batch) >= self._limit(one):
             yield from self._draw_waiting(self._waiting.pop(kind))
 
-    @property
-    def _first_alone(self) -> bool:
-        """Whether the first picture is drawn alone. On a card it always is: how much room there is shows once the base is loaded."""
-        return self.watched or self.studio.device.type == "cuda"
+    def _is_alone(self, one: Prepared) -> bool:
+        """Whether it is the first picture and drawn alone. On a card also where nobody watches, until the base is loaded: how much room
+        there is shows only then.
+        """
+        loading = self.studio.device.type == "cuda" and one.clothes.folder.name not in self.studio.loaded
+        return not self.begun and (self.watched or loading)
 
     def _limit(self, one: Prepared) -> int:
         """How many are drawn together."""
-        if self.preparing.mode == "exact" or (self._first_alone and not self.begun):
+        if self.preparing.mode == "exact" or self._is_alone(one):
             return 1
         width, height = size_of(one)
         most = most_at_once(self.studio.device, width, height, self.preparing.numbers(one))
@@ -166,14 +170,15 @@ class Drawing:
 
     def _draw_batch(self, batch: Sequence[Prepared]) -> Steps:
         """Draws a batch; where that fails, its halves, so that what is wrong with one picture costs no other."""
-        left = list(batch)
+        left, alone = list(batch), self._is_alone(batch[0])
         try:
             images, seconds = yield from self._at_the_gpu(batch)
-            kept = [(one, *self._keep(one, image, seconds / len(batch))) for one, image in zip(batch, images, strict=True)]
-            if self.keeps_pace and (self.begun or not self._first_alone):  # a lone picture takes longer, and a card's first one too
-                remember_pace(self.store, self.studio.device.type, batch, seconds, [size for _, _, size in kept])
+            with ThreadPoolExecutor(_WRITING) as pool:
+                kept = list(pool.map(self._keep, batch, images, [seconds / len(batch)] * len(batch)))
+            if self.keeps_pace and not alone:  # a lone picture takes longer, and a card's first one too
+                remember_pace(self.store, self.studio.device.type, batch, seconds, [size for _, size in kept])
             self.begun = True
-            for _, tile, _ in kept:
+            for tile, _ in kept:
                 left.pop(0)
                 yield self._count(tile)
             return
@@ -211,7 +216,7 @@ class Drawing:
             yield Progress(self.done, self.total, "waiting for another drawing")
         try:
             started = time.monotonic()
-            work = stepping(lambda report: paint_batch(batch, self.preparing, self.studio, self.store, report))
+            work = stepping(lambda report: paint_batch(batch, self.preparing, self.studio, self.store, report), self.studio.threads)
             try:
                 images = yield from self._told(work, "")
                 return images, time.monotonic() - started - self.studio.loading_took

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,19 @@ def import_classes(folder: Path) -> None:
             _model_class(told)
 
 
+@contextmanager
+def _numbers_as_before() -> Iterator[None]:
+    """diffusers has torch make all numbers of the type that a model is loaded in, and leaves it so where that fails: whatever is computed
+    afterwards, of whichever model, would be of half precision.
+    """
+    before = torch.get_default_dtype()
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@_numbers_as_before()
 def load_pipeline(folder: Path, dtype: torch.dtype, report: Report) -> Any:
     """The pipeline in a folder, from this disk alone; never runs code that lies in the folder. Can be left between its components."""
     index = read_index(folder)

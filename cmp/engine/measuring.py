@@ -98,7 +98,7 @@ class LossMeter:
         while not self.gpu.acquire(timeout=0.2):
             yield Progress(0, self._calls, "waiting for another drawing")
         try:
-            with closing(stepping(lambda report: self._values(meant, report))) as work:
+            with closing(stepping(lambda report: self._values(meant, report), self.studio.threads)) as work:
                 values, labels, told = yield from work
         finally:
             self.gpu.release()
@@ -132,7 +132,8 @@ class LossMeter:
         return values, self.draws.labels(asked.steps), told
 
     def _most(self, clothes: Clothes) -> int:
-        return most_at_once(self.studio.device, *native_size(clothes.folder))
+        """Whatever else lies on a card: another batch rounds otherwise in half precision."""
+        return most_at_once(self.studio.device, *native_size(clothes.folder), empty=True)
 
     def _encoded(self, worn: WornPipeline, clothes: Clothes, report: Report) -> tuple[torch.Tensor, tuple[str, ...]]:
         """The latents of all images, encoded once for each base model, and what is to be known of their sizes."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -14,16 +15,18 @@ from cmp.engine.pipeline import WornPipeline
 from cmp.engine.prompts import Steering
 from cmp.engine.samplers import scheduler_of
 from cmp.engine.steps import Report, silent
+from cmp.errors import Refused
 
 
-@torch.inference_mode()
 def paint(
     worn: WornPipeline, cells: Sequence[Cell], steering: Sequence[Steering | None] | None = None, report: Report = silent
 ) -> list[Image.Image]:
     """The pictures of cells that share their sampling, in one batch.
 
-    Noise comes from one CPU generator per picture, seeded by its cell, so that it is the same on every device and in every company.
-    `steering` are the encoded prompts; without, the pipeline encodes them. Each denoising step is reported.
+    Noise comes from one CPU generator per picture, seeded by its cell, so that it is the same on every device and in every company; as
+    for diffusers' plain call it is made in the numbers that are drawn in, and before torch 2.13 a seed has another noise in half precision.
+    `steering` are the encoded prompts; without, the pipeline encodes them. Each denoising step is reported. Raises Refused for pictures
+    that are no numbers.
     """
     sampling = cells[0].sampling
     assert all(cell.sampling == sampling for cell in cells)
@@ -41,7 +44,17 @@ def paint(
         "callback_on_step_end_tensor_inputs": [],
     }
     asked |= {side: value for side in ("width", "height") if (value := getattr(sampling, side))}
-    return list(worn.pipe(**asked, **_prompts(cells, steering)).images)
+    with worn.computing():
+        return _finite(worn, worn.pipe(**asked, **_prompts(cells, steering), output_type="np").images)
+
+
+def _finite(worn: WornPipeline, images: np.ndarray) -> list[Image.Image]:
+    """The pictures as diffusers makes them of their numbers; it would make those that are none black, and only warn."""
+    if not np.isfinite(images).all():
+        half = worn.dtype != torch.float32
+        why = f"the model's numbers are too large for {str(worn.dtype).removeprefix('torch.')}" if half else "these weights overflow"
+        raise Refused(f"what was drawn is no picture but NaN: {why}", "Draw it with CMP_DEVICE=cpu." if half else "Draw an earlier step.")
+    return list(worn.pipe.image_processor.numpy_to_pil(images))
 
 
 def _prompts(cells: Sequence[Cell], steering: Sequence[Steering | None] | None) -> dict[str, Any]:

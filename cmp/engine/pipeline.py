@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,10 @@ class WornPipeline:
 
     def _modules(self) -> dict[str, torch.nn.Module]:
         return {name: part for name, part in self.pipe.components.items() if isinstance(part, torch.nn.Module)}
+
+    def computing(self) -> AbstractContextManager[object]:
+        """Without gradients. What moves between card and memory meanwhile must stay changeable, which inference mode does not allow."""
+        return torch.no_grad() if self.visiting else torch.inference_mode()
 
     def wear_nothing(self) -> None:
         """Back to the base model. The adapter stays attached but switched off, ready for the next checkpoint."""
@@ -218,9 +223,24 @@ def adapter_tensors(modules: Mapping[str, torch.nn.Module]) -> dict[str, torch.T
 
 @torch.no_grad()
 def _copy_in(folded: Mapping[str, np.ndarray], layers: Mapping[str, Any]) -> None:
-    """Checkpoints of one run have the same shapes: their few MB are copied into the adapter that is already there."""
-    for name, parameter in _tensors_in(layers).items():
-        parameter.copy_(torch.tensor(folded[name]))
+    """Checkpoints of one run have the same shapes: their few MB are copied into the adapter that is already there.
+
+    To a card in one piece: each copy of its own waits for the card.
+    """
+    inside = _tensors_in(layers)
+    whole = torch.from_numpy(np.concatenate([folded[name].reshape(-1) for name in inside]))
+    whole = whole.to(next(iter(inside.values())).device)
+    for parameter, values in zip(inside.values(), whole.split([p.numel() for p in inside.values()]), strict=True):
+        parameter.copy_(values.view(parameter.shape))
+
+
+def _read_back(inside: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+    """The tensors as they are in the model, in the computer's memory; from a card in one piece."""
+    tensors = [tensor.detach() for tensor in inside.values()]
+    if len({(tensor.device, tensor.dtype) for tensor in tensors}) != 1 or tensors[0].device.type == "cpu":
+        return {name: tensor.cpu() for name, tensor in zip(inside, tensors, strict=True)}
+    whole = torch.cat([tensor.reshape(-1) for tensor in tensors]).cpu().split([tensor.numel() for tensor in tensors])
+    return {name: values.view(tensor.shape) for name, values, tensor in zip(inside, whole, tensors, strict=True)}
 
 
 def _tensors_in(layers: Mapping[str, Any]) -> dict[str, torch.Tensor]:
@@ -252,9 +272,8 @@ def prove_layers(layers: Mapping[str, Any], folded: Mapping[str, np.ndarray], st
         told = [f"{len(lost)} did not land, for example {lost[0]}"] if lost else []
         told += [f"{len(strange)} are in the model and not in the checkpoint, for example {strange[0]}"] if strange else []
         raise Refused(f"of {len(folded)} adapter tensors {'; '.join(told)}", "The checkpoint was made for another model; give its base.")
-    for name, parameter in inside.items():
-        expected = torch.tensor(folded[name], dtype=parameter.dtype)
-        if not torch.equal(parameter.detach().cpu(), expected):
+    for name, landed in _read_back(inside).items():
+        if not torch.equal(landed, torch.tensor(folded[name], dtype=landed.dtype)):
             raise Refused(f"{name} in the model is not what the checkpoint holds", "This is a fault of ours; please report it.")
     for name, module in layers.items():
         if module.scaling.get(ADAPTER) != strength or module.disable_adapters or module.merged or module.active_adapters != [ADAPTER]:

@@ -96,7 +96,7 @@ def _takes_guidance(pipe: Any) -> bool:
     return getattr(getattr(pipe, "unet", None), "config", {}).get("time_cond_proj_dim") is None
 
 
-@torch.inference_mode()
+@torch.no_grad()  # in inference mode a text encoder that is moved to a card meanwhile could not be changed any more
 def _encode(pipe: Any, kind: str, prompt: Prompt, guided: bool, clip_skip: int) -> Steering:
     """The pipeline's own encoding, with what its call would give it."""
     asked: dict[str, Any] = {"prompt": prompt.text, "device": pipe._execution_device, "num_images_per_prompt": 1}

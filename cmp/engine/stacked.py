@@ -58,13 +58,12 @@ def wearing(modules: Mapping[str, torch.nn.Module], worn: Sequence[Worn]) -> Ite
 
 @dataclass(slots=True)
 class _Layer:
-    """An adapted layer. `down` is pictures × rank × in (a kernel's axes behind), `up` pictures × out × rank, strength included.
-
-    Where all pictures wear the same, both have one entry for all.
+    """An adapted layer. `down` is adapters × rank × in (a kernel's axes behind), `up` adapters × out × rank, strength included; `which`
+    of them each picture wears.
     """
 
     module: torch.nn.Module
-    pictures: int
+    which: tuple[int, ...]
     down: torch.Tensor
     up: torch.Tensor
     bias: torch.Tensor | None
@@ -92,10 +91,10 @@ class _Layer:
         if key not in self._chosen:
             numbers = torch.zeros(1, dtype=torch.long)
             if len(self.down) > 1:
-                total = size if rows.stop is None else rows.stop
-                numbers = torch.arange(-(-total // self.pictures) * self.pictures)[rows] % self.pictures
+                total, pictures = size if rows.stop is None else rows.stop, len(self.which)
+                numbers = torch.tensor(self.which).repeat(-(-total // pictures))[rows]
                 if len(numbers) != size:
-                    raise Refused(f"a layer computes {size} parts for {self.pictures} pictures", "Draw it with --exact.")
+                    raise Refused(f"a layer computes {size} parts for {pictures} pictures", "Draw it with --exact.")
             numbers = numbers.to(self.down.device)
             bias = None if self.bias is None else self.bias[numbers].to(device)
             self._chosen[key] = (self.down[numbers].to(device), self.up[numbers].to(device), bias)
@@ -118,9 +117,9 @@ def _times(x: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
 
 
 def _layers(modules: Mapping[str, torch.nn.Module], worn: Sequence[Worn]) -> dict[str, _Layer]:
-    """`component.module` → its layer with every picture's factors."""
-    distinct = {id(one.folded): one for one in worn}
-    same = len({(id(one.folded), one.strength) for one in worn}) == 1
+    """`component.module` → its layer with the factors of every adapter."""
+    distinct = _distinct(worn)
+    which = tuple(list(distinct).index((id(one.folded), one.strength)) for one in worn)
     keys = dict.fromkeys(name.rpartition(".lora_")[0] for one in distinct.values() for name in one.folded)
     found = {}
     for key in keys:
@@ -129,9 +128,13 @@ def _layers(modules: Mapping[str, torch.nn.Module], worn: Sequence[Worn]) -> dic
         base: Any = module.get_base_layer() if isinstance(module, LoraLayer) else module
         if not isinstance(base, torch.nn.Linear | torch.nn.Conv2d):
             raise Refused(f"{key} is a {type(base).__name__}, which carries no pair of matrices", "Draw it with --exact.")
-        chosen = worn[:1] if same else worn
-        found[key] = _layer(key, module, base.weight, chosen, len(worn))
+        found[key] = _layer(key, module, base.weight, tuple(distinct.values()), which)
     return found
+
+
+def _distinct(worn: Sequence[Worn]) -> dict[tuple[int, float], Worn]:
+    """Every adapter at every strength, once."""
+    return {(id(one.folded), one.strength): one for one in worn}
 
 
 def _find(modules: Mapping[str, torch.nn.Module], component: str, inside: str) -> torch.nn.Module:
@@ -141,12 +144,15 @@ def _find(modules: Mapping[str, torch.nn.Module], component: str, inside: str) -
         raise Refused(f"the base model has no {component}.{inside}", "The checkpoint was made for another model; give its base.") from None
 
 
-def _layer(key: str, module: torch.nn.Module, weight: torch.Tensor, worn: Sequence[Worn], pictures: int) -> _Layer:
-    """The factors of one layer, filled up with zeros to the largest rank, where an adapter has none included."""
+def _layer(key: str, module: torch.nn.Module, weight: torch.Tensor, worn: Sequence[Worn], which: tuple[int, ...]) -> _Layer:
+    """The factors of one layer, filled up with zeros to the largest rank, where an adapter has none included.
+
+    They are put together in the computer's memory, and go to a card at once: each copy of its own waits for the card.
+    """
     ranks = [_rank(one, key) for one in worn]
     rank = max(ranks)
-    down = weight.new_zeros((len(worn), rank, *weight.shape[1:]))
-    up = weight.new_zeros((len(worn), weight.shape[0], rank))
+    down = torch.zeros((len(worn), rank, *weight.shape[1:]), dtype=weight.dtype)
+    up = torch.zeros((len(worn), weight.shape[0], rank), dtype=weight.dtype)
     bias = None
     for number, (one, own) in enumerate(zip(worn, ranks, strict=True)):
         if not own:
@@ -158,9 +164,9 @@ def _layer(key: str, module: torch.nn.Module, weight: torch.Tensor, worn: Sequen
         down[number, :own] = a.to(down)
         up[number, :, :own] = b.reshape(b.shape[:2]).to(up) * one.strength
         if (own_bias := one.folded.get(f"{key}{_HALVES[2]}")) is not None:
-            bias = weight.new_zeros((len(worn), weight.shape[0])) if bias is None else bias
+            bias = torch.zeros((len(worn), weight.shape[0]), dtype=weight.dtype) if bias is None else bias
             bias[number] = torch.tensor(own_bias).to(bias) * one.strength
-    return _Layer(module, pictures, down, up, bias)
+    return _Layer(module, which, down.to(weight.device), up.to(weight.device), None if bias is None else bias.to(weight.device))
 
 
 def _rank(one: Worn, key: str) -> int:
@@ -181,13 +187,12 @@ def _prove(modules: Mapping[str, torch.nn.Module], layers: Mapping[str, _Layer],
         for name, module in model.named_modules():
             if isinstance(module, LoraLayer) and (not module.disable_adapters or module.merged):
                 raise Refused(f"{component}.{name} wears an adapter already", "This is a fault of ours; please report it.")
-    for number, one in enumerate(worn):
+    for number, one in enumerate(_distinct(worn).values()):
         used = set()
         for key, layer in layers.items():
-            own = min(number, len(layer.down) - 1)
             meant = {half: one.folded.get(f"{key}{half}") for half in _HALVES}
             used |= {f"{key}{half}" for half, values in meant.items() if values is not None}
-            if not _landed(layer, own, one.strength, meant):
+            if not _landed(layer, number, one.strength, meant):
                 raise Refused(f"{key} on the model is not what the checkpoint holds", "This is a fault of ours; please report it.")
         if lost := sorted(set(one.folded) - used):
             raise Refused(
@@ -198,12 +203,13 @@ def _prove(modules: Mapping[str, torch.nn.Module], layers: Mapping[str, _Layer],
 def _landed(layer: _Layer, number: int, strength: float, meant: Mapping[str, np.ndarray | None]) -> bool:
     down, up, bias = (meant[half] for half in _HALVES)
     rank = 0 if down is None else down.shape[0]
-    parts = [(layer.down[number, :rank], down, 1.0), (layer.up[number, :, :rank], up, strength)]
+    down_there, up_there = layer.down[number].cpu(), layer.up[number].cpu()
+    parts = [(down_there[:rank], down, 1.0), (up_there[:, :rank], up, strength)]
     if layer.bias is not None:
-        parts.append((layer.bias[number], bias, strength))
+        parts.append((layer.bias[number].cpu(), bias, strength))
     elif bias is not None:
         return False
-    rest = bool(layer.down[number, rank:].any()) or bool(layer.up[number, :, rank:].any())
+    rest = bool(down_there[rank:].any()) or bool(up_there[:, rank:].any())
     return not rest and all(_equal(landed, values, times) for landed, values, times in parts)
 
 
@@ -211,4 +217,4 @@ def _equal(landed: torch.Tensor, values: np.ndarray | None, strength: float) -> 
     if values is None:
         return not landed.any()
     expected = torch.tensor(values).reshape(landed.shape).to(landed.dtype) * strength
-    return torch.equal(landed.cpu(), expected)
+    return torch.equal(landed, expected)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from contextlib import nullcontext
 from queue import SimpleQueue
 from threading import Event
 from typing import TypeVar
@@ -22,8 +23,9 @@ class Stopped(Exception):
     """Raised within the call at its next step, once whoever watched it has gone."""
 
 
-def stepping(work: Callable[[Report], T]) -> Generator[Progress, None, T]:
-    """Runs `work(report)` in a thread, yields what it reports, and gives its result or raises what it raises.
+def stepping(work: Callable[[Report], T], threads: Executor | None = None) -> Generator[Progress, None, T]:
+    """Runs `work(report)` in a thread, one of `threads` or one of its own, yields what it reports, and gives its result or raises what it
+    raises.
 
     Closing the iterator makes the next `report` raise Stopped, and waits for the call to end: nothing of it goes on unseen.
     """
@@ -35,11 +37,13 @@ def stepping(work: Callable[[Report], T]) -> Generator[Progress, None, T]:
             raise Stopped
         said.put(step)
 
-    with ThreadPoolExecutor(1, thread_name_prefix="drawing") as pool:
+    with nullcontext(threads) if threads else ThreadPoolExecutor(1, thread_name_prefix="drawing") as pool:
+        call = pool.submit(work, report)
         try:
-            pool.submit(work, report).add_done_callback(said.put)
+            call.add_done_callback(said.put)
             while isinstance(step := said.get(), Progress):
                 yield step
             return step.result()
         finally:
             gone.set()
+            wait([call])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,6 +38,7 @@ class Studio:
     _worn: WornPipeline | None = field(default=None, repr=False)
     _adapters: OrderedDict[str, Folded] = field(default_factory=OrderedDict, repr=False)
     _vae: tuple[str, torch.nn.Module] | None = field(default=None, repr=False)
+    _threads: tuple[int, ThreadPoolExecutor] | None = field(default=None, repr=False)  # and the process that they belong to
     most_kept: int = 0
     loading_took: float = 0.0  # seconds
     most_at_once: dict[str, int] = field(default_factory=dict)  # pictures that fit into memory, by kind of batch, where it ran out once
@@ -43,6 +46,16 @@ class Studio:
     @property
     def device(self) -> torch.device:
         return choose_device(self.device_name)
+
+    @property
+    def threads(self) -> ThreadPoolExecutor:
+        """The one thread in which all is computed: torch has cuDNN plan each convolution and attention anew in every other thread.
+
+        A process that was forked has none of its parent's threads, and gets one of its own.
+        """
+        if self._threads is None or self._threads[0] != os.getpid():
+            self._threads = os.getpid(), ThreadPoolExecutor(1, thread_name_prefix="drawing")
+        return self._threads[1]
 
     def pipeline(self, folder: Path, digest: str = "", rounded: Rounded = (), report: Report = silent) -> WornPipeline:
         """The pipeline of this base, loaded if it is not the one at hand; `loading_took` says how long."""

@@ -8,13 +8,12 @@ from typing import Any
 
 import gradio as gr
 
-from cmp.core.grid_axes import RUN, STEP, row_at
+from cmp.core.grid_axes import row_at
 from cmp.core.grids import GridSpec, Tile
-from cmp.core.labels import BASE_MODEL
 from cmp.core.prompts import parse_prompts
 from cmp.core.rerolling import common_seeds, rows_of, with_new_seed
 from cmp.core.runs import Run
-from cmp.errors import BadInput, NotFound
+from cmp.errors import NotFound
 from cmp.jobs import Job
 from cmp.ui.callers import may_draw
 from cmp.ui.choices import BASE
@@ -26,11 +25,12 @@ from cmp.ui.grid_jobs import EMPTY, NONE_DRAWN, Earlier, controls_of, grid_statu
 from cmp.ui.offering import offer
 from cmp.ui.refilling import FIELDS, fields_of
 from cmp.ui.samples_view import runs_with, value_of
+from cmp.ui.starring import star
 from cmp.workbench import Workbench
 from cmp.workbench.callers import caller
 
 # so that a reload finds this grid again, and not the newest one of somebody else
-_PUT = "const at = new URL(location); at.searchParams.set('grid', id); history.replaceState(null, '', at);"
+_PUT = "const at = new URL(location); at.searchParams.set('grid', id); history.replaceState(history.state, '', at);"
 REMEMBER = f"(id) => {{ if (id) {{ {_PUT} }} }}"
 # on another tab the address speaks of what is shown there
 _REMEMBER_SHOWN = f"(id) => {{ if (id && document.querySelector('#grid')?.checkVisibility()) {{ {_PUT} }} }}"
@@ -52,7 +52,7 @@ FORGET = """() => {
   const at = new URL(location);
   at.searchParams.delete('grid');
   at.searchParams.delete('view');
-  history.replaceState(null, '', at);
+  history.replaceState(history.state, '', at);
 }"""
 # on a narrow page the grid is far below the button
 _SHOW = "() => { if (innerWidth < 900) document.querySelector('#grid')?.scrollIntoView({ behavior: 'smooth' }); }"
@@ -218,16 +218,6 @@ def _rerolling(bench: Workbench, form: Form, earlier: Earlier) -> None:
 
     changed = [*begin_in(form), form.fields["seeds"], form.fields["prompts"]]
     form.grid.edit(reroll, [form.job_id, *form.asked], changed, show_progress="hidden")
-
-
-def star(bench: Workbench, told: dict[str, Any]) -> None:
-    """Puts a star on the checkpoint of a cell, or takes it away; raises BadInput for the base model's."""
-    at = dict(told.get("at") or {})
-    key = str(at.get(STEP) or "")
-    if not key or key == BASE_MODEL:
-        raise BadInput("the base model takes no star", "Star a checkpoint.")
-    note = told.get("note")
-    bench.star(f"{at[RUN]}@{key}" if at.get(RUN) else key, bool(told.get("on")), None if note is None else str(note), only_ids=True)
 
 
 def grid_runs(bench: Workbench, spec: GridSpec) -> Sequence[Run]:

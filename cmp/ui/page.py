@@ -31,6 +31,21 @@ footer { display: none !important; }
 .cmp-lines .wrap label { width: 100%; white-space: normal; box-shadow: none; padding: 4px 8px; }
 #problems textarea { color: #b42318; }
 .dark #problems textarea { color: #f97066; }
+/* pictures are what one comes for: what stands above them takes as little room as it can */
+#page-title h2 { margin: 0; font-size: 18px; line-height: 32px; white-space: nowrap; }
+#demo-note { margin-bottom: -6px; }
+#demo-note p { font-size: 13px; line-height: 1.5; }
+#samples-column { gap: 8px; }
+.cmp-tabs > .tab-wrapper { margin-bottom: 12px; }
+/* the name of the page and its tabs share a line where there is room */
+@media (min-width: 901px) {
+  #page-title { z-index: 1; width: max-content; height: 32px; margin: 0 0 calc(-32px - var(--layout-gap)); overflow: visible; }
+  .cmp-tabs > .tab-wrapper { padding-left: 256px; }
+}
+/* on a phone all tabs stand in one line, and wrap where even that is too long */
+@media (max-width: 700px) {
+  .cmp-tabs > .tab-wrapper > .tab-container > button { padding: 0 clamp(7px, 2.7vw, 16px); }
+}
 /* the grid stays in view beside the long form; sticking needs ancestors that do not scroll, hence the clip above */
 #grid-column { position: sticky; top: 8px; align-self: flex-start; }
 /* on a narrow page pictures come before the form */
@@ -63,12 +78,12 @@ def build_page(bench: Workbench) -> Dashboard:
             elem_id="alerts",
             padding=False,
         )
-        gr.Markdown("## Checkpoint comparison")
-        with gr.Tabs(elem_classes="cmp-tabs") as tabs:
+        gr.Markdown("## Checkpoint comparison", elem_id="page-title")
+        with gr.Tabs(elem_classes="cmp-tabs", overflow_behavior="wrap") as tabs:
             with gr.Tab("Runs", id="runs") as runs_page:
                 _in_address(runs_page, "runs")
                 if bench.shows_demo:
-                    gr.Markdown(DEMO)
+                    gr.Markdown(DEMO, elem_id="demo-note")
                 runs = build_runs_tab(bench, page)
             with gr.Tab("Curves", id="curves") as curves_tab:
                 _in_address(curves_tab, "curves")

@@ -87,7 +87,7 @@ def _keep_fresh(bench: Workbench, page: gr.Blocks, known: list[Any], shown: list
         runs_rows, rows, run, *more = refresh(run_id, ticks, before)
         return [runs_rows, rows, gr.skip() if run == run_id else run, *more]
 
-    page.load(refresh, known, shown, js=_FROM_LINK, show_progress="hidden")
+    page.load(refresh, known, shown, js=_FROM_LINK, queue=False, show_progress="hidden")
     gr.Timer(3).tick(again, known, shown, queue=False, show_progress="hidden")
 
 

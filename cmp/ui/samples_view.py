@@ -17,8 +17,10 @@ from cmp.core.runs import Library, Run
 from cmp.core.sample_values import samples_value, step_marks
 from cmp.jobs import Job
 from cmp.ui.curves_tab import build_strip, strip_of
+from cmp.ui.faults import changing
 from cmp.ui.grid_jobs import KINDS, grid_value
 from cmp.ui.grid_jobs import stamp_of as job_stamp
+from cmp.ui.starring import star
 from cmp.ui.values import LOOKING, is_unread, names_apart, reading_text
 from cmp.workbench import Workbench
 
@@ -64,17 +66,26 @@ def build_samples_view(bench: Workbench, chosen: gr.Textbox) -> SamplesView:
         now = stamp_of(bench, library, ids)
         return [gr.skip()] * 3 if now == before else (linked_value(bench, library, ids), now, strip_of(bench, library, ids))
 
+    @changing
+    def edit(event: gr.EventData, run_id: str, others: list[str]) -> Any:
+        star(bench, event._data)
+        library = bench.library(fresh=False)
+        ids = [run_id, *(others or [])]
+        return stamp_of(bench, library, ids), linked_value(bench, library, ids)
+
     asked, shown = [chosen, beside, linked], [matrix, beside, stamp, strip]
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
     told = gr.on([chosen.change, beside.input], show, asked, shown, js=_FROM_LINK, trigger_mode="always_last", **quiet)
     told.then(None, [chosen, beside], None, js=_TO_LINK)
     gr.Timer(LOOK_EVERY).tick(look, [chosen, beside, stamp], [matrix, stamp, strip], **quiet)
+    matrix.edit(edit, [chosen, beside], [stamp, matrix], show_progress="hidden")
     return SamplesView(strip, matrix, beside, stamp)
 
 
 def linked_value(bench: Workbench, library: Library, ids: Sequence[str]) -> dict[str, Any]:
-    """The same as `value_of`, its view in the page's address."""
-    return value_of(bench, library, ids, wait=False) | {"link": "samples", "source": " ".join(filter(None, ids))}
+    """The same as `value_of`, its view in the page's address, and with stars for those checkpoints that there are."""
+    stars = False if bench.settings.read_only else "known"
+    return {"stars": stars} | value_of(bench, library, ids, wait=False) | {"link": "samples", "source": " ".join(filter(None, ids))}
 
 
 def runs_with(library: Library, ids: Sequence[str]) -> list[Run]:
@@ -97,11 +108,16 @@ def value_of(bench: Workbench, library: Library, ids: Sequence[str], *, wait: bo
     known = [(run, its) for run, its in shown if its and (wait or bench.gallery.knows_loss(run))]
     losses = {run.id: losses_at(_some(bench.gallery.loss(run)), {s.step for s in its if s.step is not None}) for run, its in known}
     value = samples_value(shown, lambda item: names.get(item.id) or bench.name_of(item), bench.gallery.name)
-    alone = shown[0][0] if len(shown) == 1 and shown[0][1] else None
-    export = {"export": f"cmp/export/samples/{quote(alone.id)}"} if alone else {}
+    export = {"export": export_of([run.id for run, _ in shown])} if value["cells"] else {}
     if not value["cells"] and (reading := _reading(library, [run for run, _ in shown])):
         value |= {"note": reading}
     return value | {"marks": step_marks(value, shown, losses, bench.marks(run for run, _ in shown))} | export
+
+
+def export_of(ids: Sequence[str]) -> str:
+    """Where files are made of the pictures of these runs, the first one in the path."""
+    beside = "&".join(f"beside={quote(name, safe='')}" for name in ids[1:])
+    return f"cmp/export/samples/{quote(ids[0])}{f'?{beside}' if beside else ''}"
 
 
 def _reading(library: Library, shown: Sequence[Run]) -> str:

@@ -19,20 +19,21 @@ The matrix's value:
                    such as "preview", stays until the one that replaces it has arrived. "settings" is the text to be copied where there is
                    no address for it
     urls           {"thumb", "full", "settings"}: addresses in which {key} stands for the cell's key
-    stars          bool; whether a checkpoint can be starred here, which is a value of the step axis other than "base model"
-    marks          [{"at": {axis key: index}}] and what is known of what that names: "loss", "score", "window", "converted", "star", "note",
-                   "flaw", "details"; it stands at the heads that say all of these values
+    stars          bool; whether a checkpoint can be starred here, which is a value of the step axis other than "base model"; "known" where
+                   not every step has one: then only what has a mark with an "id"
+    marks          [{"at": {axis key: index}}] and what is known of what that names: "id", "loss", "score", "window", "converted", "star",
+                   "note", "flaw", "details"; it stands at the heads that say all of these values
     scores         [{"key", "label", "better": "high" | "low" | "", "of": {cell key: number | [number, low, high]}}]: what cells can be
                    tinted by
     common         [[name, value]]: details of all cells
     link, source   str; the name of the page's parameter that holds the view, and what the view belongs to; without them there is no link
-    export         str; the address below which files are made of the grid, "" or none for nothing
+    export         str; the address below which files are made of the grid, with what is to be asked there; "" or none for nothing
     compare        {"cells": [at, at], "asked": str}; cells that are to be opened side by side, once for each text in "asked"
     done, total    int; no progress is shown when total is 0
     rerolls        [axis key]: what a row must say alone to be drawn again with another seed; empty where nothing can be
 It tells `{"index": [r, c], "value", "key", "at": {axis key: value key | None}}` of the cell that was opened, and as an edit
 `{"what": "row"|"cell", "at"}` of the row to draw with another seed, or of the cell to draw so below it; and
-`{"what": "star", "at", "on", "note"}` of the checkpoint to star, which the marks of the next value are to show.
+`{"what": "star", "at", "id", "on", "note"}` of the checkpoint to star, by its mark's id where it has one, which the next marks are to show.
 
 What the user has arranged, the view, is one JSON value, too: {"place", "order": {axis key: [value key]}, "hidden": {axis key: [value
 key]}, "pick": {axis key: value key}}. `core/arranging` gives it the same meaning as `arrange.js`:
@@ -104,9 +105,9 @@ from cmp.errors import NotFound
 ASSETS = (
     "matrix.css", "fullview.css", "curves.css", "table.css", "details.css", "pick.css", "storage.css", "alerts.css",
     "dom.js", "arrange.js", "heads.js", "cell.js", "others.js", "oklab.js", "pictures.js", "full_zoom.js", "compare.js", "difference.js",
-    "full_panel.js", "full_history.js", "full_layout.js", "fullview.js", "panels.js", "size.js", "zoom.js", "look.js", "selectors.js",
-    "arrange_panel.js", "export.js", "linking.js", "view_link.js", "chosen.js", "blink.js", "change_curves.js", "changes.js", "help.js",
-    "matrix.js", "marks.js",
+    "full_panel.js", "full_history.js", "full_layout.js", "full_messages.js", "fullview.js", "panels.js", "size.js", "zoom.js", "look.js",
+    "selectors.js", "arrange_panel.js", "export.js", "linking.js", "view_link.js", "chosen.js", "blink.js", "change_curves.js",
+    "changes.js", "help.js", "matrix.js", "marks.js",
     "curves_data.js", "curves_axis.js", "curves_plot.js", "curves_hover.js", "curves_bar.js", "curves_facts.js", "curves_theme.js",
     "curves_pointer.js", "curves_choice.js", "curves.js", "table.js", "details.js", "pick_plot.js", "pick_small.js", "share.js", "pick.js",
     "drop.js", "page_link.js", "storage.js", "storage_plan.js",
@@ -118,8 +119,9 @@ BUNDLES = ("viewer.css", "viewer.js")  # two requests instead of forty
 
 _MATRIX_NEEDS = (
     "cmpDom", "cmpArrange", "cmpHeads", "cmpCell", "cmpOthers", "cmpOklab", "cmpPictures", "cmpFullZoom", "cmpCompare", "cmpDifference",
-    "cmpFullPanel", "cmpFullHistory", "cmpFullLayout", "cmpFullView", "cmpPanels", "cmpSize", "cmpZoom", "cmpLook", "cmpSelectors",
-    "cmpArrangePanel", "cmpExport", "cmpLinking", "cmpViewLink", "cmpChosen", "cmpBlink", "cmpChangeCurves", "cmpChanges", "cmpHelp",
+    "cmpFullPanel", "cmpFullHistory", "cmpFullLayout", "cmpFullMessages", "cmpFullView", "cmpPanels", "cmpSize", "cmpZoom", "cmpLook",
+    "cmpSelectors", "cmpArrangePanel", "cmpExport", "cmpLinking", "cmpViewLink", "cmpChosen", "cmpBlink", "cmpChangeCurves", "cmpChanges",
+    "cmpHelp",
 )  # fmt: skip
 
 MATRIX_TEMPLATE = '<div class="cmp-mount"></div>'

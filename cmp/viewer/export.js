@@ -25,7 +25,8 @@
 
     const address = (file) => {
       const view = Object.fromEntries(SAVED.filter((name) => grid.view()[name]).map((name) => [name, grid.view()[name]]));
-      return `${grid.value().export}/${file}?view=${encodeURIComponent(JSON.stringify(view))}`;
+      const [path, asked] = grid.value().export.split("?");
+      return `${path}/${file}?${asked ? `${asked}&` : ""}view=${encodeURIComponent(JSON.stringify(view))}`;
     };
 
     const save = (blob, name) => {

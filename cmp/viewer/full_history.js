@@ -1,5 +1,5 @@
-// The browser's way back closes the full view: `cmpFullHistory(close, settled)` -> {opened, closed}. Opening it is an entry of the history with
-// the page's own address; closing it any other way takes the entry back. What the address says about the grid is changed by neither.
+// The browser's way back closes the full view: `cmpFullHistory(close, settled)` -> {opened, closed}. Opening it is an entry of the history;
+// closing it any other way takes the entry back. What the entry's address says is written in `view_link.js`.
 (() => {
   "use strict";
 
@@ -20,7 +20,8 @@
 
     const opened = () => {
       open = true;
-      if (!entered && !leaving) enter();
+      if (history.state?.cmpFull && !leaving) entered = true; // the page was loaded anew within it, or came forward to it
+      else if (!entered && !leaving) enter();
     };
 
     const closed = () => {

@@ -69,14 +69,15 @@
     const canStar = (record) => {
       const axis = grid.stepAxis();
       const at = axis && record?.at?.[axis.i];
-      return Boolean(grid.value().stars && axis && at !== null && at !== undefined && axis.keys[at] !== BASE);
+      const known = grid.value().stars !== "known" || marksOf(record).id;
+      return Boolean(grid.value().stars && known && axis && at !== null && at !== undefined && axis.keys[at] !== BASE);
     };
 
     const starring = (block) => {
       const star = el("button", { type: "button", class: "cmp-button cmp-star" });
       const note = el("input", { type: "text", class: "cmp-text", placeholder: "Note", "aria-label": "Note on this checkpoint", maxlength: "2000" });
       const state = () => marksOf(block.item.record);
-      const send = (on, text) => { grid.edit("star", { at: grid.coordinatesOf(block.item.record), on, note: text }); };
+      const send = (on, text) => { grid.edit("star", { at: grid.coordinatesOf(block.item.record), id: state().id, on, note: text }); };
       star.addEventListener("click", () => send(!state().star, note.value.trim()));
       const saved = () => { if (note.value.trim() !== (state().note ?? "")) send(Boolean(state().star) || note.value.trim() !== "", note.value.trim()); };
       note.addEventListener("change", saved);

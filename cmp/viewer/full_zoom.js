@@ -1,5 +1,5 @@
 // Zoom and gestures of the full view: `cmpFullZoom(stage, {views, size, told, swipe, press, drag, release, point})` -> {apply, next, by, fit, pan,
-// isFit, says}. One zoom for all pictures that are compared: `views()` are the frames that they lie in, `size()` their common size in pixels.
+// get, set, isFit, says}. One zoom for all pictures that are compared: `views()` are the frames that they lie in, `size()` their common size in pixels.
 // The wheel and two fingers zoom, dragging moves, a double click goes to 1:1 and back. What a drag means while the whole picture is in
 // view, `press` decides; a stroke of the finger is told to `swipe`.
 (() => {
@@ -159,6 +159,14 @@
     });
 
     const says = () => `${scale === null ? "Fit · " : ""}${Math.round(100 * now() * dpr())} %`;
-    return { apply, lie, next, by, fit, pan, isWhole, says, isFit: () => scale === null };
+    // How far and where, null while the whole is in the frame; and back there, with whatever an address says.
+    const get = () => (scale === null ? null : [scale, middle.x, middle.y].map((number) => Number(number.toFixed(4))));
+    const set = (told) => {
+      if (!Array.isArray(told) || told.length !== 3 || !told.every(Number.isFinite)) return void fit();
+      scale = clamp(told[0], 0.01, MOST / dpr());
+      middle = { x: clamp(told[1], 0, 1), y: clamp(told[2], 0, 1) };
+      settle();
+    };
+    return { apply, lie, next, by, fit, pan, get, set, isWhole, says, isFit: () => scale === null };
   };
 })();

@@ -15,6 +15,7 @@
     const difference = window.cmpDifference(dom, { refit: () => compare.refit() });
     const say = (text) => dom.setText(part.status, text);
     const panel = window.cmpFullPanel(grid, say);
+    const messages = window.cmpFullMessages(say);
     const part = window.cmpFullLayout(dom, panel, difference);
     const now = { mode: "one", against: "is-base", swapped: false, chosen: null, items: [], held: "", shown: "", before: null, from: null, last: "" };
     grid.root.append(part.dialog);
@@ -50,7 +51,7 @@
     };
 
     compare = window.cmpCompare(dom, part.stage, { pictures, told: tellTitle, swipe: (dr, dc) => step(dr, dc),
-      zoomed: () => { dom.setText(part.zoom, compare?.zoom.says() ?? "Fit"); part.zoom.setAttribute("aria-label", `Zoom, now ${part.zoom.textContent}`); },
+      zoomed: () => { dom.setText(part.zoom, compare?.zoom.says() ?? "Fit"); part.zoom.setAttribute("aria-label", `Zoom, now ${part.zoom.textContent}`); if (busy) grid.moved(); },
       sized: (text) => dom.setText(part.note, text || (now.mode !== "one" && now.items.length < 2 ? "There is nothing to compare this picture with: it is the first." : "")),
       grab: (on) => hold(on ? "is-base" : ""),
       played: (on) => {
@@ -95,7 +96,7 @@
       part.leave.hidden = !now.chosen;
       part.mark.hidden = now.mode !== "one" || Boolean(now.chosen) || now.items[0]?.record?.state !== "done";
       part.mark.setAttribute("aria-pressed", String(grid.chosen().includes(now.items[0]?.id)));
-      part.again.hidden = !grid.value().rerolls || Boolean(now.chosen);
+      part.again.hidden = !grid.value().rerolls?.length || Boolean(now.chosen);
     };
 
     const tellPlace = () => {
@@ -141,6 +142,7 @@
       if (!same) { now.held = ""; say(""); drawStage(); }
       panel.draw(now.mode === "one" ? items.slice(0, 1) : items);
       prepare();
+      grid.moved(); // the address speaks of what is compared, too
     };
 
     // Every end leads to the other one. Chosen cells move together; where one of them would leave what there is, none moves.
@@ -199,7 +201,7 @@
     const keys = { m: () => nextMode(1), M: () => nextMode(-1), c: swap, x: mark, z: () => zoom.next(), i: togglePanel, "+": () => zoom.by(1.4), "=": () => zoom.by(1.4), "-": () => zoom.by(1 / 1.4),
       0: zoom.fit, "?": () => grid.help("full"), " ": () => can.blinks() && play(), ",": () => compare.nudge(-0.02), ".": () => compare.nudge(0.02),
       Home: () => edge("c", 0), End: () => edge("c", grid.size().columns - 1), PageUp: () => edge("r", 0), PageDown: () => edge("r", grid.size().rows - 1),
-      r: () => (grid.value().rerolls && !now.chosen ? grid.reroll("cell") : null) };
+      r: () => (now.chosen ? null : grid.reroll("cell")) };
     const edge = (side, at) => { if (!now.chosen) goTo({ ...grid.cursor(), [side]: at }); };
 
     const onKey = (event) => {
@@ -222,6 +224,7 @@
       Object.assign(now, { shown: "", before: null, chosen: null, items: [], held: "", from: null });
       compare.clear();
       difference.end();
+      messages.end();
       busy = false;
       past.closed();
       const { r, c } = grid.cursor();
@@ -251,7 +254,7 @@
 
     const show = () => {
       busy = true;
-      if (!part.dialog.open) { showPanel(!matchMedia(NARROW).matches && dom.recall("cmp.full.panel", "1") === "1", false); part.dialog.showModal(); past.opened(); }
+      if (!part.dialog.open) { showPanel(!matchMedia(NARROW).matches && dom.recall("cmp.full.panel", "1") === "1", false); part.dialog.showModal(); past.opened(); messages.listen(); }
       compare.zoom.fit();
       part.dialog.focus();
       refresh();
@@ -262,6 +265,20 @@
       Object.assign(now, { chosen: ids, from, mode: now.last || (ids.length > 2 ? "side" : "slider") });
       show();
     };
-    return { open, compare: compareChosen, refresh, isOpen: () => busy, can };
+    // What a link says of it beside the cell that the cursor is on, null while it is closed; and what was told so, shown again.
+    const told = () => {
+      if (!busy || !part.dialog.open) return null;
+      const some = { with: now.against === "is-before" && "before", swapped: now.swapped, zoom: zoom.get(), chosen: now.chosen?.map((id) => grid.coordinatesOf(grid.recordOf(id))) };
+      return { mode: now.mode, ...Object.fromEntries(Object.entries(some).filter(([, value]) => value)) };
+    };
+    const restore = (saved) => {
+      const chosen = Array.isArray(saved?.chosen) ? saved.chosen.slice(0, 4).map(grid.idAt) : null;
+      const isThere = chosen ? chosen.length > 1 && chosen.every((id) => grid.recordOf(id)) : Boolean(hereNow().record);
+      if (!window.cmpFullLayout.modes.includes(saved?.mode) || !isThere || !grid.root.checkVisibility()) return;
+      Object.assign(now, { chosen, mode: saved.mode === "one" && chosen ? "side" : saved.mode, against: saved.with === "before" ? "is-before" : "is-base", swapped: Boolean(saved.swapped) });
+      show();
+      zoom.set(saved.zoom);
+    };
+    return { open, compare: compareChosen, refresh, told, restore, isOpen: () => busy, can };
   };
 })();

@@ -113,7 +113,7 @@
     };
     // "row" draws the row anew with another seed, "cell" puts a row with another seed below it.
     grid.reroll = (what, r = cursor.r, c = cursor.c) => {
-      if (value.rerolls && grid.cellAt(r, c)) grid.edit(what, { at: grid.coordinates(r, c) });
+      if (value.rerolls?.length && grid.cellAt(r, c)) grid.edit(what, { at: grid.coordinates(r, c) });
     };
 
     window.cmpOthers(grid);
@@ -136,7 +136,7 @@
       if (moves[event.key]) grid.select(...moves[event.key]);
       else if (event.target.closest("button")) return;
       else if (event.key === "Enter") grid.open();
-      else if (value.rerolls && (event.key === "r" || event.key === "R")) grid.reroll(event.shiftKey ? "row" : "cell");
+      else if (value.rerolls?.length && (event.key === "r" || event.key === "R")) grid.reroll(event.shiftKey ? "row" : "cell");
       else return;
       event.preventDefault();
     };

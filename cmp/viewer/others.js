@@ -1,5 +1,5 @@
-// What a picture is called and what it is compared with: `cmpOthers(grid)` gives the grid `idOf`, `recordOf`, `placeOfRecord`, `coordinatesOf`,
-// `marksOf`, `detailsOf`, `nameOf`, `tell`, `stepAxis`, `hasStep`, `atStep`, `beforeOf` and `baseOf`. A picture is named by its own values:
+// What a picture is called and what it is compared with: `cmpOthers(grid)` gives the grid `idOf`, `idAt`, `recordOf`, `placeOfRecord`,
+// `coordinatesOf`, `marksOf`, `detailsOf`, `nameOf`, `tell`, `stepAxis`, `hasStep`, `atStep`, `beforeOf` and `baseOf`. A picture is named by its own values:
 // it may be compared with one that stands under quite other heads.
 (() => {
   "use strict";
@@ -41,6 +41,7 @@
 
     // The same picture after an update has the same id, wherever it stands by then.
     grid.idOf = (record) => (Array.isArray(record?.at) ? JSON.stringify(axes().map(({ key, keys, i }) => [key, record.at[i] == null ? null : keys[record.at[i]]])) : "");
+    grid.idAt = (coordinates) => JSON.stringify(axes().map(({ key }) => [key, coordinates?.[key] ?? null]));
     grid.recordOf = (id) => {
       if (!ids || known !== grid.arranged()) {
         find([]);

@@ -5,8 +5,7 @@
 (() => {
   "use strict";
 
-  // On a narrow page the last ones stand in the menu of more tabs, without a role; in it they can be clicked while it is closed, too.
-  const TAB = '.cmp-tabs :is([role="tab"], .overflow-dropdown button)';
+  const TAB = '.cmp-tabs [role="tab"]';
   const tabs = () => [...document.querySelectorAll(TAB)];
   const nameOf = (tab) => tab.textContent.trim().toLowerCase();
   const wanted = () => new URL(location).searchParams.get("tab");

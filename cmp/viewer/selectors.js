@@ -30,7 +30,8 @@
     const { dom } = grid;
     const part = build(dom);
     grid.part.first.prepend(part.toggle);
-    grid.part.under.append(part.box, part.others);
+    grid.part.under.append(part.box);
+    grid.part.title.after(part.others); // beside the title there is room; a line of their own would push the pictures down
     grid.ready = new Map();
     let wanted = null;
     let timer = 0;

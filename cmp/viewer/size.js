@@ -10,7 +10,7 @@
 
   // Until a size is chosen the columns share the width. In steps of 32: small pictures then grow by whole or half factors.
   const roomySize = (width, columns) => clamp(Math.floor(shareOf(width, columns) / 32) * 32, ROOMY.least, ROOMY.most);
-  const shareOf = (width, columns) => (width - ROOMY.head) / Math.max(1, columns) - ROOMY.gap;
+  const shareOf = (width, columns, head = ROOMY.head) => (width - head) / Math.max(1, columns) - ROOMY.gap;
 
   window.cmpSize = (grid) => {
     const { dom, root, part } = grid;
@@ -38,7 +38,8 @@
 
     const sizeNow = () => {
       const { width, columns } = roomNow();
-      if (chosen === FIT) return clamp(Math.floor(shareOf(width - 20, columns)), SIZE.min, SIZE.max);
+      // beside the heads of the rows as they are: on a phone they are narrow
+      if (chosen === FIT) return clamp(Math.floor(shareOf(width - 20, columns, part.corner.offsetWidth || ROOMY.head)), SIZE.min, SIZE.max);
       return chosen || roomySize(width, columns);
     };
 

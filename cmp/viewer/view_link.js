@@ -1,6 +1,6 @@
 // The view in the page's address, so that a link or a reload brings it back and the browser's Back undoes it: `cmpViewLink(grid)`. Only of a
-// grid whose value names a `link`, the name of the parameter. A new arrangement is a new entry of the history; where the cursor stands, how
-// far it is zoomed and which step the slider shows change the present one.
+// grid whose value names a `link`, the name of the parameter. A new arrangement is a new entry of the history, and so is the full view, see
+// `full_history.js`; where the cursor stands, how far it is zoomed and which step the slider shows change the present one.
 (() => {
   "use strict";
 
@@ -28,7 +28,9 @@
       if (z > 1) view.zoom = [z, x, y].map((number) => Number(number.toFixed(3)));
       const { r, c } = grid.cursor();
       const [row, column] = [grid.arranged().rows[r], grid.arranged().columns[c]];
-      if (row && column && (r || c)) view.cell = [row.key, column.key];
+      const full = grid.full.told();
+      if (row && column && (r || c || full)) view.cell = [row.key, column.key];
+      if (full) view.full = full;
       return view;
     };
 
@@ -54,10 +56,14 @@
       steady = JSON.stringify(only(view, STEADY));
       grid.setView({ ...Object.fromEntries(SAVED.map((part) => [part, null])), ...only(view, SAVED) });
       grid.zoom.set(view.zoom ? { z: view.zoom[0], x: view.zoom[1], y: view.zoom[2] } : { z: 1 });
-      if (!Array.isArray(view.cell)) return;
-      const r = grid.arranged().rows.findIndex((head) => head.key === view.cell[0]);
-      const c = grid.arranged().columns.findIndex((head) => head.key === view.cell[1]);
-      if (r >= 0 && c >= 0) grid.select(r, c, { focus: false });
+      if (Array.isArray(view.cell) && goTo(view.cell)) grid.full.restore(view.full); // never on another cell than the one that is meant
+    };
+    const goTo = (cell) => {
+      const r = grid.arranged().rows.findIndex((head) => head.key === cell[0]);
+      const c = grid.arranged().columns.findIndex((head) => head.key === cell[1]);
+      if (r < 0 || c < 0) return false;
+      grid.select(r, c, { focus: false });
+      return true;
     };
 
     // The address speaks of the first grid that is shown, and again of each one that is opened by it.

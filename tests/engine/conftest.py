@@ -12,7 +12,7 @@ import pytest
 from cmp.core.grids import GridSpec, Prompt, Sampling, Tile
 from cmp.settings import Settings
 from cmp.workbench import Workbench
-from tests.support import tiles_of
+from tests.support import DEVICE, tiles_of
 
 FULL = "lora_casual_shoes_3000steps_full"
 PROMPT, SEED, STEPS, GUIDANCE = "a red casual shoe", 3, 4, 4.0
@@ -21,7 +21,7 @@ PROMPT, SEED, STEPS, GUIDANCE = "a red casual shoe", 3, 4, 4.0
 @pytest.fixture
 def bench(demo_home: Path) -> Workbench:
     """A workbench over the demo."""
-    return Workbench(Settings(home=demo_home, device="cpu"))
+    return Workbench(Settings(home=demo_home, device=DEVICE))
 
 
 @pytest.fixture(scope="session")
@@ -61,16 +61,26 @@ def draw(bench: Workbench) -> Callable[..., Tile]:
     return one
 
 
-def draw_alone(pipe: Any) -> np.ndarray:
-    """The same picture with diffusers' plain call, from 64-byte aligned weights as the reference demands."""
+def at_home(pipe: Any, base: Path | None = None) -> Any:
+    """A pipeline of diffusers', put where the tests draw; on a processor from 64-byte aligned weights, as the reference demands."""
     import torch
 
-    from cmp.engine.device import realign
+    from cmp.engine import device
 
+    place = device.choose_device(DEVICE)
+    pipe.to(place, device.choose_dtype(place, base))
     for part in pipe.components.values():
         if isinstance(part, torch.nn.Module):
-            realign(part)
+            device.realign(part)
     pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def draw_alone(pipe: Any) -> np.ndarray:
+    """The same picture with diffusers' plain call."""
+    import torch
+
+    at_home(pipe)
     generator = torch.Generator("cpu").manual_seed(SEED)
     image = pipe(PROMPT, num_inference_steps=STEPS, guidance_scale=GUIDANCE, generator=generator).images[0]
     return np.asarray(image)

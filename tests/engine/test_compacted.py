@@ -19,7 +19,7 @@ from cmp.settings import Settings
 from cmp.workbench import Workbench
 from cmp.workbench.storing import Asked
 from tests.storing import contents, grow_old
-from tests.support import tiles_of
+from tests.support import DEVICE, tiles_of
 
 from .conftest import FULL, SEED, pixels
 
@@ -42,7 +42,7 @@ def converted(bench: Workbench, folder: Path) -> list[str]:
 
 
 def test_a_compacted_checkpoint_draws_the_same_bits_under_the_same_keys(tmp_path: Path) -> None:
-    bench = Workbench(Settings(home=tmp_path / "home", device="cpu"))
+    bench = Workbench(Settings(home=tmp_path / "home", device=DEVICE))
     (run,) = (run for run in bench.library().runs if run.id == FULL)
     grow_old(run.folder)
     before, tiles, forms = contents(run.folder), drawn(bench), converted(bench, tmp_path / "raw")
@@ -60,7 +60,7 @@ def test_a_compacted_checkpoint_draws_the_same_bits_under_the_same_keys(tmp_path
     for tile in tiles:
         assert tile.path is not None
         tile.path.unlink()
-    fresh = drawn(Workbench(Settings(home=tmp_path / "home", device="cpu")))
+    fresh = drawn(Workbench(Settings(home=tmp_path / "home", device=DEVICE)))
     assert not any(tile.reused or tile.fault for tile in fresh) and [tile.key for tile in fresh] == [tile.key for tile in tiles]
     assert all(np.array_equal(pixels(tile.path), picture) for tile, picture in zip(fresh, pictures, strict=True))
     assert converted(bench, tmp_path / "compacted") == forms

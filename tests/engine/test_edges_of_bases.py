@@ -21,7 +21,7 @@ from cmp.engine.samplers import calls, usable_samplers
 from cmp.errors import Refused
 from cmp.settings import Settings
 from cmp.workbench import Workbench
-from tests.support import tiles_of, unpack
+from tests.support import DEVICE, tiles_of, unpack
 
 from .conftest import pixels
 from .making import UNET_FILE, adapter, unet_adapter, write_step
@@ -41,7 +41,7 @@ def base(tmp_path: Path) -> Path:
 @pytest.fixture
 def bench(tmp_path: Path, base: Path) -> Workbench:
     write_step(tmp_path / "outputs" / "run", 2, unet_adapter(base, 4, 2))
-    return Workbench(Settings(tmp_path / "home", (tmp_path / "outputs",), (base.parent,), device="cpu"))
+    return Workbench(Settings(tmp_path / "home", (tmp_path / "outputs",), (base.parent,), device=DEVICE))
 
 
 def draw(bench: Workbench, target: str = "run@2", base: str = "sd_nano", sampling: Sampling = SMALL) -> Tile:
@@ -88,7 +88,7 @@ def of_flow(tmp_path: Path, flowing: Path) -> Callable[..., Tile]:
         set_scheduler(base, **settings)
         if not (tmp_path / "outputs" / name).is_dir():
             write_step(tmp_path / "outputs" / name, 2, adapter(base, "transformer", 4, 1, ("to_q", "to_k")))
-        bench = Workbench(Settings(tmp_path / "home", (tmp_path / "outputs",), (base.parent,), device="cpu"))
+        bench = Workbench(Settings(tmp_path / "home", (tmp_path / "outputs",), (base.parent,), device=DEVICE))
         return draw(bench, f"{name}@2", name, Sampling(steps, 3.0, 64, 64, sampler))
 
     return one
@@ -129,7 +129,8 @@ def test_with_many_steps_a_sampler_for_flow_matching_draws_what_the_bases_own_do
     own, few, many = of_flow(name, "base", 60, **settings), of_flow(name, sampler, 6, **settings), of_flow(name, sampler, 60, **settings)
     assert not own.fault and not few.fault and not many.fault
     off = np.abs(pixels(many.path).astype(int) - pixels(own.path))
-    assert off.mean() < 0.5 and off.max() <= 8 and not np.array_equal(pixels(few.path), pixels(own.path))
+    near = (0.5, 8) if DEVICE == "cpu" else (4, 60)  # 60 steps in half precision
+    assert off.mean() < near[0] and off.max() <= near[1] and not np.array_equal(pixels(few.path), pixels(own.path))
 
 
 def test_dpm_is_refused_for_the_flux_that_wants_no_shift_by_size_and_for_schedules_that_it_does_not_know(

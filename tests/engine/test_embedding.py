@@ -19,6 +19,7 @@ from cmp.disk.embeddings import find_seeing_model
 from cmp.disk.store import Store
 from cmp.errors import CmpError, NotFound, Refused, Unreadable
 from tests.engine.seeing import draw_picture, tiny_clip, tiny_encoder
+from tests.support import DEVICE
 
 TEXTS = ["a red shoe", "a cat on a mat"]
 HALF = 1e-3  # what half precision leaves of the length 1
@@ -36,13 +37,12 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> tuple[Picture, ...]:
 
 
 def eye_of(model: Path | str, home: Path) -> Any:
-    import torch
-
+    from cmp.engine.device import choose_device
     from cmp.engine.embedding import Eye
 
     store = Store(home)
     found = find_seeing_model(str(model), store)
-    return Eye(found, torch.device("cpu"), store, threading.Lock(), threading.Lock())
+    return Eye(found, choose_device(DEVICE), store, threading.Lock(), threading.Lock())
 
 
 def see(model: Path | str, home: Path, pictures: tuple[Picture, ...]) -> np.ndarray:

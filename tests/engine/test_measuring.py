@@ -28,7 +28,7 @@ from cmp.engine.studio import Studio
 from cmp.errors import BadInput, CmpError, NotFound, Refused, Unreadable
 from cmp.settings import Settings
 from cmp.workbench import Workbench
-from tests.support import unpack
+from tests.support import DEVICE, PART, unpack
 
 from .making import UNET_FILE, WEIGHTS, adapter, unet_adapter, write_step
 
@@ -70,7 +70,7 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bench_over(tmp_path: Path, base: Path, *made: Mapping[str, np.ndarray]) -> Workbench:
     for number, tensors in enumerate(made, start=1):
         write_step(tmp_path / "outputs" / "run", number, tensors)
-    return Workbench(Settings(tmp_path / "home", (tmp_path / "outputs",), (base.parent,), device="cpu"))
+    return Workbench(Settings(tmp_path / "home", (tmp_path / "outputs",), (base.parent,), device=DEVICE))
 
 
 @pytest.fixture
@@ -167,7 +167,7 @@ def test_losses_are_those_of_diffusers_plain_computation(bases: Path, tmp_path: 
     file = tmp_path / "outputs" / "run" / "checkpoint-1" / WEIGHTS
     for key, weights in (("base", None), ("1", file)):
         values = found[LOSS, key].values
-        assert values.shape == (4, 4) and np.allclose(values, plain(base, weights, place), rtol=2e-5), key
+        assert values.shape == (4, 4) and np.allclose(values, plain(base, weights, place), rtol=PART), key
     assert not np.allclose(found[LOSS, "base"].values, found[LOSS, "1"].values, rtol=1e-3)
 
 
@@ -177,12 +177,12 @@ def test_a_full_fine_tune_has_the_loss_of_its_own_unet(bench: Workbench, tmp_pat
     file = whole / UNET_FILE.rpartition("/")[2]
     save_file({name: values * np.float32(1.05) for name, values in load_file(file).items()}, file, {"format": "pt"})
     found = measure(Workbench(bench.settings), tmp_path / "held_out", training=folder(tmp_path / "train", range(4, 8)))
-    assert np.allclose(found[LOSS, "9"].values, plain(base, whole, tmp_path / "held_out"), rtol=2e-5)
-    assert np.allclose(found[LOSS, "base"].values, plain(base, None, tmp_path / "held_out"), rtol=2e-5)
+    assert np.allclose(found[LOSS, "9"].values, plain(base, whole, tmp_path / "held_out"), rtol=PART)
+    assert np.allclose(found[LOSS, "base"].values, plain(base, None, tmp_path / "held_out"), rtol=PART)
     assert np.allclose(
         found[TRAINING_LOSS, "1"].values,
         plain(base, tmp_path / "outputs" / "run" / "checkpoint-1" / WEIGHTS, tmp_path / "train"),
-        rtol=2e-5,
+        rtol=PART,
     )
 
 
@@ -231,7 +231,7 @@ def test_more_images_change_the_draws_of_none_that_was_there(bench: Workbench, t
     few, many = measure(bench, tmp_path / "held_out"), measure(bench, folder(tmp_path / "more", 6))
     by_name = dict(zip(many[LOSS, "1"].items, many[LOSS, "1"].values, strict=True))
     for name, values in zip(few[LOSS, "1"].items, few[LOSS, "1"].values, strict=True):
-        assert np.allclose(values, by_name[name], rtol=1e-5)
+        assert np.allclose(values, by_name[name], rtol=PART)
     assert few[LOSS, "1"].setup != many[LOSS, "1"].setup
 
 
@@ -436,7 +436,7 @@ def test_watch_measures_each_checkpoint_that_lands_and_goes_on_where_images_are_
 
 
 def test_the_demo_comes_with_images_of_its_own(demo_home: Path) -> None:
-    bench = Workbench(Settings(home=demo_home, device="cpu"))
+    bench = Workbench(Settings(home=demo_home, device=DEVICE))
     assert bench.last_measured(bench.library().runs[0]).held_out == demo_home / "demo" / "data" / "held_out"
 
 

@@ -20,7 +20,9 @@ from cmp.disk.ready import Answers
 from cmp.errors import Refused
 from cmp.settings import Settings
 from cmp.workbench import Workbench
-from tests.support import BASE_NAME, Tensors, base_pipeline, base_tensors, convert, origin_run, save, spoil, tiles_of, write_config
+from tests.support import BASE_NAME, DEVICE, Tensors, base_pipeline, base_tensors, convert, origin_run, save, spoil, tiles_of, write_config
+
+from .making import unet_adapter, write_step
 
 CORPUS = Path(__file__).parents[1] / "data" / "corpus"
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -118,10 +120,24 @@ def test_what_is_drawn_is_refused_likewise(tmp_path: Path, bad: float) -> None:
     tensors["conv_in.weight"].reshape(-1)[-1] = bad
     save(tmp_path / "outputs" / "full" / "checkpoint-2" / UNET, tensors)
     save(tmp_path / "outputs" / "word" / "learned_embeds-steps-2.safetensors", {"<sks>": np.full((1, 32), bad, "f4")})
-    bench = Workbench(Settings(tmp_path / "home", (tmp_path / "outputs",), (base.parent,), device="cpu"))
+    bench = Workbench(Settings(tmp_path / "home", (tmp_path / "outputs",), (base.parent,), device=DEVICE))
     for target, named in (("full@2", "conv_in.weight"), ("word@2", "<sks>")):
         run, checkpoint = bench.find(target)
         spec = GridSpec((checkpoint,), (Prompt("a shoe"),), (1,), samplings=(Sampling(2, 1.0),))
         (tile,) = tiles_of(bench.draw_grid(spec, [run], Answers(base="sd_nano")))
         assert tile.path is None and tile.fault and tile.fault.code == Refused.exit_code
         assert named in tile.fault.error and "NaN or infinity" in tile.fault.error
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("mode", ["exact", "fast"])
+def test_numbers_that_overflow_while_a_picture_is_drawn_make_no_black_picture(tmp_path: Path, mode: str) -> None:
+    base = Path(shutil.copytree(CORPUS / "bases" / "sd_nano", tmp_path / "bases" / "sd_nano"))
+    write_step(tmp_path / "outputs" / "run", 2, {name: np.full_like(values, 1e30) for name, values in unet_adapter(base, 4, 2).items()})
+    write_step(tmp_path / "outputs" / "run", 4, unet_adapter(base, 4, 4))
+    bench = Workbench(Settings(tmp_path / "home", (tmp_path / "outputs",), (base.parent,), device=DEVICE))
+    run, _ = bench.find("run")
+    spec = GridSpec(run.checkpoints, (Prompt("a shoe"),), (1,), samplings=(Sampling(2, 3.0),), mode=mode)
+    wrong, right = tiles_of(bench.draw_grid(spec, [run], Answers(base="sd_nano")))
+    assert wrong.path is None and wrong.fault and wrong.fault.code == Refused.exit_code and "NaN" in wrong.fault.error
+    assert right.fault is None and right.path

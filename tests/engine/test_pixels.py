@@ -14,7 +14,7 @@ from cmp.core.grids import GridSpec, Prompt, Sampling, Tile
 from cmp.core.progress import run_through
 from cmp.settings import Settings
 from cmp.workbench import Workbench
-from tests.support import tiles_of
+from tests.support import DEVICE, GREY, tiles_of
 
 from .conftest import FULL, GUIDANCE, PROMPT, SEED, STEPS, draw_alone, pixels
 
@@ -38,7 +38,9 @@ def trained_pipeline(base: Path, run: Path, step: int):
 
 def test_a_cell_has_the_pixels_of_the_model_that_was_trained(draw: Callable[..., Tile], base_folder: Path, demo_run: Path) -> None:
     ours = pixels(draw(f"{FULL}@1500").path)
-    assert np.array_equal(ours, draw_alone(trained_pipeline(base_folder, demo_run, 1500)))
+    trained = draw_alone(trained_pipeline(base_folder, demo_run, 1500))
+    # the scale that is folded into the factors here is applied behind them there, which in half precision rounds otherwise
+    assert np.array_equal(ours, trained) if DEVICE == "cpu" else np.abs(ours.astype(int) - trained).mean() < 1
 
 
 def test_a_cell_has_the_pixels_of_diffusers_with_the_converted_file(
@@ -86,11 +88,11 @@ def test_the_converted_pipeline_draws_the_same_alone_and_here(bench: Workbench, 
     target = tmp_path / "pipeline"
     run_through(bench.convert(bench.plan_conversion(f"{FULL}@1500", "pipeline", output=target)))
     alone = draw_alone(StableDiffusionPipeline.from_pretrained(target, safety_checker=None))
-    here = np.asarray(paint(Studio("cpu").pipeline(target), [Cell(None, Prompt(PROMPT), SEED, 1.0, Sampling(STEPS, GUIDANCE))])[0])
+    here = np.asarray(paint(Studio(DEVICE).pipeline(target), [Cell(None, Prompt(PROMPT), SEED, 1.0, Sampling(STEPS, GUIDANCE))])[0])
     assert np.array_equal(here, alone)
     # merged and unmerged weights round differently: at most a grey level or two, where another step or the base is far away
     with_adapter = pixels(draw(f"{FULL}@1500").path).astype(int)
-    assert np.abs(with_adapter - alone).max() <= 2
+    assert np.abs(with_adapter - alone).max() <= 2 * GREY
     assert np.abs(with_adapter - pixels(draw(None).path)).max() > 20
     record = json.loads((target / "checkpoint_metadata.json").read_bytes())
     assert record["scale"]["value"] == 2 and record["base"]["proof"] == "tensors" and record["tensors"]["pairs"] == 128
@@ -155,7 +157,7 @@ def test_a_wrong_base_is_not_remembered_and_a_right_one_is(bench: Workbench, tmp
     run, _ = bench.find(f"{FULL}@1500")
     outputs = tmp_path / "outputs"
     shutil.copytree(run.folder / "lora_weights", outputs / "orphan" / "lora_weights")
-    own = Workbench(Settings(home=tmp_path / "home", runs=(outputs,), bases=bench.bases, device="cpu"))
+    own = Workbench(Settings(home=tmp_path / "home", runs=(outputs,), bases=bench.bases, device=DEVICE))
     orphan, final = own.find("orphan@final")
     wrong = Path(__file__).parents[1] / "data" / "corpus" / "bases" / "sd_nano"
     spec = GridSpec((final,), (Prompt(PROMPT),), (SEED,), samplings=(Sampling(1, 1.0),))

@@ -21,6 +21,7 @@ from cmp.disk.labelled import read_labelled
 from cmp.disk.store import Store
 from cmp.errors import BadInput, Refused, Unreadable
 from tests.engine.seeing import draw_picture, tiny_clip, tiny_encoder
+from tests.support import DEVICE
 
 IDS = ("r@1", "r@2")
 PROMPTS = ("a red shoe", "a cat on the mat")
@@ -55,13 +56,12 @@ def references(tmp_path: Path) -> Path:
 
 
 def scorer(metric: str, shown: Shown, model: Path, home: Path, images: Path | None = None, **more: Any) -> Any:
-    import torch
-
+    from cmp.engine.device import choose_device
     from cmp.engine.embedding import Eye
     from cmp.engine.scoring import Scorer
 
     store = Store(home / "home")
-    eye = Eye(find_seeing_model(str(model), store), torch.device("cpu"), store, threading.Lock(), threading.Lock())
+    eye = Eye(find_seeing_model(str(model), store), choose_device(DEVICE), store, threading.Lock(), threading.Lock())
     labelled = read_labelled(images, store) if images else None
     return Scorer(metric, shown, eye, {name: f"w{name}" for name in IDS}, "B", labelled, **more)
 

@@ -16,7 +16,7 @@ from cmp.disk.ready import Answers
 from cmp.errors import Refused
 from cmp.settings import Settings
 from cmp.workbench import Workbench
-from tests.support import tiles_of
+from tests.support import DEVICE, tiles_of
 
 from .conftest import GUIDANCE, PROMPT, SEED, STEPS, draw_alone, pixels
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.model
 
 
 def bench_over(folder: Path, home: Path, base: Path) -> Workbench:
-    return Workbench(Settings(home=home, runs=(folder,), bases=(base.parents[1],), device="cpu"))
+    return Workbench(Settings(home=home, runs=(folder,), bases=(base.parents[1],), device=DEVICE))
 
 
 def draw_one(bench: Workbench, target: str, given: Answers = Answers()):
@@ -101,15 +101,17 @@ def test_a_model_that_lost_one_tensor_is_not_drawn_with(bench: Workbench, demo_r
 
     from cmp.disk.checkpoint import open_weights
     from cmp.disk.lora_file import read_folded
+    from cmp.engine.device import choose_device
     from cmp.engine.pipeline import WornPipeline, adapter_tensors, prove_worn
 
     folded = read_folded(open_weights(demo_run / "checkpoints" / "checkpoint-500" / "model.safetensors"), Scale(2.0, 16.0, 8, "the demo"))
-    worn = WornPipeline(base_folder, torch.device("cpu"))
+    worn = WornPipeline(base_folder, choose_device(DEVICE))
     worn.wear_lora("digest", folded, 1.0)
     modules = {"unet": worn.pipe.unet}
     name, parameter = next(iter(adapter_tensors(modules).items()))
     with torch.no_grad():
-        parameter.view(-1)[0] += 1e-6 + parameter.view(-1)[0].abs() * 1e-6
+        first = parameter.view(-1)[0]
+        first.copy_(torch.nextafter(first.cpu(), torch.tensor(9.0, dtype=first.dtype)))
     with pytest.raises(Refused, match=name):
         prove_worn(modules, folded, 1.0)
     with pytest.raises(Refused, match="did not land"):
@@ -121,16 +123,16 @@ def test_a_model_that_lost_one_tensor_is_not_drawn_with(bench: Workbench, demo_r
 
 def test_two_modules_swapped_are_found(bench: Workbench, demo_run: Path, base_folder: Path, tmp_path: Path) -> None:
     """A converter that swaps equally shaped modules passes every check that only counts; the read-back compares values by name."""
-    import torch
 
     from cmp.disk.checkpoint import open_weights
     from cmp.disk.lora_file import read_folded
+    from cmp.engine.device import choose_device
     from cmp.engine.pipeline import WornPipeline, prove_worn
 
     folded = read_folded(open_weights(demo_run / "checkpoints" / "checkpoint-500" / "model.safetensors"), Scale(2.0, 16.0, 8, "the demo"))
     same = [n for n in folded if n.endswith("lora_A.weight") and folded[n].shape == next(iter(folded.values())).shape]
     swapped = folded | {same[0]: folded[same[1]], same[1]: folded[same[0]]}
-    worn = WornPipeline(base_folder, torch.device("cpu"))
+    worn = WornPipeline(base_folder, choose_device(DEVICE))
     worn.wear_lora("digest", swapped, 1.0)
     with pytest.raises(Refused, match="not what the checkpoint holds"):
         prove_worn({"unet": worn.pipe.unet}, folded, 1.0)

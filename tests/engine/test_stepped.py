@@ -19,7 +19,7 @@ from cmp.disk.raw import RawReader
 from cmp.disk.ready import Answers
 from cmp.settings import Settings
 from cmp.workbench import Workbench
-from tests.support import tiles_of
+from tests.support import DEVICE, tiles_of
 
 from .conftest import FULL, PROMPT, pixels
 from .making import UNET_FILE, unet_adapter, write_step
@@ -43,7 +43,7 @@ def until(work: Iterator[Any], what: str, *, further: int = 0) -> Progress:
 def demo(demo_home: Path, tmp_path: Path) -> Workbench:
     """The demo's dumps of a whole wrapped model, of which nothing is known yet."""
     place = demo_home / "demo"
-    return Workbench(Settings(tmp_path / "home", (place / "training" / "outputs",), (place / "bases",), device="cpu"))
+    return Workbench(Settings(tmp_path / "home", (place / "training" / "outputs",), (place / "bases",), device=DEVICE))
 
 
 def test_the_first_proof_of_a_base_is_told_and_left_between_two_tensors(demo: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +104,7 @@ def test_merging_is_told_and_left_between_two_tensors_and_the_base_is_drawn_as_b
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     merged_run(base, tmp_path / "outputs", kind)
-    bench = Workbench(Settings(tmp_path / "home", (tmp_path / "outputs",), (base.parent,), device="cpu"))
+    bench = Workbench(Settings(tmp_path / "home", (tmp_path / "outputs",), (base.parent,), device=DEVICE))
     run = bench.library().runs[0]
     (checkpoint,) = run.checkpoints
 
@@ -145,7 +145,7 @@ def test_merging_is_told_and_left_between_two_tensors_and_the_base_is_drawn_as_b
 
 def test_the_digest_of_what_was_trained_is_told_and_nothing_half_hashed_is_kept(base: Path, tmp_path: Path) -> None:
     write_step(tmp_path / "outputs" / "run", 2, unet_adapter(base, 4, 2))
-    bench = Workbench(Settings(tmp_path / "home", (tmp_path / "outputs",), (base.parent,), device="cpu"))
+    bench = Workbench(Settings(tmp_path / "home", (tmp_path / "outputs",), (base.parent,), device=DEVICE))
     run, checkpoint = bench.find("run@2")
     work = bench.draw_grid(GridSpec((checkpoint,), (Prompt("a"),), samplings=(SMALL,)), [run], Answers(base="sd_nano"))
     until(work, "run@2: hashing what was trained", further=1)

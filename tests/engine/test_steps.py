@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from cmp.core.progress import Progress, run_through
 from cmp.engine.steps import Report, Stopped, stepping
+from cmp.engine.studio import Studio
 
 
 def step(number: int) -> Progress:
@@ -50,3 +53,30 @@ def test_closing_ends_the_call_at_its_next_step_and_waits_for_it() -> None:
     before = threading.active_count()
     work.close()
     assert ended.is_set() and threading.active_count() < before
+
+
+def test_calls_that_share_a_thread_run_in_it_one_after_another_and_each_is_waited_for() -> None:
+    seen: list[int] = []
+
+    def note(report: Report) -> None:
+        seen.append(threading.get_ident())
+        report(step(0))
+        report(step(1))
+
+    with ThreadPoolExecutor(1) as threads:
+        run_through(stepping(note, threads))
+        left = stepping(note, threads)
+        next(left)
+        left.close()
+        run_through(stepping(note, threads))
+    assert len(seen) == 3 and len(set(seen)) == 1
+
+
+def test_a_forked_process_waits_for_no_thread_of_its_parent() -> None:
+    studio = Studio("cpu")
+    assert studio.threads is studio.threads and studio.threads.submit(os.getpid).result() == os.getpid()
+    child = os.fork()
+    if child == 0:
+        own = studio.threads.submit(os.getpid).result(timeout=60)
+        os._exit(0 if own == os.getpid() else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

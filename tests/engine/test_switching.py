@@ -18,7 +18,7 @@ from cmp.disk.ready import Answers
 from cmp.errors import Refused
 from cmp.settings import Settings
 from cmp.workbench import Workbench
-from tests.support import tiles_of
+from tests.support import DEVICE, tiles_of
 
 from .conftest import GUIDANCE, PROMPT, SEED, STEPS, draw_alone, pixels
 from .making import UNET_FILE, adapter, unet_adapter, write_step
@@ -38,7 +38,7 @@ def base(tmp_path: Path) -> Path:
 @pytest.fixture
 def bench(tmp_path: Path, base: Path) -> Workbench:
     (tmp_path / "outputs").mkdir()
-    return Workbench(Settings(tmp_path / "home", (tmp_path / "outputs",), (base.parent,), device="cpu"))
+    return Workbench(Settings(tmp_path / "home", (tmp_path / "outputs",), (base.parent,), device=DEVICE))
 
 
 def draw(bench: Workbench, target: str | None, strength: float = 1.0, like: str = "") -> Tile:
@@ -112,12 +112,11 @@ def test_an_adapter_that_cannot_be_attached_leaves_the_pipeline_as_it_was(bench:
 
 
 def test_an_adapter_that_was_attached_by_half_is_taken_out_again(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
+    from cmp.engine.device import choose_device
     from cmp.engine.pipeline import WornPipeline, adapter_tensors
 
     mixed = unet_adapter(base, 4, 1) | adapter(base, "text_encoder", 4, 2, ("q_proj",))
-    worn = WornPipeline(base, torch.device("cpu"))
+    worn = WornPipeline(base, choose_device(DEVICE))
     load = worn.pipe.load_lora_weights
 
     def fails_at_the_text_encoder(state: dict[str, Any], **more: Any) -> None:

@@ -92,6 +92,24 @@ def test_a_link_to_a_run_and_its_pictures_brings_them_back_on_another_page(own: 
     context.close()
 
 
+def test_a_reload_within_the_full_view_comes_back_to_it_and_back_stays_on_the_page(own: Watched) -> None:
+    page = own.page
+    own.row("runs-table", NAMES[1]).click()
+    chosen(own, NAMES[1])
+    page.locator("#samples td.cmp-cell").nth(4).click()
+    page.locator("#samples dialog.cmp-full").get_by_role("button", name="Side by side").click()
+    page.wait_for_function("location.search.includes('side')")
+    said = page.locator("#samples .cmp-full-title").inner_text()
+    assert "step 20" in said and "a dog" in said
+    own.reload()
+    page.wait_for_function("document.querySelectorAll('#samples dialog.cmp-full[open] .cmp-stage img.is-loaded').length === 2")
+    assert page.locator("#samples .cmp-full-title").inner_text() == said
+    page.go_back()
+    page.wait_for_function("!document.querySelector('#samples dialog.cmp-full').open && !location.search.includes('side')")
+    chosen(own, NAMES[1])
+    assert page.evaluate("new URL(location).searchParams.get('run')") == NAMES[1]
+
+
 def test_back_goes_to_the_run_before_as_it_was_arranged(own: Watched) -> None:
     own.row("runs-table", NAMES[1]).click()
     chosen(own, NAMES[1])
@@ -171,15 +189,20 @@ def test_a_mark_on_the_strip_leads_to_compare(page: Watched) -> None:
     assert page.page.locator("#compare-checkpoints").get_by_label("1000", exact=True).is_checked()
 
 
-def test_on_a_narrow_page_a_link_opens_its_tab_and_one_of_the_menu_of_more_tabs_is_in_the_address(browser: Any, served: Server) -> None:
-    context = browser.new_context(viewport={"width": 390, "height": 844})
+@pytest.mark.parametrize("wide", [390, 320])
+def test_on_a_phone_all_tabs_are_in_sight_and_a_link_opens_its_own(browser: Any, served: Server, wide: int) -> None:
+    context = browser.new_context(viewport={"width": wide, "height": 844})
     context.set_default_timeout(60_000)
     page = context.new_page()
     for name in ("Storage", "Compare"):
         page.goto(f"{served.url}/?tab={name.lower()}")
         page.locator('.cmp-tabs [role="tab"][aria-selected="true"]', has_text=name).wait_for()
-    page.get_by_role("button", name="More tabs").click()
-    page.locator(".cmp-tabs .overflow-dropdown button", has_text="Pick").click()
+    tabs = page.locator(".cmp-tabs").get_by_role("tab")
+    assert tabs.all_inner_texts() == ["Runs", "Curves", "Pick", "Compare", "Storage"]
+    boxes = [tab.bounding_box() for tab in tabs.all()]
+    assert all(box["x"] >= 0 and box["x"] + box["width"] <= wide for box in boxes), "none is cut off"
+    assert wide < 390 or len({box["y"] for box in boxes}) == 1, "they stand in one line"
+    page.get_by_role("tab", name="Pick").click()
     page.wait_for_function("new URL(location).searchParams.get('tab') === 'pick'")
     page.go_back()
     page.locator('.cmp-tabs [role="tab"][aria-selected="true"]', has_text="Compare").wait_for()

@@ -62,12 +62,20 @@ def test_many_pictures_of_a_prompt_are_shown_one_at_a_time() -> None:
 
 
 def test_a_step_that_nothing_tells_is_said_to_be_unknown_and_comes_last() -> None:
-    told = value(
-        (RUN, (sample(None, epoch=3), sample(500, step_source="the checkpoint of epoch 1", epoch=1), sample(500, variant="final")))
-    )
-    assert labels(told, "step") == ["step 500", "step 500, final", "epoch 3"]
-    assert told["axes"][0]["values"][2]["sub"] == "step not known"
+    told = value((RUN, (sample(None, epoch=3), sample(500, step_source="the checkpoint of epoch 1", epoch=1))))
+    assert labels(told, "step") == ["step 500", "epoch 3"]
+    assert told["axes"][0]["values"][1]["sub"] == "step not known"
     assert ["step told by", "the checkpoint of epoch 1"] in told["cells"][1]["details"]
+
+
+def test_what_was_drawn_at_the_end_stands_in_the_column_of_its_step() -> None:
+    alone = value((RUN, (sample(500), sample(1000, variant="final"))))
+    assert labels(alone, "step") == ["step 500", "step 1000"] and labels(alone, "picture") == ["picture 1"]
+    both = value((RUN, (sample(500), sample(1000), sample(1000, variant="final"))))
+    assert labels(both, "step") == ["step 500", "step 1000"], "one step is one column"
+    assert labels(both, "picture") == ["picture 1", "picture 1 · drawn at the end"]
+    assert len({tuple(cell["at"]) for cell in both["cells"]}) == 3, "no picture hides another"
+    assert both["place"]["picture"] == "", "the columns before have no such picture"
 
 
 def test_hostile_prompts_have_short_keys_and_arrive_as_they_are() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cmp.errors import BadInput, NotFound
-from cmp.ui.grid_drawing import star
+from cmp.ui.starring import star
 from tests.support import bench_of, origin_run
 
 RUN = "lora_casual_shoes"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -378,6 +379,87 @@ def test_the_browsers_way_back_closes_the_full_view_and_nothing_else(page: Any) 
     assert page.evaluate("history.state?.cmpFull") is None
 
 
+def full_in_address(page: Any) -> Any:
+    return page.evaluate("JSON.parse(new URL(location).searchParams.get('view') || '{}').full ?? null")
+
+
+def reloaded(page: Any, value: object) -> None:
+    page.reload()
+    page.evaluate("window.M = cmpMatrix(document.querySelector('#matrix'))")
+    show(page, value)
+
+
+IS_OPEN = "document.querySelector('.cmp-full')?.open === true"
+
+
+def test_a_reload_comes_back_to_the_full_view_and_the_way_back_still_closes_it(page: Any) -> None:
+    value = grid(link="view", source="a")
+    page.evaluate("history.replaceState(null, '', '?grid=grid-7')")
+    before = page.evaluate("history.length")
+    opened(page, 6, value, "Slider")
+    page.get_by_label("Compared with").select_option("is-before")
+    page.keyboard.press("c")
+    page.keyboard.press("z")
+    page.wait_for_function("location.search.includes('swapped') && location.search.includes('zoom')")
+    said = title(page), page.locator('[aria-label^="Zoom, now"]').inner_text()
+    assert full_in_address(page) | {"zoom": 0} == {"mode": "slider", "with": "before", "swapped": True, "zoom": 0}
+    for _ in range(2):
+        reloaded(page, value)
+        page.wait_for_function(IS_OPEN)
+        settled(page)
+        assert (title(page), page.locator('[aria-label^="Zoom, now"]').inner_text()) == said
+        assert page.evaluate("history.length") == before + 1, "it is no new entry"
+    page.go_back()
+    page.wait_for_function(f"!({IS_OPEN})")
+    page.wait_for_function("!location.search.includes('full')")
+    assert page.evaluate("[location.search.startsWith('?grid=grid-7'), M.grid.cursor().c, M.grid.cursor().r]") == [True, 2, 1]
+    page.go_forward()
+    page.wait_for_function(IS_OPEN)
+    assert title(page) == said[0]
+
+
+def test_a_link_to_the_full_view_opens_it_on_a_new_page_where_back_closes_it(page: Any, context: Any) -> None:
+    value = grid(link="view", source="a")
+    show(page, value)
+    for number in (1, 6, 11):
+        page.locator("td.cmp-cell").nth(number).click(modifiers=["Control"])
+    page.get_by_role("button", name="Compare", exact=True).click()
+    page.wait_for_function("location.search.includes('chosen')")
+    with context.new_page() as other:
+        other.goto(page.url)
+        other.evaluate("window.M = cmpMatrix(document.querySelector('#matrix'))")
+        show(other, value)
+        other.wait_for_function(IS_OPEN)
+        settled(other)
+        assert title(other) == title(page) and seen(other) == ["lime", "blue", "teal"]
+        other.wait_for_function("location.search.includes('chosen')")
+        assert other.url == page.url
+        other.go_back()
+        other.wait_for_function(f"!({IS_OPEN}) && !location.search.includes('full')")
+
+
+@pytest.mark.parametrize(
+    "saved",
+    [
+        {"full": {"mode": "one"}, "cell": ["gone", "gone"]},
+        {"full": {"mode": "<img onerror=1>"}, "cell": None},
+        {"full": {"mode": "side", "chosen": [{"step": "c1", "prompt": "r0"}, {"step": "c9", "prompt": "r0"}]}, "cell": None},
+        {"full": 7, "cell": None},
+    ],
+)
+def test_a_link_to_a_picture_that_is_gone_opens_no_other_in_its_place(page: Any, saved: dict[str, Any]) -> None:
+    value = grid(link="view", source="a")
+    show(page, value)
+    page.locator("td.cmp-cell").nth(6).click()
+    page.wait_for_function("location.search.includes('full')")
+    cell = page.evaluate("JSON.parse(new URL(location).searchParams.get('view')).cell")
+    text = json.dumps({**saved, "cell": saved["cell"] or cell})
+    page.evaluate("text => history.replaceState(null, '', '/?view=' + encodeURIComponent(text))", text)
+    reloaded(page, value)
+    page.wait_for_function("!location.search.includes('full')")
+    assert page.evaluate(IS_OPEN) is False
+
+
 def test_closing_takes_its_entry_of_the_history_back(page: Any) -> None:
     page.evaluate(
         "history.replaceState({mine: 1}, '', '?grid=grid-7'); window.addEventListener('popstate', () => { window.pwned = 'told'; })"
@@ -528,7 +610,7 @@ def test_a_checkpoint_is_starred_with_a_note_and_the_base_model_cannot_be(page: 
     opened(page, 1, {**value, "stars": True})
     star.click()
     at = {"step": "c1", "prompt": "r0"}
-    assert page.evaluate("edits") == [{"what": "star", "at": at, "on": True, "note": ""}]
+    assert page.evaluate("edits.map(({ id, ...told }) => told)") == [{"what": "star", "at": at, "on": True, "note": ""}]
     assert star.get_attribute("aria-pressed") == "false", "not before it has come back"
     show(page, {**value, "stars": True, "marks": [{"at": {"step": 1}, "star": True, "note": "good"}]})
     assert star.get_attribute("aria-pressed") == "true" and page.get_by_label("Note on this").input_value() == "good"
@@ -537,10 +619,32 @@ def test_a_checkpoint_is_starred_with_a_note_and_the_base_model_cannot_be(page: 
     assert page.locator(".cmp-full").is_visible() and page.get_by_label("Note on this").input_value() == "good"
     page.get_by_label("Note on this").fill("best")
     page.keyboard.press("Enter")
-    assert page.evaluate("edits.at(-1)") == {"what": "star", "at": at, "on": True, "note": "best"}
+    assert page.evaluate("edits.map(({ id, ...told }) => told).at(-1)") == {"what": "star", "at": at, "on": True, "note": "best"}
     assert title(page) == "step 1 - prompt 0", "what is written there is no key"
     page.get_by_role("button", name="Column before").click()
     assert title(page) == "step 0 - prompt 0" and not star.is_visible()
+    # where not every step has a checkpoint, only what has one is starred, and by its id
+    show(page, {**value, "stars": "known", "marks": [{"at": {"step": 1}, "id": "r@1"}, {"at": {"step": 2}, "loss": 0.5}]})
+    page.get_by_role("button", name="Column after").click()
+    star.click()
+    assert page.evaluate("edits.at(-1).id") == "r@1"
+    page.get_by_role("button", name="Column after").click()
+    assert title(page) == "step 2 - prompt 0" and not star.is_visible()
+
+
+def test_where_no_row_can_be_drawn_anew_nothing_offers_it(page: Any) -> None:
+    page.evaluate("""window.edits = [];
+        window.M = cmpMatrix(document.querySelector("#matrix"), { onEdit: (what) => edits.push(what) });""")
+    opened(page, 1, grid(rerolls=[]))
+    assert page.get_by_role("button", name="New seed").count() == 0
+    page.keyboard.press("r")
+    page.keyboard.press("Escape")
+    page.keyboard.press("Shift+R")
+    assert page.evaluate("edits") == []
+    opened(page, 1, grid(rerolls=["prompt"]))
+    page.get_by_role("button", name="New seed", exact=True).click()
+    page.keyboard.press("r")
+    assert [told["what"] for told in page.evaluate("edits")] == ["cell", "cell"]
 
 
 def test_a_hostile_name_is_shown_as_text_in_every_mode(page: Any) -> None:
