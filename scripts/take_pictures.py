@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 SIZE = {"width": 1440, "height": 900}
 PROMPTS = "a red casual shoe\na blue casual shoe\na green star"
 
@@ -50,7 +52,7 @@ def address_of(server: subprocess.Popen[str]) -> str:
 
 def take(url: str) -> None:
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch()
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
         page = browser.new_page(viewport=SIZE, device_scale_factor=1.5)
         page.set_default_timeout(300_000)
         page.goto(url)

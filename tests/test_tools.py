@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,8 @@ def spoken(around: dict[str, str], runs: Path | None, speak: Callable[[Any], Awa
             await session.initialize()
             return await speak(session)
 
-    return asyncio.run(asyncio.wait_for(connect(), 240))
+    with ThreadPoolExecutor(1) as pool:  # a thread of its own: in this one a browser's loop may be running
+        return pool.submit(asyncio.run, asyncio.wait_for(connect(), 240)).result()
 
 
 async def told(session: Any, tool: str, **arguments: object) -> Any:
