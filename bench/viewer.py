@@ -27,16 +27,16 @@ FRAMES = """async () => { const times = []; let last = performance.now(); const 
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory(prefix="bench-viewer-") as home, pages(Path(home)) as address:
-        write("The matrix viewer", list(figures(address)))
+    with tempfile.TemporaryDirectory(prefix="bench-viewer-") as home, pages(Path(home)) as (address, peers):
+        write("The matrix viewer", list(figures(address, peers)))
 
 
-def figures(address: str) -> Iterator[Figure]:
+def figures(address: str, peers: str) -> Iterator[Figure]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
-        looks = {kind: visits(browser, address, kind) for kind in ("matrix", "gallery", "composed")}
+        looks = {kind: visits(browser, at, kind) for kind, at in (("matrix", address), ("gallery", peers), ("composed", peers))}
         first, again = looks["matrix"]
         told = ", ".join(
             f"{kind} {a.seconds:.2f} s, {a.bytes / 1e6:.2f} MB, again {b.bytes / 1e3:.0f} kB" for kind, (a, b) in looks.items()
@@ -151,8 +151,8 @@ def tabs_alive(browser: Any, address: str) -> int:
 
 
 @contextmanager
-def pages(home: Path) -> Iterator[str]:
-    """The viewer in a Gradio page with the product's own routes and guard, and the two others beside it."""
+def pages(home: Path) -> Iterator[tuple[str, str]]:
+    """The addresses of the viewer, in a Gradio page with the product's own routes and guard, and of the two others."""
     from cmp.server import launch_options, prepare_environment
     from cmp.settings import Settings
     from cmp.workbench import Workbench
@@ -170,24 +170,28 @@ def pages(home: Path) -> Iterator[str]:
     composed = compose(files[:96], home / "composed.webp")
     matrix_of = {name: value(columns) for name, columns in (("matrix", 12), ("thousand", 125))}
     with gr.Blocks(analytics_enabled=False) as page:
-        with gr.Row():
-            shows = {kind: gr.Button(kind, elem_id=f"show-{kind}") for kind in ("matrix", "thousand", "gallery", "composed")}
+        shows = {kind: gr.Button(kind, elem_id=f"show-{kind}") for kind in ("matrix", "thousand")}
         matrix = gr.HTML(
             html_template=viewer.MATRIX_TEMPLATE, js_on_load=viewer.matrix_on_load(), apply_default_css=False, elem_id="matrix"
         )
+        for kind, show in shows.items():
+            show.click(lambda told=matrix_of[kind]: told, None, matrix, queue=False)
+    with gr.Blocks(analytics_enabled=False) as peers:  # without our guard, which gives out no file by its path
+        shows = {kind: gr.Button(kind, elem_id=f"show-{kind}") for kind in ("gallery", "composed")}
         gallery = gr.Gallery(columns=12, height=800, elem_id="gallery")
         image = gr.Image(elem_id="composed")
-        for kind in ("matrix", "thousand"):
-            shows[kind].click(lambda told=matrix_of[kind]: told, None, matrix, queue=False)
         shows["gallery"].click(lambda: [str(file) for file in files[:96]], None, gallery, queue=False)
         shows["composed"].click(lambda: str(composed), None, image, queue=False)
     page.queue(default_concurrency_limit=8)
-    options = launch_options(bench, "127.0.0.1") | {"allowed_paths": [str(home)]}
-    _, address, _ = page.launch(server_name="127.0.0.1", prevent_thread_lock=True, **options)
+    addresses = [
+        page.launch(prevent_thread_lock=True, **launch_options(bench, "127.0.0.1"))[1],
+        peers.launch(server_name="127.0.0.1", allowed_paths=[str(home)], ssr_mode=False, prevent_thread_lock=True, quiet=True)[1],
+    ]
     try:
-        yield address.rstrip("/")
+        yield addresses[0].rstrip("/"), addresses[1].rstrip("/")
     finally:
         page.close()
+        peers.close()
 
 
 def key_of(i: int) -> str:

@@ -19,16 +19,18 @@ from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+RUN = "lora_casual_shoes_3000steps_full"
 SIZE = {"width": 1440, "height": 900}
 PROMPTS = "a red casual shoe\na blue casual shoe\na green star"
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as home:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "cmp", "serve", "--port", "0"],
-            cwd=ROOT, env=os.environ | {"CMP_HOME": home}, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
+        around, command = os.environ | {"CMP_HOME": home}, [sys.executable, "-m", "cmp"]
+        subprocess.run([*command, "list"], cwd=ROOT, env=around, check=True, stdout=subprocess.DEVNULL)  # unpacks the demo
+        held_out = Path(home) / "demo" / "data" / "held_out"
+        subprocess.run([*command, "measure", RUN, "--held-out", str(held_out)], cwd=ROOT, env=around, check=True)
+        server = subprocess.Popen([*command, "serve", "--port", "0"], cwd=ROOT, env=around, stdout=subprocess.PIPE, text=True)
         try:
             take(address_of(server))
         finally:
@@ -60,6 +62,7 @@ def take(url: str) -> None:
         keep(page, "runs")
         page.get_by_role("tab", name="Curves").click()
         page.wait_for_selector("#curves .scatterlayer .trace")
+        page.locator("#curves input[type=checkbox]:not(:checked)").first.click()
         keep(page, "curves")
         page.get_by_role("tab", name="Pick").click()
         page.wait_for_selector("#pick svg")
@@ -74,6 +77,8 @@ def take(url: str) -> None:
         page.wait_for_selector("#storage-overview .cmp-disk")
         page.click("#storage-preview")
         page.locator("#storage-plan").locator(".cmp-group, .cmp-kept").first.wait_for()
+        page.set_viewport_size({"width": 1440, "height": 1330})
+        page.evaluate("scrollTo(0, 0)")
         keep(page, "storage")
         browser.close()
 
