@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import gradio as gr
@@ -15,31 +16,43 @@ from cmp.ui.planner import Planner
 from cmp.workbench import Workbench
 
 # who types is not asked at each letter; the last change is always told, see trigger_mode
-_REST = "(...values) => new Promise((go) => setTimeout(() => go(values), 200))"
+_NUMBER = "String(window.cmpPlanAsked = (window.cmpPlanAsked ?? 0) + 1)"
+_AT_ONCE = f"(_, ...values) => [{_NUMBER}, ...values]"
+_REST = f"(_, ...values) => new Promise((go) => setTimeout(() => go([{_NUMBER}, ...values]), 200))"
+# only the answer to the last question counts: an earlier one that comes late would bring back its text, and stop the clock
+_TELL = """(told) => {
+  const { asked, plan, waits, preview, run } = JSON.parse(told || "{}");
+  const set = (props) => ({ __type__: "update", ...(asked === String(window.cmpPlanAsked) ? props : {}) });
+  return [set({ value: plan }), set({ active: waits }), set(preview === null ? {} : { value: preview }), set({ value: run })];
+}"""
 
 
 def connect_plan(bench: Workbench, form: Form, dropped: Any) -> None:
     """Has the plan follow the form, and the choice of previews the machine, as long as nobody has chosen."""
     planner = Planner(bench)
-    timer, chosen_for = clock(1.0), gr.Textbox(visible=False)
+    timer, chosen_for, asked, answer = clock(1.0), *(gr.Textbox(visible=False) for _ in range(3))
 
-    def say_plan(before: str, *values: Any) -> Any:
+    def plan(before: str, *values: Any) -> tuple[str, bool, bool | None, str]:
+        """The line, whether it is still being worked out, previews or not (None leaves them), and the run for which that was chosen."""
         filled = Filled(*values)
         if not filled.picked:
-            return "", gr.Timer(active=False), gr.skip(), before
+            return "", False, None, before
         try:
             spec, runs, _ = read_grid(bench, filled, planned=True)
             planned = planner.ask(spec, runs, filled.given)
         except CmpError as fault:
-            return fault.told, gr.Timer(active=False), gr.skip(), before
+            return fault.told, False, None, before
         if planned is None:
-            return plan_text(bench, spec, None), gr.Timer(active=True), gr.skip(), before
+            return plan_text(bench, spec, None), True, None, before
         run = runs[0].id  # another run may have a larger base
-        preview = planned.slow if run != before else gr.skip()
-        return plan_text(bench, spec, planned.plan), gr.Timer(active=False), preview, run
+        return plan_text(bench, spec, planned.plan), False, planned.slow if run != before else None, run
 
-    inputs, shown = [chosen_for, *form.asked], [form.plan, timer, form.fields["preview"], chosen_for]
+    def say_plan(number: str, *values: Any) -> str:
+        return json.dumps(dict(zip(("asked", "plan", "waits", "preview", "run"), (number, *plan(*values)), strict=True)))
+
+    inputs, quiet = [asked, chosen_for, *form.asked], {"queue": False, "show_progress": "hidden"}
     changes = [widget.change for name, widget in form.fields.items() if name not in ("preview", "title", "kept")]
-    gr.on(changes, say_plan, inputs, shown, js=_REST, queue=False, trigger_mode="always_last", show_progress="hidden")
-    dropped.then(say_plan, inputs, shown, queue=False, show_progress="hidden")
-    gr.on([timer.tick, form.ended.change], say_plan, inputs, shown, queue=False, trigger_mode="always_last", show_progress="hidden")
+    gr.on(changes, say_plan, inputs, answer, js=_REST, trigger_mode="always_last", **quiet)
+    dropped.then(say_plan, inputs, answer, js=_AT_ONCE, **quiet)
+    gr.on([timer.tick, form.ended.change], say_plan, inputs, answer, js=_AT_ONCE, trigger_mode="always_last", **quiet)
+    answer.change(None, answer, [form.plan, timer, form.fields["preview"], chosen_for], js=_TELL)

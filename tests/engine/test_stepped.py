@@ -120,17 +120,23 @@ def test_merging_is_told_and_left_between_two_tensors_and_the_base_is_drawn_as_b
 
     def third_waits(self: MergedComponent, name: str) -> np.ndarray:
         read.append(name)
-        if waits and len(read) == 3:  # until it is left, so that it is left at this very tensor
+        if leaving == "merging unet" and len(read) == 3:  # until it is left, so that it is left at this very tensor
             assert left[-1].wait(60)
         return reading(self, name)
 
+    def fourth_waits(done: int, total: int, what: str) -> Progress:
+        if leaving == what == "reading unet back" and done == 3:
+            assert left[-1].wait(60)
+        return Progress(done, total, what)
+
     monkeypatch.setattr(MergedComponent, "read", third_waits)
+    monkeypatch.setattr("cmp.engine.pipeline.Progress", fourth_waits)
     for what in ("merging unet", "reading unet back"):
-        waits = what == "merging unet"
+        leaving = what
         work = bench.draw_grid(*order(checkpoint, 1))
         until(work, what, further=2)
         work.close()  # type: ignore[attr-defined]
-        assert len(read) == (3 if waits else len(own)) > 2
+        assert len(read) == (3 if what == "merging unet" else len(own)) > 2
         assert not bench.gpu.locked() and bench.studio()._worn.worn is None  # type: ignore[union-attr]
         read.clear()
         shutil.rmtree(bench.store.home / "cells")
@@ -138,7 +144,7 @@ def test_merging_is_told_and_left_between_two_tensors_and_the_base_is_drawn_as_b
         assert not again.reused
         worn = bench.studio()._worn
         assert worn is not None and all(bool((own[name] == values).all()) for name, values in worn.pipe.unet.state_dict().items())
-    waits = False
+    leaving = ""
     (merged,) = tiles_of(bench.draw_grid(*order(checkpoint, 1)))
     assert merged.fault is None and len(read) == len(own) and not np.array_equal(pixels(merged.path), pixels(again.path))
 

@@ -37,6 +37,8 @@ def widths(page: Any) -> set[int]:
 def test_a_picture_of_the_colour_of_the_page_has_an_edge_that_is_seen(page: Any, scheme: str, colour: str) -> None:
     page.emulate_media(color_scheme=scheme)
     show(page, grid(2, 1, colour))
+    page.wait_for_function("[...document.querySelectorAll('td img')].every((img) => img.complete && getComputedStyle(img).opacity === '1')")
+    page.wait_for_function("document.querySelectorAll('td img.is-loaded').length === 2")
     page.mouse.move(1, 899)
     box = page.locator("td.cmp-cell .cmp-frame").nth(1).bounding_box()  # the cursor marks the first one
     clip = {"x": box["x"] - 3, "y": box["y"] + box["height"] / 2, "width": 12, "height": 1}
