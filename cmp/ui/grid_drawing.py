@@ -21,7 +21,19 @@ from cmp.ui.faults import cancelling, changing, drawing, told
 from cmp.ui.filling import Filled, fields_locked, line_of, read_grid, runs_of
 from cmp.ui.glance import first_ids
 from cmp.ui.grid_form import DRAWN, SAMPLES, Form
-from cmp.ui.grid_jobs import EMPTY, NONE_DRAWN, Earlier, controls_of, grid_status, grid_value, labels_of, last_job, spec_of, stamp_of
+from cmp.ui.grid_jobs import (
+    EMPTY,
+    NONE_CHOSEN,
+    NONE_DRAWN,
+    Earlier,
+    controls_of,
+    grid_status,
+    grid_value,
+    labels_of,
+    last_job,
+    spec_of,
+    stamp_of,
+)
 from cmp.ui.offering import offer
 from cmp.ui.refilling import FIELDS, fields_of
 from cmp.ui.samples_view import runs_with, value_of
@@ -76,7 +88,7 @@ def connect_drawing(bench: Workbench, form: Form, page: gr.Blocks, tab: gr.Tab, 
     @told
     def show(which: str, picked: list[str], job: str) -> Any:
         if which == SAMPLES:
-            return trainer_grid(bench, picked)
+            return trainer_grid(bench, picked) if picked else NONE_CHOSEN  # as where the page is only just being filled
         return grid_value(bench, bench.jobs.find(job)) if job else EMPTY if may_draw(bench) else NONE_DRAWN
 
     form.draw.click(start, [form.job_id, *form.asked], [*begin_in(form), form.fields["kept"]], show_progress="hidden")
@@ -85,7 +97,8 @@ def connect_drawing(bench: Workbench, form: Form, page: gr.Blocks, tab: gr.Tab, 
     tab.select(None, form.job_id, None, js=REMEMBER)
     # where no Draw button follows, another run is another choice of pictures
     choices = [form.source.input] if may_draw(bench) else [form.source.input, form.runs.change]
-    gr.on(choices, show, [form.source, form.runs, form.job_id], form.grid, queue=False, show_progress="hidden")
+    asked = [form.source, form.runs, form.job_id]
+    gr.on(choices, show, asked, form.grid, trigger_mode="always_last", queue=False, show_progress="hidden")
     _watching(bench, form, earlier)
     _finding(bench, form, page, tabs)
     _controls(bench, form)

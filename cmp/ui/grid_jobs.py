@@ -29,6 +29,7 @@ EMPTY: dict[str, Any] = {
     "note": "Choose checkpoints and a prompt, and press Draw.",
 }
 NONE_DRAWN: dict[str, Any] = EMPTY | {"note": "No grid was drawn here, and this server only shows pictures."}
+NONE_CHOSEN: dict[str, Any] = EMPTY | {"note": "Choose a run to see what its trainer drew."}
 GONE = Fault("this picture was deleted to make room", "Press Draw to draw it again.")
 _MOST_EARLIER = 16  # grids for which it is remembered what was shown before
 _MOST_FAULTS = 3  # that are told of a plan
