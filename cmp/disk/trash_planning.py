@@ -43,12 +43,16 @@ class Subject:
     def training(self) -> bool:
         return self.run.state(self.now) == "training"
 
+    def referred(self) -> dict[str, str]:
+        """What compacted dumps of this run and of all known ones refer to, see referred_to. Reads the run's manifests."""
+        return {**self.others, **referred_to(self.run.folder)}
+
 
 def units_of(subject: Subject) -> tuple[Unit, ...]:
     """A run's checkpoints as wholes, in the order of their steps, each with what keeps it."""
     run = subject.run
     outer = [c for c in run.checkpoints if not any(other.path in c.path.parents for other in run.checkpoints)]
-    referred = {**subject.others, **referred_to(run.folder)}
+    referred = subject.referred()
     units = []
     for checkpoint in outer:
         inner = [c for c in run.checkpoints if c.path == checkpoint.path or checkpoint.path in c.path.parents]
@@ -127,7 +131,7 @@ def _to_trash(path: Path, why: str, home: Path, checkpoint: str, size: int | Non
 
 def dropped_forms(subject: Subject, staying: Iterable[Checkpoint], bases: tuple[Path, ...], store: Store) -> Iterator[Item]:
     """The converted forms that could be made again to the same end; the others stay, with the reason."""
-    referred = {**subject.others, **referred_to(subject.run.folder)}
+    referred = subject.referred()
     for checkpoint in staying:
         for form, target in checkpoint.converted:
             home = subject.run.folder if target.is_relative_to(subject.run.folder) else store.stand_in(subject.run.place)
@@ -143,14 +147,8 @@ def dropped_forms(subject: Subject, staying: Iterable[Checkpoint], bases: tuple[
             if again:
                 yield _to_trash(target, f"it can be made again: convert {checkpoint.id} --to {form}", home, checkpoint.id)
             else:
-                yield Item(
-                    target,
-                    "keep",
-                    why if other else f"it could not be made again: {why}",
-                    freed_by([target]),
-                    checkpoint=checkpoint.id,
-                    home=home,
-                )
+                why = why if other else f"it could not be made again: {why}"
+                yield Item(target, "keep", why, freed_by([target]), checkpoint=checkpoint.id, home=home)
 
 
 def dropped_optimizers(subject: Subject, choices: Iterable[Choice]) -> Iterator[Item]:

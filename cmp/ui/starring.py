@@ -12,10 +12,8 @@ from cmp.workbench import Workbench
 
 def star(bench: Workbench, told: dict[str, Any]) -> None:
     """Puts a star on the checkpoint of a cell, or takes it away; raises BadInput for the base model's."""
-    note = told.get("note")
-    bench.star(
-        str(told.get("id") or _named(dict(told.get("at") or {}))), bool(told.get("on")), None if note is None else str(note), only_ids=True
-    )
+    name, note = told.get("id") or _named(dict(told.get("at") or {})), told.get("note")
+    bench.star(str(name), bool(told.get("on")), None if note is None else str(note), only_ids=True)
 
 
 def _named(at: dict[str, Any]) -> str:
