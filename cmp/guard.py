@@ -59,7 +59,8 @@ class Rules:
     """Whom a server lets in. Without a `token` everybody who reaches it is its owner, unless `strangers` come.
 
     `open_reading`: looking needs no token. `hosts` are the names that it goes by; `any_address` takes it by any number too, which no
-    foreign page can make its own name. `uploads`: whether files may be sent. `forwarded`: a proxy says who asks.
+    foreign page can make its own name. `uploads`: whether files may be sent. `forwarded`: all comes through a proxy, which says who
+    asks; of one that some come through, uvicorn is told by FORWARDED_ALLOW_IPS. `framed`: other sites may show it as a part of theirs.
     """
 
     token: str | None = None
@@ -69,6 +70,7 @@ class Rules:
     any_address: bool = False
     uploads: bool = True
     forwarded: bool = False
+    framed: bool = False
     rates: Rates = field(default_factory=lambda: Rates(*_UPLOADS), compare=False)
 
     def knows(self, host: str) -> bool:
@@ -129,7 +131,7 @@ class Guard:
     def _unframed(self, send: Any) -> Any:
         """Sends answers so that no other site shows them as a part of itself, but for a Space, which is shown so."""
         own = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"same-origin")]
-        own += [] if self.rules.strangers else [(b"x-frame-options", b"SAMEORIGIN")]
+        own += [] if self.rules.framed else [(b"x-frame-options", b"SAMEORIGIN")]
 
         async def send_on(message: Any) -> None:
             if message["type"] == "http.response.start":

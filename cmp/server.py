@@ -133,7 +133,7 @@ def rules_for(settings: Settings, host: str, *, share: bool = False) -> Rules:
         where = "--share" if share else f"--host {host}" if not alone else "CMP_MODE=token"
         raise Refused(
             f"{where} lets others reach this dashboard, and there is no token",
-            "Give --token auto to have one made, or --read-only --open-reading to let everybody look and nobody change anything.",
+            "Give --token auto to have one made, or --read-only --open-reading: all look and draw a little, nobody changes anything.",
         )
     named = {socket.gethostname().lower()} if host in EVERYWHERE else {host.lower()}
     shared = {"*.gradio.live"} if share else set()
@@ -141,11 +141,12 @@ def rules_for(settings: Settings, host: str, *, share: bool = False) -> Rules:
     return Rules(
         token=settings.token,
         open_reading=settings.open_reading,
-        strangers=in_space or (settings.read_only and settings.open_reading and not settings.token),
+        strangers=settings.for_strangers,
         hosts=frozenset({*LOOPBACK, *settings.hosts, *(set() if alone else named), *shared}),
         any_address=not alone and (host in EVERYWHERE or is_address(host)),
-        uploads=in_space or not settings.read_only,
+        uploads=settings.draws,
         forwarded=in_space,
+        framed=in_space,
     )
 
 

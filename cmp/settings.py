@@ -17,6 +17,7 @@ LOG_FORMATS = ("text", "json")
 BUSY = ("wait", "cpu", "draw")
 OURS = "YES"  # as HF_HUB_OFFLINE: the library reads it as 1, and that no user has set it can still be told
 READING = ("token", "open")
+DRAWING = ("limited", "off")
 HUB = "hf://"  # what an address on the Hugging Face Hub begins with
 _BETWEEN = re.compile(re.escape(os.pathsep) + r"(?!//)")  # the colon of an address is none
 AUTO = "auto"  # said instead of a token: one is made
@@ -30,6 +31,7 @@ VARIABLES = {  # what the environment may say, for the reference
     "CMP_TOKEN": "What callers must show; see serve --token.",
     "CMP_AT_TOKEN": "The token of the other instance that `grid --at URL` draws on.",
     "CMP_READING": "What looking needs where there is a token: token, or open for nothing; see serve --open-reading.",
+    "CMP_DRAWING": "What is drawn where all is read-only: limited, or off, which makes it read-only too; see serve --no-drawing.",
     "CMP_HOSTS": "Further names by which the server is reached, such as a proxy's, separated by commas.",
     "CMP_PORT": "The port of the page and REST; 0 takes any free one.",
     "CMP_LOG_FORMAT": "How a server tells what it does, line by line: text, or json; see serve --log-format.",
@@ -45,7 +47,7 @@ class Settings:
 
     `runs` and `hub` (addresses hf://…) empty mean: show the bundled demo. `device` "auto" picks CUDA, then MPS, then the CPU. `busy` says
     what to do while another program uses the graphics card: "wait" for it, draw on the "cpu", or "draw" in spite of it. `read_only`:
-    nothing is drawn, converted, marked or answered, whoever asks for it; in the mode "space" it may still be drawn, within limits.
+    nothing is converted, measured, marked or answered, whoever asks for it, and drawn within limits; without `drawing` not at all.
     `open_reading`: where there is a token, looking needs none. `hosts` are further names by which this server is reached.
     `alert_webhook` and `alert_command` are told of alerts; only whoever starts the server sets them. `offline`: the user has told the Hub's
     library to stay offline, which uploads and runs on the Hub heed.
@@ -60,6 +62,7 @@ class Settings:
     port: int = 7860
     busy: str = "wait"
     read_only: bool = False
+    drawing: bool = True
     offline: bool = False
     open_reading: bool = False
     hosts: tuple[str, ...] = ()
@@ -71,6 +74,16 @@ class Settings:
     at_token: str | None = None
 
     @property
+    def draws(self) -> bool:
+        """Whether a server draws anything for anybody."""
+        return self.drawing or not self.read_only
+
+    @property
+    def for_strangers(self) -> bool:
+        """Whether whoever comes may draw; where everybody looks by a token's leave or not at all, that is its owner's."""
+        return self.mode == "space" or (self.read_only and self.open_reading and not self.token)
+
+    @property
     def makes_token(self) -> bool:
         """Whether the token is still to be made: what stands for it lets nobody in."""
         return self.token == AUTO
@@ -79,20 +92,10 @@ class Settings:
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
         """Reads VARIABLES; on a Space of Hugging Face the mode is "space" and its own name is among the hosts. Raises BadInput."""
         on_space = environ.get("SYSTEM") == "spaces" or bool(environ.get("SPACE_ID"))
-        mode = environ.get("CMP_MODE") or ("space" if on_space else "local")
-        if mode not in MODES:
-            raise BadInput(f"CMP_MODE is {mode!r}", f"Use one of: {', '.join(MODES)}.")
-        busy = environ.get("CMP_BUSY") or "wait"
-        if busy not in BUSY:
-            raise BadInput(f"CMP_BUSY is {busy!r}", f"Use one of: {', '.join(BUSY)}.")
-        reading = environ.get("CMP_READING") or "token"
-        if reading not in READING:
-            raise BadInput(f"CMP_READING is {reading!r}", f"Use one of: {', '.join(READING)}.")
+        mode = _one_of(MODES, "CMP_MODE", environ, "space" if on_space else "local")
+        reading, drawing = _one_of(READING, "CMP_READING", environ), _one_of(DRAWING, "CMP_DRAWING", environ)
         runs, hub = split_runs(re.split(_BETWEEN, environ.get("CMP_RUNS", "")))
         hosts = [*environ.get("CMP_HOSTS", "").split(","), *(environ.get("SPACE_HOST", "").split(",") if on_space else ())]
-        form = environ.get("CMP_LOG_FORMAT") or "text"
-        if form not in LOG_FORMATS:
-            raise BadInput(f"CMP_LOG_FORMAT is {form!r}", f"Use one of: {', '.join(LOG_FORMATS)}.")
         return cls(
             home=_path(environ["CMP_HOME"]) if environ.get("CMP_HOME") else user_data_path("cmp", appauthor=False),
             runs=runs,
@@ -103,12 +106,13 @@ class Settings:
             mode=mode,
             token=environ.get("CMP_TOKEN") or None,
             port=read_port(environ.get("CMP_PORT", "7860"), "CMP_PORT"),
-            busy=busy,
+            busy=_one_of(BUSY, "CMP_BUSY", environ),
             offline=environ.get("HF_HUB_OFFLINE", OURS).upper() in ("1", "ON", "TRUE"),
-            read_only=mode == "space",
+            read_only=mode == "space" or drawing == "off",
+            drawing=drawing != "off",
             open_reading=reading == "open" or mode == "space",
             hosts=tuple(host.strip().lower() for host in hosts if host.strip()),
-            log_format=form,
+            log_format=_one_of(LOG_FORMATS, "CMP_LOG_FORMAT", environ),
             log_file=_path(environ["CMP_LOG_FILE"]) if environ.get("CMP_LOG_FILE") else None,
             alert_webhook=environ.get("CMP_ALERT_WEBHOOK") or None,
             alert_command=environ.get("CMP_ALERT_COMMAND") or None,
@@ -131,6 +135,14 @@ def split_runs(texts: Iterable[str]) -> tuple[tuple[Path, ...], tuple[str, ...]]
     """Folders, and addresses on the Hub; empty texts are none."""
     texts = [text for text in texts if text]
     return tuple(_path(text) for text in texts if not text.startswith(HUB)), tuple(text for text in texts if text.startswith(HUB))
+
+
+def _one_of(choices: tuple[str, ...], name: str, environ: Mapping[str, str], usual: str | None = None) -> str:
+    """What a variable says, the first choice where it says nothing and nothing else is usual."""
+    said = environ.get(name) or usual or choices[0]
+    if said not in choices:
+        raise BadInput(f"{name} is {said!r}", f"Use one of: {', '.join(choices)}.")
+    return said
 
 
 def _path(text: str) -> Path:

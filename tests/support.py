@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import tarfile
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from safetensors.numpy import save_file
 from cmp.core.conversion import Conversion
 from cmp.core.grids import Tile
 from cmp.core.progress import run_through
+from cmp.jobs import Job
 from cmp.settings import Settings
 from cmp.workbench import Workbench
 
@@ -217,6 +219,16 @@ def diffusers_run(training: Path, steps: Iterable[int] = (2, 4), rank: int = 4, 
 def tiles_of(work: Iterable[object]) -> list[Tile]:
     """What a grid's drawing came to, without the steps between."""
     return [item for item in work if isinstance(item, Tile)]
+
+
+def finished(job: Job) -> Job:
+    """The same once it is over, or after five minutes an error."""
+    waiting = threading.Event()
+    for _ in range(300 * 100):
+        if job.over:
+            return job
+        waiting.wait(0.01)
+    raise AssertionError(f"{job} is not over")
 
 
 def bench_of(made: Training, *bases: Path) -> Workbench:

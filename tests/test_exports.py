@@ -36,6 +36,7 @@ from cmp.workbench import Workbench, exporting
 from tests.disk.test_event_pictures import log, picture
 from tests.exporting import STEPS, shown
 from tests.sharing import RUN, Given, given_run
+from tests.support import finished
 
 
 def serving(bench: Workbench, token: str | None = None) -> TestClient:
@@ -45,11 +46,7 @@ def serving(bench: Workbench, token: str | None = None) -> TestClient:
 
 
 def drawn_job(bench: Workbench, spec: Any, tiles: list[Any]) -> str:
-    job = bench.jobs.start("grid", "a grid", len(tiles), lambda: iter(tiles), spec)
-    over = threading.Event()
-    while not job.over:
-        over.wait(0.01)
-    return job.id
+    return finished(bench.jobs.start("grid", "a grid", len(tiles), lambda: iter(tiles), spec)).id
 
 
 @pytest.fixture(scope="module")

@@ -1,20 +1,22 @@
-"""A server that may only be looked at: nothing that it is asked for draws, converts or changes anything."""
+"""A read-only server: nothing that it is asked for converts or changes anything, and it draws within limits, or not at all."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from cmp.core.grids import GridSpec, Prompt
+from cmp.core.grids import GridSpec, Prompt, Sampling
 from cmp.core.measured import MeasureSpec
 from cmp.core.progress import run_through
 from cmp.core.storage import Rules
 from cmp.disk.ready import Answers
-from cmp.errors import Refused
+from cmp.errors import BadInput, Refused
 from cmp.settings import Settings
 from cmp.workbench import Workbench
+from cmp.workbench.callers import Caller, acting_for
 from cmp.workbench.storing import Asked
 from tests.journeys.conftest import FULL, Server, start_server
 from tests.support import Training, origin_run
@@ -27,9 +29,6 @@ CHANGES: dict[str, Callable[[Workbench, Training], object]] = {
     "answer": lambda bench, _: bench.answer(bench.find(RUN)[0], Answers(alpha=1.0)),
     "folder": lambda bench, made: bench.add_folder(str(made.run)),
     "no folder": lambda bench, made: bench.remove_folder(str(made.run)),
-    "grid": lambda bench, _: bench.start_grid(GRID, [bench.find(RUN)[0]]),
-    "grid here": lambda bench, _: list(bench.follow_grid(GRID, [bench.find(RUN)[0]])),
-    "drawing": lambda bench, _: list(bench.draw_grid(GRID, [bench.find(RUN)[0]])),
     "watch": lambda bench, _: bench.start_watch(RUN, GRID),
     "measuring": lambda bench, _: list(bench.measure(bench.find(RUN)[0], MeasureSpec(held_out=Path()))),
     "measuring later": lambda bench, _: bench.start_measure(bench.find(RUN)[0], MeasureSpec(held_out=Path())),
@@ -56,6 +55,38 @@ def test_what_would_change_anything_is_refused_and_leaves_nothing(tmp_path: Path
     assert not bench.marks(bench.library().runs) and bench.answers(bench.find(RUN)[0]) == Answers()
 
 
+DRAWS: dict[str, Callable[[Workbench, GridSpec], object]] = {
+    "a grid later": lambda bench, spec: bench.start_grid(spec, [bench.find(RUN)[0]]),
+    "a grid at once": lambda bench, spec: list(bench.follow_grid(spec, [bench.find(RUN)[0]])),
+    "pictures": lambda bench, spec: list(bench.draw_grid(spec, [bench.find(RUN)[0]])),
+}
+ASKS = {"whoever comes": Caller(owner=False, address="192.0.2.1"), "who uses this computer": Caller(address="127.0.0.1")}
+
+
+@pytest.mark.parametrize("who", ASKS)
+@pytest.mark.parametrize("draw", DRAWS)
+def test_nothing_is_drawn_where_drawing_is_off_and_nothing_large_where_it_is_limited(tmp_path: Path, draw: str, who: str) -> None:
+    made = origin_run(tmp_path)
+    settings = Settings(tmp_path / "home", (made.outputs,), (made.bases,), read_only=True, open_reading=True)
+    off, limited = Workbench(replace(settings, drawing=False)), Workbench(settings)
+    with acting_for(ASKS[who]):
+        with pytest.raises(Refused, match="draws nothing"):
+            DRAWS[draw](off, GRID)
+        for spec, told in ((replace(GRID, seeds=tuple(range(25))), "25 cells"), (replace(GRID, samplings=(Sampling(31),)), "31 denoising")):
+            with pytest.raises(BadInput, match=told):
+                DRAWS[draw](limited, spec)
+        limited.require_drawing(GRID)
+    assert not off.jobs.records() and not limited.jobs.records()
+
+
+def test_where_a_token_says_who_the_owner_is_only_the_owner_draws(tmp_path: Path) -> None:
+    bench = Workbench(Settings(tmp_path / "home", read_only=True, open_reading=True, token="secret"))
+    with acting_for(ASKS["whoever comes"]), pytest.raises(Refused, match="only the owner"):
+        bench.require_drawing(GRID)
+    with acting_for(ASKS["who uses this computer"]):
+        bench.require_drawing(GRID)
+
+
 def test_prompts_are_not_remembered_and_runs_are_shown(tmp_path: Path) -> None:
     made = origin_run(tmp_path)
     bench = Workbench(Settings(tmp_path / "home", (made.outputs,), (made.bases,), read_only=True))
@@ -66,10 +97,10 @@ def test_prompts_are_not_remembered_and_runs_are_shown(tmp_path: Path) -> None:
 
 @pytest.fixture
 def server(demo_home: Path) -> Iterator[Server]:
-    yield from start_server(demo_home, "serve", "--port", "0", "--read-only")
+    yield from start_server(demo_home, "serve", "--port", "0", "--no-drawing")
 
 
-def test_a_server_that_is_read_only_lists_and_does_not_draw(server: Server) -> None:
+def test_a_server_without_drawing_lists_and_does_not_draw(server: Server) -> None:
     status, models, _ = server.get("/api/models")
     assert status == 200 and models["models"]
     status, told, _ = server.post("/api/generate", {"model_name": f"{FULL}/checkpoint-500", "prompt": "x", "num_inference_steps": 1})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,7 +16,7 @@ from cmp.workbench import Workbench
 from cmp.workbench.reclaiming import Preview
 from cmp.workbench.storing import Asked, NotDone
 from tests.storing import RUN, cmp, contents, frozen_run, grow_old
-from tests.support import Training, bench_of, convert
+from tests.support import Training, bench_of, convert, finished
 
 THIN = Rules(named=True, last=1)
 
@@ -31,16 +30,6 @@ def preview(bench: Workbench, rules: Rules = THIN, asked: Asked = Asked()) -> Pr
     from cmp.core.progress import run_through
 
     return run_through(bench.previewing(bench.library().runs, rules, asked))
-
-
-def finished(job: Any) -> Any:
-    import threading
-
-    for _ in range(600):
-        if job.over:
-            return job
-        threading.Event().wait(0.05)
-    raise AssertionError(job)
 
 
 def of_step(made: Training, step: int) -> str:

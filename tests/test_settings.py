@@ -22,13 +22,19 @@ def test_on_a_space_everybody_looks_and_nothing_is_changed_unless_it_is_said_oth
     assert not told.read_only and not told.open_reading
 
 
+def test_drawing_that_is_off_makes_it_read_only_and_is_limited_otherwise() -> None:
+    off = Settings.from_env({"CMP_DRAWING": "off"})
+    assert off.read_only and not off.draws
+    assert Settings.from_env({"CMP_MODE": "space", "CMP_DRAWING": "limited"}).draws and Settings.from_env({}).draws
+
+
 def test_here_nothing_is_open_and_no_other_name_is_taken() -> None:
     found = Settings.from_env({"SPACE_HOST": "evil.test"})
     assert (found.mode, found.read_only, found.open_reading, found.hosts) == ("local", False, False, ())
     assert Settings.from_env({"CMP_HOSTS": " CMP.example.org ,b", "CMP_READING": "open"}).hosts == ("cmp.example.org", "b")
 
 
-@pytest.mark.parametrize("variable", ["CMP_MODE", "CMP_READING"])
+@pytest.mark.parametrize("variable", ["CMP_MODE", "CMP_READING", "CMP_DRAWING"])
 def test_a_misspelt_setting_is_refused_and_not_taken_for_the_open_one(variable: str) -> None:
     with pytest.raises(BadInput, match="opened"):
         Settings.from_env({variable: "opened"})

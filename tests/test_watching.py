@@ -25,7 +25,7 @@ from cmp.settings import Settings
 from cmp.workbench import Workbench
 from cmp.workbench.watching import seen
 from tests.engine.conftest import FULL
-from tests.support import Training, bench_of, diffusers_run, origin_run
+from tests.support import Training, bench_of, diffusers_run, finished, origin_run
 
 PATTERN = GridSpec((None,), (Prompt("a red casual shoe"),), (3,), samplings=(Sampling(1, 4.0),))
 
@@ -171,9 +171,7 @@ def interrupted_conversions(made: Training, *, force: bool) -> tuple[str, dict[s
     plans = [bench.plan_checkpoint(run, c, "lora", force=force) for c in run.checkpoints]
     ledger = Ledger(Store(bench.settings.home))
     bench.jobs._ledger = ledger
-    job = bench.start_conversions(plans)
-    while not job.over:
-        time.sleep(0.001)
+    job = finished(bench.start_conversions(plans))
     second = plans[1].target
     second.unlink()
     record = replace(job.record(), state="running", ended=None)

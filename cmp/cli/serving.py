@@ -25,8 +25,9 @@ def serve(
         bool, typer.Option("--open-reading", help="Looking needs no token; drawing, converting and changing do.")
     ] = False,
     read_only: Annotated[
-        bool, typer.Option("--read-only", help="Only to be looked at: nothing is drawn, converted or changed for anybody.")
+        bool, typer.Option("--read-only", help="Nothing is converted, measured or changed for anybody, and only small grids are drawn.")
     ] = False,
+    no_drawing: Annotated[bool, typer.Option("--no-drawing", help="The same, and nothing is drawn either.")] = False,
     share: Annotated[bool, typer.Option("--share", help="Also through gradio's public tunnel; only with a token.")] = False,
     log_format: Annotated[str | None, typer.Option(help="How events are told, one a line: text, or json.")] = None,
     log_file: Annotated[Path | None, typer.Option(help="Where events are told, at its end; standard error otherwise.")] = None,
@@ -44,7 +45,8 @@ def serve(
         raise BadInput(f"--log-format is {log_format!r}", f"Use one of: {', '.join(LOG_FORMATS)}.")
     bench.settings = replace(
         settings, port=settings.port if port is None else read_port(str(port), "--port"), token=token or settings.token,
-        read_only=read_only or settings.read_only, open_reading=open_reading or settings.open_reading,
+        read_only=read_only or no_drawing or settings.read_only, drawing=settings.drawing and not no_drawing,
+        open_reading=open_reading or settings.open_reading,
         log_format=log_format or settings.log_format,
         log_file=log_file.expanduser().absolute() if log_file else settings.log_file,
         alert_webhook=alert_webhook or settings.alert_webhook, alert_command=alert_command or settings.alert_command,

@@ -93,10 +93,14 @@ class Jobs(Closing):
 
     def find(self, job_id: str) -> Job:
         """The job of that id in this process; raises NotFound."""
+        if (job := self.known(job_id)) is None:
+            raise unknown(job_id)
+        return job
+
+    def known(self, job_id: str) -> Job | None:
+        """The same; None for no id, and for that of an earlier process."""
         with self._turns:
-            if job_id not in self._jobs:
-                raise unknown(job_id)
-            return self._jobs[job_id]
+            return self._jobs.get(job_id)
 
     def all(self) -> list[Job]:
         """The jobs of this process."""

@@ -51,7 +51,7 @@ def api_routes(bench: Workbench) -> list[BaseRoute]:
         add_making(router, bench)
         add_measuring(router, bench)
         add_errands(router, bench)
-    if not bench.settings.read_only or bench.settings.mode == "space":
+    if bench.settings.draws:
         add_drawing(router, bench)
     described = openapi_of(list(router.routes))
 

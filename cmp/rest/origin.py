@@ -110,9 +110,9 @@ def find_model(bench: Workbench, name: str) -> tuple[Run, Checkpoint | None]:
     raise NotFound(f"there is no model {name!r}", "GET /api/models lists them.")
 
 
-def steps_of(asked: GenerateRequest, *, in_space: bool) -> int:
-    """The denoising steps: what was asked for; where nothing was, the origin's number, or in a Space as many as anybody may have."""
-    if in_space and "num_inference_steps" not in asked.model_fields_set:
+def steps_of(asked: GenerateRequest, *, limited: bool) -> int:
+    """The denoising steps: what was asked for; where nothing was, the origin's number, or the most where drawing is `limited`."""
+    if limited and "num_inference_steps" not in asked.model_fields_set:
         return min(asked.num_inference_steps, Limits().steps)
     return asked.num_inference_steps
 
@@ -122,7 +122,7 @@ def draw_images(bench: Workbench, asked: GenerateRequest) -> dict[str, Any]:
     started = time.monotonic()
     run, checkpoint = find_model(bench, asked.model_name)
     first = asked.seed if asked.seed is not None else secrets.randbelow(2**32)
-    steps = steps_of(asked, in_space=bench.settings.mode == "space")
+    steps = steps_of(asked, limited=bench.settings.read_only)
     spec = GridSpec(
         checkpoints=(checkpoint,),
         prompts=(Prompt(asked.prompt, asked.negative_prompt),),

@@ -19,7 +19,7 @@ KEY = "cmp.caller"  # where the guard has put who asks into a request's scope
 
 def may_draw(bench: Workbench) -> bool:
     """Whether anything can be drawn on this page by anybody."""
-    return not bench.settings.read_only or bench.settings.mode == "space"
+    return bench.settings.draws
 
 
 def watch_events(bench: Workbench, page: gr.Blocks) -> None:

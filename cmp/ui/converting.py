@@ -11,7 +11,7 @@ import gradio as gr
 from cmp.core.conversion import LORA_FORMS
 from cmp.errors import BadInput, CmpError
 from cmp.ui.batches import Order, batch_text, plan_batch, plan_text, start_batch
-from cmp.ui.clocks import clock
+from cmp.ui.clocks import clock, stop_at_end
 from cmp.ui.faults import cancelling, changing
 from cmp.workbench import Workbench
 
@@ -85,7 +85,7 @@ def _planning(bench: Workbench, form: Form, changed: gr.Textbox) -> None:
 
 
 def _running(bench: Workbench, form: Form, seen: gr.Textbox, changed: gr.Textbox) -> None:
-    job_id, timer = gr.Textbox(visible=False), clock(0.5)
+    job_id, ended, timer = gr.Textbox(visible=False), gr.Textbox(visible=False), clock(0.5)
 
     @changing
     def start(*values: Any) -> Any:
@@ -101,14 +101,15 @@ def _running(bench: Workbench, form: Form, seen: gr.Textbox, changed: gr.Textbox
         return job.id, gr.update(value=batch_text(job), visible=True), gr.Timer(active=True), gr.update(interactive=True)
 
     def watch(job: str) -> Any:
-        if not job:  # a tick that was under way when the last one told the end
-            return [gr.skip()] * 5 + [gr.Timer(active=False)]
-        found = bench.jobs.find(job)
-        if not found.over:  # the clock is left as it is: setting it anew at each tick may lose one
-            return batch_text(found), *[gr.skip()] * 5
-        return batch_text(found), gr.update(interactive=False), "", str(time.time()), "", gr.Timer(active=False)
+        found = bench.jobs.known(job)
+        if found is None:  # the server was started anew
+            return *[gr.skip()] * 4, job
+        if not found.over:
+            return batch_text(found), gr.update(interactive=True), *[gr.skip()] * 3
+        return batch_text(found), gr.update(interactive=False), "", str(time.time()), job
 
     shown = [job_id, form.status, timer, form.cancel]
     form.convert.click(start, form.asked, shown, show_progress="minimal")
     form.cancel.click(cancelling(bench), job_id, None)
-    timer.tick(watch, job_id, [form.status, form.cancel, seen, changed, job_id, timer], queue=False, show_progress="hidden")
+    timer.tick(watch, job_id, [form.status, form.cancel, seen, changed, ended], queue=False, show_progress="hidden")
+    stop_at_end(timer, ended, job_id)

@@ -17,6 +17,7 @@ from cmp.errors import NotFound
 from cmp.jobs import Job
 from cmp.ui.callers import may_draw
 from cmp.ui.choices import BASE
+from cmp.ui.clocks import stop_at_end
 from cmp.ui.faults import cancelling, changing, drawing, told
 from cmp.ui.filling import Filled, fields_locked, line_of, read_grid, runs_of
 from cmp.ui.glance import first_ids
@@ -52,8 +53,6 @@ _RECALL = f"() => {{ window.cmpRecalled = true; return {_OPENED_WITH}; }}"
 _OF_RUN = "(found, id) => [found, id, new URL(location).searchParams.get('run') || '']"
 _WANTED = "wanted "  # before the name of a grid that the address names
 RECALLING = "recalling "
-# not by the answer itself that tells the end: it may come when the next grid has been begun
-_STOP = "(ended, id) => ({ __type__: 'update', ...(ended === id ? { active: false } : {}) })"
 # while the form is being filled from that grid, nothing else may fill it: the last value is where it was filled from before
 _EARLIER = f"values.at(-1) || ({_OPENED_WITH} && '{RECALLING}' + {_OPENED_WITH})"
 # the value before it: the runs that the page's address names
@@ -82,7 +81,7 @@ def connect_drawing(bench: Workbench, form: Form, page: gr.Blocks, tab: gr.Tab, 
         job = bench.start_grid(spec, runs, filled.given)
         for run in runs:
             bench.remember_prompts(run, dict.fromkeys(prompt.text for prompt in parse_prompts(filled.prompts or "")))
-        earlier.put(job, known_job(bench, job_id))
+        earlier.put(job, bench.jobs.known(job_id))
         return *begun(bench, job, earlier.of(job)), kept
 
     @told
@@ -107,21 +106,13 @@ def connect_drawing(bench: Workbench, form: Form, page: gr.Blocks, tab: gr.Tab, 
 
 def begin_in(form: Form) -> list[Any]:
     """Where `begun` goes."""
-    return [form.job_id, form.stamp, form.source, form.grid, form.status, form.pause, form.cancel, form.clock]
+    return [form.job_id, form.stamp, form.source, form.grid, form.status, form.pause, form.cancel, form.clock, form.ended]
 
 
 def begun(bench: Workbench, job: Job, earlier: Sequence[Tile] = ()) -> tuple[Any, ...]:
     """What shows a job from now on. The clock runs for one that is over, too: its tick tells how it ended, and what is to be answered."""
     status = gr.update(value=grid_status(bench, job)[0], visible=True)
-    return job.id, stamp_of(job), DRAWN, grid_value(bench, job, earlier), status, *_buttons(job), gr.Timer(active=True)
-
-
-def known_job(bench: Workbench, job_id: str) -> Job | None:
-    """The job of that id; None for none, and for one that an earlier process has ended."""
-    try:
-        return bench.jobs.find(job_id)
-    except NotFound:
-        return None
+    return job.id, stamp_of(job), DRAWN, grid_value(bench, job, earlier), status, *_buttons(job), gr.Timer(active=True), ""
 
 
 def _buttons(job: Job) -> tuple[Any, Any]:
@@ -131,7 +122,7 @@ def _buttons(job: Job) -> tuple[Any, Any]:
 
 def _watching(bench: Workbench, form: Form, earlier: Earlier) -> None:
     def watch(job_id: str, before: str, which: str) -> Any:
-        job = known_job(bench, job_id)
+        job = bench.jobs.known(job_id)
         if job is None:  # a tick that was under way, or the server was started anew and this job is over
             return gr.skip(), "", *[gr.skip()] * 4, job_id
         stamp = stamp_of(job)
@@ -142,7 +133,7 @@ def _watching(bench: Workbench, form: Form, earlier: Earlier) -> None:
 
     watched = [form.grid, form.stamp, form.status, form.pause, form.cancel, form.question, form.ended]
     form.clock.tick(watch, [form.job_id, form.stamp, form.source], watched, queue=False, show_progress="hidden")
-    form.ended.change(None, [form.ended, form.job_id], form.clock, js=_STOP)
+    stop_at_end(form.clock, form.ended, form.job_id)
 
 
 def _finding(bench: Workbench, form: Form, page: gr.Blocks, tabs: gr.Tabs) -> None:
@@ -158,7 +149,7 @@ def _finding(bench: Workbench, form: Form, page: gr.Blocks, tabs: gr.Tabs) -> No
         return "" if job is None else f"{_WANTED if job.id == wanted else ''}{job.id}"
 
     def show(found: str, job_id: str, run_id: str) -> Any:
-        job = known_job(bench, found.removeprefix(_WANTED))
+        job = bench.jobs.known(found.removeprefix(_WANTED))
         if job is None or job_id:  # somebody who did not wait for it has begun another
             return [gr.skip()] * len(shown)
         watched = next((other.id for other in bench.jobs.all() if other.kind == "watch" and not other.over), "")
@@ -176,7 +167,7 @@ def _finding(bench: Workbench, form: Form, page: gr.Blocks, tabs: gr.Tabs) -> No
 
 def is_recalled(bench: Workbench, wanted: str) -> bool:
     """Whether a page of this address fills its form from the grid that is named in it."""
-    job = known_job(bench, wanted) if wanted else None
+    job = bench.jobs.known(wanted)
     return job is not None and spec_of(job) is not None
 
 

@@ -39,6 +39,7 @@ def connect_plan(bench: Workbench, form: Form, dropped: Any) -> None:
             return "", False, None, before
         try:
             spec, runs, _ = read_grid(bench, filled, planned=True)
+            bench.require_small(spec)
             planned = planner.ask(spec, runs, filled.given)
         except CmpError as fault:
             return fault.told, False, None, before

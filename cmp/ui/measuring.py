@@ -17,6 +17,7 @@ from cmp.core.picking import candidates
 from cmp.core.runs import Run
 from cmp.errors import BadInput, CmpError, NotFound
 from cmp.jobs import Job
+from cmp.ui.clocks import stop_at_end
 from cmp.ui.faults import cancelling, changing
 from cmp.ui.measure_form import Section, lay_out
 from cmp.ui.measure_values import LOOKING, Fields, command_of, filled, found_in, job_text, needed, on_page, plan_text, read_fields, run_of
@@ -49,12 +50,6 @@ class Desk:
         """What is measured of a run now, or was last."""
         jobs = [job for job in self.bench.jobs.all() if job.kind == "measure" and run_of(job) == run_id]
         return max(jobs, key=lambda job: (not job.over, job.made), default=None)
-
-    def known(self, job_id: str) -> Job | None:
-        try:
-            return self.bench.jobs.find(job_id)
-        except NotFound:
-            return None
 
     def label(self, checkpoint_id: str) -> str:
         key = checkpoint_id.rpartition("@")[2]
@@ -158,18 +153,18 @@ def _doing(desk: Desk, section: Section, shown: gr.Textbox, panels: gr.HTML) -> 
 
     @changing
     def follow_measuring(job_id: str, seen: str, noted: str) -> Any:
-        job = desk.known(job_id)
+        job = desk.bench.jobs.known(job_id)
         if job is None:  # the server was started anew, and nothing has taken it up
-            return gr.skip(), "", *[gr.skip()] * 3, gr.Timer(active=False), gr.skip()
+            return gr.skip(), "", *[gr.skip()] * 3, job_id
         stamp = f"{job.id}|{len(found_in(job))}|{job.over}"
         run_id = run_of(job)
         fresh = stamp != seen and noted.partition("\n")[2] == run_id
         _, text, ready, stop = _told_of(desk, job)
-        clock = gr.Timer(active=False) if job.over else gr.skip()
-        return desk.value_of(run_id) if fresh else gr.skip(), stamp, text, ready, stop, clock, job.id if job.over else gr.skip()
+        return desk.value_of(run_id) if fresh else gr.skip(), stamp, text, ready, stop, job.id if job.over else gr.skip()
 
     begun = [section.job, section.status, section.measure, section.cancel, section.clock, section.seen]
     section.measure.click(begin_measuring, [shown, *section.asked], begun, show_progress="minimal", show_progress_on=section.measure)
     section.cancel.click(cancelling(desk.bench), section.job, None)
-    watched = [panels, section.seen, section.status, section.measure, section.cancel, section.clock, section.ended]
+    watched = [panels, section.seen, section.status, section.measure, section.cancel, section.ended]
     section.clock.tick(follow_measuring, [section.job, section.seen, shown], watched, **_QUIET)
+    stop_at_end(section.clock, section.ended, section.job)

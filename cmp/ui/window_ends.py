@@ -103,16 +103,13 @@ def _steps(bench: Workbench, run: Run, checkpoint: Checkpoint | None) -> set[str
 
 
 def _drawn_before(bench: Workbench, run: Run, ends: Ends) -> Job | None:
-    """The grid of what another process drew of both; None where any of it would have to be drawn, and for who may start none."""
+    """The grid of what another process drew of both; None where any of it would have to be drawn, or for who asks too often."""
     first, last = ends
     if first is None or last is None:
         return None
     try:
         spec = grid_of_both(bench.pictures(run), first, last)
-        if spec is None:
-            return None
-        plan = bench.plan_grid(spec, [run])
-        return None if plan.new or plan.faults else bench.start_grid(spec, [run])
+        return None if spec is None else bench.show_drawn(spec, [run])
     except CmpError:
         return None
 

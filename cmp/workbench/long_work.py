@@ -19,6 +19,7 @@ from cmp.disk.ready import Answers, ready_checkpoint
 from cmp.errors import CmpError, NotFound
 from cmp.jobs import Job, Jobs, Work
 from cmp.settings import Settings
+from cmp.workbench.callers import Caller, acting_for
 from cmp.workbench.shelf import Shelf
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class LongWork(Shelf):
 
     def start_grid(self, spec: GridSpec, runs: Iterable[Run], given: Answers = Answers()) -> Job:
         """Queues a grid, see `draw_grid`; it is taken up again where it was if this process is killed."""
+        self.require_drawing(spec, given)
         return self.jobs.start(*self._grid(spec, tuple(runs), given, watched=True))
 
     def follow_grid(
@@ -89,13 +91,13 @@ class LongWork(Shelf):
         """The same within the caller's thread: the tiles as they come. Leaving it cancels the job. `ray` is a cluster's address,
         or that of another instance of this program.
         """
+        self.require_drawing(spec, given)
         return self.jobs.follow(*self._grid(spec, tuple(runs), given, ray))  # type: ignore[return-value]
 
     def _grid(self, spec: GridSpec, runs: tuple[Run, ...], given: Answers, ray: str | None = None, *, watched: bool = False) -> Started:
         from cmp.core.errands import instance_address, is_instance
         from cmp.core.orders import grid_title, grid_to_json, run_reference
 
-        self.require_drawing(spec, given)
         if is_instance(ray):
             ray = instance_address(str(ray))
         elif ray is not None:
@@ -114,8 +116,16 @@ class LongWork(Shelf):
 
         return as_asked(work)
 
+    def show_drawn(self, spec: GridSpec, runs: Iterable[Run], given: Answers = Answers()) -> Job | None:
+        """A grid as a job, if all of it is there already. None where any would have to be drawn: looking draws nothing. Raises TooOften."""
+        self.take_turn()
+        runs = tuple(runs)
+        with acting_for(Caller()):  # whoever looks may see what others had drawn here
+            plan = self.plan_grid(spec, runs, given)
+            return None if plan.new or plan.faults else self.start_grid(spec, runs, given)
+
     def grid_again(self, job_id: str) -> Job | None:
-        """The grid of a job that an earlier process has ended, as a new job. None where that would have to draw: looking draws nothing.
+        """The grid of a job that an earlier process has ended, as a new job, see `show_drawn`.
 
         None as well where it was not kept how the job was made.
         """
@@ -123,10 +133,10 @@ class LongWork(Shelf):
             order = self.jobs.order(job_id)
             if order is None or "grid" not in order:
                 return None
-            spec, runs = self._grid_in(order)
-            plan = self.plan_grid(spec, runs, read_answers(order))
-            return None if plan.new or plan.faults else self.start_grid(spec, runs, read_answers(order))
-        except CmpError:  # a checkpoint or a base model has gone since, or whoever asks may start nothing
+            with acting_for(Caller()):  # the order names runs by their places
+                spec, runs = self._grid_in(order)
+            return self.show_drawn(spec, runs, read_answers(order))
+        except CmpError:  # a checkpoint or a base model has gone since, or whoever asks has asked too often
             return None
 
     def _grid_again(self, order: Order) -> tuple[Work, object]:

@@ -1,4 +1,4 @@
-"""Who may do what: the owner everything, visitors look, and in the mode "space" everybody draws within limits."""
+"""Who may do what: the owner everything, visitors look, and where all is read-only whoever may draw does so within limits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cmp.core.limits import Limits, Rates
 from cmp.disk.ready import Answers
 from cmp.errors import Refused, TooOften
 from cmp.settings import Settings
-from cmp.workbench.callers import caller
+from cmp.workbench.callers import Caller, caller
 
 if TYPE_CHECKING:
     from cmp.core.grids import GridSpec
@@ -22,28 +22,47 @@ class Permission:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._rates = {mode: Rates(*rate) for mode, rate in (("space", _AS_VISITOR), ("local", _AS_OWNER))}
+        self._as_visitor, self._as_owner = Rates(*_AS_VISITOR), Rates(*_AS_OWNER)
 
     def require_writing(self) -> None:
         """Raises Refused where things may only be looked at, by everybody or by whoever asks."""
         if self.settings.read_only:
-            raise Refused("this server is read-only", "It was started with --read-only: nothing can be drawn or changed.")
-        if not caller().owner:
+            raise Refused("this server is read-only", "It was started so: nothing can be converted, measured, marked or deleted.")
+        self._require_owner(caller())
+
+    def _require_owner(self, who: Caller) -> None:
+        if not who.owner:
             raise Refused(
                 "only the owner of this dashboard changes anything", "Open the address with ?token=… that was printed at its start."
             )
 
     def require_drawing(self, spec: GridSpec, given: Answers = Answers()) -> None:
-        """The same for drawing. In the mode "space" everybody may, within limits; over the network nobody too often. Raises TooOften."""
+        """The same for drawing: within limits where all is read-only, and over the network for nobody too often. Raises TooOften."""
         self.require_known(given)
-        in_space = self.settings.mode == "space"
-        if in_space:
-            Limits().check(spec)
-        else:
-            self.require_writing()
-        rates = self._rates["space" if in_space else "local"]
-        if caller().address and (wait := rates.take(caller().address, time.monotonic())):
+        self._require_brush(spec, caller())
+        self.take_turn()
+
+    def take_turn(self) -> None:
+        """Counts that something was asked for over the network; raises TooOften."""
+        who = caller()
+        rates = self._as_owner if who.owner and not self.settings.read_only else self._as_visitor
+        if who.address and (wait := rates.take(who.address, time.monotonic())):
             raise TooOften(f"pictures were asked for too often; the next in {wait:.0f} s", "What was asked for goes on.", wait)
+
+    def _require_brush(self, spec: GridSpec, who: Caller) -> None:
+        """What this process does by itself has been asked for before, or from a command line of its owner."""
+        if who.owner and not who.address:
+            return
+        if not self.settings.draws:
+            raise Refused("this server is read-only and draws nothing", "It was started with --no-drawing; what has been drawn is shown.")
+        if not self.settings.for_strangers:
+            self._require_owner(who)
+        self.require_small(spec)
+
+    def require_small(self, spec: GridSpec) -> None:
+        """Raises BadInput for a grid larger than may be drawn where all is read-only."""
+        if self.settings.read_only:
+            Limits().check(spec)
 
     def require_known(self, given: Answers) -> None:
         """Raises Refused where a visitor names a base model: no path of theirs is looked at."""

@@ -26,7 +26,8 @@ from cmp.engine.steps import silent
 from cmp.errors import Refused, Unreadable
 from cmp.settings import Settings
 from cmp.workbench import Workbench
-from tests.support import DEVICE, GREY, tiles_of
+from cmp.workbench.callers import Caller, acting_for
+from tests.support import DEVICE, GREY, finished, tiles_of
 
 from .conftest import pixels
 from .making import unet_adapter, write_step
@@ -69,13 +70,22 @@ def test_the_same_grid_again_hashes_compares_and_loads_nothing(bench: Workbench,
     assert later.loaded_models() == []
 
 
-def test_an_earlier_grid_is_found_again_and_where_nothing_may_be_started_there_is_none(bench: Workbench) -> None:
+def test_an_earlier_grid_is_found_again_also_where_nothing_may_be_drawn_as_long_as_its_pictures_are_there(bench: Workbench) -> None:
     run, _ = bench.find("run")
     spec = GridSpec(run.checkpoints, SHOE, samplings=(SMALL,), mode="fast")
     list(bench.follow_grid(spec, [run], Answers(base="sd_nano")))
     (record,) = bench.jobs.records()
-    assert Workbench(replace(bench.settings, read_only=True)).grid_again(record.id) is None
-    assert Workbench(bench.settings).grid_again(record.id) is not None
+    looking = Workbench(replace(bench.settings, read_only=True, drawing=False))
+    visitor = Caller(owner=False, address="192.0.2.1")
+    for later in (looking, Workbench(replace(bench.settings, token="secret", open_reading=True)), Workbench(bench.settings)):
+        with acting_for(visitor):
+            found = later.grid_again(record.id)
+        assert found is not None
+        assert [tile.reused for tile in tiles_of(finished(found).items)] == [True] * len(run.checkpoints)
+    for picture in (bench.store.home / "cells").rglob("*.png"):
+        picture.unlink()
+    with acting_for(visitor):
+        assert looking.grid_again(record.id) is None, "it would have to be drawn"
 
 
 def test_to_find_drawn_cells_nothing_is_imported_that_only_converts(bench: Workbench, tmp_path: Path) -> None:

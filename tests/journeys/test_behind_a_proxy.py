@@ -73,6 +73,22 @@ def proxy(behind: Server) -> Iterator[Any]:
     server.server_close()
 
 
+def test_a_proxy_on_this_machine_says_who_asks_and_each_of_them_has_a_share_of_its_own(behind: Server) -> None:
+    uploaded = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\nx\r\n--x--\r\n'
+
+    def send(who: str) -> int:
+        onward = http.client.HTTPConnection(urlsplit(behind.url).netloc, timeout=120)
+        told = {"X-Forwarded-For": who, "X-CMP-Token": TOKEN, "Content-Type": "multipart/form-data; boundary=x"}
+        onward.request("POST", "/gradio_api/upload", uploaded, told)
+        status = onward.getresponse().status
+        onward.close()
+        return status
+
+    of_one = [send(f"6.6.6.{number}, 192.0.2.1") for number in range(30)]
+    assert 200 in of_one and 429 in of_one, "what a client says before the proxy's own word gives it no further share"
+    assert send("192.0.2.2") == 200
+
+
 def test_the_page_works_below_a_proxys_prefix(browser: Any, proxy: Any) -> None:
     with browser.new_context(viewport={"width": 1400, "height": 900}) as context:
         context.set_default_timeout(60_000)

@@ -86,13 +86,17 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def looked_at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    yield from start_server(tmp_path_factory.mktemp("looked"), "serve", "--port", "0", "--read-only")
+    yield from start_server(tmp_path_factory.mktemp("looked"), "serve", "--port", "0", "--no-drawing")
 
 
-@pytest.fixture(scope="module")
-def space(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """As a Space serves it: app.py, everybody may look and draw a little."""
-    yield from start_server(tmp_path_factory.mktemp("space"), "serve", "--port", "0", CMP_MODE="space")
+LIMITED = {"a Space": ((), {"CMP_MODE": "space"}), "read-only": (("--read-only", "--open-reading"), {})}
+
+
+@pytest.fixture(scope="module", params=LIMITED)
+def limited(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Where everybody may look and draw a little."""
+    arguments, around = LIMITED[request.param]
+    yield from start_server(tmp_path_factory.mktemp("limited"), "serve", "--port", "0", *arguments, **around)
 
 
 # -- what is refused -------------------------------------------------------------------------------------------------------
@@ -318,25 +322,25 @@ def test_a_token_is_made_and_told_once_where_that_is_asked_for(demo_home: Path) 
 # -- a space ---------------------------------------------------------------------------------------------------------------
 
 
-def test_in_a_space_everybody_draws_a_little_and_changes_nothing(space: Server) -> None:
+def test_everybody_draws_a_little_and_changes_nothing(limited: Server) -> None:
     asked = {"model_name": f"{FULL}/checkpoint-500", "prompt": "x", "num_inference_steps": 1, "seed": 3}
-    before = {name: digest for name, digest in state_of(space.home).items() if not name.startswith("cells")}
-    assert space.post("/api/generate", asked)[0] == 200
-    assert space.post("/api/generate", asked | {"num_inference_steps": 50})[0] == 422
-    told = space.post("/api/generate", {name: value for name, value in asked.items() if name != "num_inference_steps"})
+    before = {name: digest for name, digest in state_of(limited.home).items() if not name.startswith("cells")}
+    assert limited.post("/api/generate", asked)[0] == 200
+    assert limited.post("/api/generate", asked | {"num_inference_steps": 50})[0] == 422
+    told = limited.post("/api/generate", {name: value for name, value in asked.items() if name != "num_inference_steps"})
     assert told[0] == 200 and told[1]["metadata"]["num_inference_steps"] == 30
     grid = {"targets": [FULL], "prompts": ["x"], "steps": "1", "seeds": "1-200"}
-    assert space.post("/api/v1/grid", grid)[0] == 422
-    assert space.post("/api/v1/grid", grid | {"seeds": "1", "base": "a/b"})[0] == 409
+    assert limited.post("/api/v1/grid", grid)[0] == 422
+    assert limited.post("/api/v1/grid", grid | {"seeds": "1", "base": "a/b"})[0] == 409
     for path in WRITING:
         if path not in ("/api/generate", "/api/v1/grid"):
-            assert send(space, path) in (401, 404, 405), path
-    events = set(dependencies(space))
+            assert send(limited, path) in (401, 404, 405), path
+    events = set(dependencies(limited))
     assert not events & {*CHANGING, "start"} and "start_1" in events, "conversions start by the first of these names, grids by the second"
-    told = [space.post("/api/generate", asked) for _ in range(8)]
+    told = [limited.post("/api/generate", asked) for _ in range(8)]
     refused = [one for one in told if one[0] == 429]
     assert refused and refused[0][1]["detail"]["code"] == 75
-    assert {name: digest for name, digest in state_of(space.home).items() if not name.startswith("cells")} == before
+    assert {name: digest for name, digest in state_of(limited.home).items() if not name.startswith("cells")} == before
 
 
 # -- in a browser ----------------------------------------------------------------------------------------------------------

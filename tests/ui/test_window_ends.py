@@ -15,6 +15,7 @@ from cmp.settings import Settings
 from cmp.ui.window_ends import Beside, found_beside, none_told
 from cmp.workbench import Workbench
 from tests.journeys.conftest import FULL
+from tests.support import finished
 
 pytestmark = pytest.mark.model
 PROMPT = "a red shoe"
@@ -75,9 +76,7 @@ def test_what_another_process_drew_is_found_again_and_nothing_is_drawn_for_it(ho
     assert bench.gallery.samples(run) == ()
     found = found_beside(bench, run, [run.checkpoint("500"), run.checkpoint("2000")])
     assert found is not None and found.job is not None
-    while not found.job.over:
-        found.job.cancelled.wait(0.05)
-    assert found.job.state == "done" and all(item.reused for item in found.job.items if not isinstance(item, Progress))
+    assert finished(found.job).state == "done" and all(item.reused for item in found.job.items if not isinstance(item, Progress))
     before = len(bench.jobs.all())
     assert found_beside(bench, run, [run.checkpoint("500"), run.checkpoint("3000")]) is None and len(bench.jobs.all()) == before
     assert found_beside(bench, run, [None, run.checkpoint("3000")]) is None
