@@ -202,6 +202,7 @@ def _to_launch(bench: Workbench, asked: Mapping[str, Any]) -> dict[str, Any]:
     if not bench.settings.read_only:
         bench.jobs.resume_interrupted()
     bench.alerting.start()
+    bench.follow_hub()
     query = f"?token={bench.settings.token}" if bench.settings.token else ""
     print(f"cmp serves {', '.join(map(str, bench.roots))}\nOpen http://{f'[{host}]' if ':' in host else host}:{port}/{query}", flush=True)
     return options | {"server_port": port}

@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+LATER = COMMIT[::-1]  # where it stands once there is a file "later" beside the folder
 PAGE = 5  # files a page
 
 
@@ -27,7 +28,9 @@ def listed(folder: Path) -> list[dict[str, object]]:
             continue
         large = path.suffix == ".safetensors"
         lfs = {"oid": hashlib.sha256(path.read_bytes()).hexdigest(), "size": path.stat().st_size}
-        items.append({"type": "file", "path": name, "size": path.stat().st_size, "oid": "0" * 40} | ({"lfs": lfs} if large else {}))
+        content = path.read_bytes()
+        blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+        items.append({"type": "file", "path": name, "size": len(content), "oid": blob} | ({"lfs": lfs} if large else {}))
     return items
 
 
@@ -43,15 +46,15 @@ class Answering(BaseHTTPRequestHandler):
         with self.log.open("a") as log:
             log.write(json.dumps([path, asked, self.headers.get("Authorization")]) + "\n")
         if path == "/api/models/ann/runs/revision/main":
-            self.send({"sha": COMMIT})
-        elif path in (f"/api/models/ann/runs/tree/{COMMIT}", "/api/buckets/ann/runs/tree"):
+            self.send({"sha": LATER if (self.folder.parent / "later").exists() else COMMIT})
+        elif path in (*(f"/api/models/ann/runs/tree/{commit}" for commit in (COMMIT, LATER)), "/api/buckets/ann/runs/tree"):
             items = listed(self.folder)
             if (self.folder.parent / "evil").exists():
                 items.append({"type": "file", "path": "../../evil.csv", "size": 3})
             first = int(found[1]) if (found := re.search(r"cursor=(\d+)", url.query)) else 0
             more = f"http://{self.headers['Host']}{url.path}?recursive=true&cursor={first + PAGE}"
             self.send(items[first : first + PAGE], {"Link": f'<{more}>; rel="next"'} if first + PAGE < len(items) else {})
-        elif (found := re.match(rf"(?:/ann/runs/resolve/{COMMIT}|/buckets/ann/runs/resolve)/(.+)", path)) and asked:
+        elif (found := re.match(rf"(?:/ann/runs/resolve/(?:{COMMIT}|{LATER})|/buckets/ann/runs/resolve)/(.+)", path)) and asked:
             host, port = self.headers["Host"].split(":")  # the bytes lie under another name, as the hub's do
             self.send(None, {"Location": f"http://{'localhost' if host != 'localhost' else '127.0.0.1'}:{port}/bytes/{found[1]}"}, 302)
         elif path.startswith("/bytes/") and asked and (self.folder / path[7:]).is_file():

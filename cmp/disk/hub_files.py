@@ -50,11 +50,12 @@ class HubPlace:
 
 @dataclass(frozen=True, slots=True)
 class HubFile:
-    """A file as the hub lists it; `sha256` is told of large ones only."""
+    """A file as the hub lists it. `sha256` is told of large ones only; `blob` is what git, or a bucket, calls the content of others."""
 
     path: str
     size: int
     sha256: str | None = None
+    blob: str | None = None
 
 
 def read_place(address: str) -> HubPlace:
@@ -95,19 +96,23 @@ class Hub:
         self._headers: dict[str, str] = build_hf_headers(library_name="cmp")
         self._opener: OpenerDirector = build_opener(_WithoutToken())
 
-    def look(self, place: HubPlace) -> tuple[str, tuple[HubFile, ...]]:
-        """The commit that a place stands at now, and the files in it, by names and sizes alone. A bucket's is a digest of its listing."""
+    def commit(self, place: HubPlace) -> str:
+        """The commit that a place stands at now. A bucket has none: a digest of its listing stands for it."""
         if place.kind == "buckets":
-            files = tuple(self._files(f"{self.endpoint}/api/buckets/{place.repo}/tree?recursive=true", place))
-            listed = json.dumps(sorted((file.path, file.size, file.sha256) for file in files))
-            return hashlib.sha256(listed.encode()).hexdigest()[:40], files
+            listed = json.dumps(sorted((file.path, file.size, file.sha256, file.blob) for file in self.files(place, "")))
+            return hashlib.sha256(listed.encode()).hexdigest()[:40]
         told = self._json(f"{self.endpoint}/api/{place.kind}/{place.repo}/revision/{quote(place.revision, safe='')}", place)[0]
         commit = told.get("sha") if isinstance(told, dict) else None
         if not (isinstance(commit, str) and re.fullmatch(r"[0-9a-f]{40}", commit)):
             raise Unreadable(f"the Hub tells no commit of {place}", "Try again later.")
+        return commit
+
+    def files(self, place: HubPlace, commit: str) -> tuple[HubFile, ...]:
+        """The files of a place at a commit, by names and sizes alone."""
+        if place.kind == "buckets":
+            return tuple(self._files(f"{self.endpoint}/api/buckets/{place.repo}/tree?recursive=true", place))
         inside = f"/{quote(place.folder)}" if place.folder else ""
-        address = f"{self.endpoint}/api/{place.kind}/{place.repo}/tree/{commit}{inside}?recursive=true"
-        return commit, tuple(self._files(address, place))
+        return tuple(self._files(f"{self.endpoint}/api/{place.kind}/{place.repo}/tree/{commit}{inside}?recursive=true", place))
 
     def read(self, place: HubPlace, commit: str, path: str, start: int, end: int) -> bytes:
         """Bytes `start` to `end` of a file as it was at a commit; raises Unreadable if anything else is answered."""
@@ -182,5 +187,6 @@ def _file(item: object) -> HubFile | None:
     path, size, large = item.get("path"), item.get("size"), item.get("lfs")
     if not (isinstance(path, str) and is_plain(path) and isinstance(size, int) and size >= 0):
         return None
-    told = large.get("oid") or large.get("sha256") if isinstance(large, dict) else item.get("xetHash")
-    return HubFile(path, size, told if isinstance(told, str) else None)
+    told = large.get("oid") or large.get("sha256") if isinstance(large, dict) else None
+    other = item.get("xetHash") or item.get("oid")
+    return HubFile(path, size, told if isinstance(told, str) else None, other if isinstance(other, str) else None)

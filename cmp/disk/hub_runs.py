@@ -8,25 +8,24 @@ That, and what is not fetched at all, is told as a problem of its path. The mirr
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import re
 import shutil
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from cmp.core.present import size_text
 from cmp.core.progress import Progress
 from cmp.core.reading import read_weights
-from cmp.core.runs import Problem
 from cmp.disk.hub_files import Hub, HubFile, HubPlace
+from cmp.disk.hub_mirrors import Mirror, Note, fetched_before, inside, known_mirror, mark_of, mirror_folder, read_note, write_note
 from cmp.disk.replacing import replacing
 from cmp.disk.table import Entry, read_table
 from cmp.disk.tensors import LONGEST_HEADER, PART_OF
 from cmp.disk.writing import ENDING, head_of
-from cmp.errors import CmpError, Locked, NoSpace, NotFound, Refused, Unreadable
+from cmp.errors import Locked, NoSpace, NotFound, Refused, Unreadable
 
 MOST = 8_000_000_000  # bytes of one repository
 _MOST_TEXT = 4_000_000  # bytes of a configuration
@@ -42,16 +41,6 @@ _TEXT = re.compile(
 _SHARD = re.compile(r"-[0-9]{5}-of-[0-9]{5}\.safetensors\Z")
 _NEVER = re.compile(r"(?:\A|/)(?:optimizer|scheduler|random_states|scaler|ema_only)[^/]*\Z|\.index\.json\Z")
 _OTHER_WEIGHTS = re.compile(r"\.(?:bin|pt|pth|ckpt)\Z")
-_LEFT_OUT = "left_out.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Mirror:
-    """Where a place is mirrored, at which commit, and what of it is not there, each with the reason."""
-
-    root: Path
-    commit: str
-    problems: tuple[Problem, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,95 +51,103 @@ class _Part:
     names: tuple[str, ...] | None
 
 
-def mirror_folder(place: HubPlace, home: Path) -> Path:
-    """Where the mirrors of a place are kept, one for each commit."""
-    return home / "hub" / place.kind / place.owner / f"{place.name}{_digest(place)}"
-
-
 def mirroring(place: HubPlace, home: Path, hub: Hub | None) -> Generator[Progress, None, Mirror]:
-    """Brings the mirror of a place to its newest commit. Where the Hub does not show it, cannot be asked, or must not be (`hub` is None),
-    the one that was fetched last is given, with a note.
+    """Brings the mirror of a place to its newest commit: what has changed is fetched, and what has gone there goes here. Where the Hub does
+    not show it, cannot be asked, or must not be (`hub` is None), the mirror is given as it was fetched last, with a note; as well while
+    another process fetches it.
 
     Raises NotFound, Unreadable, Refused, Locked or NoSpace; what was fetched until then is not fetched again.
     """
     above = mirror_folder(place, home)
     if hub is None:
         hint = "Unset it to have it fetched; what was fetched before is shown with it."
-        return _fetched_before(above, place, Refused(f"HF_HUB_OFFLINE is set, so {place} is not asked for", hint))
+        return fetched_before(above, place, Refused(f"HF_HUB_OFFLINE is set, so {place} is not asked for", hint))
     try:
-        commit, files = hub.look(place)
-    except (Unreadable, NotFound) as fault:  # NotFound: also where a token has expired
-        return _fetched_before(above, place, fault)
-    done = above / commit
-    if not done.is_dir():
-        from filelock import FileLock, Timeout
-
-        try:
-            above.mkdir(parents=True, exist_ok=True)
-            with FileLock(above / ".lock", timeout=0):
-                yield from _Fetching(place, commit, above / f"{commit}.part", hub).fetch(files)
-                os.replace(above / f"{commit}.part", done)
-        except Timeout as fault:
-            raise Locked(f"{place} is being fetched by another process", "Try again when it is done.") from fault
-        except OSError as fault:
-            raise NoSpace(f"cannot keep {place} in {above}: {fault.strerror}", "Set CMP_HOME to a folder that has room.") from fault
-    os.utime(done)
-    return _read_mirror(done, place.name)
+        commit = hub.commit(place)
+        if not read_note(above).has(commit):
+            yield from _locked(place, commit, above, hub)
+    except (Unreadable, NotFound, Locked) as fault:  # NotFound: also where a token has expired
+        return fetched_before(above, place, fault)
+    mirror = known_mirror(above, place)
+    assert mirror is not None
+    return mirror
 
 
-def _digest(place: HubPlace) -> str:
-    told = f"{place.revision}/{place.folder}"
-    return "" if told == "main/" else f"-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
+def _locked(place: HubPlace, commit: str, above: Path, hub: Hub) -> Generator[Progress, None, None]:
+    from filelock import FileLock, Timeout
 
-
-def _fetched_before(above: Path, place: HubPlace, fault: CmpError) -> Mirror:
-    """The mirror that was fetched last, with a note of why it is not renewed; raises the fault where there is none."""
-    if (known := _newest(above, place.name)) is None:
-        raise fault
-    return Mirror(known.root, known.commit, (*known.problems, Problem(known.root, f"shown as it was fetched before: {fault.message}")))
-
-
-def _newest(above: Path, name: str) -> Mirror | None:
-    known = [path for path in above.glob("[0-9a-f]*") if path.is_dir() and not path.suffix] if above.is_dir() else []
-    return _read_mirror(max(known, key=lambda path: path.stat().st_mtime), name) if known else None
-
-
-def _read_mirror(done: Path, name: str) -> Mirror:
-    told = json.loads((done / _LEFT_OUT).read_text("utf-8"))
-    return Mirror(done / name, done.name, tuple(Problem(done / name / path, why) for path, why in told))
+    try:
+        above.mkdir(parents=True, exist_ok=True)
+        with FileLock(above / ".lock", timeout=0):
+            yield from _Fetching(place, commit, above, hub).fetch(hub.files(place, commit))
+    except Timeout as fault:
+        raise Locked(f"{place} is being fetched by another process", "Try again when it is done.") from fault
+    except OSError as fault:
+        raise NoSpace(f"cannot keep {place} in {above}: {fault.strerror}", "Set CMP_HOME to a folder that has room.") from fault
 
 
 class _Fetching:
-    """One mirror on its way. `left_out`: path → why it is not there, or not as a whole."""
+    """One mirror on its way to a commit."""
 
-    def __init__(self, place: HubPlace, commit: str, draft: Path, hub: Hub) -> None:
-        self.place, self.commit, self.draft, self.hub = place, commit, draft, hub
-        self.left_out: dict[str, str] = {}
+    def __init__(self, place: HubPlace, commit: str, above: Path, hub: Hub) -> None:
+        self.place, self.commit, self.above, self.hub = place, commit, above, hub
+        self.before, self.kept = read_note(above), set[str]()
+        self.note = Note(self.before.commit, going_on=True)
 
     def fetch(self, files: Iterable[HubFile]) -> Generator[Progress, None, None]:
-        """Fetches what is wanted of these files, and notes what is not."""
-        wanted = [file for file in sorted(files, key=lambda f: f.path) if self._is_wanted(file)]
+        """Fetches what is new of these files, and notes what is left out."""
+        asked = [file for file in sorted(files, key=lambda f: f.path) if self._is_wanted(file)]
+        wanted = [file for file in asked if not self._keeps(file)]
         parts: dict[str, _Part | None] = {}
         for done, file in enumerate(wanted):
             yield Progress(done, len(wanted), f"looking into {self.place}/{file.path}")
             parts[file.path] = self._part(file) if file.path.endswith(ENDING) else None
+            if file.path.endswith(ENDING) and parts[file.path] is None:
+                self.note.marks[file.path] = mark_of(file)
         wanted = [file for file in wanted if not file.path.endswith(ENDING) or parts[file.path]]
+        self._remove(self.before.marks.keys() - self.kept - {file.path for file in wanted})
+        yield from self._fetch(wanted, parts)
+        (self.above / self.place.name).mkdir(parents=True, exist_ok=True)
+        self.note.commit, self.note.going_on = self.commit, False
+        write_note(self.above, self.note)
+
+    def _fetch(self, wanted: Sequence[HubFile], parts: Mapping[str, _Part | None]) -> Generator[Progress, None, None]:
         total = sum(_bytes(file, parts[file.path]) for file in wanted)
         self._check_room(total)
         so_far = 0
         for done, file in enumerate(wanted):
             size = _bytes(file, parts[file.path])
             yield Progress(done, len(wanted), f"fetching {self.place}/{file.path}, {size_text(size)}", so_far, total)
-            target = self.draft / self.place.name / self._inside(file)
-            if not target.is_file():  # of an earlier try
-                target.parent.mkdir(parents=True, exist_ok=True)
-                self._write(file, parts[file.path], target)
+            self._write(file, parts[file.path], self._target(file.path))
+            self.note.marks[file.path] = mark_of(file)
+            # what is kept of before stays known, should this be left midway
+            known = self.before.marks | self.note.marks, self.before.left_out | self.note.left_out
+            write_note(self.above, Note(self.note.commit, True, *known))
             so_far += size
-        (self.draft / self.place.name).mkdir(parents=True, exist_ok=True)
-        (self.draft / _LEFT_OUT).write_text(json.dumps(sorted(self.left_out.items())), "utf-8")
 
-    def _inside(self, file: HubFile) -> str:
-        return file.path.removeprefix(f"{self.place.folder}/") if self.place.folder else file.path
+    def _target(self, path: str) -> Path:
+        return self.above / self.place.name / inside(self.place, path)
+
+    def _keeps(self, file: HubFile) -> bool:
+        """Whether the mirror has this content of it already, or has known it for one that is left out."""
+        mark, why, here = mark_of(file), self.before.left_out.get(inside(self.place, file.path)), self._target(file.path).is_file()
+        if not mark or self.before.marks.get(file.path) != mark or not (why or here):
+            return False
+        self.note.marks[file.path] = mark
+        if here:
+            self.kept.add(file.path)
+        if why:
+            self.note.left_out[inside(self.place, file.path)] = why
+        return True
+
+    def _remove(self, gone: set[str]) -> None:
+        """Takes away what was fetched once and is not there any more, and nothing else: conversions lie beside it."""
+        for path in gone:
+            target = self._target(path)
+            with suppress(OSError):
+                target.unlink(missing_ok=True)
+                for folder in target.relative_to(self.above / self.place.name).parents[:-1]:
+                    (self.above / self.place.name / folder).rmdir()  # until one that is not empty
 
     def _is_wanted(self, file: HubFile) -> bool:
         if any(part.startswith(".") for part in file.path.split("/")) or _NEVER.search(file.path):
@@ -164,15 +161,16 @@ class _Fetching:
         return file.path.endswith(ENDING) or bool(_LOG.search(file.path)) or (bool(_TEXT.search(file.path)) and file.size <= _MOST_TEXT)
 
     def _leave_out(self, file: HubFile, why: str) -> None:
-        self.left_out[self._inside(file)] = why
+        self.note.left_out[inside(self.place, file.path)] = why
 
     def _check_room(self, total: int) -> None:
         if total > MOST:
             hint = f"Name a folder in it: {self.place}/FOLDER."
             raise NoSpace(f"{self.place} has {size_text(total)} of logs and LoRA, and at most {size_text(MOST)} are fetched", hint)
-        above = self.draft.parent
-        if total > shutil.disk_usage(above).free:
-            raise NoSpace(f"{size_text(total)} of {self.place} do not fit into {above}", "Make room, or set CMP_HOME to another folder.")
+        if total > shutil.disk_usage(self.above).free:
+            raise NoSpace(
+                f"{self.above} has no room for {size_text(total)} of {self.place}", "Make room, or set CMP_HOME to another folder."
+            )
 
     # -- weights -------------------------------------------------------------------------------------------------------
 

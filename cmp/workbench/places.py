@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Generator
 from dataclasses import replace
@@ -12,12 +13,15 @@ from cmp.core.progress import Progress, run_through
 from cmp.core.runs import Library, Problem
 from cmp.disk.demo import Demo, open_demo
 from cmp.disk.store import Store
-from cmp.errors import Locked, NoSpace, NotFound, Refused, Unreadable
+from cmp.errors import CmpError, Locked, NoSpace, NotFound, Refused, Unreadable
 from cmp.settings import Settings
 from cmp.workbench.permission import Permission
 
 if TYPE_CHECKING:
-    from cmp.disk.hub_runs import Mirror
+    from cmp.disk.hub_mirrors import Mirror
+
+HUB_EVERY = 300.0  # seconds between two looks of a server at what it shows of the Hub
+_LOG = logging.getLogger("cmp.hub")
 
 
 class Places(Permission):
@@ -29,7 +33,7 @@ class Places(Permission):
         self.serves = False  # scripts rely on being told of the given folders alone
         self._mirrors: tuple[Mirror, ...] | None = None if settings.hub else ()
         self._missing: tuple[Problem, ...] = ()
-        self._fetching = threading.Lock()
+        self._fetching, self.ends = threading.Lock(), threading.Event()
 
     @property
     def roots(self) -> tuple[Path, ...]:
@@ -59,16 +63,36 @@ class Places(Permission):
         return tuple(Path(folder) for folder in sorted(self.store.all("folder")))
 
     def fetching(self) -> Generator[Progress, None, None]:
-        """Brings what was named on the Hub here, once in this process: logs and LoRA bytes, see `disk.hub_runs`. Raises as that does where
-        nothing else is to be looked at; otherwise what could not be brought is a problem of the library."""
+        """Brings what was named on the Hub here: logs and LoRA bytes, see `disk.hub_runs`. Once in this process, but for a server, which
+        follows it. Raises as that does where nothing else is to be looked at; otherwise what could not be brought is a problem of the
+        library.
+        """
         if self._mirrors is None:
             with self._fetching:
                 if self._mirrors is None:
                     self._mirrors = yield from self._fetch()
 
+    def follow_hub(self, every: float = HUB_EVERY) -> None:
+        """Looks until `ends` is set whether the Hub has something newer, and brings it here."""
+        if self.settings.hub and not self.settings.offline:
+            threading.Thread(target=self._follow_hub, args=(every,), name="hub", daemon=True).start()
+
+    def _follow_hub(self, every: float) -> None:
+        while not self.ends.wait(every):
+            try:
+                before = self._mirrors
+                with self._fetching:
+                    self._mirrors = run_through(self._fetch())
+                for mirror in self._mirrors:
+                    if mirror.commit not in {known.commit for known in before or ()}:
+                        _LOG.info("%s is at %s now", mirror.root.name, mirror.commit[:12])
+            except CmpError as fault:  # what was fetched before is shown on, and the next look may succeed
+                _LOG.warning("the Hub could not be looked at: %s", fault.told)
+
     def _fetch(self) -> Generator[Progress, None, tuple[Mirror, ...]]:
         from cmp.disk.hub_files import Hub, read_place
-        from cmp.disk.hub_runs import mirror_folder, mirroring
+        from cmp.disk.hub_mirrors import mirror_folder
+        from cmp.disk.hub_runs import mirroring
 
         places, home = [read_place(address) for address in self.settings.hub], self.settings.home
         hub, found, faults = None if self.settings.offline else Hub(), [], []

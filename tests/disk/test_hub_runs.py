@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,15 +13,16 @@ from safetensors.numpy import load_file
 
 from cmp.core.progress import run_through
 from cmp.disk.checkpoint import open_weights
-from cmp.disk.hub_files import Hub, read_place
-from cmp.disk.hub_runs import Mirror, mirroring
+from cmp.disk.hub_files import Hub, HubPlace, read_place
+from cmp.disk.hub_mirrors import Mirror, known_mirror, mirror_folder, read_note
+from cmp.disk.hub_runs import mirroring
 from cmp.disk.ready import Answers, digest_of, ready_checkpoint
 from cmp.disk.scan import scan
 from cmp.disk.store import Store
-from cmp.errors import BadInput, NotFound, Refused, Unreadable
+from cmp.errors import BadInput, Locked, NotFound, Refused, Unreadable
 from cmp.settings import OURS, Settings
 from cmp.workbench import Workbench
-from tests.hub import COMMIT, FakeHub, serving
+from tests.hub import COMMIT, LATER, FakeHub, serving
 from tests.support import base_tensors, origin_run, save, wrapped_tensors
 
 PLACE = read_place("hf://ann/runs")
@@ -103,6 +105,94 @@ def test_what_was_fetched_is_not_fetched_again_and_shown_where_the_hub_is_out_of
         run_through(mirroring(PLACE, tmp_path / "elsewhere", Hub("http://127.0.0.1:9")))
 
 
+def grown(hub: FakeHub) -> Path:
+    """The repository one commit later: a checkpoint and more of the log have come, one checkpoint's LoRA has gone."""
+    made = origin_run(hub.folder.parent / "later-repo", steps=(500, 1000))
+    run = hub.folder / "outputs" / "lora_casual_shoes"
+    shutil.copytree(made.checkpoint(1000), run / "checkpoints" / "checkpoint-1000")
+    shutil.rmtree(run / "lora_weights")
+    (run / "more.csv").write_text("step,loss\n1,0.5\n")
+    (hub.folder.parent / "later").touch()
+    return run
+
+
+def test_what_has_come_and_gone_since_is_fetched_and_taken_away_and_what_stayed_is_not_read_again(hub: FakeHub, tmp_path: Path) -> None:
+    first = mirror_of(hub, tmp_path / "home")
+    held = first.root / "outputs" / "lora_casual_shoes"
+    own = held / "converted" / "lora" / "mine.safetensors"
+    save(own, {"a": np.ones(1, np.float32)})
+    grown(hub)
+    before = len(hub.asked())
+    later = mirror_of(hub, tmp_path / "home")
+    assert later.root == first.root and (first.commit, later.commit) == (COMMIT, LATER), "stars and answers go by the folder"
+    read = {path for path, asked, _ in hub.asked()[before:] if path.startswith("/bytes/")}
+    assert any("checkpoint-1000" in path for path in read) and any("more.csv" in path for path in read)
+    assert not any("checkpoint-500" in path for path in read), "not even its header"
+    assert (held / "checkpoints/checkpoint-1000/model.safetensors").is_file() and own.is_file()
+    assert not (held / "lora_weights").exists()
+    assert {"checkpoint-500", "checkpoint-1000"} <= {p.path.parent.name for p in later.problems}
+
+
+def test_a_lora_that_became_a_whole_model_is_shown_no_more(hub: FakeHub, tmp_path: Path) -> None:
+    inside = "outputs/lora_casual_shoes/lora_weights/adapter_model.safetensors"
+    assert (mirror_of(hub, tmp_path / "home").root / inside).is_file()
+    save(hub.folder / inside, base_tensors())
+    (hub.folder.parent / "later").touch()
+    later = mirror_of(hub, tmp_path / "home")
+    assert not (later.root / inside).exists() and any("hold no LoRA" in p.reason and p.path == later.root / inside for p in later.problems)
+
+
+def test_what_was_left_midway_is_gone_on_with_and_the_whole_mirror_before_it_stays_shown(
+    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    mirror_of(hub, home)
+    run, read = grown(hub), Hub.read
+    above = mirror_folder(PLACE, home)
+
+    def fails(self: Hub, place: HubPlace, commit: str, path: str, start: int, end: int) -> bytes:
+        if path.endswith("more.csv"):
+            raise Unreadable("the Hub answers 500", "Try again later.")
+        return read(self, place, commit, path, start, end)
+
+    with monkeypatch.context() as failing:
+        failing.setattr(Hub, "read", fails)
+        shown = mirror_of(hub, home)
+    assert shown.commit == COMMIT and "as it was fetched before" in shown.problems[-1].reason and not read_note(above).has(COMMIT)
+    before = len(hub.asked())
+    assert mirror_of(hub, home).commit == LATER
+    read_later = [path for path, _, _ in hub.asked()[before:] if path.startswith("/bytes/")]
+    assert len(read_later) == 1 and read_later[0].endswith("more.csv") and run.is_dir()
+
+
+def test_while_another_process_fetches_the_mirror_of_before_is_shown(hub: FakeHub, tmp_path: Path) -> None:
+    from filelock import FileLock
+
+    above = mirror_folder(PLACE, tmp_path / "home")
+    above.mkdir(parents=True)
+    with FileLock(above / ".lock"), pytest.raises(Locked):
+        mirror_of(hub, tmp_path / "home")
+    mirror_of(hub, tmp_path / "home")
+    (hub.folder.parent / "later").touch()
+    with FileLock(above / ".lock"):
+        assert "being fetched by another process" in mirror_of(hub, tmp_path / "home").problems[-1].reason
+
+
+def test_a_server_follows_the_hub_and_a_star_stays(hub: FakeHub, tmp_path: Path, at_hub: None) -> None:
+    bench = Workbench(Settings(tmp_path / "home", hub=("hf://ann/runs",)))
+    run = next(run for run in bench.library().runs if run.checkpoints)
+    bench.star(f"{run.id}@500")
+    grown(hub)
+    bench.follow_hub(every=0.05)
+    for _ in range(600):
+        keys = [c.key for c in bench.library().run("outputs/lora_casual_shoes").checkpoints]
+        if keys == ["500", "1000"]:
+            break
+        bench.ends.wait(0.05)
+    bench.ends.set()
+    assert keys == ["500", "1000"] and list(bench.marks(bench.library().runs))
+
+
 def test_a_mirror_is_shown_with_a_note_where_the_hub_shows_the_place_no_more(hub: FakeHub, tmp_path: Path) -> None:
     there = mirror_of(hub, tmp_path / "home")
     expired = run_through(mirroring(PLACE, tmp_path / "home", Hub(f"{hub.endpoint}/elsewhere")))
@@ -139,7 +229,7 @@ def test_a_server_that_gives_whole_files_for_parts_is_refused_and_leaves_no_mirr
     with pytest.raises(Unreadable, match="does not give a part"):
         mirror_of(hub, tmp_path / "home")
     (tmp_path / "without-ranges").unlink()
-    assert not list((tmp_path / "home").rglob(COMMIT))
+    assert not known_mirror(mirror_folder(PLACE, tmp_path / "home"), PLACE)
     mirror_of(hub, tmp_path / "home")
 
 
@@ -151,16 +241,16 @@ def test_names_that_lead_out_of_the_mirror_are_never_written(hub: FakeHub, tmp_p
 
 def test_bytes_that_are_not_those_the_hub_tells_are_refused(hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = hub.folder / "outputs/lora_casual_shoes/lora_weights/adapter_model.safetensors"
-    asked = Hub.look
+    asked = Hub.files
 
-    def look_and_then_change(self: Hub, place: object) -> object:
-        found = asked(self, PLACE)
+    def look_and_then_change(self: Hub, place: object, commit: str) -> object:
+        found = asked(self, PLACE, commit)
         raw = bytearray(file.read_bytes())
         raw[-1] ^= 1
         file.write_bytes(raw)
         return found
 
-    monkeypatch.setattr(Hub, "look", look_and_then_change)
+    monkeypatch.setattr(Hub, "files", look_and_then_change)
     with pytest.raises(Unreadable, match="other bytes"):
         mirror_of(hub, tmp_path / "home")
 
