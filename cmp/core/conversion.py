@@ -82,7 +82,7 @@ class ConversionPlan:
     done: str | None = None  # why there is nothing to do
     replaces: bool = False  # something is at the target and goes to the trash first
     left_out: tuple[LeftOut, ...] = ()
-    source: str = ""  # what the checkpoint's files were when the plan was made, see disk.tensors.Header.subject
+    source: tuple[object, ...] = ()  # what the checkpoint's files and the base's were when the plan was made, see disk.planning
     writing: Writing = Writing()
     whole: tuple[str, ...] = ()  # components that are written merged, because no LoRA file can carry them
 

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
+from typing import cast
 
 from cmp.core.conversion import LORA_FORMS, Base, ConversionPlan, LeftOut, Writing, check_form
 from cmp.core.runs import Checkpoint, Run
-from cmp.disk.bases import CONTROL, component_of, is_pipeline
+from cmp.core.weights import Weights
+from cmp.disk.bases import CONTROL, component_of, files_below, is_pipeline
 from cmp.disk.checkpoint import Opened, open_weights
+from cmp.disk.cloning import can_clone
 from cmp.disk.converted import default_target, is_ours, read_record
 from cmp.disk.numbers import FLOATS, WIDTHS
 from cmp.disk.ready import Answers, Ready, digest_of, ready_checkpoint, unlike_lora
 from cmp.disk.single_file import plan_single_file
 from cmp.disk.store import Store
-from cmp.disk.tensors import Entry
+from cmp.disk.tensors import Entry, Identity
 from cmp.errors import BadInput, NoSpace, Refused
 
+WITH_WORDS = ("text_encoder", "tokenizer")
 _MARGIN = 16_000_000  # bytes that stay free: headers, records, and other programs' small writes
 
 
@@ -48,7 +52,7 @@ def plan_conversion(
     done = _why_done(target, ready, store, writing) if there and not force else None
     return ConversionPlan(
         run, checkpoint, form, target, ready.opened.weights, ready.scale, ready.base,
-        _bytes(ready, form, writing), done, there and not done, _left_out(ready, form),
+        _bytes(ready, form, writing, target), done, there and not done, _left_out(ready, form),
         planned_source(ready.opened, ready.base), writing, ready.replaced,
     )  # fmt: skip
 
@@ -95,7 +99,8 @@ def _writable_home(run: Run, store: Store) -> Path | None:
     return None if os.access(run.folder, os.W_OK | os.X_OK) else store.stand_in(run.place)
 
 
-def _bytes(ready: Ready, form: str, writing: Writing) -> int:
+def _bytes(ready: Ready, form: str, writing: Writing, target: Path) -> int:
+    """What has to be written; of what a pipeline takes over from its base that is nothing where the disk lets both share their blocks."""
     weights, entries = ready.opened.weights, ready.opened.header.tensors
     if form in LORA_FORMS:
         return sum(
@@ -108,9 +113,36 @@ def _bytes(ready: Ready, form: str, writing: Writing) -> int:
     replaced = weights.components or ("text_encoder",)  # a learned word is written into that
     tensors = [e for name in replaced for e in component_of(ready.opened, name, ready.base.path).header.tensors.values()]
     if form == "pipeline":
-        return sum(_size(entry, writing.dtype) for entry in tensors)
+        taken = [real for real, _ in taken_over(ready.base.path, changed_parts(weights))]
+        return sum(_size(entry, writing.dtype) for entry in tensors) + _to_copy(taken, _existing_parent(target))
     between = sum(_size(entry, None) for entry in tensors)  # the merged components lie beside the file for a while
     return between + plan_single_file(ready.base.path, writing.dtype).bytes
+
+
+def changed_parts(weights: Weights) -> frozenset[str]:
+    """The components of a pipeline that are written anew."""
+    return frozenset((*weights.components, *(WITH_WORDS if weights.embeddings else ())))
+
+
+def taken_over(base: Path, changed: Collection[str]) -> list[tuple[Path, Path]]:
+    """The files of a base that a pipeline made on it has too, each with its place inside: all but the `changed` components' weights."""
+    found = []
+    for source in files_below(base):
+        inside = source.relative_to(base)
+        replaced = inside.parts[0] == "tokenizer" or source.name.endswith((".safetensors", ".bin", ".index.json"))
+        if inside.parts[0] in changed and (replaced or (WITH_WORDS[1] in changed and inside.parts[0] in WITH_WORDS)):
+            continue
+        found.append((source.resolve(), inside))  # the Hugging Face cache holds links into its blobs
+    return found
+
+
+def _to_copy(files: Iterable[Path], folder: Path) -> int:
+    """Bytes of those files that a copy in a folder cannot share blocks with; tried with one file of each disk that they lie on."""
+    disks: dict[int, list[tuple[int, Path]]] = {}
+    for file in files:
+        found = file.stat()
+        disks.setdefault(found.st_dev, []).append((found.st_size, file))
+    return sum(sum(size for size, _ in held) for held in disks.values() if not can_clone(max(held)[1], folder))
 
 
 def _size(entry: Entry, dtype: str | None) -> int:
@@ -130,18 +162,28 @@ def _left_out(ready: Ready, form: str) -> tuple[LeftOut, ...]:
     return (*aside, *alphas, *(LeftOut(name, why) for name, inner in weights.plain.items() if inner.partition(".")[0] in frozen))
 
 
-def planned_source(opened: Opened, base: Base | None) -> str:
+Sources = tuple[tuple[Path, Identity | None], ...]
+
+
+def planned_source(opened: Opened, base: Base | None) -> Sources:
     """What the files of a checkpoint, and those of its base that it changes, are now."""
-    theirs = (component_of(opened, name, base.path).header.subject for name in opened.weights.components) if base else ()
-    return "|".join((opened.header.subject, *theirs))
+    theirs = (component_of(opened, name, base.path).header for name in opened.weights.components) if base else ()
+    return tuple(one for header in (opened.header, *theirs) for one in (*header.files, *header.references))
 
 
 def open_planned(plan: ConversionPlan) -> Opened:
     """The weights that a plan was made for; raises Refused if they are others by now, since everything in the plan speaks of those."""
     opened = open_weights(*plan.checkpoint.files)
-    if planned_source(opened, plan.base) != plan.source:
+    then, now = cast(Sources, plan.source), planned_source(opened, plan.base)
+    # a file that gets another name meanwhile, as in a backup of hard links, is still the same
+    if len(then) != len(now) or not all(map(_became, then, now)):
         raise Refused(f"{plan.checkpoint.id} has changed since the conversion was planned", "Plan it again when nothing writes to it.")
     return opened
+
+
+def _became(then: tuple[Path, Identity | None], now: tuple[Path, Identity | None]) -> bool:
+    same = then[1].became(now[1]) if then[1] and now[1] else then[1] == now[1]
+    return then[0] == now[0] and same
 
 
 def check_space(plans: Iterable[ConversionPlan]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import filecmp
 import os
 import shutil
@@ -11,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from cmp.core.storage import Item
+from cmp.disk.cloning import clone
 from cmp.disk.folders import hash_file
 from cmp.disk.replacing import cannot_write
 from cmp.disk.store import Store
@@ -22,8 +22,6 @@ from cmp.errors import Refused, Unreadable
 
 WAYS = ("reflink", "hardlink")
 _LEAST = 1 << 20  # bytes of a file that is worth it
-_FICLONE = 0x40049409  # linux/fs.h
-_HAS_NONE = (errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EPERM)
 _WHY = {
     "reflink": "the same bytes as {0}: the two can share their blocks, and stay two files",
     "hardlink": "the same bytes as {0}: the two become ONE file, and who edits one of them in place edits both",
@@ -96,16 +94,8 @@ def share(item: Item, way: str) -> None:
 
 
 def _clone(source: Path, draft: Path) -> None:
-    try:
-        from fcntl import ioctl  # not on Windows
-
-        with open(source, "rb") as read, open(draft, "wb") as written:
-            ioctl(written.fileno(), _FICLONE, read.fileno())
-            os.fsync(written.fileno())
-    except ImportError as fault:
-        raise Refused("this system has no reflinks", "--share hardlink makes one file of both, which also edits both.") from fault
-    except OSError as fault:
-        if fault.errno not in _HAS_NONE:
-            raise
-        told = f"{draft.parent} and {source.parent} are not on one file system that has reflinks (as Btrfs and XFS have)"
-        raise Refused(told, "--share hardlink makes one file of both: who edits one of them in place edits both.") from fault
+    with open(draft, "wb") as written:
+        if not clone(source, written.fileno()):
+            told = f"{draft.parent} and {source.parent} are not on one file system that has reflinks (as Btrfs and XFS have)"
+            raise Refused(told, "--share hardlink makes one file of both: who edits one of them in place edits both.")
+        os.fsync(written.fileno())

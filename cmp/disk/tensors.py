@@ -40,9 +40,13 @@ class Identity:
 
     @classmethod
     def of(cls, found: os.stat_result) -> Identity:
-        """The identity in a look at a file. Every further hard link to a file changes its ctime too, as our own pipelines make them."""
+        """The identity in a look at a file. Every further hard link to a file changes its ctime too, as backups make them."""
         ctime = found.st_ctime_ns if found.st_nlink < 2 else 0
         return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, ctime, found.st_nlink)
+
+    def became(self, now: Identity) -> bool:
+        """Whether a later look shows the same file, be it under more names or fewer: each that comes or goes changes its ctime."""
+        return now == self or (now.names != self.names and replace(now, ctime_ns=self.ctime_ns) == self)
 
     def __str__(self) -> str:
         return f"{self.device}:{self.inode}:{self.size}:{self.mtime_ns}:{self.ctime_ns}"
@@ -201,8 +205,7 @@ def _read_tensor(path: Path, file: FileIO, entry: Entry) -> np.ndarray:
 
 def check_same(path: Path, identity: Identity, descriptor: int) -> None:
     """Raises Unreadable if an opened file is not what was looked at."""
-    now = Identity.of(os.fstat(descriptor))
-    if now != identity and (now.names == identity.names or replace(now, ctime_ns=identity.ctime_ns) != identity):
+    if not identity.became(Identity.of(os.fstat(descriptor))):
         raise Unreadable(f"{path} has changed since it was looked at", "Try again when nothing writes to it.")
 
 

@@ -37,7 +37,6 @@ def add_control(source: Path, base: Path, draft: Path, strength: float) -> str:
     if wrong := [key for key in _MUST_AGREE if settings.get(key) != denoiser.get(key)]:
         told = f"its {wrong[0]} is {settings.get(wrong[0])}, and that of {base.name} {denoiser.get(wrong[0])}"
         raise Refused(told, "It was trained for another base; give it with --base.")
-    (draft / "model_index.json").unlink()  # a link to the base's own
     whole = index | {"_class_name": kind, CONTROL: ["diffusers", model]}
     (draft / "model_index.json").write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
     shutil.copyfile(source / "config.json", draft / CONTROL / "config.json")

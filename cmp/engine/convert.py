@@ -9,7 +9,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,12 +20,14 @@ from safetensors import safe_open
 
 from cmp.core.conversion import Conversion, ConversionPlan
 from cmp.core.progress import Progress, counted_from
-from cmp.disk.bases import CONTROL, component_of, files_below, is_added
+from cmp.disk.bases import CONTROL, component_of, is_added
 from cmp.disk.checkpoint import Opened
+from cmp.disk.cloning import clone
 from cmp.disk.converted import METADATA, RECORD, read_record
 from cmp.disk.lora_file import conversion_record
 from cmp.disk.merging import MergedComponent, merge
 from cmp.disk.numbers import WIDTHS
+from cmp.disk.planning import changed_parts, taken_over
 from cmp.disk.raw import STRIDE, RawReader
 from cmp.disk.ready import trained_tensors
 from cmp.disk.replaced import make_way, put_back
@@ -37,15 +40,15 @@ from cmp.engine.words import write_words
 from cmp.errors import Refused
 
 _BATCH = 250_000_000  # bytes
-WITH_WORDS = ("text_encoder", "tokenizer")
 
 
 def convert_to_pipeline(
-    plan: ConversionPlan, opened: Opened, proofs: tuple[str, ...], digest: str
+    plan: ConversionPlan, opened: Opened, proofs: tuple[str, ...], digest: str, *, passing: bool = False
 ) -> Generator[Progress, None, Conversion]:
     """Carries out a plan for the form "pipeline". The folder appears whole and proven under its name, or not at all.
 
-    `opened` is what the plan was made for, `proofs` are those that it has passed, in words, `digest` is that of what was trained.
+    `opened` is what the plan was made for, `proofs` are those that it has passed, in words, `digest` is that of what was trained. One that
+    is `passing` is only read and goes again.
     """
     started = time.monotonic()
     assert plan.base is not None
@@ -57,9 +60,9 @@ def convert_to_pipeline(
         plan.target.parent.mkdir(parents=True, exist_ok=True)
         sweep(plan.target.parent)
         draft = Path(tempfile.mkdtemp(prefix=".tmp-", dir=plan.target.parent))
-        yield Progress(1, 4, "linking the untouched parts of the base")
+        yield Progress(1, 4, "taking over the untouched parts of the base")
         os.chmod(draft, plan.target.parent.stat().st_mode & 0o777)
-        yield from _link_base(plan.base.path, draft, {*merged, *(WITH_WORDS if opened.weights.embeddings else ())})
+        done = yield from _take_over(plan.base.path, draft, changed_parts(opened.weights), passing)
         for name, component in merged.items():
             checks.append((yield from counted_from(done, _write_component(name, component, draft / name))))
             done += 2 * component.bytes
@@ -107,27 +110,32 @@ def _take_name(draft: Path, plan: ConversionPlan) -> None:
         raise
 
 
-def _link_base(base: Path, draft: Path, changed: set[str]) -> Iterator[Progress]:
-    """Every file of the base but the changed components' weights: as hard links where the disk can, else as copies."""
-    for source in files_below(base):
-        inside = source.relative_to(base)
-        replaced = inside.parts[0] == "tokenizer" or source.name.endswith((".safetensors", ".bin", ".index.json"))
-        if inside.parts[0] in changed and (replaced or (WITH_WORDS[1] in changed and inside.parts[0] in WITH_WORDS)):
-            continue
+def _take_over(base: Path, draft: Path, changed: Collection[str], passing: bool) -> Generator[Progress, None, int]:
+    """Gives the draft every file of the base but the changed components' weights; what was read and written for it, in bytes.
+
+    They are files of their own, that share their blocks with the base's where the disk lets them. Hard links would cost nothing anywhere,
+    but then `save_pretrained` into the pipeline, or an editor, would change the base in place, with it the Hugging Face cache and every
+    other pipeline. That links are read-only stops neither root nor who owns them, and the mode would be the base's too. Whoever wants one
+    file of both has `storage --share hardlink`, which says so. A `passing` folder, that nobody gets to see, has links to large files.
+    """
+    done = 0
+    for real, inside in sorted(taken_over(base, changed), key=lambda file: -file[0].stat().st_size):  # by these the pace is judged
         target = draft / inside
         target.parent.mkdir(parents=True, exist_ok=True)
-        real = source.resolve()  # the Hugging Face cache holds links into its blobs
-        try:
-            os.link(real, target)
-        except OSError:
-            yield from _copy(real, target)
-
-
-def _copy(source: Path, target: Path) -> Iterator[Progress]:
-    with open(source, "rb") as read, open(target, "wb") as written:
-        while block := read.read(STRIDE):
-            yield Progress(1, 4, f"copying {target.parent.name} of the base")
-            written.write(block)
+        if passing and real.suffix in (".safetensors", ".bin"):
+            with suppress(OSError, NotImplementedError):
+                target.symlink_to(real)
+                continue
+        with open(real, "rb") as read, open(target, "wb") as written:
+            if clone(real, written.fileno()):
+                continue
+            while block := read.read(STRIDE):
+                yield Progress(1, 4, "taking over the untouched parts of the base", done)
+                written.write(block)
+                done += 2 * len(block)
+            written.flush()
+            os.fsync(written.fileno())
+    return done
 
 
 def _write_component(name: str, merged: MergedComponent, folder: Path) -> Generator[Progress, None, str]:
@@ -135,7 +143,7 @@ def _write_component(name: str, merged: MergedComponent, folder: Path) -> Genera
     stem = "diffusion_pytorch_model" if name in ("unet", "transformer", "controlnet", "vae") else "model"
     target = folder / f"{stem}.safetensors"
     folder.mkdir(exist_ok=True)  # a base may have weights alone
-    target.unlink(missing_ok=True)  # never written through what could be a link to the base's own
+    target.unlink(missing_ok=True)
     with RawReader(merged.opened.header) as own, RawReader(merged.base.header) as base:
 
         def blocks(tensor: str) -> Iterator[memoryview] | None:
@@ -206,7 +214,7 @@ def convert_to_single(plan: ConversionPlan, opened: Opened, proofs: tuple[str, .
         plan.target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".tmp-", dir=plan.target.parent) as folder:
             between = replace(plan, form="pipeline", target=Path(folder) / "pipeline", writing=replace(plan.writing, dtype=None))
-            merged = yield from convert_to_pipeline(between, opened, proofs, digest)
+            merged = yield from convert_to_pipeline(between, opened, proofs, digest, passing=True)
             record = read_record(between.target) | {"form": plan.form, **plan.writing.as_json()}
             metadata = {"format": "pt", RECORD: json.dumps(record)}
             single = plan_single_file(between.target, plan.writing.dtype)

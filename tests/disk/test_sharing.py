@@ -109,6 +109,24 @@ def test_reflinks_share_blocks_and_stay_two_files(made: Training, cloning_disk: 
     assert source.read_bytes() == own and contents(made.outputs) != before, "who edits one edits one"
 
 
+def test_a_pipeline_shares_its_base_s_blocks_where_the_disk_can_and_its_plan_counts_none_of_them(
+    made: Training, cloning_disk: Path
+) -> None:
+    there = cloning_disk / "training"
+    shutil.copytree(made.outputs.parent, there)
+    made = Training(there / made.run.relative_to(made.outputs.parent), there / "outputs", there / "bases")
+    plan = cmp(made, "convert", f"{made.run.name}@1000", "--to", "pipeline", "--dry-run").json["planned"][0]
+    assert plan["bytes"] < BYTES, "the base's VAE and text encoder have four times as much each"
+    said = cmp(made, "convert", f"{made.run.name}@1000", "--to", "pipeline")
+    assert said.code == 0, said.told
+    source, copy = (folder / "vae" / "diffusion_pytorch_model.safetensors" for folder in (made.base, Path(plan["output"])))
+    assert first_block(copy) == first_block(source) > 0 and identify(copy).inode != identify(source).inode
+    before = source.read_bytes()
+    with open(copy, "r+b") as file:
+        file.write(b"edited")
+    assert source.read_bytes() == before
+
+
 def test_a_file_that_became_another_since_the_plan_stays(made: Training) -> None:
     from dataclasses import replace
 
