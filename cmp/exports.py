@@ -224,6 +224,7 @@ def _scores(bench: Workbench, run_id: str, name: str) -> Response:
     if name not in ("scores.csv", "verdicts.json"):
         raise NotFound(f"there is no export {name[:60]!r}", "There are scores.csv and verdicts.json.")
     run, _ = bench.find(run_id, only_ids=True)
+    bench.recognise(run)
     verdicts = bench.verdicts(run)
     shown: Callable[[Any], Any] = (lambda value: value) if caller().owner else Curtain(bench).public
     out = io.StringIO(newline="")

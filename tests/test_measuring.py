@@ -10,11 +10,13 @@ import pytest
 from cmp.core.evidence import BASE
 from cmp.core.measured import LOSS, TRAINING_LOSS, Measured
 from cmp.core.storage import parse_rules
-from cmp.disk.measures import Measures, files_of
+from cmp.disk.held import files_of, hold
+from cmp.disk.measures import Measures
+from cmp.disk.ready import digest_of, open_checkpoint
 from cmp.errors import BadInput, NotFound, Refused
 from cmp.workbench import Workbench
 from tests.in_process import command
-from tests.support import Training, bench_of, origin_run
+from tests.support import Training, bench_of, origin_run, save, wrapped_tensors
 from tests.test_judging import RUN, STEPS, log_losses, run_of
 
 ITEMS = 12
@@ -35,6 +37,9 @@ def note(bench: Workbench, losses: dict[str, float], metric: str = LOSS, **more:
         )  # type: ignore[arg-type]
         measures.keep(one)
         assert measures.note(run, one, checkpoint, files_of(checkpoint))
+        if checkpoint:
+            opened = open_checkpoint(checkpoint)
+            hold(bench.store, files_of(checkpoint), {"": digest_of(opened, bench.store)})
 
 
 @pytest.fixture
@@ -65,7 +70,7 @@ def test_the_measured_loss_goes_before_the_logged_one_and_decides_for_every_verb
     assert bench.gate(run, "1000 vs base").passes is True and bench.gate(run, "2000 vs 1000").passes is False
 
 
-def test_heads_and_line_forget_what_a_file_scored_once_it_is_written_anew(made: Training) -> None:
+def test_heads_and_line_forget_what_a_file_scored_once_it_holds_other_weights(made: Training) -> None:
     bench = bench_of(made)
     note(bench, {"500": 0.8, "1000": 0.5, "1500": 0.6, "2000": 0.9})
     run = run_of(bench)
@@ -73,6 +78,8 @@ def test_heads_and_line_forget_what_a_file_scored_once_it_is_written_anew(made: 
     assert bench.heads(ids)[f"{RUN}@1000"]["score"] == "loss 0.5" and "step 1000 has the lowest" in bench.verdict_line(run.checkpoints)
     assert file is not None
     file.write_bytes(file.read_bytes())
+    assert bench.heads(ids)[f"{RUN}@1000"]["score"] == "loss 0.5" and "step 1000 has the lowest" in bench.verdict_line(run.checkpoints)
+    save(file, wrapped_tensors(1001), {"format": "pt"})
     heads = bench.heads(ids)
     assert "score" in heads[f"{RUN}@500"] and "score" not in heads[f"{RUN}@1000"]
     assert "step 1000 has the lowest" not in bench.verdict_line(run.checkpoints)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -48,6 +48,20 @@ class Evidence:
     floor: str = ""  # what noise allows to tell apart, in words
     items: Floats | None = None  # (ids, items) where all have scores of the same items: by these they are judged, in pairs
     of_base: bool = False
+    withheld: str = ""  # why no best is named though the metric could
+
+
+def withheld(found: Evidence, unsettled: Sequence[str]) -> Evidence:
+    """The same, but naming no best while others (ids) were measured of which nobody can say whether they still hold those weights."""
+    told = f"{found.metric} names no best for now: {why_withheld(unsettled)}; measuring again finds what is known of them"
+    return replace(found, decides=False, withheld=told) if unsettled else found
+
+
+def why_withheld(unsettled: Sequence[str]) -> str:
+    """In words why no best is named."""
+    keys = [name.rpartition("@")[2] for name in unsettled]
+    told = f"{', '.join(keys[:8])}{' …' if len(keys) > 8 else ''}"
+    return f"{told} {'was' if len(keys) == 1 else 'were'} measured too, and the files are not those of then"
 
 
 def held_out_tags(tags: Sequence[str]) -> tuple[str, ...]:

@@ -220,7 +220,7 @@ def _verdict(found: Evidence, judged: Judged, ids: Sequence[str]) -> Verdict:
     unknown = tuple(name for name in ids if name not in found.ids)
     reason = _reason(found, judged, window, "all others of which something is known" if unknown else "all others")
     if not found.decides:
-        window, reason = found.ids, _names_none(found, reason)
+        window, reason = found.ids, found.withheld or _names_none(found, reason)
     scores = tuple(_score(found, judged, i) for i in range(len(found.ids)))
     best = window[0] if len(window) == 1 else None
     return Verdict(best, window, found.rule, reason, found.warnings, scores, unknown, found.decides)

@@ -4,12 +4,11 @@ itself. Which weights a run's checkpoints hold stands beside it. Nothing of it i
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,9 +16,8 @@ import numpy as np
 from cmp.core.evidence import BASE
 from cmp.core.measured import Measured
 from cmp.core.runs import Checkpoint, Run, plain_text
+from cmp.disk.held import files_of, holds_the_same
 from cmp.disk.store import Store, subject_of
-from cmp.disk.tensors import identify
-from cmp.errors import CmpError
 
 _TABLES = (
     """CREATE TABLE IF NOT EXISTS measures (
@@ -75,6 +73,12 @@ class Measures:
 
     def of(self, run: Run) -> dict[str, tuple[Measured, ...]]:
         """By metric what is known of a run's checkpoints, as their files are now, and of its base: that which was measured last."""
+        return self.noted(run)[0]
+
+    def noted(self, run: Run) -> tuple[dict[str, tuple[Measured, ...]], dict[str, tuple[str, ...]]]:
+        """The same; and by metric the ids of those that were measured with these, and of whose files, which are others by now, nobody has
+        looked whether they hold the same weights (see disk.recognised).
+        """
         asked = (
             f"SELECT checkpoint, files, said, weights, base, metric, setup, {_VALUES} FROM measured JOIN measures"
             " USING (weights, base, metric, setup) WHERE place = ? ORDER BY at DESC"
@@ -82,17 +86,45 @@ class Measures:
         with self._database() as database:
             rows = database.execute(asked, (subject_of(run.place),)).fetchall()
         names = {plain_text(c.key): c for c in run.checkpoints}
+        now = {key: files_of(c) for key, c in names.items()}
         groups: dict[str, tuple[object, ...]] = {}
         found: dict[str, list[Measured]] = {}
+        unsettled: dict[str, dict[str, None]] = {}
         for key, files, said, *rest in rows:
-            checkpoint = names.get(key)
-            if (key and checkpoint is None) or files != files_of(checkpoint):
+            checkpoint, weights = names.get(key), tuple(rest[:4])
+            if key and (checkpoint is None or (same := holds_the_same(self.store, files, now[key])) is False):
                 continue
-            weights = tuple(rest[:4])
-            group = (*weights[1:], said)
-            if groups.setdefault(weights[2], group) == group:
+            if groups.setdefault(weights[2], (*weights[1:], said)) != (*weights[1:], said):
+                continue
+            if checkpoint and same is None:
+                unsettled.setdefault(weights[2], {})[checkpoint.id] = None
+            else:
                 found.setdefault(weights[2], []).append(_read(weights, rest[4:], checkpoint.id if checkpoint else BASE))
-        return {metric: tuple(known) for metric, known in found.items()}
+        known = {metric: {one.checkpoint_id for one in values} for metric, values in found.items()}
+        left = {metric: tuple(name for name in ids if name not in known.get(metric, ())) for metric, ids in unsettled.items()}
+        return {metric: tuple(values) for metric, values in found.items()}, {metric: ids for metric, ids in left.items() if ids}
+
+    def files_noted(self) -> dict[tuple[str, str], set[str]]:
+        """What the files of checkpoints were when they were measured, by the place of their run and their key."""
+        found: dict[tuple[str, str], set[str]] = {}
+        with self._database() as database:
+            for place, key, files in database.execute("SELECT DISTINCT place, checkpoint, files FROM measured WHERE checkpoint != ''"):
+                found.setdefault((place, key), set()).add(files)
+        return found
+
+    def adopt(self, run: Run, checkpoint: Checkpoint, files: str, weights: str) -> None:
+        """Notes of a checkpoint, whose files are these, all that was noted of the same weights elsewhere; and what of its base with it."""
+        place, asked = (
+            subject_of(run.place),
+            (
+                "INSERT OR IGNORE INTO measured SELECT ?, ?, metric, base, setup, said, weights, ?, max(at) FROM measured"
+                " WHERE weights = ? AND {} GROUP BY metric, base, setup, said"
+            ),
+        )
+        own = "(metric, base, setup, said) IN (SELECT metric, base, setup, said FROM measured WHERE place = ?)"
+        with self._database() as database:
+            database.execute(asked.format("TRUE"), (place, plain_text(checkpoint.key), files, weights))
+            database.execute(asked.format(f"checkpoint = '' AND {own}"), (place, "", "", "", place))
 
     def changed(self, run: Run) -> object:
         """Another value once something more was measured of a run."""
@@ -106,16 +138,6 @@ class Measures:
             for table in _TABLES:
                 database.execute(table)
             yield database
-
-
-def files_of(checkpoint: Checkpoint | None) -> str:
-    """What a checkpoint's files are now, in one word; "" for the base model, or where one of them has gone."""
-    if checkpoint is None:
-        return ""
-    with suppress(CmpError):
-        told = "|".join(str(identify(path)) for path in checkpoint.files)
-        return hashlib.sha256(told.encode()).hexdigest()[:32] if told else ""
-    return ""
 
 
 def _listed(values: tuple[str, ...]) -> str:

@@ -59,7 +59,10 @@ class Ready:
 
     def digesting(self, store: Store) -> Generator[Progress, None, str]:
         """The same in steps."""
-        raw = yield from digesting(self.opened, store, self.replaced)
+        return self.worn((yield from digesting(self.opened, store, self.replaced)))
+
+    def worn(self, raw: str) -> str:
+        """Digest of trained tensors, of which `raw` is one, and the scale."""
         return hashlib.sha256(f"{raw}*{self.scale.fingerprint if self.scale else 1}".encode()).hexdigest()
 
 
@@ -249,6 +252,7 @@ def digesting(opened: Opened, store: Store, whole: tuple[str, ...] = ()) -> Gene
     return digest
 
 
-def knows_digest(opened: Opened, store: Store) -> bool:
+def knows_digest(opened: Opened, store: Store, whole: tuple[str, ...] = ()) -> bool:
     """Whether digest_of would read no weights."""
-    return store.get("tensors-digest", opened.header.subject) is not None
+    dumped = (name for name in sorted(whole) if name in opened.weights.dumped)
+    return store.get("tensors-digest", "|".join((opened.header.subject, *dumped))) is not None

@@ -9,7 +9,7 @@ from typing import Any
 from cmp.core.curves import LossCurve
 from cmp.core.losses import losses_at
 from cmp.core.runs import Checkpoint, Run
-from cmp.disk.measures import files_of
+from cmp.disk.held import files_of
 from cmp.errors import CmpError
 
 _MOST_RUNS = 64  # that are remembered

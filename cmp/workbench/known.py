@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cmp.core.progress import run_through
 from cmp.core.runs import Checkpoint, Run
 from cmp.disk.demo import Demo
-from cmp.disk.ready import Answers
+from cmp.disk.ready import Answers, Ready, digest_of
 from cmp.disk.store import subject_of
-from cmp.errors import CmpError
+from cmp.errors import CmpError, Refused
+from cmp.settings import Settings
 from cmp.workbench.easel import Easel
 
 if TYPE_CHECKING:
@@ -19,40 +23,99 @@ if TYPE_CHECKING:
     from cmp.core.measured import Measured, MeasureSpec
 
 _LAST = "measured-last"  # how the loss of a run was measured last
+_AT_ONCE = 128_000_000  # bytes of files that are looked into while somebody waits for a page
 _ASKED = "measure-asked"  # what was last asked to be measured of it
 
 
 class Known(Easel):
     """What was measured of runs. Safe to use from several threads."""
 
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._looking: dict[Path, threading.Thread] = {}  # who looks into the files of a run, by its place
+        self._looks = 0
+
+    def recognise(self, run: Run) -> None:
+        """Looks into those files of a run that were others when it was measured, however long that takes; see disk.recognised.
+
+        Before a verdict that something follows. What only shows one, `measurements`, reads little and leaves the rest to the background.
+        """
+        self._recognise(run, None)
+
+    def recognise_in(self, folders: Collection[Path | None]) -> None:
+        """The same of the runs in these folders, in which other files have just taken the place of those that were measured."""
+        if folders:
+            self._lookout.forget()
+            for run in self.library().runs:
+                if run.folder in folders:
+                    self.recognise(run)
+
+    def _recognise(self, run: Run, most: int | None) -> bool:
+        from cmp.disk.recognised import recognising
+
+        with suppress(CmpError):
+            return run_through(recognising(run, self.bases, self.store, most))
+        return True
+
+    def _recognise_behind(self, run: Run) -> None:
+        """The same while others go on; nothing where somebody is about it."""
+
+        def look() -> None:
+            self._recognise(run, None)
+            self._looks += 1
+
+        before = self._looking.get(run.place)
+        if before is None or not before.is_alive():
+            self._looking[run.place] = threading.Thread(target=look, daemon=True)
+            self._looking[run.place].start()
+
     def measurements(self, run: Run) -> dict[str, tuple[Measured, ...]]:
         """By metric what is known of the run's checkpoints as they are now, and of its base model; nothing where nothing can be kept."""
+        return self._noted(run)[0]
+
+    def _noted(self, run: Run) -> tuple[dict[str, tuple[Measured, ...]], dict[str, tuple[str, ...]]]:
+        """The same, and by metric of whom nobody knows whether they still hold what was measured."""
         from cmp.disk.measures import Measures
 
+        if not self._recognise(run, _AT_ONCE):
+            self._recognise_behind(run)
         try:
-            return Measures(self.store).of(run)
+            return Measures(self.store).noted(run)
         except CmpError:
-            return {}
+            return {}, {}
 
     def measured(self, run: Run, *, base: bool = False) -> tuple[Evidence, ...]:
         """What was measured, one for each metric of which two checkpoints have values; the held-out loss first. With `base` the base
         model stands among them, as evidence.BASE.
+
+        A metric names no best as long as it may be known of more checkpoints than can be told: the verdict would be on a part.
         """
+        from cmp.core.evidence import withheld
         from cmp.core.image_scores import with_limits
         from cmp.core.measured import LOSS, TRAINING_LOSS, evidence_of
         from cmp.core.picking import candidates
 
-        known, ids = self.measurements(run), [c.id for c in candidates(run)]
+        (known, unsettled), ids = self._noted(run), [c.id for c in candidates(run)]
         order = sorted(known, key=lambda metric: (metric != LOSS, metric != TRAINING_LOSS, metric))
-        found = (evidence_of(known[metric], ids, base=base) for metric in order)
-        return tuple(with_limits(one) for one in found if one is not None)
+        found = ((metric, evidence_of(known[metric], ids, base=base)) for metric in order)
+        return tuple(with_limits(withheld(one, unsettled.get(metric, ()))) for metric, one in found if one is not None)
+
+    def require_settled(self, run: Run, metric: str) -> None:
+        """Raises Refused where a metric was measured of checkpoints that may by now hold other weights, or the same: nobody can say."""
+        from cmp.core.evidence import why_withheld
+        from cmp.core.measured import LOSS, MEASURED
+
+        self.recognise(run)
+        if left := self._noted(run)[1].get(LOSS if metric == MEASURED else metric):
+            hint = f"`python -m cmp measure {run.id}` again: nothing is measured anew where the weights are the same."
+            raise Refused(f"no best of {run.id} is named: {why_withheld(left)}", hint)
 
     def measured_last(self, run: Run) -> object:
         """Another value once more was measured of the run."""
         from cmp.disk.measures import Measures
 
         with suppress(CmpError):
-            return Measures(self.store).changed(run)
+            return Measures(self.store).changed(run), self._looks
         return None
 
     def last_measured(self, run: Run) -> MeasureSpec:
@@ -89,12 +152,15 @@ class Known(Easel):
             spec = replace(spec, held_out=spec.held_out or last.held_out, training=spec.training or last.training)
         return replace(spec, checkpoints=spec.checkpoints or candidates(run), draws=draws, seed=seed)
 
-    def _note(self, run: Run, found: Measured, checkpoint: Checkpoint | None, files: str, given: Answers) -> Measured:
+    def _note(self, run: Run, found: Measured, checkpoint: Checkpoint | None, files: str, given: Answers, ready: Ready) -> Measured:
         """Notes a result under its checkpoint's name; where its `files` are others by now, the result says so instead."""
+        from cmp.disk.held import hold
         from cmp.disk.measures import Measures
 
         alpha = self.answers(run).alpha if given.alpha is None else given.alpha
         if Measures(self.store).note(run, found, checkpoint, files, "" if alpha is None else str(alpha)):
+            if checkpoint is not None:  # by which it is known again when its files have become others
+                hold(self.store, files, {",".join(ready.replaced): digest_of(ready.opened, self.store, ready.replaced)})
             return found
         told = f"{found.checkpoint_id} was written anew meanwhile: this is of what it held before; measure it again"
         return replace(found, told=(*found.told, told))

@@ -86,7 +86,7 @@ class Measuring(Scoring):
 
     def _losses(self, run: Run, spec: MeasureSpec, given: Answers) -> Iterator[Progress | Measured | NotMeasured]:
         from cmp.core.measured import NotMeasured
-        from cmp.disk.measures import files_of
+        from cmp.disk.held import files_of
 
         meters = self._meters(run, spec, given)
         self._remember(run, spec)
@@ -124,7 +124,7 @@ class Measuring(Scoring):
             measures.keep(found)
         else:  # what is to be known of the folder may have changed, though not the images that are measured on
             found = replace(known, told=tuple(dict.fromkeys((*meter.labelled.told, *known.told))))
-        return self._note(run, found, checkpoint, files, given)
+        return self._note(run, found, checkpoint, files, given, meant.one.clothes.ready)
 
     def _meters(self, run: Run, spec: MeasureSpec, given: Answers) -> list[LossMeter]:
         """One for each set of images that the loss is measured on."""

@@ -184,3 +184,4 @@ class Reclaiming(Storing):
         for c, file in found:
             moved = moved_references(read_manifest(manifest_beside(file)), file.parent, bases)
             yield Restored((yield from restoring(run.folder, file, moved)), c.id)
+        self.recognise_in({run.folder})

@@ -131,7 +131,7 @@ class Scoring(Known):
         return spec.checkpoints
 
     def _known(self, run: Run, chosen: Sequence[Checkpoint], given: Answers) -> Generator[Progress, None, Owners]:
-        from cmp.disk.measures import files_of
+        from cmp.disk.held import files_of
 
         ready: dict[str, Ready] = {}
         weights: dict[str, str] = {}
@@ -268,7 +268,8 @@ class Scoring(Known):
         before = measures.find(found.weights, found.base, found.metric, found.setup, found.checkpoint_id)
         measures.keep(found)
         checkpoint = next((c for c in chosen if c.id == found.checkpoint_id), None)
-        noted = self._note(run, found, checkpoint, known.files[checkpoint.id] if checkpoint else "", given)
+        ready = known.ready[checkpoint.id] if checkpoint else next(iter(known.ready.values()))
+        noted = self._note(run, found, checkpoint, known.files[checkpoint.id] if checkpoint else "", given, ready)
         return replace(noted, reused=before is not None and before.values.tobytes() == found.values.tobytes())
 
     # -- weights -------------------------------------------------------------------------------------------------------

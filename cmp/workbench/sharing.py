@@ -89,6 +89,7 @@ class Sharing(Reclaiming):
         name = plain_text(self.name_of(own)).strip() or "run"
         run = rename_run(own, name)
         here = dict(zip((c.id for c in run.checkpoints), own.checkpoints, strict=True))
+        self.recognise(own)
         verdicts = self.verdicts(run)
         chosen = run.checkpoint(checkpoint.key) if checkpoint else None
         if wanted.kind == MODEL and chosen is None:

@@ -248,6 +248,7 @@ class Storing(Judging):
                         yield became
                     except CmpError as fault:
                         yield NotDone(item, fault)
+                self.recognise_in({item.home for item in plan.changes if item.action == "compact"})
         finally:  # also where it is left half way
             for home in plan.homes:
                 self._lookout.forget_sizes(home)

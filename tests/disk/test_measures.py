@@ -12,7 +12,8 @@ import pytest
 from cmp.core.evidence import BASE
 from cmp.core.measured import Measured
 from cmp.core.runs import Checkpoint, Run
-from cmp.disk.measures import Measures, files_of
+from cmp.disk.held import files_of
+from cmp.disk.measures import Measures
 from cmp.disk.store import Store
 from cmp.errors import Refused
 

@@ -267,6 +267,17 @@ def test_what_was_measured_is_not_measured_again_and_a_new_checkpoint_costs_itse
     assert all(one.reused for one in measure(Workbench(bench.settings), tmp_path / "held_out").values())  # no model is loaded for it
 
 
+def test_what_was_measured_says_the_same_of_files_that_were_touched_and_of_a_copy_elsewhere(bench: Workbench, tmp_path: Path) -> None:
+    measure(bench, tmp_path / "held_out")
+    before = bench.judge(bench.find("run")[0])
+    assert before.rule == "measured" and len(before.scores) == 3
+    os.utime(tmp_path / "outputs" / "run" / "checkpoint-2" / WEIGHTS, (1e9, 1e9))
+    assert bench.judge(bench.find("run")[0]) == before
+    shutil.copytree(tmp_path / "outputs", tmp_path / "elsewhere")
+    there = Workbench(Settings(tmp_path / "home", (tmp_path / "elsewhere",), (tmp_path / "bases",), device=DEVICE))
+    assert there.judge(there.find("run")[0]) == before
+
+
 def test_weights_that_are_written_anew_are_measured_anew(bench: Workbench, tmp_path: Path) -> None:
     before = measure(bench, tmp_path / "held_out")
     file = tmp_path / "outputs" / "run" / "checkpoint-2" / WEIGHTS

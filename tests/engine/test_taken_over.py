@@ -1,4 +1,4 @@
-"""What a pipeline takes over from its base: files of its own, planned to the byte, and nothing that is written into them reaches the base."""
+"""What a pipeline takes over from its base: files of its own, planned to the byte; nothing written into them reaches the base."""
 
 from __future__ import annotations
 
