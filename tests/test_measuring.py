@@ -152,3 +152,12 @@ def test_best_says_by_which_rule(made: Training) -> None:
     said = command(made.bases.parent / "home", "--runs", str(made.outputs), "--bases", str(made.bases), "best", RUN, "--json")
     assert said.code == 0 and (said.json["rule"], said.json["best"]) == ("measured", f"{RUN}@1000"), said.told
     assert {score["metric"] for score in said.json["scores"]} == {"loss"} and "shares of the base" in said.json["reason"]
+
+
+def test_a_job_that_measures_has_done_as_many_values_as_it_has_in_all(tmp_path: Path) -> None:
+    made = origin_run(tmp_path, (500, 1000), final=False)
+    said = command(tmp_path / "home", "--runs", str(made.outputs), "--bases", str(made.bases), "measure", RUN, "--metric", "update")
+    assert said.code == 0, said.told
+    (job,) = bench_of(made).jobs.records()
+    assert (job.state, job.done, job.total, job.reused) == ("done", 2, 2, 0)
+    assert len(bench_of(made).measurements(run_of(bench_of(made)))) == 2, "the size of the update, and the same relative to the base"

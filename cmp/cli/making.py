@@ -147,8 +147,7 @@ def _proven(bench: Workbench, plans: list[ConversionPlan], told: Report, wanted:
     proven = []
     for plan in plans:
         try:
-            bench.prove(plan)
-            proven.append(plan)
+            proven.append(bench.prove(plan))
         except CmpError as fault:
             if wanted == 1:
                 raise

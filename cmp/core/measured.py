@@ -23,6 +23,7 @@ from cmp.errors import CmpError
 LOSS, TRAINING_LOSS = "loss", "training-loss"  # the loss on held-out images, and on those that were trained with
 MEASURED = "measured"  # the rule that goes by the held-out loss
 UPDATE, UPDATE_RELATIVE = "update", "update-relative"  # how far weights have moved: nothing that is better or worse
+WITHOUT_BASE = (UPDATE, "leak")  # metrics of which the base model has no value of its own
 NAMES_NO_BEST = (TRAINING_LOSS, UPDATE, UPDATE_RELATIVE)
 WHOLE = "all"  # a first band that stands for all others, where their mean would not
 SETS = {LOSS: "held-out", TRAINING_LOSS: "training"}
@@ -65,6 +66,11 @@ class Measured:
     @property
     def finite(self) -> bool:
         return bool(np.isfinite(self.values).all()) and self.values.size > 0
+
+    @property
+    def beside(self) -> bool:
+        """Whether it is another side of a value that comes too."""
+        return self.metric == UPDATE_RELATIVE
 
     def named(self, checkpoint_id: str, *, reused: bool = True) -> Measured:
         """The same under the name by which its weights are known now."""

@@ -155,8 +155,20 @@ def prove_base(opened: Opened, base: Base, store: Store) -> Generator[Progress, 
             )
     if not opened.weights.dumped:
         return base, {}
-    told = f"all {equal} frozen tensors equal" if not trained else "most tensors equal, and those that were trained are the checkpoint's"
-    return replace(base, proof="tensors", source=f"{base.source}; {told}"), trained
+    most = f"{base.source}; most tensors equal, and those that were trained are the checkpoint's"
+    return replace(base, proof="tensors", source=most if trained else _equal(base, equal)), trained
+
+
+def proven_before(opened: Opened, base: Base, store: Store) -> Base:
+    """The base with the proof that comparing whole models with it has given, as `prove_base` tells it; as it came where none is known."""
+    known = [compared_before(opened, name, base.path, store) for name in sorted(opened.weights.dumped)]
+    if base.proof == "tensors" or not known or not all(one and one.proven for one in known):
+        return base
+    return replace(base, proof="tensors", source=_equal(base, sum(one.equal for one in known if one)))
+
+
+def _equal(base: Base, count: int) -> str:
+    return f"{base.source}; all {count} frozen tensors equal"
 
 
 def base_otherwise(opened: Opened, places: tuple[Path, ...], store: Store) -> Generator[Progress, None, Base | None]:

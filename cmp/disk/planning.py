@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import cast
 
-from cmp.core.conversion import LORA_FORMS, Base, ConversionPlan, LeftOut, Writing, check_form
+from cmp.core.conversion import GENERATOR, LORA_FORMS, Base, ConversionPlan, LeftOut, Writing, check_form
 from cmp.core.runs import Checkpoint, Run
 from cmp.core.weights import Weights
 from cmp.disk.bases import CONTROL, component_of, files_below, is_pipeline
@@ -23,6 +24,7 @@ from cmp.disk.tensors import Entry, Identity
 from cmp.errors import BadInput, NoSpace, Refused
 
 WITH_WORDS = ("text_encoder", "tokenizer")
+_RECORD, _IN_HEADER = 2_000, 64  # bytes, about: of what a file says of itself, and in its header of a tensor beside the name
 _MARGIN = 16_000_000  # bytes that stay free: headers, records, and other programs' small writes
 
 
@@ -101,14 +103,9 @@ def _writable_home(run: Run, store: Store) -> Path | None:
 
 def _bytes(ready: Ready, form: str, writing: Writing, target: Path) -> int:
     """What has to be written; of what a pipeline takes over from its base that is nothing where the disk lets both share their blocks."""
-    weights, entries = ready.opened.weights, ready.opened.header.tensors
+    weights = ready.opened.weights
     if form in LORA_FORMS:
-        return sum(
-            int(_size(entries[stored], writing.dtype or "F32") * module.share(role, entries[stored].shape))
-            for module in weights.adapted
-            for role, stored in module.parts.items()
-            if role != "alpha"
-        )
+        return _lora_bytes(ready, form, writing)
     assert ready.base is not None
     replaced = weights.components or ("text_encoder",)  # a learned word is written into that
     tensors = [e for name in replaced for e in component_of(ready.opened, name, ready.base.path).header.tensors.values()]
@@ -117,6 +114,21 @@ def _bytes(ready: Ready, form: str, writing: Writing, target: Path) -> int:
         return sum(_size(entry, writing.dtype) for entry in tensors) + _to_copy(taken, _existing_parent(target))
     between = sum(_size(entry, None) for entry in tensors)  # the merged components lie beside the file for a while
     return between + plan_single_file(ready.base.path, writing.dtype).bytes
+
+
+def _lora_bytes(ready: Ready, form: str, writing: Writing) -> int:
+    """The size of a LoRA file, in which all pairs have the largest rank, but for a few hundred bytes of what it says of itself."""
+    weights, entries = ready.opened.weights, ready.opened.header.tensors
+    most, total = max((module.rank for module in weights.adapted), default=0), _RECORD
+    for module in weights.adapted:
+        for role, stored in module.parts.items():
+            if role == "alpha":
+                continue
+            filled = most / module.rank if module.rank and role in ("down", "up") else 1
+            size = _size(entries[stored], writing.dtype or "F32") * module.share(role, entries[stored].shape)
+            total += round(size * filled) + len(module.canonical[stored]) + _IN_HEADER
+        total += len(module.key) + _IN_HEADER if form == "webui" else 0  # its alpha
+    return total
 
 
 def changed_parts(weights: Weights) -> frozenset[str]:
@@ -184,6 +196,24 @@ def open_planned(plan: ConversionPlan) -> Opened:
 def _became(then: tuple[Path, Identity | None], now: tuple[Path, Identity | None]) -> bool:
     same = then[1].became(now[1]) if then[1] and now[1] else then[1] == now[1]
     return then[0] == now[0] and same
+
+
+def made_meanwhile(plan: ConversionPlan, digest: str) -> bool:
+    """Whether what has appeared at a plan's target is what it was to make: of the same weights, base and scale, and in the same way.
+
+    `digest` is that of what was trained (disk.ready.digest_of).
+    """
+    record = read_record(plan.target)
+    wanted = {
+        "generator": GENERATOR, "form": plan.form, "digest": digest, "scale": plan.scale.as_json() if plan.scale else None,
+        "base": plan.base.as_json() if plan.base else None, **plan.writing.as_json(),
+    }  # fmt: skip
+    return all(_bare(record.get(name)) == _bare(value) for name, value in json.loads(json.dumps(wanted)).items())
+
+
+def _bare(value: object) -> object:
+    """Without the words on how it was known."""
+    return {k: v for k, v in value.items() if k not in ("source", "proof")} if isinstance(value, dict) else value
 
 
 def check_space(plans: Iterable[ConversionPlan]) -> None:

@@ -15,7 +15,7 @@ from cmp.core.runs import Checkpoint, Run
 from cmp.core.scale import Evidence, Scale, resolve_scale, same_targets
 from cmp.core.stages import UNREAD
 from cmp.core.weights import Weights
-from cmp.disk.base_proof import base_otherwise, check_not_merged, compared, pipeline_around, prove_base, require_same_parts
+from cmp.disk.base_proof import base_otherwise, check_not_merged, compared, pipeline_around, prove_base, proven_before, require_same_parts
 from cmp.disk.bases import find_base, read_component, read_index
 from cmp.disk.checkpoint import Opened, open_weights
 from cmp.disk.evidence import collect_evidence
@@ -105,6 +105,8 @@ def readying(
             read_index(base.path)
             base, trained = yield from prove_base(opened, base, store)
             whole = {**trained, **whole}
+        else:
+            base = proven_before(opened, base, store)
         require_fit(opened, base)
         for name in opened.weights.dumped & set(whole) if need_base else ():
             check_not_merged(opened, name, read_component(base.path, name), scale, compared(opened, name, base.path, store).differing)

@@ -50,7 +50,7 @@ class Job:
 
     def record(self) -> JobRecord:
         """What there is to tell of it now."""
-        done, what = sum(not getattr(item, "preview", False) for item in self.items), ""  # a preview comes again, whole
+        done, what = sum(map(_counts, self.items)), ""
         if self.progress:
             what = self.progress.what
             done = self.progress.done if not done and self.progress.total == self.total else done
@@ -73,10 +73,15 @@ class Job:
             self.worked += seconds
         else:
             self.items.append(item)
-            reused = bool(getattr(item, "reused", False))
+            reused = bool(getattr(item, "reused", False)) and _counts(item)
             self.reused += reused
             self.worked += 0.0 if reused else seconds
             self.faults += bool(getattr(item, "fault", None) or getattr(item, "error", None))
+
+
+def _counts(item: object) -> bool:
+    """Not what comes again, as a preview does, or `beside` what is counted already."""
+    return not (getattr(item, "preview", False) or getattr(item, "beside", False))
 
 
 def log_begin(job: Job) -> None:

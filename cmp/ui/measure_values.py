@@ -168,7 +168,7 @@ def found_in(job: Job) -> list[Measured]:
 def _wanted(job: Job) -> int:
     """How many those will be; the job counts the base model's too."""
     count = len(job.subject.checkpoints) if isinstance(job.subject, MeasureSpec) else 0
-    return job.total * count // (count + 1)
+    return -(-job.total // (count + 1)) * count  # of some metrics the base has none
 
 
 def _left(job: Job, fresh: int, left: int, now: float) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from cmp.core.present import counted, size_text
 from cmp.core.progress import Progress, counted_from, run_through
 from cmp.core.runs import Checkpoint, Library, Run
-from cmp.disk.ready import Answers, digesting
+from cmp.disk.ready import Answers, digesting, trained_tensors
 from cmp.errors import BadInput, CmpError, Refused
 from cmp.settings import Settings
 from cmp.workbench.sharing import Sharing
@@ -125,12 +125,16 @@ class Workbench(Sharing):
 
         check_space([plan for plan in plans if not plan.done])
 
-    def prove(self, plan: ConversionPlan) -> None:
-        """Raises Refused if the frozen weights beside an adapter are not the base's, as converting would; reads both unless it is known."""
-        from cmp.disk.base_proof import frozen_checks
+    def prove(self, plan: ConversionPlan) -> ConversionPlan:
+        """The plan with the proof of its base; raises Refused if the frozen weights beside an adapter are not the base's, as converting
+        would. Reads both unless it is known.
+        """
+        from cmp.disk.base_proof import frozen_checks, proven_before
         from cmp.disk.planning import open_planned
 
-        run_through(frozen_checks(open_planned(plan), plan.whole, plan.base, self.store))
+        opened = open_planned(plan)
+        run_through(frozen_checks(opened, plan.whole, plan.base, self.store))
+        return replace(plan, base=proven_before(opened, plan.base, self.store)) if plan.base else plan
 
     def convert(self, plan: ConversionPlan) -> Generator[Progress, None, Conversion]:
         """Carries out a plan; raises NoSpace before the first byte if the result does not fit."""
@@ -140,12 +144,18 @@ class Workbench(Sharing):
         self.require_writing()
         check_space([plan])
         if not plan.replaces and os.path.lexists(plan.target):
-            raise Refused(f"{plan.target} has appeared since the conversion was planned", "Another process may have made it; plan again.")
+            return (yield from self._made_meanwhile(plan))
         # a pipeline's folder is changed at the last moment, see engine.convert
         old = make_way(plan.target, plan.run.folder, link=True) if plan.replaces and plan.form != "pipeline" else None
         conversion = None
         try:
             conversion = yield from self._carry_out(plan)
+        except Refused:
+            if not plan.replaces and os.path.lexists(plan.target):
+                with suppress(Refused):
+                    conversion = yield from self._made_meanwhile(plan)  # while this one was at it
+            if conversion is None:
+                raise
         finally:
             if old is not None and conversion is None:  # failed or cancelled: what was there is better than nothing
                 put_back(old, plan.target)
@@ -153,6 +163,21 @@ class Workbench(Sharing):
             self._remember_trash(plan.run.folder if plan.target.is_relative_to(plan.run.folder) else plan.target.parent)
         self._lookout.forget()
         return conversion
+
+    def _made_meanwhile(self, plan: ConversionPlan) -> Generator[Progress, None, Conversion]:
+        """What another process has made since it was planned here; raises Refused where that is not what was to be made."""
+        from cmp.core.conversion import Conversion
+        from cmp.disk.planning import made_meanwhile, open_planned
+
+        opened, told = open_planned(plan), f"{plan.target} has appeared since the conversion was planned"
+        if not made_meanwhile(plan, (yield from digesting(opened, self.store, plan.whole))):
+            raise Refused(told, "Another process may have made it, of other weights or in another way; plan again.")
+        self._lookout.forget()
+        return Conversion(
+            plan.checkpoint.id, plan.form, plan.target, plan.bytes, 0.0, len(opened.header.tensors),
+            len(trained_tensors(opened, plan.whole)), plan.left_out, plan.scale,
+            ("another process has made it meanwhile: its record names the same weights, base and scale",),
+        )  # fmt: skip
 
     def _carry_out(self, plan: ConversionPlan) -> Generator[Progress, None, Conversion]:
         from cmp.core.conversion import LORA_FORMS

@@ -190,6 +190,7 @@ class Measuring(Scoring):
         return self.jobs.follow(*self._measuring(run, spec, given))  # type: ignore[return-value]
 
     def _measuring(self, run: Run, spec: MeasureSpec, given: Answers) -> Started:
+        from cmp.core.measured import WITHOUT_BASE
         from cmp.core.orders import checkpoint_reference, run_reference
         from cmp.core.score_asking import parted
 
@@ -204,7 +205,8 @@ class Measuring(Scoring):
         order = {"measure": told, "run": run_reference(run), **answers_json(given)}
         title = f"measure {', '.join(metrics)} of {run.id}"
         self._remember_asked(run, spec)
-        return "measure", title, len(metrics) * (1 + len(spec.checkpoints)), lambda: self.measure_when_free(run, spec, given), spec, order
+        total = sum(len(spec.checkpoints) + (metric not in WITHOUT_BASE) for metric in metrics)
+        return "measure", title, total, lambda: self.measure_when_free(run, spec, given), spec, order
 
     def _measure_again(self, order: Order) -> tuple[Work, object]:
         from cmp.core.measured import MeasureSpec

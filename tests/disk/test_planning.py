@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shutil
 from collections import namedtuple
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from cmp.core.conversion import Conversion, Writing
 from cmp.core.progress import run_through
 from cmp.disk.ready import Answers
 from cmp.disk.replaced import make_way
@@ -100,6 +103,39 @@ def test_a_file_that_appeared_after_planning_is_not_overwritten(made: Training) 
     plan.target.write_bytes(b"someone else's")
     (failed,) = [item for item in bench.convert_all([plan]) if isinstance(item, FailedConversion)]
     assert failed.error.exit_code == 5 and plan.target.read_bytes() == b"someone else's"
+
+
+@pytest.mark.parametrize("form", ["lora", "pipeline"])
+def test_of_two_that_convert_the_same_the_later_finds_it_made_and_one_that_wants_it_otherwise_is_refused(made: Training, form: str) -> None:
+    bench, other = bench_of(made), bench_of(made)
+    later, otherwise = other.plan_conversion(f"{RUN}@500", form), replace(bench.plan_conversion(f"{RUN}@500", form), writing=Writing("F16"))
+    first = run_through(bench.convert(bench.plan_conversion(f"{RUN}@500", form)))
+    before = first.output.stat().st_mtime_ns
+    (found,) = [item for item in other.convert_all([later]) if isinstance(item, Conversion)]
+    assert found.output == first.output and "another process" in found.checks[0] and first.output.stat().st_mtime_ns == before
+    (failed,) = [item for item in bench.convert_all([otherwise]) if isinstance(item, FailedConversion)]
+    assert failed.error.exit_code == 5 and "has appeared" in failed.error.message and first.output.stat().st_mtime_ns == before
+
+
+def test_a_pipeline_that_appears_while_another_is_made_is_the_result_of_both(made: Training) -> None:
+    plan, bench = bench_of(made).plan_conversion(f"{RUN}@500", "pipeline"), bench_of(made)
+    with closing(bench_of(made).convert(plan)) as slow:
+        next(slow)
+        first = run_through(bench.convert(bench.plan_conversion(f"{RUN}@500", "pipeline")))
+        assert run_through(slow).output == first.output
+    assert not [*first.output.parent.glob(".tmp-*")]
+
+
+@pytest.mark.parametrize("form", ["lora", "webui"])
+def test_a_plan_tells_the_base_s_proof_and_nearly_the_size_of_the_file(made: Training, form: str) -> None:
+    bench = bench_of(made)
+    run, checkpoint = bench.find(f"{RUN}@500")
+    before = bench.plan_checkpoint(run, checkpoint, form)
+    assert before.base and before.base.proof == "user", "its tensors were never looked at"
+    assert (proven := bench.prove(before).base) and proven.proof == "tensors" and "frozen tensors equal" in proven.source
+    plan = bench.plan_checkpoint(run, checkpoint, form)
+    assert plan.base == proven and bench.prove(plan).base == proven
+    assert abs(run_through(bench.convert(plan)).bytes / plan.bytes - 1) < 0.2
 
 
 @pytest.mark.parametrize("force", [False, True])

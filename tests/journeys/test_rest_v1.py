@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -190,6 +191,16 @@ def test_what_is_measured_is_a_job_and_told_as_the_command_line_tells_it(served:
     assert again.json == found and again.err.count(", known") == 3, "what was measured over REST is known to the command line"
     assert {one["metric"] for one in served.get(f"/api/v1/measure?run={FULL}")[1]["scores"]} == {"loss", "update", "update-relative"}
     assert served.get(f"/api/v1/measure?run={STEP}")[0] == 422 and served.get("/api/v1/measure?run=nobody")[0] == 404
+
+
+@pytest.mark.parametrize("name", ["metadata.jsonl", "captions.json", "a.txt"])
+def test_nothing_of_the_texts_in_a_folder_that_the_owner_names_comes_into_an_answer(served: Server, tmp_path: Path, name: str) -> None:
+    picture = next((served.home / "demo" / "data" / "held_out").rglob("*.png"))
+    shutil.copy(picture, tmp_path / "a.png")
+    (tmp_path / "secret").write_text("the-password-is-hunter2\n")
+    (tmp_path / name).symlink_to(tmp_path / "secret")
+    status, told, _ = served.post("/api/v1/measure", {"run": FULL, "held_out": str(tmp_path), "draws": 1, "dry_run": True})
+    assert status == (200 if name == "a.txt" else 422) and "hunter2" not in json.dumps(told), told
 
 
 # -- what OpenAPI promises -------------------------------------------------------------------------------------------------
