@@ -1,4 +1,4 @@
-"""How many connections a server keeps, and for how long it waits for what they want: with the web server's own protocol, over real sockets."""
+"""How many connections a server keeps, and how long it waits for what they want: with the web server's own protocol, over sockets."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cmp.core.grids import GridSpec
 
 _AS_OWNER, _AS_VISITOR = (120, 1.0), (6, 20.0)  # grids at once, and after them one in so many seconds
+_PLANS = (30, 1.0)  # what a visitor's program asks for; a page is told of its own beside it, see ui.planner
 MOST_OF_ONE = 4  # jobs of a visitor's address that wait or run
 
 
@@ -27,6 +28,7 @@ class Permission:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._as_visitor, self._as_owner = Rates(*_AS_VISITOR), Rates(*_AS_OWNER)
+        self._plans = Rates(*_PLANS)
         self._held: dict[str, list[Job]] = {}  # by visitors' addresses
         self._holding = threading.Lock()
 
@@ -83,6 +85,13 @@ class Permission:
         """Raises BadInput for a grid larger than is drawn where all is read-only, or planned for a visitor anywhere."""
         if self.settings.read_only or not caller().owner:
             Limits().check(spec)
+
+    def require_planning(self, spec: GridSpec) -> None:
+        """The same over REST, and of visitors not too often: a plan reads what a grid is drawn from. Raises TooOften."""
+        self.require_small(spec)
+        who = caller()
+        if not who.owner and (wait := self._plans.take(who.address, time.monotonic())):
+            raise TooOften(f"plans were asked for too often; the next in {wait:.0f} s", "Draw what was planned.", wait)
 
     def require_known(self, given: Answers) -> None:
         """Raises Refused where a visitor names a base model: no path of theirs is looked at."""
