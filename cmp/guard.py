@@ -111,12 +111,19 @@ class Guard:
 
     def _token_in_address(self, request: Request) -> Response | None:
         given = parse_qs(request.scope["query_string"].decode("latin-1")).get("token", [""])[0]
-        if not given or request.method != "GET" or not self._is_token(request, given):
+        if not given or request.method != "GET":
             return None
         self._check_names(request)
+        # by links another site could use up what its visitor may try, and lock the owner out: those are counted for themselves
+        if not self._is_token(self._address(request) + (" by a link" if _is_foreign(request) else ""), given):
+            return None
         last = quote(request.scope["path"].rpartition("/")[2])  # the id of a run may hold any sign
         answer = RedirectResponse(f"./{last}", 303)  # relative: a proxy may have put something in front
-        answer.set_cookie(COOKIE, given, httponly=True, samesite="lax", secure=request.url.scheme == "https")
+        framed = self.rules.framed  # within a page of another site a cookie is sent only if it says all of this
+        secure = framed or request.url.scheme == "https"
+        answer.set_cookie(COOKIE, given, httponly=True, samesite="none" if framed else "lax", secure=secure)
+        if framed:
+            answer.headers["set-cookie"] += "; Partitioned"
         return answer
 
     def _let_in(self, request: Request) -> Caller:
@@ -149,8 +156,7 @@ class Guard:
             hint = "Use the dashboard's own address; where a proxy serves it at another port, start it with CMP_HOSTS=NAME:PORT."
             raise _NotLetIn(403, Refused(f"the request comes from {origin[:100]!r}, another site", hint))
         # a picture or a script within a foreign page is asked for without Origin; browsers say so in these, which no page can set
-        foreign = origin is None and request.headers.get("sec-fetch-site") in ("cross-site", "same-site")
-        if foreign and (request.headers.get("sec-fetch-mode") != "navigate" or request.scope["path"].startswith(_WORKS)):
+        if origin is None and _is_foreign(request) and (request.headers.get("sec-fetch-mode") != "navigate" or request.scope["path"].startswith(_WORKS)):
             raise _NotLetIn(403, Refused("the request comes from another site", "Open the dashboard itself and ask for it there."))
 
     def _forget_foreign_names(self, scope: Scope) -> None:
@@ -167,10 +173,10 @@ class Guard:
             return not self.rules.strangers
         kind, _, bearer = request.headers.get("authorization", "").partition(" ")
         shown = bearer if kind.lower() == "bearer" else ""  # another kind is for the proxy in front
-        return self._is_token(request, shown, request.headers.get("x-cmp-token", ""), request.cookies.get(COOKIE, ""))
+        return self._is_token(self._address(request), shown, request.headers.get("x-cmp-token", ""), request.cookies.get(COOKIE, ""))
 
-    def _is_token(self, request: Request, *given: str) -> bool:
-        return bool(self.rules.token) and self.rules.guesses.find(given, str(self.rules.token), self._address(request))
+    def _is_token(self, client: str, *given: str) -> bool:
+        return bool(self.rules.token) and self.rules.guesses.find(given, str(self.rules.token), client)
 
     def _address(self, request: Request) -> str:
         told = request.headers.getlist("x-forwarded-for") if self.rules.forwarded else []
@@ -240,6 +246,11 @@ async def _received(receive: Any, most: int, check: Callable[[bytes], None] | No
         return await receive()
 
     return hand_on
+
+
+def _is_foreign(request: Request) -> bool:
+    """Whether a browser says that a page of another site has it ask."""
+    return request.headers.get("sec-fetch-site") in ("cross-site", "same-site")
 
 
 def _called(request: Request) -> tuple[str | None, Mapping[int, str] | None]:

@@ -49,8 +49,9 @@ class Settings:
     what to do while another program uses the graphics card: "wait" for it, draw on the "cpu", or "draw" in spite of it. `read_only`:
     nothing is converted, measured, marked or answered, whoever asks for it, and drawn within limits; without `drawing` not at all.
     `open_reading`: where there is a token, looking needs none. `hosts` are further names by which this server is reached.
+    `on_space`: Hugging Face's proxy stands before it and shows it within its own page.
     `alert_webhook` and `alert_command` are told of alerts; only whoever starts the server sets them. `offline`: the user has told the Hub's
-    library to stay offline, which uploads and runs on the Hub heed. `on_space`: all come through the proxy of a Space of Hugging Face.
+    library to stay offline, which uploads and runs on the Hub heed.
     """
 
     home: Path

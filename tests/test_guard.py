@@ -34,7 +34,7 @@ def guarded_by(rules: Rules, base: str = "http://testserver", answer: Callable[[
     return TestClient(Starlette(routes=[Route("/{path:path}", answer, methods=["GET", "POST"])], middleware=[guard]), base_url=base)
 
 
-def guarded(**rules: bool) -> TestClient:
+def guarded(**rules: Any) -> TestClient:
     """A server whose every answer is the address of who asks."""
     return guarded_by(Rules(hosts=frozenset({"testserver"}), **rules))
 
@@ -80,6 +80,19 @@ def test_behind_a_proxy_only_its_own_last_word_says_who_asks(headers: Mapping[st
 def test_without_a_proxy_nobody_says_for_himself_who_asks() -> None:
     assert guarded().get("/", headers={"X-Forwarded-For": "203.0.113.7"}).text == "testclient"
     assert guarded(forwarded=True).get("/", headers={"X-Forwarded-For": "6.6.6.6, "}).text == "testclient"
+
+
+# -- the cookie ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("framed", [True, False])
+def test_within_the_page_of_a_hub_the_cookie_is_one_that_is_sent_there_and_nowhere_else_it_is(framed: bool) -> None:
+    answer = guarded(token="open sesame", framed=framed).get("/?token=open%20sesame", follow_redirects=False)
+    told = {part.strip().lower() for part in answer.headers["set-cookie"].split(";")[1:]}
+    across = {"samesite=none", "secure", "partitioned"}
+    assert answer.status_code == 303 and "httponly" in told and (across <= told if framed else "samesite=lax" in told and not told & across)
+    shown = guarded(framed=framed).get("/").headers
+    assert ("x-frame-options" not in shown) == framed
 
 
 # -- from where ------------------------------------------------------------------------------------------------------------
@@ -209,6 +222,14 @@ def test_the_cookie_of_an_earlier_server_is_one_wrong_token_however_often_it_com
     client = guarded_by(replace(HOSTS, open_reading=True))
     assert {client.get("/", headers={"Cookie": "cmp_token=old"}).status_code for _ in range(50)} == {200}
     assert client.get("/", headers={"Cookie": "cmp_token=old", "X-CMP-Token": "open sesame"}).status_code == 200
+
+
+def test_another_site_cannot_lock_the_owner_out_by_links_with_wrong_tokens() -> None:
+    client, right = guarded_by(HOSTS), {"X-CMP-Token": "open sesame"}
+    for mode in ("navigate", "no-cors"):
+        told = [client.get(f"/?token={mode}{number}", headers=sent("cross-site", mode)).status_code for number in range(25)]
+        assert told == ([401] * 20 + [429] * 5 if mode == "navigate" else [403] * 25)
+    assert client.get("/", headers=right).status_code == 200
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
