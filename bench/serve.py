@@ -24,6 +24,7 @@ from scan import RUNS, STEPS, make_tree
 
 A_SECOND, FOR, LINES = 200, 10, 64  # requests, seconds, connections
 VIEWERS, WAITING, MANY = 50, 8, 40
+PAGES = 310  # a few more than a server remembers
 SOAK = 600.0
 GENERATE = {"model_name": "base", "prompt": "a red casual shoe", "num_inference_steps": 2, "num_images": 1}
 Answer = tuple[int, bytes]
@@ -245,8 +246,17 @@ async def many_pictures(server: tuple[str, int]) -> list[Figure]:
 
 
 async def soak(server: tuple[str, int], process: int, seconds: float) -> list[Figure]:
-    """All of it slowly for a long time, and what the process has in memory. Each look for news is that of a page that was just opened."""
+    """All of it slowly for a long time, and what the process has in memory. Before that as many pages are opened as it remembers."""
     values, _, ticks = await events_of(server)
+
+    async def open_page(line: Line, number: int) -> Answer:
+        event = {"data": [values[one] for one in ticks[0]["inputs"]], "fn_index": ticks[0]["id"], "session_hash": f"soak{number}"}
+        return await line.ask("POST", "/gradio_api/run/predict", event)
+
+    first = Line(server)
+    for number in range(PAGES):
+        await open_page(first, -number)
+    first.close()
     until = time.monotonic() + seconds
     memory: list[float] = []
     counts = {"asked": 0, "failed": 0}
@@ -266,13 +276,9 @@ async def soak(server: tuple[str, int], process: int, seconds: float) -> list[Fi
             memory.append(resident(process))
             await asyncio.sleep(min(1.0, seconds / 100))
 
-    async def open_page(line: Line, number: int) -> Answer:
-        event = {"data": [values[one] for one in ticks[0]["inputs"]], "fn_index": ticks[0]["id"], "session_hash": f"soak{number}"}
-        return await line.ask("POST", "/gradio_api/run/predict", event)
-
     await asyncio.gather(
         watch(),
-        again(min(0.2, seconds / 2000), open_page),  # all that are remembered, within the first fifth
+        again(0.2, open_page),
         again(0.05, lambda line, _: line.ask("GET", "/api/models")),
         again(0.5, lambda line, _: line.ask("GET", "/")),
         again(0.5, lambda line, _: line.ask("GET", "/config")),
