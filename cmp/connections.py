@@ -86,7 +86,7 @@ class Connections:
 def bounded(protocol: type[Any], open_ones: Connections) -> type[Any]:
     """The web server's own protocol, kept within bounds. Of it are used `cycle`, the request in hand, and `client`, `loop`, `transport`."""
 
-    class Bounded(protocol):  # type: ignore[misc]
+    class Bounded(protocol):
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
             open_ones.enter(self, self.client[0] if self.client else "")
