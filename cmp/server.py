@@ -131,6 +131,7 @@ def launch_options(bench: Workbench, host: str, *, share: bool = False) -> dict[
         "share": share,
         "max_file_size": LARGEST_UPLOAD,
         "state_session_capacity": MOST_PAGES,
+        "_frontend": False,  # it only has gradio ask its own server for the page, and give up where that takes over 3 s
         "footer_links": [],
         "quiet": True,
     }
