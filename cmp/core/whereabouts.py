@@ -91,25 +91,34 @@ class Told:
     library: Library | None = None
     ids: re.Pattern[str] | None = None
     recorded: re.Pattern[str] | None = None
+    beside: re.Pattern[str] | None = None  # places that fields of the same value hold
 
     def cut(self, text: str, rest: Callable[[str], str]) -> str:
         """The text with recorded places cut down to their names, its ids as they are, and `rest` made of all else."""
-        if self.recorded:
-            text = self.recorded.sub(lambda found: place_name(found[0]), text)
+        for pattern in filter(None, (self.beside, self.recorded)):
+            text = pattern.sub(lambda found: place_name(found[0]), text)
         return "".join(part if i % 2 else rest(part) for i, part in enumerate(self.ids.split(text))) if self.ids else rest(text)
 
 
-def told_of(library: Library) -> Told:
-    """Goes through all runs; what can be found by patterns is not remembered."""
-    ids = {form for run in library.runs if _changes(run.id) for form in _forms(run.id)}
-    places = {form for text in {text for run in library.runs for text in _recorded(run)} for form in _forms(text)}
-    longest_first = "|".join(re.escape(text) for text in sorted(ids, key=len, reverse=True))
-    recorded = "|".join(re.escape(text) for text in sorted(places, key=len, reverse=True))
-    return Told(
-        library,
-        re.compile(rf"((?<![\w/])(?:{longest_first})(?:[/@][\w.@~%/-]*)?)") if ids else None,
-        re.compile(rf"(?<![\w./\\])(?:{recorded})(?:[/\\][^\s'\":,;<>]*|(?!\w))") if places else None,
-    )
+def told_of(library: Library, around: Iterable[str] = ()) -> Told:
+    """Goes through all runs; what can be found by patterns is not remembered. `around` are further folders that nobody should read of."""
+    ids = sorted({form for run in library.runs if _changes(run.id) for form in _forms(run.id)}, key=len, reverse=True)
+    pattern = rf"((?<![\w/])(?:{'|'.join(map(re.escape, ids))})(?:[/@][\w.@~%/-]*)?)"
+    places = {*around, *(text for run in library.runs for text in _recorded(run))}
+    return Told(library, re.compile(pattern) if ids else None, places_pattern(places))
+
+
+def places_pattern(texts: Iterable[str]) -> re.Pattern[str] | None:
+    """Finds those of these places that no pattern finds in a sentence, and what is told to lie in them; None for none."""
+    found = forms_of({told for text in texts for told in (text, plain_text(text)) if _is_missed(told)})
+    within = r"(?:[/\\][^\s'\":,;<>]*|(?!\w))"
+    return re.compile(rf"(?<![\w./\\])(?:{'|'.join(map(re.escape, found))}){within}") if found else None
+
+
+def _is_missed(text: str) -> bool:
+    if not (1 < len(text) <= _LONGEST and is_place(text)) or _PLAIN.match(text):
+        return False
+    return bool(place_name(text)) and without_paths(f"in {text} there") != f"in {place_name(text)} there"
 
 
 def _changes(text: str) -> bool:
@@ -117,11 +126,9 @@ def _changes(text: str) -> bool:
 
 
 def _recorded(run: Run) -> Iterator[str]:
-    """The places that a run recorded and patterns do not find in a sentence."""
-    texts: Iterable[str] = (run.base_model or "", *(text for settings in (run.settings, *run.starts) for text in _texts(settings)))
-    for text in texts:
-        if 1 < len(text) <= _LONGEST and is_place(text) and not _PLAIN.match(text) and place_name(text):
-            yield from (told for told in {text, plain_text(text)} if without_paths(f"in {told} there") != f"in {place_name(told)} there")
+    yield run.base_model or ""
+    for settings in (run.settings, *run.starts):
+        yield from _texts(settings)
 
 
 def _texts(value: object) -> Iterator[str]:

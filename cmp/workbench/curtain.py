@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cmp.core.handover import without_folders
-from cmp.core.whereabouts import EITHER, NAME, OWN, PLACE, Told, forms_of, is_place, kind_of, may_hold_places, place_name
+from cmp.core.whereabouts import EITHER, NAME, OWN, PLACE, Told, forms_of, is_place, kind_of, may_hold_places, place_name, places_pattern
 
 if TYPE_CHECKING:
     from cmp.workbench.shelf import Shelf
@@ -41,18 +41,17 @@ class Curtain:
 
     def hide(self, value: Any) -> Any:
         """The same value, its texts without folders; what lies in one keeps its name, and a prompt stays as it was written."""
-        return self._cutter().changed(value)
+        return self._cutter().told_in(value)
 
     def public(self, value: Any) -> Any:
         """The same JSON value without the fields that tell places or voters, and its texts without folders."""
-        return self._cutter(_OWNERS).changed(value)
+        return self._cutter(_OWNERS).told_in(value)
 
     def picture(self, content: bytes, media_type: str) -> bytes:
         """The same pixels, and of what else the file says only settings, these without folders. Raises Unreadable."""
         from cmp.pictures.retelling import retold
 
-        cutter = self._cutter()
-        return retold(content, media_type, cutter.changed)
+        return retold(content, media_type, self._cutter().told_in)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +61,11 @@ class _Cutter:
     places: list[str]
     told: Told
     without: frozenset[str]
+
+    def told_in(self, value: Any) -> Any:
+        """The whole value: what its fields hold of places is cut out of its sentences, too."""
+        beside = places_pattern({text for text in _placed(value, None) if is_place(text)})
+        return (replace(self, told=replace(self.told, beside=beside)) if beside else self).changed(value)
 
     def changed(self, value: Any, kind: str | None = None) -> Any:
         """The value, which is of that kind of fields: of a user's own words only the known places are cut."""
@@ -111,6 +115,20 @@ class _Cutter:
             if place in text:
                 text = text.replace(place + os.sep, "").replace(place, os.path.basename(place))
         return text
+
+
+def _placed(value: Any, kind: str | None) -> Iterator[str]:
+    """The texts of all fields that may be places."""
+    if isinstance(value, str):
+        if kind in (NAME, PLACE, EITHER):
+            yield value
+    elif isinstance(value, Mapping):
+        for name, one in value.items():
+            yield from _placed(one, kind if name in _INNER else kind_of(name))
+    elif isinstance(value, list | tuple):
+        pair = len(value) == 2 and kind is None
+        for one in value:
+            yield from _placed(one, kind_of(value[0]) if pair else kind)
 
 
 def _spoken(kind: str | None) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import os
 import re
@@ -74,7 +75,8 @@ class Matrix:
             content, media_type = whole(path)
             if (made := retell(content, media_type)) is content:
                 return path
-            told = self.scratch / "told" / path.name
+            named = hashlib.sha256(os.fsencode(path)).hexdigest()  # pictures of two folders may have one name
+            told = self.scratch / "told" / f"{named}{path.suffix}"
             told.parent.mkdir(parents=True, exist_ok=True)
             told.write_bytes(made)
             return told

@@ -84,7 +84,8 @@ class Shelf(Places):
         """What sentences may say of the runs that the last scan found; nothing is looked for."""
         known = self._lookout.last
         if known is not None and known is not self._told_of_runs.library:
-            self._told_of_runs = told_of(known)
+            places = (*self.known_roots, *self.bases, self.settings.home, Path.home())
+            self._told_of_runs = told_of(known, {str(folder) for place in places for folder in place.parents})
         return self._told_of_runs
 
     def find(self, target: str, *, only_ids: bool = False) -> tuple[Run, Checkpoint | None]:
