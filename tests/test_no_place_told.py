@@ -246,6 +246,23 @@ def test_the_owner_is_told_the_places_which_shows_that_they_are_there_to_be_told
         assert said(client.get(address, headers={"X-CMP-Token": TOKEN}).content), address
 
 
+def test_the_list_of_models_is_kept_in_two_forms_and_neither_is_taken_for_the_other(planted: Planted, client: TestClient) -> None:
+    visitors = client.get("/api/models")
+    flaws = {model["flaw"] for model in visitors.json()["models"] if model["flaw"]}
+    assert len(flaws) == 3 and all("is not a safetensors file" in flaw for flaw in flaws)
+    plain = client.get("/api/models", headers={"Accept-Encoding": "identity"})
+    assert plain.content == visitors.content and "content-encoding" not in plain.headers and visitors.headers["content-encoding"] == "gzip"
+    assert {"Authorization", "Cookie", "X-CMP-Token"} <= set(visitors.headers["vary"].split(", ")) and "private" in visitors.headers[
+        "cache-control"
+    ]
+    tag = {"If-None-Match": visitors.headers["etag"]}
+    assert client.get("/api/models", headers=tag).status_code == 304
+    if planted.bench.settings.token:
+        owners = client.get("/api/models", headers=tag | {"X-CMP-Token": TOKEN})
+        assert owners.status_code == 200 and owners.headers["etag"] != visitors.headers["etag"] and said(owners.content)
+        assert client.get("/api/models", headers={"If-None-Match": owners.headers["etag"]}).status_code == 200
+
+
 def test_what_a_visitor_asks_to_have_drawn_is_refused_without_a_place(planted: Planted, client: TestClient) -> None:
     if not planted.bench.settings.for_strangers:
         return

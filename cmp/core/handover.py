@@ -23,7 +23,7 @@ _HANDED = (
 
 def without_folders(text: str, folders: Iterable[PurePath]) -> str:
     """The text with every path in it cut down to its name; those below the given folders also where they have spaces."""
-    for kind in (PurePosixPath, PureWindowsPath):
+    for kind in (PurePosixPath, PureWindowsPath) if text[:1] in ("/", "\\") or text[1:2] == ":" else ():
         if kind(text).is_absolute() and len(kind(text).parts) > 2 and "\n" not in text:
             return kind(text).name if _is_path_alone(text) else _without(text, folders)
     return _without(text, folders)

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from cmp.core.runs import Library, Run, plain_text
 
@@ -47,8 +48,11 @@ _LONGEST = 1000  # characters of a place that is remembered
 
 def kind_of(name: object) -> str | None:
     """OWN, NAME, PLACE or EITHER by a field's name, None for a sentence."""
-    if not isinstance(name, str):
-        return None
+    return _kind_of(name) if isinstance(name, str) and len(name) < 100 else None
+
+
+@lru_cache(maxsize=4096)
+def _kind_of(name: str) -> str | None:
     return _KINDS.get(name.lower()) or (PLACE if _FOLDERS.match(name) else None)
 
 
@@ -102,7 +106,7 @@ class Told:
 
 def told_of(library: Library, around: Iterable[str] = ()) -> Told:
     """Goes through all runs; what can be found by patterns is not remembered. `around` are further folders that nobody should read of."""
-    ids = sorted({form for run in library.runs if _changes(run.id) for form in _forms(run.id)}, key=len, reverse=True)
+    ids = forms_of(run.id for run in library.runs if may_hold_places(run.id))
     pattern = rf"((?<![\w/])(?:{'|'.join(map(re.escape, ids))})(?:[/@][\w.@~%/-]*)?)"
     places = {*around, *(text for run in library.runs for text in _recorded(run))}
     return Told(library, re.compile(pattern) if ids else None, places_pattern(places))
@@ -119,10 +123,6 @@ def _is_missed(text: str) -> bool:
     if not (1 < len(text) <= _LONGEST and is_place(text)) or _PLAIN.match(text):
         return False
     return bool(place_name(text)) and without_paths(f"in {text} there") != f"in {place_name(text)} there"
-
-
-def _changes(text: str) -> bool:
-    return without_paths(text) != text or without_paths(f"in {text}@1") != f"in {text}@1"
 
 
 def _recorded(run: Run) -> Iterator[str]:

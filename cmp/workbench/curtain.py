@@ -111,7 +111,7 @@ class _Cutter:
         return place_name(place) + proof + self.told.cut(more, _sentence)
 
     def _shortened(self, text: Any) -> Any:
-        for place in self.places if isinstance(text, str) else ():
+        for place in self.places if isinstance(text, str) and ("/" in text or "\\" in text) else ():
             if place in text:
                 text = text.replace(place + os.sep, "").replace(place, os.path.basename(place))
         return text
