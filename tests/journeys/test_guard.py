@@ -279,13 +279,14 @@ def flawed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def test_visitors_of_a_server_whose_runs_have_flaws_are_told_these_and_no_place(flawed: Server) -> None:
     run = "lora_casual_shoes"
     for path in ("/", "/config", "/health", "/api/models", "/api/v1/list", f"/api/v1/show?target={run}", f"/api/v1/show?target={run}@500",
-                 f"/api/v1/show?target={run}@750", f"/api/v1/curves?run={run}", f"/cmp/curve/settings?run={run}", "/api/v1/storage"):  # fmt: skip
+                 f"/api/v1/show?target={run}@750", f"/api/v1/curves?run={run}", f"/cmp/curve/settings?run={run}",
+                 "/api/v1/storage"):  # fmt: skip
         status, body, _ = ask(flawed, "GET", path)
         assert status == 200 and b"jane" not in body, (path, body[max(0, body.find(b"jane") - 80) :][:200])
     flaws = [model["flaw"] for model in flawed.get("/api/models")[1]["models"] if model["flaw"]]
     assert flaws and all("is not a safetensors file" in flaw for flaw in flaws)
     events = dependencies(flawed)
-    for name, given in (("show", [run, [], ""]), ("look", [f"{run}@750"]), ("look_1", [run, [], ""]), ("refresh", ["", "", ""])):
+    for name, given in (("show", [run, [], ""]), ("look", [run, [], ""]), ("look_1", [f"{run}@750"]), ("refresh", ["", "", ""])):
         told = flawed.post("/gradio_api/run/predict", {"data": given, "fn_index": events[name], "session_hash": "x"})
         assert told[0] == 200 and "jane" not in json.dumps(told[1]), (name, told)
 
