@@ -150,7 +150,11 @@ class Guard:
         self._check_names(request)
         last = quote(request.scope["path"].rpartition("/")[2])  # the id of a run may hold any sign
         answer = RedirectResponse(f"./{last}", 303)  # relative: a proxy may have put something in front
-        answer.set_cookie(COOKIE, self.rules.token, httponly=True, samesite="lax", secure=request.url.scheme == "https")
+        framed = self.rules.framed  # within a page of another site a cookie is sent only if it says all of this
+        secure = framed or request.url.scheme == "https"
+        answer.set_cookie(COOKIE, self.rules.token, httponly=True, samesite="none" if framed else "lax", secure=secure)
+        if framed:
+            answer.headers["set-cookie"] += "; Partitioned"
         return answer
 
     def _let_in(self, request: Request) -> Caller:

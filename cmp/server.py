@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
 import gzip
 import os
 import secrets
+import shutil
 import socket
+import tempfile
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import replace
 from importlib.resources import files
 from typing import Any
+from urllib.parse import quote
 
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -146,8 +150,8 @@ def rules_for(settings: Settings, host: str, *, share: bool = False) -> Rules:
         hosts=frozenset({*LOOPBACK, *settings.hosts, *(set() if alone else named), *shared}),
         any_address=not alone and (host in EVERYWHERE or is_address(host)),
         uploads=settings.draws,
-        forwarded=in_space,
-        framed=in_space,
+        forwarded=settings.on_space,
+        framed=in_space or settings.on_space,
     )
 
 
@@ -163,13 +167,18 @@ def check_sharing() -> None:
 
 
 def prepare_environment(bench: Workbench, environ: MutableMapping[str, str]) -> None:
-    """Gradio's own settings, before it is imported: no telemetry, and a temporary folder that no other program shares.
+    """Gradio's own settings, before it is imported: no telemetry, nothing beside this server, and a temporary folder of its own.
 
     Raises BadInput for a port of gradio's that is none: its import would end with a traceback.
     """
     if "GRADIO_SERVER_PORT" in environ:
         read_port(environ["GRADIO_SERVER_PORT"], "GRADIO_SERVER_PORT")
     environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    for opens in ("GRADIO_NUM_WORKERS", "GRADIO_ALLOWED_PATHS"):  # servers of its own that no guard stands before, and folders
+        environ.pop(opens, None)
+    if bench.settings.for_strangers:  # who sends a file is told where it went: that must not be where the rest lies
+        environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="cmp-")
+        atexit.register(shutil.rmtree, environ["GRADIO_TEMP_DIR"], ignore_errors=True)
     environ.setdefault("GRADIO_TEMP_DIR", str(bench.settings.home / "gradio"))
     environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
@@ -204,7 +213,7 @@ def _to_launch(bench: Workbench, asked: Mapping[str, Any]) -> dict[str, Any]:
         bench.jobs.resume_interrupted()
     bench.alerting.start()
     bench.follow_hub()
-    query = f"?token={bench.settings.token}" if bench.settings.token else ""
+    query = f"?token={quote(bench.settings.token, safe='')}" if bench.settings.token else ""
     print(f"cmp serves {', '.join(map(str, bench.roots))}\nOpen http://{f'[{host}]' if ':' in host else host}:{port}/{query}", flush=True)
     return options | {"server_port": port}
 

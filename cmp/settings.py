@@ -49,6 +49,7 @@ class Settings:
     what to do while another program uses the graphics card: "wait" for it, draw on the "cpu", or "draw" in spite of it. `read_only`:
     nothing is converted, measured, marked or answered, whoever asks for it, and drawn within limits; without `drawing` not at all.
     `open_reading`: where there is a token, looking needs none. `hosts` are further names by which this server is reached.
+    `on_space`: Hugging Face's proxy stands before it and shows it within its own page.
     `alert_webhook` and `alert_command` are told of alerts; only whoever starts the server sets them. `offline`: the user has told the Hub's
     library to stay offline, which uploads and runs on the Hub heed.
     """
@@ -72,6 +73,7 @@ class Settings:
     alert_command: str | None = None
     hub: tuple[str, ...] = ()
     at_token: str | None = None
+    on_space: bool = False
 
     @property
     def draws(self) -> bool:
@@ -100,6 +102,7 @@ class Settings:
             home=_path(environ["CMP_HOME"]) if environ.get("CMP_HOME") else user_data_path("cmp", appauthor=False),
             runs=runs,
             hub=hub,
+            on_space=on_space,
             at_token=environ.get("CMP_AT_TOKEN") or None,
             bases=_paths(environ.get("CMP_BASES", "")),
             device=environ.get("CMP_DEVICE") or "auto",

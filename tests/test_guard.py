@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 from starlette.applications import Starlette
@@ -16,7 +17,7 @@ from cmp.guard import Guard, Rules
 from cmp.workbench.callers import caller
 
 
-def guarded(**rules: bool) -> TestClient:
+def guarded(**rules: Any) -> TestClient:
     """A server whose every answer is the address of who asks."""
 
     def answer(request: Request) -> PlainTextResponse:
@@ -67,3 +68,16 @@ def test_behind_a_proxy_only_its_own_last_word_says_who_asks(headers: Mapping[st
 def test_without_a_proxy_nobody_says_for_himself_who_asks() -> None:
     assert guarded().get("/", headers={"X-Forwarded-For": "203.0.113.7"}).text == "testclient"
     assert guarded(forwarded=True).get("/", headers={"X-Forwarded-For": "6.6.6.6, "}).text == "testclient"
+
+
+# -- the cookie ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("framed", [True, False])
+def test_within_the_page_of_a_hub_the_cookie_is_one_that_is_sent_there_and_nowhere_else_it_is(framed: bool) -> None:
+    answer = guarded(token="open sesame", framed=framed).get("/?token=open%20sesame", follow_redirects=False)
+    told = {part.strip().lower() for part in answer.headers["set-cookie"].split(";")[1:]}
+    across = {"samesite=none", "secure", "partitioned"}
+    assert answer.status_code == 303 and "httponly" in told and (across <= told if framed else "samesite=lax" in told and not told & across)
+    shown = guarded(framed=framed).get("/").headers
+    assert ("x-frame-options" not in shown) == framed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gradio as gr
 from gradio.context import Context
 
-_STOP = "(ended, job) => ({ __type__: 'update', ...(ended === job ? { active: false } : {}) })"
+_STOP = "(ended, job) => ({ __type__: 'update', ...(ended && ended === job ? { active: false } : {}) })"
 
 
 def clock(seconds: float) -> gr.Timer:

@@ -65,6 +65,7 @@ class Server:
     url: str
     home: Path
     log: list[str]
+    pid: int = 0
 
     def get(self, path: str, **headers: str) -> tuple[int, Any, str]:
         """Status, body (JSON where it is) and content type."""
@@ -105,7 +106,7 @@ def start_server(home: Path, *arguments: str, **variables: str) -> Iterator[Serv
         assert ready.wait(120), "the server did not start"
         found = re.search(r"Open (http://[^\s?]+)", "".join(log))
         assert found, "".join(log)
-        server = Server(found[1].rstrip("/"), home, log)
+        server = Server(found[1].rstrip("/"), home, log, process.pid)
         wait_until_healthy(server)
         yield server
     finally:

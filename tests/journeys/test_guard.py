@@ -8,11 +8,13 @@ import json
 import os
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import psutil
 import pytest
 
 from tests.support import origin_run, write_log
@@ -316,6 +318,19 @@ def test_no_other_site_reads_or_frames_the_page(server: Server) -> None:
     assert "access-control-allow-origin" not in ask(server, "GET", "/api/models", Origin="http://evil.test")[2]
 
 
+def test_gradios_variables_open_no_server_and_no_folder_and_who_sends_a_file_is_told_no_place(tmp_path: Path) -> None:
+    opening = {"GRADIO_NUM_WORKERS": "2", "GRADIO_ALLOWED_PATHS": "/"}
+    for server in start_server(tmp_path / "home", "serve", "--port", "0", "--read-only", "--open-reading", **opening):
+        listening = {c.laddr.port for c in psutil.Process(server.pid).net_connections("tcp") if c.status == psutil.CONN_LISTEN}
+        assert listening == {urlsplit(server.url).port}
+        form = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\nx\r\n--x--\r\n'
+        status, told, _ = server.post("/gradio_api/upload", form, **{"Content-type": "multipart/form-data; boundary=x"})
+        assert status == 200 and str(tmp_path) not in str(told), told
+        place = Path(told[0]).parents[1]
+        assert place.is_dir()
+    assert not place.exists(), "it goes with the server"
+
+
 @pytest.mark.parametrize(
     ("arguments", "variables"),
     [(("--host", "0.0.0.0"), {}), (("--host", "::"), {}), (("--share",), {}), ((), {"CMP_MODE": "token"}),
@@ -335,6 +350,13 @@ def test_sharing_downloads_nothing(demo_home: Path, tmp_path: Path) -> None:
     around = environment(demo_home) | {"HF_HOME": str(tmp_path)}
     told = subprocess.run(command, cwd=ROOT, env=around, capture_output=True, text=True, timeout=120, check=False)
     assert told.returncode == 5 and "not there" in told.stderr and not list(tmp_path.rglob("frpc*")), told.stderr
+
+
+def test_the_address_that_is_told_opens_the_page_whatever_signs_the_token_has(demo_home: Path) -> None:
+    for server in start_server(demo_home, "serve", "--port", "0", "--token", "a&b=#c d%/ü"):
+        address = next(line for line in server.log if "Open http" in line).partition("Open ")[2].strip()
+        opened = urllib.request.build_opener(urllib.request.HTTPCookieProcessor()).open(address, timeout=60)
+        assert opened.status == 200 and "token" not in opened.url
 
 
 def test_a_token_is_made_and_told_once_where_that_is_asked_for(demo_home: Path) -> None:
