@@ -127,9 +127,12 @@ def _as_attached(state: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, torch
 
     It knows their older names by one of them (`to_out_lora`), so that this too decides what would be in the model.
     """
-    tensors = {name: values for name, values in state.items() if not name.endswith(".alpha")}
-    for component in dict.fromkeys(name.partition(".")[0] for name in tensors):
-        own = {name.removeprefix(f"{component}."): values for name, values in tensors.items() if name.startswith(f"{component}.")}
+    components: dict[str, dict[str, torch.Tensor]] = {}
+    for name, values in state.items():
+        if not name.endswith(".alpha"):
+            component, _, rest = name.partition(".")
+            components.setdefault(component, {})[rest] = values
+    for component, own in components.items():
         if component.startswith("text_encoder"):
             own = convert_state_dict_to_peft(convert_state_dict_to_diffusers(own))
         yield from ((f"{component}.{name}", values) for name, values in own.items())
