@@ -200,6 +200,13 @@ class LongWork(Shelf):
 
     def start_conversions(self, plans: Iterable[ConversionPlan], given: Answers = Answers(), subject: object = None) -> Job:
         """Queues conversions, see `convert_all`."""
+        return self.jobs.start(*self._conversions(plans, given, subject))
+
+    def follow_conversions(self, plans: Iterable[ConversionPlan], given: Answers = Answers()) -> Iterator[object]:
+        """The same within the caller's thread: each conversion as it is done. Leaving it cancels the job."""
+        return self.jobs.follow(*self._conversions(plans, given))
+
+    def _conversions(self, plans: Iterable[ConversionPlan], given: Answers, subject: object = None) -> Started:
         from cmp.core.orders import checkpoint_reference
 
         self.require_writing()
@@ -212,7 +219,7 @@ class LongWork(Shelf):
         order = {"conversions": told, "asked_at": time.time(), **answers_json(given)}
         source = ", ".join(dict.fromkeys(plan.run.id for plan in plans))
         title = f"convert {counted(len(plans), 'checkpoint')} of {source} to {', '.join(dict.fromkeys(plan.form for plan in plans))}"
-        return self.jobs.start("convert", title, len(plans), lambda: self.convert_all(plans, given), subject, order)
+        return "convert", title, len(plans), lambda: self.convert_all(plans, given), subject, order
 
     def _conversions_again(self, order: Order) -> tuple[Work, object]:
         """What is left of them: results that have appeared since they were asked for stay as they are."""
