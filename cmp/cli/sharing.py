@@ -32,9 +32,7 @@ def share(
     alpha: Annotated[str | None, typer.Option(help="The LoRA's alpha, where nothing says it.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a folder that share has written, or files of a repository.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List every picture too, each as a file, and write nothing.")] = False,
-    yes: Annotated[
-        bool, typer.Option("--yes", help="Do it; without it what would be written is listed, the pictures in one line.")
-    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without it what would be written is told, pictures in one line.")] = False,
     json: Json = False,
 ) -> None:
     """Write or upload a page of a run, with pictures and without weights; or its best LoRA with a model card."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from tests.in_process import Said, command
-from tests.support import Training, origin_run
+from tests.support import NOW, Training, origin_run
 
 
 def storage(tmp_path: Path, made: Training, *asked: str) -> Said:
@@ -21,6 +22,8 @@ def test_what_could_be_freed_is_offered_where_nothing_was_asked_for(tmp_path: Pa
 
 def test_a_plan_is_told_before_it_is_carried_out_and_not_again_afterwards(tmp_path: Path) -> None:
     made = origin_run(tmp_path)
+    for path in made.run.rglob("*"):
+        os.utime(path, (NOW - 10**6, NOW - 10**6))  # what is young stays
     asked = ("--drop", "optimizer")
     plan = storage(tmp_path, made, *asked)
     assert "optimizer.bin" in plan.out and " before, " in plan.out and "--yes does it" in plan.out, plan.told
