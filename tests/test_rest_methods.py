@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from starlette.applications import Starlette
+from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from cmp.rest import api_routes
@@ -15,7 +14,7 @@ from tests.support import bench_of, origin_run
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
-    with TestClient(Starlette(routes=api_routes(bench_of(origin_run(tmp_path_factory.mktemp("rest")))))) as client:
+    with TestClient(FastAPI(routes=api_routes(bench_of(origin_run(tmp_path_factory.mktemp("rest")))))) as client:
         yield client
 
 
