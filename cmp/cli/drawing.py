@@ -13,7 +13,7 @@ import typer
 
 from cmp.cli import exporting
 from cmp.cli.answers import read_answers
-from cmp.cli.like import read_like, stacked_like
+from cmp.cli.like import no_target, read_like, stacked_like
 from cmp.cli.output import Json, in_trouble, print_json, printing_aside, say
 from cmp.cli.telling import at_times, leave, leave_with, tile_line
 from cmp.core.asking import DEMO_GUIDANCE, Asked, combine_stacks, to_spec
@@ -153,9 +153,7 @@ def _targets(like: Restored | None, picture: Path | None) -> list[str]:
     """What is drawn with where no target is given."""
     if like and like.checkpoint:
         return [like.checkpoint]
-    told = f"{picture} names no checkpoint of ours" if like else "no run or checkpoint was given"
-    hint = "Name a run that `python -m cmp list` shows, RUN@STEP, or a path."
-    raise BadInput(told, f"{hint[:-1]} before --like." if like else hint)
+    raise no_target(like, picture)
 
 
 def _prompts(given: list[str] | None, file: Path | None) -> tuple[Prompt, ...]:

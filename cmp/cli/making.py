@@ -55,12 +55,15 @@ def convert(
     dtype: Annotated[str | None, typer.Option(help="fp32, fp16 or bf16; otherwise as wide as the weights are.")] = None,
     strength: Annotated[float, typer.Option(help="How strongly a merge has the adapter in it.")] = 1.0,
     verify: Annotated[str, typer.Option(help="full: every tensor is computed a second time. This is always done.")] = "full",
-    best: Annotated[int | None, typer.Option(help="Only so many checkpoints (1), those with the lowest held-out loss in the logs.")] = None,
+    best: Annotated[int | None, typer.Option(help="Only so many checkpoints (1), the best by the verdict of `best`.")] = None,
     every: Annotated[int | None, typer.Option(help="Only checkpoints at multiples of so many steps.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and write nothing.")] = False,
     json: Json = False,
 ) -> None:
-    """Write checkpoints as a LoRA file, as a file for A1111/ComfyUI, or as a full diffusers pipeline, and prove the result."""
+    """Write checkpoints as a LoRA file, as a file for A1111/ComfyUI, or as a full diffusers pipeline, and prove the result.
+
+    Each file is told in one line; --json has every proof in words, and `show` repeats it. What was begun is a job, see `jobs`.
+    """
     bench: Workbench = context.obj
     if new and force:
         raise BadInput("--new and --force were both given", "Use one of them.")
