@@ -109,13 +109,23 @@ def describe_checkpoint(
         told["question"] = _question(run, checkpoint, weights, store, given)
     told["scale"] = ready.scale.as_json() if ready and ready.scale else None
     told["base"] = ready.base.as_json() if ready and ready.base else None
-    same = unchanged_checkpoint(run, checkpoint, places, store, given.base)
-    told["is_base"] = same.as_json() if same else None
+    told["is_base"] = _is_base(run, checkpoint, places, store, given)
     told["base_missing"] = None if told["base"] else _why_no_base(run, places, given, store)
     told["modules"] = _modules(weights, ready.scale if ready else None)
-    size = quick_update_size(ready, store) if ready else None
-    told["update"] = size.as_json() if size and size.blocks else None
+    told["update"] = _update(ready, store) if ready else None
     return told | {"tensors": _tensors(opened, ready, store), "forms": forms}
+
+
+def _update(ready: Ready, store: Store) -> dict[str, object] | None:
+    """The size of what was trained, where measuring it takes no time."""
+    size = quick_update_size(ready, store)
+    return size.as_json() if size and size.blocks else None
+
+
+def _is_base(run: Run, checkpoint: Checkpoint, places: tuple[Path, ...], store: Store, given: Answers) -> dict[str, object] | None:
+    """Which base model's its whole weights are, None where they are of none."""
+    same = unchanged_checkpoint(run, checkpoint, places, store, given.base)
+    return same.as_json() if same else None
 
 
 def _can_become(form: str, ready: Ready) -> str:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cmp.core.arranging import Arranged, Cell, arrange, over_steps, read_matrix
-from cmp.core.grid_axes import RUN
 from cmp.core.handover import hand_over, view_json, without_folders
 from cmp.core.packing import pack, table
 from cmp.core.views import View
@@ -95,6 +94,8 @@ class Matrix:
 
 def about(value: Mapping[str, Any]) -> tuple[str, str]:
     """The run and the base model of all that a matrix shows; "" for several, which its heads name."""
+    from cmp.core.grid_axes import RUN  # not at the top: `list` has nobody wait for what grids need
+
     several = any(axis["key"] == RUN for axis in value.get("axes") or ())
     details = (detail for mark in value.get("marks") or () for detail in mark.get("details") or ())
     bases = {str(told).partition(" (proof: ")[0] for name, told in details if name == "base"}
