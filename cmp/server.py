@@ -31,7 +31,7 @@ from cmp.settings import Settings, read_port
 from cmp.viewer import HEAD, asset
 from cmp.workbench import Workbench
 from cmp.workbench.alerting import Alerting
-from cmp.workbench.callers import Caller, acting_for, caller
+from cmp.workbench.callers import BY_CALLER, Caller, acting_for, caller
 from cmp.workbench.curtain import Curtain
 from cmp.workbench.sending import targets_of
 
@@ -58,9 +58,10 @@ def file_routes(bench: Workbench) -> list[BaseRoute]:
         def answer(request: Request) -> Response:
             def read() -> Response:
                 content, media_type = bench.picture(kind, request.path_params["name"])
-                if media_type.startswith("text/") and not caller().owner:
-                    content = Curtain(bench).hide(content.decode()).encode()
-                return Response(content, media_type=media_type, headers={"Cache-Control": FOR_EVER, "X-Content-Type-Options": "nosniff"})
+                if not caller().owner:
+                    content = Curtain(bench).picture(content, media_type)
+                headers = {"Cache-Control": FOR_EVER, "X-Content-Type-Options": "nosniff", "Vary": BY_CALLER}
+                return Response(content, media_type=media_type, headers=headers)
 
             return or_refusal(bench, read)
 
@@ -131,6 +132,7 @@ def launch_options(bench: Workbench, host: str, *, share: bool = False) -> dict[
         "share": share,
         "max_file_size": LARGEST_UPLOAD,
         "state_session_capacity": MOST_PAGES,
+        "_frontend": False,  # it only has gradio ask its own server for the page, and give up where that takes over 3 s
         "footer_links": [],
         "quiet": True,
     }

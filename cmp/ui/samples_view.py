@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -158,7 +159,8 @@ def stamp_of(bench: Workbench, library: Library, ids: Sequence[str]) -> str:
             is_unread(run),
         )
         parts.append(f"{told}{job_stamp(drawn) if drawn else ''}")
-    return "|".join(parts)
+    # flaws name files, and no text that is quoted twice should go to the page
+    return hashlib.sha256("|".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def choices_beside(bench: Workbench, library: Library, run_id: str) -> list[tuple[str, str]]:
