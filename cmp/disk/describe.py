@@ -107,9 +107,8 @@ def describe_checkpoint(
             forms |= dict.fromkeys(alike, fault.told)
     if ready is None and weights.adapted:
         told["question"] = _question(run, checkpoint, weights, store, given)
-    told["scale"] = ready.scale.as_json() if ready and ready.scale else None
+    told |= {"scale": ready.scale.as_json() if ready and ready.scale else None, "is_base": _is_base(run, checkpoint, places, store, given)}
     told["base"] = ready.base.as_json() if ready and ready.base else None
-    told["is_base"] = _is_base(run, checkpoint, places, store, given)
     told["base_missing"] = None if told["base"] else _why_no_base(run, places, given, store)
     told["modules"] = _modules(weights, ready.scale if ready else None)
     told["update"] = _update(ready, store) if ready else None
