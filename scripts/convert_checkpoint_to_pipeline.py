@@ -47,10 +47,11 @@ def draw(pipeline: Path, prompt: str) -> Path:
     """Draws one picture with diffusers alone, as any user of the converted pipeline would."""
     import torch
 
-    from cmp.engine.pipeline import load_pipeline
+    from cmp.engine.loading import load_pipeline
+    from cmp.engine.steps import silent
 
     target = pipeline / "test.png"
-    pipe = load_pipeline(pipeline, torch.float32)
+    pipe = load_pipeline(pipeline, torch.float32, silent)
     pipe(prompt, num_inference_steps=20, generator=torch.Generator("cpu").manual_seed(0)).images[0].save(target)
     return target
 

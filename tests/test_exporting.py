@@ -11,6 +11,7 @@ import json
 import re
 import tracemalloc
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 from PIL import Image
 
 from cmp.core.arranging import arrange, read_matrix
+from cmp.core.matrices import grid_matrix
 from cmp.core.views import View
 from cmp.errors import BadInput, NotFound, Refused
 from cmp.pictures.settings import read_settings
@@ -82,6 +84,31 @@ def test_a_sheet_says_what_holds_for_all_of_it(grid: Shown, tmp_path: Path) -> N
     write_export("sheet", Matrix(grid.bench, grid.value), tmp_path / "s.webp")
     found = read_settings(tmp_path / "s.webp")
     assert found.prompt == "a shoe" and "Checkpoint name, Prompt, Seed" in found.not_restored[0].replace("Seed, Prompt", "Prompt, Seed")
+
+
+def test_a_grid_without_a_title_is_called_by_its_run_and_base(grid: Shown, tmp_path: Path) -> None:
+    tiles = [replace(tile, base={"id": "org/tiny", "proof": "tensors"}) for tile in grid.tiles]
+    value = grid_matrix(replace(grid.spec, title=""), tiles, lambda c: (c.key if c else "base model", ""))
+    run = next(c.run_id for c in grid.spec.checkpoints if c)
+    write_export("html", Matrix(grid.bench, value), tmp_path / "g.html")
+    assert f"<title>{run} · base org/tiny</title>" in (tmp_path / "g.html").read_text("utf-8")
+    sheet = Matrix(grid.bench, value).subject(arrange(*read_matrix(value), View()))
+    assert any(f"run: {run} · base: org/tiny" in line for line in sheet.told)
+    elsewhere = [replace(tile, base={"id": "/home/me/models/tiny", "proof": "user"}) for tile in grid.tiles]
+    value = grid_matrix(replace(grid.spec, title=""), elsewhere, lambda c: (c.key if c else "base model", ""))
+    assert Matrix(grid.bench, value).title == f"{run} · base tiny"
+
+
+def test_what_is_left_to_the_base_is_told_by_size_and_name_and_changes_no_key(grid: Shown) -> None:
+    way = {"width": 64, "height": 48, "sampler": "DDIM"}
+    tiles = [replace(tile, drawn=way) for tile in grid.tiles]
+    label = lambda c: (c.key if c else "base model", "")  # noqa: E731
+    told = dict(grid_matrix(grid.spec, tiles, label)["common"])
+    assert (told["width"], told["height"], told["scheduler"]) == ("64", "48", "DDIM, the base model's own")
+    assert dict(grid_matrix(grid.spec, grid.tiles, label)["common"])["width"] == "default", "where it is not known"
+    several = [replace(tile, drawn=way | {"width": 64 * (1 + i % 2)}) for i, tile in enumerate(grid.tiles)]
+    assert dict(grid_matrix(grid.spec, several, label)["common"])["width"] == "default"
+    assert tiles[0].as_json()["drawn"] == way and tiles[0].cell.key("w", {}) == grid.tiles[0].cell.key("w", {})
 
 
 def test_sheet_and_page_carry_the_verdict(grid: Shown, tmp_path: Path) -> None:

@@ -7,17 +7,19 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
+from cmp.core.grids import Fault
 from cmp.core.progress import Progress, Rest
 from cmp.core.work import JobRecord
 from cmp.disk.ledger import Ledger
 from cmp.disk.store import Store
-from cmp.errors import BadInput, Busy, Cancelled, Locked, NotFound, Refused
+from cmp.errors import BadInput, Busy, Cancelled, CmpError, Locked, NotFound, Refused
 from cmp.jobs import MOST_JOBS, Job, Jobs
+from cmp.jobs.job import MOST_REASONS
 
 
 class Gate:
@@ -584,3 +586,20 @@ def test_so_many_jobs_wait_at_most_and_one_that_is_over_makes_room() -> None:
         jobs.cancel(job.id)
     gate.let(MOST_JOBS)
     over(*begun)
+
+
+def test_why_items_failed_is_kept_once_for_each_reason_and_other_processes_know_it(tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class Made:
+        fault: Fault | None = None
+        error: CmpError | None = None
+
+    items = [Made(Fault("no base", "Give one.")), Made(), Made(Fault("no base", "Give one.")), Made(error=Refused("too large", "Less."))]
+    jobs = Jobs(Ledger(Store(tmp_path)))
+    over(job := jobs.start("grid", "g", 4, at_once(*items)))
+    meant = (("no base. Give one.", 2), ("too large. Less.", 1))
+    assert job.record().reasons == meant and job.record().faults == 3
+    assert Ledger(Store(tmp_path)).records()[0].reasons == meant
+    many = jobs.start("grid", "g", 99, at_once(*(Made(Fault(f"cell {n}")) for n in range(99))))
+    over(many)
+    assert len(many.record().reasons) == MOST_REASONS + 1 and sum(count for _, count in many.record().reasons) == 99

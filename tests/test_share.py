@@ -216,6 +216,22 @@ def test_the_verb_lists_first_and_writes_with_yes(given: Given, tmp_path: Path) 
     assert command(given.bench.settings.home, *around[:-2]).code == 2
 
 
+def test_a_preview_tells_pictures_in_one_line_and_every_file_where_that_is_asked(given: Given, tmp_path: Path) -> None:
+    around = ("--runs", str(given.made.outputs), "--bases", str(given.made.bases), "share", RUN, "--output", str(tmp_path / "out"))
+    short, full = command(given.bench.settings.home, *around), command(given.bench.settings.home, *around, "--dry-run")
+    assert "16 pictures" in short.out and ".webp" not in short.out and "index.html" in short.out and "README.md" in short.out, short.told
+    assert len(re.findall(r"images/[0-9a-f]{64}\.webp", full.out)) == 16, full.told
+    assert (short.code, full.code) == (0, 0) and not (tmp_path / "out").exists()
+
+
+def test_a_job_that_shares_counts_the_files_that_it_wrote(given: Given, tmp_path: Path) -> None:
+    with given.bench.shared(RUN, Wanted(tmp_path / "out")) as planning:
+        plan = plan_of(planning)
+        assert list(given.bench.follow_share(plan))[-1] == str(tmp_path / "out")
+    record = given.bench.jobs.records()[-1]
+    assert (record.kind, record.state, record.done, record.total) == ("share", "done", len(plan.files), len(files_in(tmp_path / "out")))
+
+
 def test_what_this_program_says_for_itself_keeps_the_library_offline_and_uploads_possible(tmp_path: Path) -> None:
     from huggingface_hub.constants import ENV_VARS_TRUE_VALUES
 

@@ -26,7 +26,7 @@ from cmp.workbench import Workbench
 VERBS = {
     "list": "listing",
     "show": "looking",
-    "curves": "looking",
+    "curves": "charting",
     "convert": "making",
     "grid": "drawing",
     "measure": "measuring",

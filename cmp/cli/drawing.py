@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Mapping
@@ -12,7 +13,7 @@ import typer
 
 from cmp.cli import exporting
 from cmp.cli.answers import read_answers
-from cmp.cli.like import read_like, stacked_like
+from cmp.cli.like import no_target, read_like, stacked_like
 from cmp.cli.output import Json, in_trouble, print_json, printing_aside, say
 from cmp.cli.telling import at_times, leave, leave_with, tile_line
 from cmp.core.asking import DEMO_GUIDANCE, Asked, combine_stacks, to_spec
@@ -32,6 +33,7 @@ from cmp.workbench.targets import choose_columns, find_stacked
 
 USUAL = Sampling()  # told in the help, and not as typer's defaults: what a picture given with --like says goes before it
 NO_PACE = "how long it takes the first pictures will tell"  # nothing was drawn with this base here, and others say nothing of it
+LONGEST_RUN = 60  # characters of a run in a picture's name
 Previews = Callable[[list[Tile]], None]
 
 app = typer.Typer(rich_markup_mode=None)
@@ -68,7 +70,8 @@ def grid(
     base_column: Annotated[bool, typer.Option("--base-column", help="Draw the base model alone as well.")] = False,
     like: Annotated[Path | None, typer.Option(help="Take what is not said here from the settings in this picture.")] = None,
     title: Annotated[str, typer.Option(help="What the grid is called.")] = "",
-    exact: Annotated[bool | None, typer.Option("--exact/--fast", help="To the bit as diffusers draws, or in batches.")] = None,
+    exact: Annotated[bool, typer.Option("--exact", help="One picture at a time, to the bit as diffusers draws.")] = False,
+    fast: Annotated[bool, typer.Option("--fast", help="In batches; this is what happens without --exact.")] = False,
     preview: Annotated[
         bool | None,
         typer.Option(
@@ -96,6 +99,8 @@ def grid(
     bench: Workbench = context.obj
     if ray and at:
         raise BadInput("both --ray and --at were given", "Give one of them.")
+    if exact and fast:
+        raise BadInput("both --exact and --fast were given", "Give one of them.")
     ray = instance_address(at) if at else ray
     found, lost = read_like(like)
     columns = choose_columns(bench, targets or _targets(found, like), checkpoints, only_ids=not targets)
@@ -110,7 +115,7 @@ def grid(
         strengths=strengths, steps=steps, guidance=guidance, size=size, scheduler=scheduler, clip_skip=clip_skip, vae=existing_vaes(vae),
     )  # fmt: skip
     runs, given = [*columns.runs, *(run for run, _, _ in worn)], read_answers(alpha, base)
-    mode = USUAL_MODE if exact is None else "exact" if exact else "fast"
+    mode = "exact" if exact else "fast" if fast else USUAL_MODE
     if preview is None:
         preview = sheet is not None and ray is None and bench.slow_here(runs[0], given)
     spec = to_spec(
@@ -148,9 +153,7 @@ def _targets(like: Restored | None, picture: Path | None) -> list[str]:
     """What is drawn with where no target is given."""
     if like and like.checkpoint:
         return [like.checkpoint]
-    told = f"{picture} names no checkpoint of ours" if like else "no run or checkpoint was given"
-    hint = "Name a run that `python -m cmp list` shows, RUN@STEP, or a path."
-    raise BadInput(told, f"{hint[:-1]} before --like." if like else hint)
+    raise no_target(like, picture)
 
 
 def _prompts(given: list[str] | None, file: Path | None) -> tuple[Prompt, ...]:
@@ -218,8 +221,18 @@ def _draw(bench: Workbench, spec: GridSpec, runs: list[Run], given: Answers, ray
 
 
 def _copy(tiles: list[Tile], folder: Path) -> None:
+    drawn = [tile for tile in tiles if tile.path]
     for number, tile in enumerate(tiles):
         if tile.path:
-            step = tile.cell.checkpoint.key if tile.cell.checkpoint else "base"
-            shutil.copyfile(tile.path, folder / f"{number:04d}-{step}-seed{tile.cell.seed}.png")
-    in_trouble(f"copied {counted(sum(tile.path is not None for tile in tiles), 'picture')} to {folder}")
+            shutil.copyfile(tile.path, folder / f"{number:04d}-{_called(tile.cell, [one.cell for one in drawn])}.png")
+    in_trouble(f"copied {counted(len(drawn), 'picture')} to {folder}")
+
+
+def _called(cell: Cell, cells: list[Cell]) -> str:
+    """What a picture's file is called: its step and seed, and its run and strength where the others have several of these."""
+    of = cell.checkpoint
+    runs = {one.checkpoint.run_id for one in cells if one.checkpoint}
+    strengths = {one.strength for one in cells if one.checkpoint}
+    parts = [re.sub(r"[^\w.-]+", "_", of.run_id)[-LONGEST_RUN:]] if of and len(runs) > 1 else []
+    parts += [of.key.replace("/", "_") if of else "base", f"seed{cell.seed}"]
+    return "-".join([*parts, *([f"strength{cell.strength:g}"] if of and len(strengths) > 1 else [])])

@@ -56,6 +56,8 @@ def jobs(
         print_json(job_json(bench, job) | record.as_json())
     else:
         _print_table([record])
+        for why, count in record.reasons:
+            say(f"  {count} failed: {why}")
         if record.error:
             in_trouble(as_error(str(record.error["error"]), str(record.error["hint"]), 70).told)
 

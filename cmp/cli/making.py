@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,18 +17,19 @@ from cmp.cli.answers import read_answers
 from cmp.cli.output import Json, in_trouble, print_json, say
 from cmp.core.conversion import FORMS, Conversion, ConversionPlan, Writing, parse_writing, summarise
 from cmp.core.pace import Pace, duration_text, expected_seconds
-from cmp.core.present import path_text, size_text
+from cmp.core.present import conversion_text, path_text, size_text
 from cmp.core.progress import Progress
 from cmp.core.runs import Checkpoint, Run
 from cmp.disk.converted import default_target
 from cmp.disk.ready import Answers
 from cmp.errors import BadInput, CmpError
-from cmp.workbench import Workbench
+from cmp.workbench import FailedConversion, Workbench
 from cmp.workbench.targets import Found, expand_targets, keep_best
 
 app = typer.Typer(rich_markup_mode=None)
 
-_QUIET = 5.0  # seconds between two lines that say how far it has come
+_QUIET = 5.0  # seconds without a line after which one says how far it has come
+_QUIET_TO_PEOPLE = 1.0  # the same at a terminal
 
 
 class WithBest(TyperCommand):
@@ -53,12 +55,15 @@ def convert(
     dtype: Annotated[str | None, typer.Option(help="fp32, fp16 or bf16; otherwise as wide as the weights are.")] = None,
     strength: Annotated[float, typer.Option(help="How strongly a merge has the adapter in it.")] = 1.0,
     verify: Annotated[str, typer.Option(help="full: every tensor is computed a second time. This is always done.")] = "full",
-    best: Annotated[int | None, typer.Option(help="Only so many checkpoints (1), those with the lowest held-out loss in the logs.")] = None,
+    best: Annotated[int | None, typer.Option(help="Only so many checkpoints (1), the best by the verdict of `best`.")] = None,
     every: Annotated[int | None, typer.Option(help="Only checkpoints at multiples of so many steps.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and write nothing.")] = False,
     json: Json = False,
 ) -> None:
-    """Write checkpoints as a LoRA file, as a file for A1111/ComfyUI, or as a full diffusers pipeline, and prove the result."""
+    """Write checkpoints as a LoRA file, as a file for A1111/ComfyUI, or as a full diffusers pipeline, and prove the result.
+
+    Each file is told in one line; --json has every proof in words, and `show` repeats it. What was begun is a job, see `jobs`.
+    """
     bench: Workbench = context.obj
     if new and force:
         raise BadInput("--new and --force were both given", "Use one of them.")
@@ -71,7 +76,7 @@ def convert(
         for line in words:
             in_trouble(line)
     told = Report()
-    plans = _plan(bench, wanted, Order(to, given, writing, output, force), told)
+    plans = _plan(bench, wanted, Order(to, given, writing, output, force, dry_run), told)
     if dry_run:
         told.planned = _proven(bench, plans, told, len(wanted))
         bench.check_space(told.planned)
@@ -113,6 +118,7 @@ class Order:
     writing: Writing
     output: Path | None
     force: bool
+    dry_run: bool
 
 
 def _plan(bench: Workbench, wanted: list[Found], order: Order, told: Report) -> list[ConversionPlan]:
@@ -133,8 +139,9 @@ def _plan(bench: Workbench, wanted: list[Found], order: Order, told: Report) -> 
             in_trouble(f"skipped {checkpoint.id}: {plan.done}")
             continue
         plans.append(plan)
-        scale = f", scale {plan.scale.value:g} ({plan.scale.source})" if plan.scale else ""
-        in_trouble(f"planned {checkpoint.id} → {plan.target} ({size_text(plan.bytes)}{scale})")
+        if order.dry_run:
+            scale = f", scale {plan.scale.value:g} ({plan.scale.source})" if plan.scale else ""
+            in_trouble(f"planned {checkpoint.id} → {plan.target} ({size_text(plan.bytes)}{scale})")
     if plans:
         folder = next(p for p in plans[0].target.parents if p.exists())
         sizes = f"{size_text(sum(plan.bytes for plan in plans))} to write, {size_text(shutil.disk_usage(folder).free)} free"
@@ -165,24 +172,25 @@ def _target(run: Run, checkpoint: Checkpoint, form: str, output: Path | None, co
 
 
 def _carry_out(bench: Workbench, plans: list[ConversionPlan], given: Answers, told: Report, wanted: int) -> None:
+    """Converts as a job, with one line for each file, and one where nothing came for a while."""
     began = told_at = time.monotonic()
-    before = ""
-    for step in bench.convert_all(plans, given):
-        if isinstance(step, Progress):
-            if step.what not in ("done", before):
-                in_trouble(f"converting {step.done + 1}/{step.total} {step.what}")
-            before = step.what
-            if step.done < step.total and step.done_bytes and (now := time.monotonic()) - told_at > _QUIET:
-                in_trouble(f"  {Pace(step.done_bytes, step.total_bytes, now - began)}")
-                told_at = now
-        elif isinstance(step, Conversion):
+    quiet = _QUIET_TO_PEOPLE if sys.stderr.isatty() else _QUIET
+    for step in bench.follow_conversions(plans, given) if plans else ():
+        if isinstance(step, Conversion):
             told.converted.append(step)
-            in_trouble(f"converted {step.checkpoint} → {step.output} in {step.seconds:.1f} s; {'; '.join(step.checks)}")
-        else:
-            if wanted == 1:
-                raise step.error
+            in_trouble(f"converted {step.checkpoint} → {step.output} ({conversion_text(step)})")
+        elif isinstance(step, FailedConversion):
             told.failed.append((step.checkpoint, step.error))
-            in_trouble(f"failed {step.checkpoint}: {step.error.told}")
+            if wanted > 1:
+                in_trouble(f"failed {step.checkpoint}: {step.error.told}")
+        elif isinstance(step, Progress) and step.done < step.total and time.monotonic() - told_at > quiet:
+            pace = f"; {Pace(step.done_bytes, step.total_bytes, time.monotonic() - began)}" if step.total_bytes else ""
+            in_trouble(f"converting {step.done + 1}/{step.total} {step.what}{pace}")
+        else:
+            continue
+        told_at = time.monotonic()
+    if wanted == 1 and told.failed:
+        raise told.failed[0][1]
 
 
 def _leave(told: Report, wanted: int) -> None:

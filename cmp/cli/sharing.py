@@ -11,7 +11,7 @@ from cmp.cli.answers import read_answers
 from cmp.cli.output import Json, in_trouble, print_json, print_table, say
 from cmp.core.present import counted, size_text
 from cmp.core.progress import Progress
-from cmp.core.publishing import SharePlan, Wanted
+from cmp.core.publishing import IMAGES, PICTURE, SharePlan, Wanted
 from cmp.errors import BadInput
 from cmp.workbench import Workbench
 
@@ -31,8 +31,8 @@ def share(
     base: Annotated[str | None, typer.Option(help="Base model: an id or a folder.")] = None,
     alpha: Annotated[str | None, typer.Option(help="The LoRA's alpha, where nothing says it.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a folder that share has written, or files of a repository.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List every file; the same as without --yes.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do it; without it every file is listed and nothing is written.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List every picture too, each as a file, and write nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without it what would be written is told, pictures in one line.")] = False,
     json: Json = False,
 ) -> None:
     """Write or upload a page of a run, with pictures and without weights; or its best LoRA with a model card."""
@@ -43,7 +43,7 @@ def share(
     with bench.shared(target, wanted, read_answers(alpha, base)) as planning:
         plan = _planned(planning)
         if not json:
-            _tell(plan, yes)
+            _tell(plan, yes, all_files=dry_run)
         at = _carry_out(bench, plan) if yes else None
         if json:
             print_json(plan.as_json(at))
@@ -74,10 +74,16 @@ def _carry_out(bench: Workbench, plan: SharePlan) -> str:
     return at
 
 
-def _tell(plan: SharePlan, doing: bool) -> None:
-    print_table(["size", "file", "what it is"], [[size_text(one.bytes), one.path, one.what] for one in plan.files], right=frozenset({0}))
+def _tell(plan: SharePlan, doing: bool, *, all_files: bool) -> None:
+    """Every file, but for the pictures, of which there may be hundreds: they are told together unless `all_files` are to be listed."""
+    pictures = [] if all_files else [one for one in plan.files if one.what.startswith(PICTURE)]
+    pictures = pictures if len(pictures) > 1 else []
+    rows = [[size_text(one.bytes), one.path, one.what] for one in plan.files if one not in pictures]
+    if pictures:
+        rows.append([size_text(sum(one.bytes for one in pictures)), f"{IMAGES}/…", counted(len(pictures), "picture")])
+    print_table(["size", "file", "what it is"], rows, right=frozenset({0}))
     say(f"{counted(len(plan.files), 'file')}, {size_text(plan.bytes)}, for {plan.goes_to}")
     for note in plan.notes:
         in_trouble(f"note: {note}")
     if not doing:
-        say("Nothing was written; --yes does it.")
+        say(f"Nothing was written; --yes does it.{' --dry-run and --json name every picture.' if pictures else ''}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any
@@ -9,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from cmp.cli.output import Json, in_trouble, print_json, print_table, say
+from cmp.cli.telling import QUIET
 from cmp.core.present import size_text
 from cmp.core.progress import WAITING, Progress
 from cmp.core.storage import DROPPED, CleanupPlan, Item, Rules, parse_age, parse_rules
@@ -81,22 +84,59 @@ def _dropped(text: str | None) -> frozenset[str]:
 
 
 def _carry_out(bench: Workbench, plan: CleanupPlan, became: list[Item], failed: list[NotDone]) -> None:
-    before = ""
+    """Does it, with one line for each thing, and one where nothing came for a while."""
+    told_at = time.monotonic()
     for step in bench.clean_up(plan):
         if isinstance(step, Progress):
-            if step.what not in (before, WAITING):
-                in_trouble(step.what)
-            before = step.what
+            if step.what == WAITING or time.monotonic() - told_at < QUIET:
+                continue
+            in_trouble(step.what)
         elif isinstance(step, NotDone):
             failed.append(step)
             in_trouble(f"not done: {step.item.path}: {step.error.told}")
         else:
             became.append(step)
             in_trouble(f"{_DONE[step.action]}: {step.path} ({size_text(step.bytes)}){f'; undo: {step.undo}' if step.undo else ''}")
+        told_at = time.monotonic()
 
 
 def _tell(told: Mapping[str, Any], changes: tuple[Item, ...], done: bool) -> None:
-    for run in told["runs"]:
+    """The plan and what it leaves; of what was done, which was told as it was done, the sum alone."""
+    sizes = f"{size_text(told['before_bytes'])} before, {size_text(told['after_bytes'])} {'now' if done else 'then'}"
+    in_trash = f"; {size_text(told['trash_bytes'])} of that in the trash"
+    if done:
+        counts = Counter(_DONE[item["action"]] for item in told["items"] if item["action"] != "keep")
+        say(f"{', '.join(f'{count} {how}' for how, count in counts.items()) or 'nothing was to be done'}; {sizes}{in_trash}")
+        return
+    _tell_runs(told["runs"])
+    _tell_trash([*(each for run in told["runs"] for each in run["trash"]), *told["left_in_trash"]])
+    for line in told["begun"]:
+        in_trouble(f"not ended: {line}; --yes ends it")
+    rows = [[item["action"], size_text(item["bytes"]), item["path"], item["why"]] for item in told["items"]]
+    if rows:
+        print_table(["", "bytes", "what", "why"], rows, right=frozenset({1}))
+    if changes:
+        say(f"{sizes}{in_trash}")
+        say("Nothing was changed: --yes does it. What goes to the trash is freed by --empty-trash, and until then `restore ID` undoes it.")
+        return
+    say(f"{size_text(told['before_bytes'])} in all{in_trash}")
+    if rows:
+        say("Nothing goes by these rules.")
+    elif offers := _offers(told["runs"]):
+        say(f"To see what would go, add {', '.join(offers)}.")
+
+
+def _offers(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The options that would free something now, each with how much that is."""
+    sums: Counter[str] = Counter()
+    for run in runs:
+        sums.update({kind: size for kind, size in run["could_be_freed"].items() if not (kind == "compact" and run["compact_from"])})
+    options = {"compact": "--compact", "trash": "--empty-trash"}
+    return [f"{options.get(kind, f'--drop {kind}')} (frees {size_text(size)})" for kind, size in sums.items() if size]
+
+
+def _tell_runs(runs: Sequence[Mapping[str, Any]]) -> None:
+    for run in runs:
         say(f"{run['run']}   {size_text(run['bytes'])}, {run['state']}")
         for kind, size in run["could_be_freed"].items():
             if size:
@@ -105,16 +145,6 @@ def _tell(told: Mapping[str, Any], changes: tuple[Item, ...], done: bool) -> Non
         if coming := run["forecast"]:
             told_free = f"{size_text(coming['free_bytes'])} are free{'' if coming['fits'] else ': that is NOT enough'}"
             say(f"  still to come: {coming['checkpoints']} checkpoints, {size_text(coming['needed_bytes'])}; {told_free}")
-    _tell_trash([*(each for run in told["runs"] for each in run["trash"]), *told["left_in_trash"]])
-    for line in told["begun"]:
-        in_trouble(f"not ended: {line}; --yes ends it")
-    rows = [[item["action"], size_text(item["bytes"]), item["path"], item["why"]] for item in told["items"]]
-    if rows:
-        print_table(["", "bytes", "what", "why"], rows, right=frozenset({1}))
-    now, in_trash = "now" if done else "then", size_text(told["trash_bytes"])
-    say(f"{size_text(told['before_bytes'])} before, {size_text(told['after_bytes'])} {now}; {in_trash} of that in the trash")
-    if changes and not done:
-        say("Nothing was changed: --yes does it. What goes to the trash is freed by --empty-trash, and until then `restore ID` undoes it.")
 
 
 def _tell_trash(lying: Sequence[Mapping[str, Any]]) -> None:

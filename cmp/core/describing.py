@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cmp.core.conversion import FORMS
+from cmp.core.misfits import equal_text
 from cmp.core.present import COMPACTED, alias_names, counted, size_text
 from cmp.errors import sentences
 
@@ -63,6 +64,8 @@ def kind_text(layout: str, holds: str, name: str, dora: bool = False) -> str:
 def checkpoint_facts(told: Mapping[str, Any]) -> tuple[Fact, ...]:
     """Everything known about a checkpoint; what stands against it first."""
     facts = [Fact("cannot be used", (sentences(told["why"], told.get("hint") or ""),), "bad")] if told.get("usable") is False else []
+    if same := told.get("is_base"):
+        facts.append(Fact("nothing learned", (f"its weights ARE the base model's: {equal_text(**same)}",), "bad"))
     facts.append(Fact("what it is", _what(told)))
     facts += _words(told)
     facts += _marks(told)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -125,17 +125,24 @@ def _plain(axis: Axis) -> Callable[[Cell], Value | None]:
     return of
 
 
-def common_details(cells: Sequence[Cell], axes: Sequence[MatrixAxis]) -> list[list[str]]:
-    """What all cells have in common and no axis tells."""
+def common_details(cells: Sequence[Cell], axes: Sequence[MatrixAxis], drawn: Mapping[str, object]) -> list[list[str]]:
+    """What all cells have in common and no axis tells; `drawn` is how all of them are drawn, where that is known."""
     keys = {axis.key for axis in axes}
     first = cells[0]
     told = [["LoRAs beside", stack_text(first.stack)]] if LORAS not in keys and first.stack else []
     unusual = {"clip_skip": 1, "vae": None}
     return told + [
-        [name.replace("_", " "), "default" if value is None else str(value)]
+        [name.replace("_", " "), _sampling_text(name, value, drawn)]
         for name, value in first.sampling.as_json().items()
         if _NAMED.get(name, name) not in keys and (name not in unusual or value != unusual[name])
     ]
+
+
+def _sampling_text(name: str, value: object, drawn: Mapping[str, object]) -> str:
+    """A value of the sampling, and what it comes to where it is left to the base model."""
+    if value is None:
+        return str(drawn.get(name, "default"))
+    return f"{drawn['sampler']}, the base model's own" if name == "scheduler" and value == "base" and "sampler" in drawn else str(value)
 
 
 def row_at(cells: Iterable[Cell], label: Label, at: dict[str, Any]) -> Row | None:

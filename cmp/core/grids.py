@@ -210,7 +210,8 @@ class Fault:
 class Tile:
     """A cell and what became of it: `path` is its picture, or `fault` says why there is none. `seconds` is the time it took to draw.
 
-    `mode` is the one it was drawn in: an exact picture serves where a fast one was asked for. A `preview` is replaced later.
+    `mode` is the one it was drawn in: an exact picture serves where a fast one was asked for. A `preview` is replaced later. `drawn` has
+    the width, height and sampler that it is drawn with, also where these were left to the base model.
     """
 
     cell: Cell
@@ -222,6 +223,7 @@ class Tile:
     base: Mapping[str, object] | None = None
     mode: str = "exact"
     preview: bool = False
+    drawn: Mapping[str, object] | None = None
 
     def as_json(self) -> dict[str, object]:
         cell = self.cell
@@ -233,6 +235,7 @@ class Tile:
             "seed": cell.seed,
             "strength": cell.strength if cell.checkpoint else None,
             "sampling": cell.sampling.as_json(),
+            "drawn": dict(self.drawn) if self.drawn else None,
             "stack": [{"checkpoint": one.checkpoint.id, "strength": one.strength} for one in cell.stack],
             "mode": self.mode,
             "preview": self.preview,

@@ -32,6 +32,8 @@ def grid_matrix(
     last = {tile.cell: tile for tile in tiles}
     shown = {place: tile for tile in earlier if not tile.fault and (place := _place(tile.cell, axes)) is not None}
     shown |= {place: tile for tile in last.values() if (place := _place(tile.cell, axes)) is not None}
+    ways = {tuple(tile.drawn.items()) for tile in shown.values() if tile.drawn and not tile.preview}
+    drawn = dict(ways.pop()) if len(ways) == 1 else {}
     modes = {tile.mode for tile in shown.values() if not tile.fault}
     cells = [_cell(tile, place, modes) for place, tile in shown.items()]
     waiting = [place for cell in all_cells if (place := _place(cell, axes)) is not None and place not in shown]
@@ -45,7 +47,7 @@ def grid_matrix(
         "cells": cells,
         "urls": URLS,
         "marks": list(_marks(axes, all_cells, last, known)),
-        "common": common_details(all_cells, axes) + ([["mode", modes.pop()]] if len(modes) == 1 else []),
+        "common": common_details(all_cells, axes, drawn) + ([["mode", modes.pop()]] if len(modes) == 1 else []),
         "done": sum(not tile.preview for tile in last.values()),
         "total": len(all_cells),
         "note": "",

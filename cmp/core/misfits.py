@@ -168,14 +168,33 @@ def silent_misfit(run: str, checkpoint: str, layout: str, tensors: int, of_adapt
     return None
 
 
-def empty_misfit(run: str, pipeline: str, base: str, tensors: int) -> Misfit:
+def empty_misfit(run: str, pipeline: str, base: str, components: Sequence[str], tensors: int) -> Misfit:
     """A pipeline under a checkpoint's name that holds nothing of it."""
     return Misfit(
         "is-the-base",
-        f"{pipeline} is the base model: all {tensors} tensors of its UNet equal those of {base}",
+        f"{pipeline} is the base model: {equal_text(base, components, tensors)}",
         "it was made by a converter that loaded nothing of the checkpoint; every picture of it is the base model's",
         f"python -m cmp convert {shlex.quote(run)} --to pipeline --force (what is there goes to the trash)",
     )
+
+
+def empty_checkpoint_misfit(checkpoint: str, path: str, base: str, components: Sequence[str], tensors: int) -> Misfit:
+    """A checkpoint whose whole weights are the base model's."""
+    above, _, _ = path.rpartition("/")
+    run = above.removesuffix("/checkpoint_pipelines")
+    return Misfit(
+        "is-the-base",
+        f"{checkpoint}: its weights ARE the base model's: {equal_text(base, components, tensors)}",
+        "whatever wrote it put nothing of a training into it; every picture of it is the base model's",
+        f"python -m cmp convert {shlex.quote(run)} --to pipeline --force (where its training lies; what is there goes to the trash)"
+        if run != above
+        else f"ls -l {shlex.quote(path)} (the trained weights are elsewhere, or were not saved)",
+    )
+
+
+def equal_text(base: str, components: Sequence[str], tensors: int) -> str:
+    """In words how weights are those of a base model."""
+    return f"all {tensors:,} tensors of its {' and '.join(components)} equal those of {base}"
 
 
 def space_misfit(run: str, count: int, each: int, free: int, where: str) -> Misfit | None:

@@ -9,6 +9,7 @@ from cmp.core.conversion import ConversionPlan
 from cmp.core.present import size_text
 
 USUAL = 100_000_000  # bytes a second that are read, computed, written, synced and read back, on a plain disk; until it is measured
+SURE = 1_000_000  # bytes, and a hundredth of all, by which a rate can be told: before them it is that of loading libraries
 EACH = 0.5  # seconds that one conversion takes however small it is
 
 
@@ -23,7 +24,7 @@ class Pace:
     @property
     def rate(self) -> float | None:
         """Bytes a second; None while there is nothing to judge by."""
-        return self.done / self.seconds if self.done and self.seconds > 0 else None
+        return self.done / self.seconds if self.done >= max(SURE, self.total / 100) and self.seconds > 0 else None
 
     def __str__(self) -> str:
         if not self.rate:

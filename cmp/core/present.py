@@ -7,11 +7,12 @@ from collections.abc import Iterable
 from datetime import datetime, timezone
 from types import MappingProxyType
 
-from cmp.core.conversion import FORMS
+from cmp.core.conversion import FORMS, Conversion
 from cmp.core.marks import NONE, Mark, Marks
 from cmp.core.runs import Checkpoint, Library, Run, path_text, plain_text
 
 COMPACTED = "compacted: resuming needs `restore`"
+_DOUBTS = ("not attached to a model", "identical to the base model", "but ")  # how a check begins that says what is not as usual
 
 
 def iso_time(seconds: float) -> str | None:
@@ -68,6 +69,13 @@ def run_json(run: Run, now: float, marks: Marks = MappingProxyType({})) -> dict[
 def library_json(library: Library, now: float, marks: Marks = MappingProxyType({})) -> dict[str, object]:
     problems = [{"path": path_text(p.path), "reason": plain_text(p.reason)} for p in library.problems]
     return {"runs": [run_json(run, now, marks) for run in library.runs], "problems": problems}
+
+
+def conversion_text(made: Conversion) -> str:
+    """Form, size and proof of a conversion in one line, and each doubt that its checks tell of; they have the rest."""
+    doubts = (part for check in made.checks for part in check.split("; ") if part.startswith(_DOUBTS) or "were NOT" in part)
+    proven = f"all {made.applied:,} trained tensors of it proven"
+    return "; ".join((f"{made.form}, {size_text(made.bytes)}, {made.seconds:.1f} s: {proven}", *doubts))
 
 
 def size_text(size: float) -> str:

@@ -13,6 +13,7 @@ PAGE, MODEL = "page", "model"
 REPOSITORIES = {PAGE: "space", MODEL: "model"}  # what the Hub calls them
 README, INDEX, WEIGHTS = "README.md", "index.html", "pytorch_lora_weights.safetensors"
 IMAGES = "images"
+PICTURE = "a picture"  # how a file is told that is one of many
 # what a README of ours ends with: by it a folder or a repository is known as written by this program
 MARK = "<!-- written by cmp share -->"
 # how pictures are called that a later share may take away again: by a digest of what they hold

@@ -22,6 +22,7 @@ class JobRecord:
     "cancelled". `done` counts items, `reused` those among them that were there already, `faults` those that could not be made.
     `worked` are the seconds that went into the others. Times in Unix seconds. `asked` is what a running job has been asked to do and
     has not done yet. `position` counts from 1 in the queue of its process. `tries` is how often it was taken up again without getting on.
+    `reasons` says why items could not be made, each with how many of them.
     """
 
     id: str
@@ -42,6 +43,7 @@ class JobRecord:
     asked: str | None = None
     position: int | None = None
     tries: int = 0
+    reasons: tuple[tuple[str, int], ...] = ()
 
     @property
     def over(self) -> bool:
@@ -67,6 +69,7 @@ class JobRecord:
             "what": plain_text(self.what),
             "reused": self.reused,
             "faults": self.faults,
+            "reasons": [{"error": plain_text(why), "count": count} for why, count in self.reasons],
             "remaining_seconds": None if remaining is None else round(remaining, 1),
             "position": self.position,
             "asked": self.asked,

@@ -129,7 +129,7 @@ def comparing_with_base(opened: Opened, name: str, base: Component) -> Generator
         for stored in sorted(shaped, key=lambda s: (opened.header.tensors[s].file, opened.header.tensors[s].start)):
             so_far = Progress(0, 4, what, done, total)
             yield so_far
-            if (yield from _is_same(ours, stored, theirs, shaped[stored], so_far)):
+            if (yield from is_same(ours, stored, theirs, shaped[stored], so_far)):
                 equal += 1
             else:
                 differing.append(stored)
@@ -250,7 +250,7 @@ def _size(opened: Opened, stored: str) -> int:
     return entry.end - entry.start
 
 
-def _is_same(ours: RawReader, stored: str, theirs: RawReader, inner: str, so_far: Progress) -> Generator[Progress, None, bool]:
+def is_same(ours: RawReader, stored: str, theirs: RawReader, inner: str, so_far: Progress) -> Generator[Progress, None, bool]:
     """Whether a tensor is the base's to the bit, once that is cast to the type it was dumped in."""
     entry = ours.header.tensors[stored]
     if entry.seal:  # its digest says what it was, wherever its bytes lie now

@@ -30,6 +30,7 @@ from cmp.disk.ready import Answers, Ready, open_checkpoint, ready_checkpoint, re
 from cmp.disk.scan import scan
 from cmp.disk.single_file import plan_single_file
 from cmp.disk.store import Store
+from cmp.disk.unchanged import unchanged_checkpoint
 from cmp.disk.update_sizes import quick_update_size
 from cmp.errors import CmpError, NotFound
 
@@ -78,18 +79,19 @@ def describe_checkpoint(
     """A checkpoint's tensors by kind, its scale and base with their sources, what it can become or why not, and what was made of it."""
     told = checkpoint_json(checkpoint, mark)
     folder = (checkpoint.file or checkpoint.path / "-").parent.name
-    told |= _trigger_words(run)
-    told |= {"kind": kind_text(checkpoint.layout, checkpoint.holds, folder), "made": [_made(*form) for form in checkpoint.converted]}
+    told |= _trigger_words(run) | {
+        "kind": kind_text(checkpoint.layout, checkpoint.holds, folder),
+        "made": [_made(*form) for form in checkpoint.converted],
+    }
     try:
         opened = open_checkpoint(checkpoint)
     except CmpError as fault:
         return told | {"usable": False, "why": fault.message, "hint": fault.hint}
     weights, places = opened.weights, tuple(bases)
     told |= _trigger_words(run, opened)
-    plain = is_plain_pipeline(run)
     dora = any({"dora_scale", "magnitude"} & set(module.parts) for module in weights.adapted)
     told |= {
-        "kind": KIND if plain else kind_text(weights.layout, weights.holds, folder, dora),
+        "kind": KIND if is_plain_pipeline(run) else kind_text(weights.layout, weights.holds, folder, dora),
         "component": weights.component,
         "components": list(weights.components),
         "rank": list(weights.ranks),
@@ -105,13 +107,24 @@ def describe_checkpoint(
             forms |= dict.fromkeys(alike, fault.told)
     if ready is None and weights.adapted:
         told["question"] = _question(run, checkpoint, weights, store, given)
-    told["scale"] = ready.scale.as_json() if ready and ready.scale else None
+    told |= {"scale": ready.scale.as_json() if ready and ready.scale else None, "is_base": _is_base(run, checkpoint, places, store, given)}
     told["base"] = ready.base.as_json() if ready and ready.base else None
     told["base_missing"] = None if told["base"] else _why_no_base(run, places, given, store)
     told["modules"] = _modules(weights, ready.scale if ready else None)
-    size = quick_update_size(ready, store) if ready else None
-    told["update"] = size.as_json() if size and size.blocks else None
+    told["update"] = _update(ready, store) if ready else None
     return told | {"tensors": _tensors(opened, ready, store), "forms": forms}
+
+
+def _update(ready: Ready, store: Store) -> dict[str, object] | None:
+    """The size of what was trained, where measuring it takes no time."""
+    size = quick_update_size(ready, store)
+    return size.as_json() if size and size.blocks else None
+
+
+def _is_base(run: Run, checkpoint: Checkpoint, places: tuple[Path, ...], store: Store, given: Answers) -> dict[str, object] | None:
+    """Which base model's its whole weights are, None where they are of none."""
+    same = unchanged_checkpoint(run, checkpoint, places, store, given.base)
+    return same.as_json() if same else None
 
 
 def _can_become(form: str, ready: Ready) -> str:

@@ -28,6 +28,9 @@ _SCHEMA = """CREATE TABLE IF NOT EXISTS jobs (
     number INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT, title TEXT, total INTEGER, work TEXT, owner TEXT, state TEXT, asked TEXT,
     done INTEGER, what TEXT, reused INTEGER, faults INTEGER, worked REAL, error TEXT, made REAL, queued REAL, started REAL, ended REAL,
     tries INTEGER DEFAULT 0)"""
+_REASONS = "job-reasons"  # the kind of fact under which it stands why items of a job could not be made
+_SELECT = f"""SELECT jobs.*, (SELECT value FROM facts WHERE facts.kind = '{_REASONS}' AND subject = jobs.kind || '-' || number) AS reasons
+    FROM jobs"""
 _CHANGING = ("total", "state", "done", "what", "reused", "faults", "worked", "error", "queued", "started", "ended")
 
 
@@ -45,6 +48,8 @@ class Ledger:
         with self._writing() as database:
             self._be_alive()
             database.execute("DELETE FROM jobs WHERE ended < ?", (now - _KEPT_FOR,))
+            kept = "SELECT kind || '-' || number FROM jobs"
+            database.execute(f"DELETE FROM facts WHERE kind = ? AND subject NOT IN ({kept})", (_REASONS,))
             number = database.execute(
                 "INSERT INTO jobs (kind, title, total, work, owner, state, done, what, reused, faults, worked, made, queued)"
                 " VALUES (?, ?, ?, ?, ?, 'waiting', 0, '\"\"', 0, 0, 0, ?, ?)",
@@ -64,6 +69,10 @@ class Ledger:
                 f"UPDATE jobs SET {columns} WHERE number = :number AND owner = :owner",
                 values | {"number": _number(record.id), "owner": self._owner},
             )
+            if record.reasons:
+                database.execute("INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", (_REASONS, record.id, json.dumps(record.reasons)))
+            elif record.over:  # it was gone on with, and all went well
+                database.execute("DELETE FROM facts WHERE kind = ? AND subject = ?", (_REASONS, record.id))
 
     def take_asks(self) -> list[tuple[str, str]]:
         """What other processes have asked of the jobs of this one since the last time: ids, and what."""
@@ -114,7 +123,7 @@ class Ledger:
     def records(self) -> tuple[JobRecord, ...]:
         """All jobs that are remembered, in the order in which they were made."""
         with self._writing() as database:
-            rows = _rows(database, "SELECT * FROM jobs ORDER BY number")
+            rows = _rows(database, f"{_SELECT} ORDER BY number")
             living = {owner: self._lives(owner) for owner in {row["owner"] for row in rows if row["state"] in UNFINISHED}}
         queues: dict[str, list[Mapping[str, Any]]] = {}
         for row in sorted(rows, key=lambda row: row["queued"]):
@@ -130,7 +139,7 @@ class Ledger:
     def order(self, job_id: str) -> Order | None:
         """From what a job is made, None if that was not kept; raises NotFound."""
         with self._database() as database:
-            rows = _rows(database, "SELECT * FROM jobs WHERE number = ?", _number(job_id))
+            rows = _rows(database, f"{_SELECT} WHERE number = ?", _number(job_id))
         if not rows or f"{rows[0]['kind']}-{rows[0]['number']}" != job_id:
             raise unknown(job_id)
         return json.loads(rows[0]["work"]) if rows[0]["work"] is not None else None
@@ -187,7 +196,7 @@ class Ledger:
 
     def _row(self, database: sqlite3.Connection, job_id: str) -> tuple[Mapping[str, Any], bool]:
         """A job, and whether a living process has it in hand."""
-        rows = _rows(database, "SELECT * FROM jobs WHERE number = ?", _number(job_id))
+        rows = _rows(database, f"{_SELECT} WHERE number = ?", _number(job_id))
         if not rows or f"{rows[0]['kind']}-{rows[0]['number']}" != job_id:
             raise unknown(job_id)
         return rows[0], rows[0]["state"] in UNFINISHED and self._lives(rows[0]["owner"])
@@ -214,6 +223,7 @@ def _record(row: Mapping[str, Any], living: bool) -> JobRecord:
     told = {name: row[name] for name in (*_CHANGING, "kind", "made", "asked", "tries")}
     told |= {"title": json.loads(row["title"]), "what": json.loads(row["what"]), "state": state}
     told["error"] = json.loads(row["error"]) if row["error"] else None
+    told["reasons"] = tuple((str(why), int(count)) for why, count in json.loads(row["reasons"] or "[]"))
     return JobRecord(f"{row['kind']}-{row['number']}", **told)
 
 

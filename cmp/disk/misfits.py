@@ -15,10 +15,9 @@ from cmp.core.misfits import Misfit
 from cmp.core.present import path_text
 from cmp.core.progress import run_through
 from cmp.core.runs import Checkpoint, Library, Run
-from cmp.disk.base_proof import base_otherwise, first_other
+from cmp.disk.base_proof import base_otherwise
 from cmp.disk.bases import find_base, read_component, read_index
 from cmp.disk.checkpoint import Opened
-from cmp.disk.converted import is_ours
 from cmp.disk.machine import (
     existing,
     file_system,
@@ -33,6 +32,7 @@ from cmp.disk.plain_pipeline import is_plain_pipeline
 from cmp.disk.planning import plan_conversion
 from cmp.disk.ready import open_checkpoint, remembered_answers
 from cmp.disk.store import Store
+from cmp.disk.unchanged import unchanged_checkpoint, unchanged_pipelines
 from cmp.errors import CmpError, NotFound, Refused, why_not
 
 REQUIREMENTS = Path(cmp.__file__).resolve().parents[1] / "requirements.txt"
@@ -64,7 +64,7 @@ def folder_misfits(path: Path, runs: Sequence[Run], roots: Iterable[Path], bases
     listed = any(real.is_relative_to(os.path.realpath(root)) for root in roots)
     listing = judge.listing_misfit(path_text(path), listed, len(runs))
     found_bases, missing = _bases_of(runs, bases, store)
-    each = [_silent(run) for run in runs] + [_empty(run, bases, store) for run in runs]
+    each = [*map(_silent, runs), *(found for run in runs for found in _empty(run, bases, store))]
     space = [_space(run, bases, store) for run in runs]
     return (*filter(None, [listing, *each]), *missing, *filter(None, space), *_memory(found_bases, None))
 
@@ -179,20 +179,13 @@ def _silent(run: Run) -> Misfit | None:
     return None
 
 
-def _empty(run: Run, bases: tuple[Path, ...], store: Store) -> Misfit | None:
-    """A pipeline that another converter made and that is the base model still; by the first one, since all are made alike."""
-    with suppress(CmpError, OSError, IndexError):
-        if "unet" not in open_checkpoint(_usable(run)[-1]).weights.components:
-            return None
-        base = find_base(run, bases, None, remembered_answers(run, store).base).path
-        for pipeline in sorted((run.folder / "checkpoint_pipelines").glob("*/model_index.json")):
-            if is_ours(pipeline.parent):
-                continue
-            ours, theirs = read_component(pipeline.parent, "unet"), read_component(base, "unet")
-            if run_through(first_other(ours, "unet", theirs)):
-                return None
-            return judge.empty_misfit(run.id, path_text(pipeline.parent), path_text(base), len(ours.shapes))
-    return None
+def _empty(run: Run, bases: tuple[Path, ...], store: Store) -> Iterator[Misfit]:
+    """Checkpoints, and pipelines that another converter made of them, that are the base model still."""
+    for checkpoint in _usable(run):
+        if checkpoint.holds == "full" and (found := unchanged_checkpoint(run, checkpoint, bases, store)):
+            yield judge.empty_checkpoint_misfit(checkpoint.id, path_text(checkpoint.path), found.base, found.components, found.tensors)
+    for pipeline, found in unchanged_pipelines(run, bases, store):
+        yield judge.empty_misfit(run.id, path_text(pipeline), found.base, found.components, found.tensors)
 
 
 def _of_adapter(opened: Opened) -> int:

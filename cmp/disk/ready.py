@@ -11,7 +11,7 @@ from pathlib import Path
 from cmp.core.conversion import Base
 from cmp.core.fitting import check_fits
 from cmp.core.progress import Progress, run_through
-from cmp.core.runs import Checkpoint, Run
+from cmp.core.runs import Checkpoint, Run, plain_text
 from cmp.core.scale import Evidence, Scale, resolve_scale, same_targets
 from cmp.core.stages import UNREAD
 from cmp.core.weights import Weights
@@ -145,8 +145,20 @@ def unlike_lora(ready: Ready) -> str | None:
     if ready.opened.weights.embeddings:
         return "it is a learned word and holds no LoRA"
     for name, why in ready.whole:
+        if file := _file_of_lycoris(ready.opened, name):
+            loads = f"the trainer's own file, {file}, loads in A1111 and ComfyUI as it is"
+            return f"of its {name} no LoRA file is written by this program: {why}; {loads}"
         return f"no LoRA file can carry its {name}: {why}"
     return None if ready.opened.weights.adapted else "it is a full fine-tune and holds no LoRA"
+
+
+def _file_of_lycoris(opened: Opened, component: str) -> str | None:
+    """The name of a file that A1111 and ComfyUI load themselves, where what no pair of matrices holds is in kohya's and LyCORIS' names."""
+    lora = (opened.header.path.suffix, len(opened.header.files)) == (".safetensors", 1) and opened.weights.layout == "kohya"
+    known = {"unet", "text_encoder", "text_encoder_2"}.issuperset(opened.weights.components)
+    strange = any(not module.attachable for module in opened.weights.of(component).adapted)
+    named = all(name.startswith(("lora_unet_", "lora_te")) for name in opened.header.tensors)
+    return plain_text(opened.header.path.name) if lora and known and strange and named else None
 
 
 def trained_tensors(opened: Opened, whole: Iterable[str] = ()) -> dict[str, str]:

@@ -24,6 +24,7 @@ from cmp.disk.replacing import cannot_write
 from cmp.disk.store import Store
 from cmp.engine.batch import group_of, kind_of, most_at_once, paint_batch
 from cmp.engine.device import without_memory
+from cmp.engine.drawn_as import drawn_as
 from cmp.engine.prepare import Prepared, Preparing, size_of
 from cmp.engine.record import expect, remember_pace
 from cmp.engine.steps import stepping
@@ -237,7 +238,8 @@ class Drawing:
             told = f"{asked[0]} × {asked[1]} was asked for, and {base.id} drew {image.width} × {image.height}"
             raise Refused(told, "Such models draw multiples of 16 or 32 pixels only; ask for one.")
         path = self.store.cell_path(one.key)
-        tile = Tile(one.cell, one.key, path, seconds=round(seconds, 3), base=base.as_json(), mode=one.mode, preview=one.preview)
+        took = round(seconds, 3)
+        tile = Tile(one.cell, one.key, path, False, took, base=base.as_json(), mode=one.mode, preview=one.preview, drawn=drawn_as(one))
         text = to_infotext(one.drawn, image.size, base.id, one.clothes.weights, __version__)
         record = replace(tile, cell=one.drawn, preview=False).as_json() | {"weights": one.clothes.weights, "path": None}
         record |= {"base_digest": one.clothes.base} | ({"as_preview": True} if one.preview else {})
@@ -270,7 +272,7 @@ def _found(one: Prepared, store: Store) -> Tile | None:
     """The tile of a cell that was drawn before; what was drawn exactly serves where fast was asked for."""
     for mode, key in one.keys.items():
         if (path := store.cell_path(key)).is_file():
-            return Tile(one.cell, key, path, True, base=_base_told(one), mode=mode, preview=one.preview)
+            return Tile(one.cell, key, path, True, base=_base_told(one), mode=mode, preview=one.preview, drawn=drawn_as(one))
     return None
 
 

@@ -29,6 +29,7 @@ from cmp.disk.store import Store
 from cmp.disk.tensors import read_tensors
 from cmp.disk.writing import head_of
 from cmp.engine.draw import Steps
+from cmp.engine.drawn_as import drawn_as
 from cmp.engine.prepare import Prepared, Preparing, size_of
 from cmp.engine.studio import Studio
 from cmp.errors import CmpError, NotFound, Refused, Unreadable, as_error, why_not
@@ -93,7 +94,7 @@ class Elsewhere:
             return Tile(cell, "", fault=Fault(fault.message, fault.hint, fault.exit_code))
         for mode, key in one.keys.items():
             if (path := self.store.cell_path(key)).is_file():
-                return Tile(cell, key, path, True, base=_base_of(one), mode=mode)
+                return Tile(cell, key, path, True, base=_base_of(one), mode=mode, drawn=drawn_as(one))
         return one
 
     def _as_there(self, one: Prepared) -> Preparing:
@@ -168,7 +169,7 @@ class Elsewhere:
         path, base = self.store.cell_path(one.keys[mode]), one.clothes.ready.base
         assert base is not None
         took = float(seconds) if isinstance(seconds, (int, float)) and 0 <= seconds < 1e9 else None
-        tile = Tile(one.cell, one.keys[mode], path, seconds=took, base=base.as_json(), mode=mode)
+        tile = Tile(one.cell, one.keys[mode], path, seconds=took, base=base.as_json(), mode=mode, drawn=drawn_as(one))
         record = tile.as_json() | {"weights": one.clothes.weights, "path": None, "drawn_at": self.address}
         try:
             save_png(image, path, to_infotext(one.cell, image.size, base.id, one.clothes.weights, __version__), record)

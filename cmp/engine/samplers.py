@@ -83,6 +83,18 @@ def usable_samplers(base: Path) -> tuple[str, ...]:
     return ("base", *(name for name in _FLOWING if name != "DPM++ 2M" or not stubborn))
 
 
+def own_sampler(base: Path) -> str:
+    """What a base model's own sampler is called: the name that people know of its class, or else the class' own."""
+    config = _config(base)
+    kind = str(config.get("_class_name") or "unknown")
+    named = [
+        (len(extra), name)
+        for name, (other, extra) in _SCHEDULERS.items()
+        if other == kind and all(config.get(setting) == value for setting, value in extra.items())
+    ]
+    return max(named)[1] if named else kind.removesuffix("Scheduler")
+
+
 def calls(base: Path, sampling: Sampling) -> int:
     """How often the denoiser is asked for one picture."""
     config = _config(base)

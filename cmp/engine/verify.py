@@ -18,6 +18,7 @@ import numpy as np
 import torch
 import transformers
 from diffusers import StableDiffusionPipeline
+from diffusers.utils import convert_state_dict_to_diffusers, convert_state_dict_to_peft
 from safetensors import safe_open
 from torch.overrides import TorchFunctionMode
 
@@ -113,12 +114,28 @@ def _compare(path: Path, state: Mapping[str, torch.Tensor], alphas: Any, metadat
     ranks = {float(values.shape[0]) for name, values in named.items() if name.endswith(".lora_A.weight")}
     if metadata or (alphas and ranks != set(map(float, alphas.values()))):  # the scale is folded in, and alpha = rank makes the rest 1
         raise Refused("diffusers reads another alpha than was written", "This is a fault of ours; please report it.")
-    read = {_plain(name): values for name, values in state.items() if not name.endswith(".alpha")}
+    read = {_plain(name): values for name, values in _as_attached(state)}
     if set(read) != set(named):
         raise Refused(f"diffusers reads other tensors: {min(set(read) ^ set(named))}", "This is a fault of ours; please report it.")
     for name, values in read.items():
         if not np.array_equal(values.float().numpy(), named[name]):
             raise Refused(f"diffusers reads another {name}", "This is a fault of ours; please report it.")
+
+
+def _as_attached(state: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
+    """What diffusers would attach, as it names it then: a text encoder's tensors it renames only on the way into the model.
+
+    It knows their older names by one of them (`to_out_lora`), so that this too decides what would be in the model.
+    """
+    components: dict[str, dict[str, torch.Tensor]] = {}
+    for name, values in state.items():
+        if not name.endswith(".alpha"):
+            component, _, rest = name.partition(".")
+            components.setdefault(component, {})[rest] = values
+    for component, own in components.items():
+        if component.startswith("text_encoder"):
+            own = convert_state_dict_to_peft(convert_state_dict_to_diffusers(own))
+        yield from ((f"{component}.{name}", values) for name, values in own.items())
 
 
 def _plain(name: str) -> str:

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 
 from cmp.core.progress import Progress, Rest
 from cmp.core.work import ENDED, JobRecord
-from cmp.errors import CmpError
+from cmp.errors import CmpError, sentences
+
+MOST_REASONS = 20  # that are kept of one job
 
 Work = Callable[[], Iterator[object]]
 _LOG = logging.getLogger("cmp.jobs")
@@ -37,6 +39,7 @@ class Job:
     worked: float = 0.0
     reused: int = 0
     faults: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)  # why items could not be made, and how many
     work: Work = field(default=tuple, repr=False)  # type: ignore[assignment]
     kept: bool = False  # whether the ledger knows it
     kept_at: float = 0.0
@@ -58,7 +61,7 @@ class Job:
         asked = None if self.over else "cancel" if self.cancelled.is_set() else "pause" if self.pausing else None
         return JobRecord(
             self.id, self.kind, self.title, self.total, self.state, done, what, self.reused, self.faults, self.worked, error,
-            self.made, self.queued, self.started, self.ended, asked,
+            self.made, self.queued, self.started, self.ended, asked, reasons=tuple(self.reasons.items()),
         )  # fmt: skip
 
     def as_json(self) -> dict[str, object]:
@@ -76,7 +79,14 @@ class Job:
             reused = bool(getattr(item, "reused", False)) and _counts(item)
             self.reused += reused
             self.worked += 0.0 if reused else seconds
-            self.faults += bool(getattr(item, "fault", None) or getattr(item, "error", None))
+            if fault := getattr(item, "fault", None) or getattr(item, "error", None):
+                self._note_fault(fault.told if isinstance(fault, CmpError) else sentences(str(fault.error), str(fault.hint)))
+
+    def _note_fault(self, why: str) -> None:
+        self.faults += 1
+        if why not in self.reasons and len(self.reasons) >= MOST_REASONS:
+            why = "for other reasons"
+        self.reasons[why] = self.reasons.get(why, 0) + 1
 
 
 def _counts(item: object) -> bool:

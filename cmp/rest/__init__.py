@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter
@@ -18,10 +19,11 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute, Match, Route
+from starlette.types import Receive, Scope, Send
 
 from cmp import __version__
-from cmp.errors import NotFound
+from cmp.errors import BadInput, CmpError, NotFound
 from cmp.guard import refusal
 from cmp.rest.answers import contract_route
 from cmp.rest.errands import add_errands
@@ -58,10 +60,30 @@ def api_routes(bench: Workbench) -> list[BaseRoute]:
     def openapi(_: Request) -> Response:
         return JSONResponse(described)
 
-    def nothing(request: Request) -> Response:
-        return refusal(NotFound(f"there is no {request.scope['path'][:100]!r}", "/openapi.json lists what there is."))
+    nothing = _Nothing(list(router.routes))
+    named = dict.fromkeys(str(getattr(route, "path", "")) for route in router.routes)
+    outside = [Route(path, nothing) for path in named if not path.startswith("/api/")]  # asked with another method
+    return [*router.routes, Route("/openapi.json", openapi), *outside, Route("/api/{path:path}", nothing)]
 
-    return [*router.routes, Route("/openapi.json", openapi), Route("/api/{path:path}", nothing, methods=None)]
+
+class _Nothing:
+    """Answers what no route does: that there is no such path, or which methods it has."""
+
+    def __init__(self, routes: Sequence[BaseRoute]) -> None:
+        self.routes = routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        found = (route for route in self.routes if route.matches(scope)[0] is not Match.NONE)
+        allowed = sorted({method for route in found for method in getattr(route, "methods", None) or ()})
+        path, status = scope["path"][:100], 405 if allowed else 404
+        if allowed:
+            fault: CmpError = BadInput(f"{path!r} does not take {scope['method'][:20]}", f"Use {' or '.join(allowed)}.")
+        else:
+            fault = NotFound(f"there is no {path!r}", "/openapi.json lists what there is.")
+        answer = refusal(fault, status)
+        if allowed:
+            answer.headers["Allow"] = ", ".join(allowed)
+        await answer(scope, receive, send)
 
 
 def openapi_of(routes: list[BaseRoute]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cmp.core.arranging import Arranged, Cell, arrange, over_steps, read_matrix
-from cmp.core.handover import hand_over, view_json
+from cmp.core.handover import hand_over, view_json, without_folders
 from cmp.core.packing import pack, table
 from cmp.core.views import View
 from cmp.disk.replacing import cannot_write, replacing
@@ -99,13 +99,32 @@ class Matrix:
         single = [(one, 0) for one in arranged.axes if len(one.axis.values) == 1 and not one.place]
         picked = [(one, one.picked) for one in arranged.picks if one.picked is not None]
         of_axes = [str(one.axis.values[at].get("label") or "") for one, at in (*picked, *single)]
-        common = [f"{name}: {value}" for name, value in self.value.get("common") or ()]
+        run, base = about(self.value)
+        named = [("run", run), ("base", base), *(self.value.get("common") or ())]
+        common = [f"{name}: {value}" for name, value in named if value]
         return tuple(filter(None, (" · ".join(filter(None, of_axes)), " · ".join(common), str(self.value.get("verdict") or ""))))
+
+    @property
+    def title(self) -> str:
+        """What it is called, or else its run and base model."""
+        run, base = about(self.value)
+        return str(self.value.get("title") or "") or " · ".join(filter(None, (run, f"base {base}" if base else "")))
 
     def subject(self, arranged: Arranged, stamp: str = "") -> Subject:
         from cmp.pictures.layouts import Subject
 
         return Subject(arranged, self.path_of, str(self.value.get("title") or ""), self.told(arranged), stamp)
+
+
+def about(value: Mapping[str, Any]) -> tuple[str, str]:
+    """The run and the base model of all that a matrix shows; "" for several, which its heads name."""
+    from cmp.core.grid_axes import RUN  # not at the top: `list` has nobody wait for what grids need
+
+    several = any(axis["key"] == RUN for axis in value.get("axes") or ())
+    details = (detail for mark in value.get("marks") or () for detail in mark.get("details") or ())
+    bases = {str(told).partition(" (proof: ")[0] for name, told in details if name == "base"}
+    base = bases.pop() if len(bases) == 1 else ""
+    return "" if several else str(value.get("run") or ""), Path(base).name if os.path.isabs(base) else base
 
 
 def check_target(what: str, target: Path, *, force: bool = False) -> None:
@@ -191,7 +210,7 @@ def _write_html(matrix: Matrix, draft: Path) -> tuple[str, ...]:
         raise NotFound("no cell is shown, so there is no page", "Show some.")
     plain = [{name: told for name, told in cell.record.items() if name not in ("thumb", "full")} for cell in cells]
     still = [cell | {"state": "waiting"} if cell["state"] == "drawing" else cell for cell in plain]
-    value = handed | {"cells": still}
+    value = handed | {"cells": still, "title": without_folders(matrix.title, _folders(matrix.bench))}
     with draft.open("w", encoding="utf-8", errors="replace", newline="\n") as file:
         write_alone(file, value, view_json(view), _pictures(matrix, cells))
     return ()

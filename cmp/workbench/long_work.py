@@ -203,19 +203,23 @@ class LongWork(Shelf):
 
     def start_conversions(self, plans: Iterable[ConversionPlan], given: Answers = Answers(), subject: object = None) -> Job:
         """Queues conversions, see `convert_all`."""
+        return self.jobs.start(*self._conversions(plans, given, subject))
+
+    def follow_conversions(self, plans: Iterable[ConversionPlan], given: Answers = Answers()) -> Iterator[object]:
+        """The same within the caller's thread: each conversion as it is done. Leaving it cancels the job."""
+        return self.jobs.follow(*self._conversions(plans, given))
+
+    def _conversions(self, plans: Iterable[ConversionPlan], given: Answers, subject: object = None) -> Started:
         from cmp.core.orders import checkpoint_reference
 
         self.require_writing()
         plans = tuple(plan for plan in plans if not plan.done)
-        told = [
-            {"checkpoint": checkpoint_reference(p.checkpoint), "form": p.form, "target": str(p.target), "replaces": p.replaces}
-            | p.writing.as_json()
-            for p in plans
-        ]
+        each = ({"form": p.form, "target": str(p.target), "replaces": p.replaces, **p.writing.as_json()} for p in plans)
+        told = [{"checkpoint": checkpoint_reference(p.checkpoint)} | one for p, one in zip(plans, each, strict=True)]
         order = {"conversions": told, "asked_at": time.time(), **answers_json(given)}
-        source = ", ".join(dict.fromkeys(plan.run.id for plan in plans))
-        title = f"convert {counted(len(plans), 'checkpoint')} of {source} to {', '.join(dict.fromkeys(plan.form for plan in plans))}"
-        return self.jobs.start("convert", title, len(plans), lambda: self.convert_all(plans, given), subject, order)
+        source, form = (", ".join(dict.fromkeys(names)) for names in ([p.run.id for p in plans], [p.form for p in plans]))
+        title = f"convert {counted(len(plans), 'checkpoint')} of {source} to {form}"
+        return "convert", title, len(plans), lambda: self.convert_all(plans, given), subject, order
 
     def _conversions_again(self, order: Order) -> tuple[Work, object]:
         """What is left of them: results that have appeared since they were asked for stay as they are."""

@@ -15,6 +15,7 @@ from cmp.disk.converted import converted_forms
 from cmp.disk.scan import Scanner
 from cmp.disk.shards import is_compact
 from cmp.disk.store import Store
+from cmp.disk.unchanged import told_unchanged
 
 _FRESH = 2.0  # seconds for which a finished scan answers again
 _TURN = 0.02  # seconds for which reading in the background keeps others waiting
@@ -85,7 +86,7 @@ class Lookout:
 
     def completed(self, run: Run) -> Run:
         """The run with what its folder alone does not tell: forms that were made elsewhere, and which finals are steps once more."""
-        return merge_same_weights(self._with_forms(run, self._made_elsewhere()), self._store)
+        return merge_same_weights(told_unchanged(self._with_forms(run, self._made_elsewhere()), self._store), self._store)
 
     def _scan(self, roots: tuple[Path, ...], bases: tuple[Path, ...], until: float) -> Library:
         found = self._scanner.scan(roots, headers=until == float("inf"), bases=bases)
@@ -109,7 +110,7 @@ class Lookout:
         if before and before[0] is run and not made:
             self._done[run.place] = before
             return before[1]
-        watched = self._with_forms(self._watched(run), made)
+        watched = told_unchanged(self._with_forms(self._watched(run), made), self._store)
         merged = merge_known(watched, self._store) if time.monotonic() > until else merge_same_weights(watched, self._store)
         if merged is None:
             self._undigested[run.place] = run

@@ -15,7 +15,7 @@ from cmp.core.arranging import Cell, read_matrix
 from cmp.core.curves import LossCurve
 from cmp.core.handover import hand_over, without_folders
 from cmp.core.progress import Progress
-from cmp.core.publishing import IMAGES, SharedFile
+from cmp.core.publishing import IMAGES, PICTURE, SharedFile
 from cmp.core.runs import Checkpoint, Run
 from cmp.errors import CmpError
 from cmp.workbench.exporting import Matrix
@@ -158,8 +158,8 @@ def _with_picture(matrix: Matrix, cell: Cell, draft: Draft, png: bool) -> dict[s
     if path is not None:
         with suppress(CmpError):
             large = bare_picture(path, None, "PNG") if png else bare_picture(path, LARGE)
-            full = draft.add_image(large, "png" if png else "webp", "a picture")
-            thumb = draft.add_image(bare_picture(path, SMALL), "webp", "a picture, small")
+            full = draft.add_image(large, "png" if png else "webp", PICTURE)
+            thumb = draft.add_image(bare_picture(path, SMALL), "webp", f"{PICTURE}, small")
             return record | {"key": Path(full).stem, "full": full, "thumb": thumb}
     return record | {"key": "", "state": "fault", "fault": record.get("fault") or _UNREADABLE}
 

@@ -187,10 +187,13 @@ class Sharing(Reclaiming):
     def follow_share(self, plan: SharePlan) -> Iterator[object]:
         """The same as a job within the caller's thread: how far it is, and at the end where it is. Leaving it cancels the job."""
         title = f"share {plan.run}: {REPOSITORIES[plan.wanted.kind] if plan.wanted.repository else 'folder'} {plan.goes_to}"
-        return self.jobs.follow("share", title, len(plan.files), lambda: self._told(plan))
+        at: list[str] = []  # no item of the job, which counts files
 
-    def _told(self, plan: SharePlan) -> Iterator[object]:
-        yield (yield from self.share(plan))
+        def work() -> Iterator[object]:
+            at.append((yield from self.share(plan)))
+
+        yield from self.jobs.follow("share", title, len(plan.files), work)
+        yield from at
 
 
 def _best(own: Run, run: Run, verdict: Verdict | None) -> Checkpoint:

@@ -142,3 +142,23 @@ def test_a_start_that_is_added_is_found_by_a_program_that_runs(made: Training) -
     write(made.run / "logs" / "again", [scalar("loss", step, 9.0) for step in range(31, 61)], f"events.out.tfevents.{NOW + 900}.vm.7.0")
     loss = bench.curves(bench.library().run("lora_casual_shoes")).curves[0]
     assert loss.steps.tolist() == list(range(1, 61)) and set(loss.values[30:].tolist()) == {9.0}
+
+
+def test_several_runs_are_told_in_one_answer_one_table_and_one_chart(tmp_path: Path) -> None:
+    for name, loss in (("a", 1.0), ("b", 2.0)):
+        write(tmp_path / name, [scalar("loss", step, loss) for step in (1, 2)])
+    places, table, chart = [str(tmp_path / name) for name in "ab"], tmp_path / "both.csv", tmp_path / "both.svg"
+
+    def told(*asked: str) -> Said:
+        return command(tmp_path / "home", "--runs", str(tmp_path), "curves", *asked)
+
+    said = told(*places, places[0], "--csv", str(table), "--svg", str(chart), "--json")
+    alone = [told(place, "--json").json for place in places]
+    assert said.code == 0 and said.json == {"runs": alone} and "curves" in alone[0], said.told
+    heads, *rows = [line.split(",") for line in table.read_text("utf-8").splitlines()]
+    assert heads == ["run", "tag", "step", "value", "smoothed"] and [row[0] for row in rows] == ["a", "a", "b", "b"]
+    drawn = chart.read_text("utf-8")
+    assert "<!-- 2 runs -->" in drawn and "<!-- a -->" in drawn and "<!-- b -->" in drawn
+    told(places[0], "--csv", str(table))
+    assert table.read_text("utf-8").splitlines()[0] == "tag,step,value,smoothed"
+    assert told(*places, "--logs", "auto").code == 2

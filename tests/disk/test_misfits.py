@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cmp.core import misfits as judge
+from cmp.core.describing import checkpoint_facts
 from cmp.core.misfits import Misfit
 from cmp.disk import misfits
 from cmp.disk.machine import Version
@@ -175,6 +176,47 @@ def test_a_pipeline_that_another_converter_made_of_nothing_is_told_to_be_the_bas
     changed["conv_in.weight"] += 1
     save(other / "unet" / "diffusion_pytorch_model.safetensors", changed, {"format": "pt"})
     assert "is-the-base" not in kinds(of_folder(made))
+
+
+def moved(tmp_path: Path) -> Training:
+    """A run that records no base, with a copy of its base under a checkpoint's name."""
+    made = origin_run(tmp_path)
+    for file in tmp_path.rglob("hparams.yml"):
+        file.write_text("lora_alpha: 16\n")
+    shutil.copytree(made.base, made.run / "checkpoint_pipelines" / "checkpoint-500")
+    return made
+
+
+def test_a_pipeline_that_is_the_base_is_told_where_the_base_is_found_by_its_tensors(tmp_path: Path) -> None:
+    made = moved(tmp_path)
+    (told,) = [one for one in of_folder(made) if one["kind"] == "is-the-base"]
+    assert str(made.base) in told["what"] and "checkpoint-500" in told["what"]
+
+
+def test_a_checkpoint_that_is_the_base_is_told_by_doctor_and_show_and_from_then_on_by_lists(tmp_path: Path) -> None:
+    made = moved(tmp_path)
+    place = made.run / "checkpoint_pipelines"
+    bench = Workbench(Settings(tmp_path / "home", (place,), (made.bases,)))
+    told = bench.show("checkpoint_pipelines@500")
+    assert told["is_base"] == {"base": str(made.base), "components": ["unet"], "tensors": 11}
+    assert "its weights ARE the base model's" in str(checkpoint_facts(told)[0])
+    (misfit,) = [one for one in bench.doctor(place)["misfits"] if one["kind"] == "is-the-base"]  # type: ignore[attr-defined]
+    assert "checkpoint_pipelines@500: its weights ARE the base model's" in misfit["what"] and str(made.run) in misfit["type"]
+    again = Workbench(Settings(tmp_path / "home", (place,), (made.bases,))).library().runs[0]
+    assert again.warnings == (f"500: its weights ARE the base model's, {made.base}",)
+
+
+def test_weights_that_differ_from_the_base_in_one_tensor_are_not_told_to_be_it(tmp_path: Path) -> None:
+    from tests.support import base_tensors, save
+
+    made = moved(tmp_path)
+    place = made.run / "checkpoint_pipelines"
+    changed = base_tensors()
+    changed[sorted(changed)[-1]] += 1
+    save(place / "checkpoint-500" / "unet" / "diffusion_pytorch_model.safetensors", changed, {"format": "pt"})
+    bench = Workbench(Settings(tmp_path / "home", (place,), (made.bases,)))
+    assert bench.show("checkpoint_pipelines@500")["is_base"] is None and not bench.library().runs[0].warnings
+    assert "is-the-base" not in kinds(bench.doctor(place)["misfits"]) and "is-the-base" not in kinds(of_folder(made))
 
 
 def test_a_folder_that_is_not_looked_at_and_one_without_a_run_are_told_as_not_listed(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from cmp.core.grids import SCHEDULERS, GridSpec, Prompt, Sampling, Tile
 from cmp.core.progress import run_through
 from cmp.disk.ready import Answers
 from cmp.engine import pipeline
-from cmp.engine.samplers import calls, usable_samplers
+from cmp.engine.samplers import calls, own_sampler, usable_samplers
 from cmp.errors import Refused
 from cmp.settings import Settings
 from cmp.workbench import Workbench
@@ -180,3 +180,18 @@ def test_a_base_is_rounded_once_to_the_type_of_training_and_then_held_in_that_of
             landed = inside[find_tensor(name, inside) or name]
             assert landed.dtype == drawn_in and torch.equal(landed, torch.tensor(values).to(between).to(drawn_in)), name
     assert all(t.dtype == drawn_in for t in worn.modules["vae"].parameters())
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"_class_name": "PNDMScheduler"}, "PNDM"),
+        ({"_class_name": "DPMSolverMultistepScheduler", "use_karras_sigmas": True}, "DPM++ 2M Karras"),
+        ({"_class_name": "DPMSolverMultistepScheduler", "use_karras_sigmas": False}, "DPM++ 2M"),
+        ({"_class_name": "LCMScheduler"}, "LCM"),
+    ],
+)
+def test_a_bases_own_sampler_is_called_by_the_name_that_people_know(tmp_path: Path, settings: dict[str, object], name: str) -> None:
+    (tmp_path / "scheduler").mkdir()
+    (tmp_path / "scheduler" / "scheduler_config.json").write_text(json.dumps(settings))
+    assert own_sampler(tmp_path) == name

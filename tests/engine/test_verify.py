@@ -134,3 +134,53 @@ def test_the_file_is_left_as_it_was(right: Path) -> None:
     before = (right.read_bytes(), right.stat().st_mtime_ns)
     verify(right, right, BASE)
     assert (right.read_bytes(), right.stat().st_mtime_ns) == before
+
+
+@pytest.fixture(scope="module")
+def of_text(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A LoRA with a text encoder, converted where no base is at hand: under kohya's names and under diffusers'."""
+    place = tmp_path_factory.mktemp("of_text")
+    made = [place / f"{form}.safetensors" for form in ("webui", "lora")]
+    for file in made:
+        folders = ("--runs", str(CORPUS / "acc_peft_two_models" / "outputs"))
+        said = command(place / "home", *folders, "convert", "RUN@2", "--to", file.stem, "--output", str(file), "--json")
+        assert said.code == 0, said.told
+    return made[0], made[1]
+
+
+@pytest.mark.parametrize("base", [None, BASE], ids=["alone", "on its base"])
+def test_a_text_encoder_under_kohyas_names_is_proven(of_text: tuple[Path, Path], base: Path | None) -> None:
+    webui, lora = of_text
+    assert any(name.startswith("lora_te_") for name in load_file(webui))
+    assert "all 272 tensors" in verify(webui, lora, base)
+
+
+def flip_one_bit_of_text(tensors: Tensors) -> None:
+    name = next(name for name in sorted(tensors) if name.startswith("lora_te_") and "k_proj.lora_up" in name)
+    tensors[name].reshape(-1).view("u1")[5] ^= 1
+
+
+def leave_out_the_module_that_diffusers_knows_the_names_by(tensors: Tensors) -> None:
+    """diffusers then reads every tensor, and none of the text encoder would be attached."""
+    for name in [name for name in tensors if name.startswith("lora_te_") and "out_proj" in name]:
+        del tensors[name]
+
+
+def halve_alphas_of_text(tensors: Tensors) -> None:
+    for name in tensors:
+        if name.startswith("lora_te_") and name.endswith(".alpha"):
+            tensors[name] = np.asarray(tensors[name] / 2, "<f4")
+
+
+@pytest.mark.parametrize("base", [None, BASE], ids=["alone", "on its base"])
+@pytest.mark.parametrize("change", [flip_one_bit_of_text, leave_out_the_module_that_diffusers_knows_the_names_by, halve_alphas_of_text])
+def test_a_wrong_text_encoder_under_kohyas_names_is_refused(
+    of_text: tuple[Path, Path], tmp_path: Path, change: Callable[[Tensors], object], base: Path | None
+) -> None:
+    webui, lora = of_text
+    expected = load_file(lora)
+    wrong = with_change(webui, tmp_path / "wrong.safetensors", change)
+    if change is leave_out_the_module_that_diffusers_knows_the_names_by:
+        expected = {name: values for name, values in expected.items() if not (name.startswith("text_encoder") and "out_proj" in name)}
+    with pytest.raises(Refused):
+        verify(wrong, save(tmp_path / "expected.safetensors", expected), base)

@@ -151,8 +151,12 @@ def test_the_origins_scripts_keep_their_arguments_and_summary(demo_home: Path, t
     again = script("convert_all_checkpoints.py", str(run))
     assert "already converted, use --force" in again.out and "skipped 4" in again.out
     one = tmp_path / "one"
-    single = script("convert_checkpoint_to_pipeline.py", "--checkpoint", str(run / "checkpoints" / "checkpoint-1000"), "--output", str(one))
+    asked = ("--checkpoint", str(run / "checkpoints" / "checkpoint-1000"), "--output", str(one), "--base_model", "cmp-demo/tiny-shapes")
+    single = script("convert_checkpoint_to_pipeline.py", *asked, "--test_prompt", "a red casual shoe")
     assert single.code == 0 and (one / "checkpoint_metadata.json").is_file(), single.err
+    assert single.out.endswith(f"Drew {one / 'test.png'}\n") and (one / "test.png").read_bytes().startswith(b"\x89PNG")
+    again = script("convert_checkpoint_to_pipeline.py", *asked)  # with the picture in it
+    assert again.out.endswith("already converted, use --force to redo\n")
 
 
 def test_the_origins_scripts_take_ids_and_end_with_the_contracts_exit_codes(tmp_path: Path) -> None:

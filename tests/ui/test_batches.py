@@ -53,6 +53,7 @@ def test_a_batch_that_has_ended_tells_what_was_made_and_what_was_left_alone(tmp_
 
 def test_a_pace_tells_rate_and_time_left_once_it_is_known() -> None:
     assert str(Pace(0, 4_000_000, 3.0)) == "4.0 MB to read and write"
+    assert str(Pace(4, 452_000, 5.0)) == "452 kB to read and write" and str(Pace(9_000_000, 10**9, 5.0)) == "1.0 GB to read and write"
     assert str(Pace(1_000_000, 4_000_000, 2.0)) == "1.0 MB of 4.0 MB, 500 kB/s, 6 s left"
 
 
