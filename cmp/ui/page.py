@@ -22,7 +22,7 @@ CSS = """
 .gradio-container { max-width: 1680px !important; overflow: clip !important; }
 /* Gradio's own subdued text has a contrast of 2:1 */
 .gradio-container { --block-info-text-color: color-mix(in srgb, var(--body-text-color) 66%, var(--background-fill-primary)); }
-#compare-plan textarea { border: 0; padding: 0 2px; background: none; box-shadow: none; }
+#compare-plan textarea, #compare-whose textarea { border: 0; padding: 0 2px; background: none; box-shadow: none; }
 #compare-plan { border: 0; background: none; }
 footer { display: none !important; }
 .html-container:has(.cmp-mount) { padding: 0 !important; }

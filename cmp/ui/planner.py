@@ -38,7 +38,7 @@ class Beside(Generic[T]):
         self._lock = threading.Lock()
         self._making: OrderedDict[object, Future[T]] = OrderedDict()
 
-    def made(self, key: object, make: Callable[[], T]) -> T | None:
+    def made(self, key: object, make: Callable[[], T], seconds: float = _MOMENT) -> T | None:
         """What is made as things are now, None if it takes longer than a moment: who asks again is told once it is there."""
         with self._lock:
             future = self._making.get(key)
@@ -48,7 +48,7 @@ class Beside(Generic[T]):
             while len(self._making) > _MOST:
                 self._making.popitem(last=False)
         try:
-            found = future.result(_MOMENT)
+            found = future.result(seconds)
         except TooLate:
             return None
         except CmpError:
@@ -79,7 +79,7 @@ class Planner(Beside[Planned]):
         super().__init__()
         self._bench = bench
 
-    def ask(self, spec: GridSpec, runs: Sequence[Run], given: Answers) -> Planned | None:
+    def ask(self, spec: GridSpec, runs: Sequence[Run], given: Answers, seconds: float = _MOMENT) -> Planned | None:
         """The plan as things are now, or None, see `made`."""
         key = (spec, tuple(run.place for run in runs), given)
-        return self.made(key, lambda: Planned(self._bench.plan_grid(spec, runs, given), self._bench.slow_here(runs[0])))
+        return self.made(key, lambda: Planned(self._bench.plan_grid(spec, runs, given), self._bench.slow_here(runs[0])), seconds)

@@ -107,7 +107,7 @@ def _axes_of_the_closed_sections_become_rows_and_columns_with_a1111s_labels(comp
     draw(compare, "done: 48 of 48 cells")
     assert "R · blue | seed 0 · Steps: 2 · CFG Scale: 4.0 · Sampler: Euler" in rows(compare)
     heads = [
-        text.replace("\n", " ").partition(" loss ")[0] for text in compare.page.locator("#grid thead th").all_inner_texts() if text.strip()
+        text.replace("\n", " ").partition(" train ")[0] for text in compare.page.locator("#grid thead th").all_inner_texts() if text.strip()
     ]
     assert heads == ["base model", "step 500 Strength: 0.5", "step 500 Strength: 1"]
     assert compare.page.locator("#grid .cmp-title").inner_text() == "Axes"
