@@ -23,13 +23,14 @@ from cmp.ui.glance import first_ids
 from cmp.ui.grid_form import DRAWN, Form
 from cmp.ui.grid_jobs import (
     Earlier,
-    asks,
     controls_of,
     grid_status,
     grid_value,
     labels_of,
     last_job,
-    nothing_told,
+    needs_answer,
+    none_drawable,
+    plan_text,
     spec_of,
     stamp_of,
 )
@@ -63,6 +64,7 @@ _EARLIER = f"values.at(-1) || ({_OPENED_WITH} && '{RECALLING}' + {_OPENED_WITH})
 TELL_RECALLING = f"(...values) => [...values.slice(0, -2), window.cmpRunLink?.compared() ?? '', {_EARLIER}]"
 # the first tab is told to be selected when the page is made, too
 FORGET = f"() => {{ if (window.cmpRecalled) {{ {_CLEAR} }} }}"
+NOT_BEGUN = "Nothing was begun: none of these can be drawn, for what is said above."
 _PLANNED_WITHIN = 3.0  # seconds; drawing begins all the same where it is not known by then that nothing can be drawn
 # on a narrow page the grid is far below the button
 _SHOW = "() => { if (innerWidth < 900) document.querySelector('#grid')?.scrollIntoView({ behavior: 'smooth' }); }"
@@ -78,17 +80,17 @@ def connect_drawing(bench: Workbench, form: Form, page: gr.Blocks, tab: gr.Tab, 
         spec, runs, kept = read_grid(bench, filled)
         bench.require_small(spec)
         planned = planner.ask(spec, runs, filled.given, _PLANNED_WITHIN)
-        if planned and (why := nothing_told(bench, planned.plan)):  # a job would only tell each cell the same
-            told = {form.status: gr.update(value=why, visible=True)}
-            told |= {form.question: gr.Accordion(open=True)} if any(asks(fault) for _, fault in planned.plan.faults) else {}
+        if planned and none_drawable(planned.plan):
+            told = {form.plan: plan_text(bench, spec, planned.plan), form.status: gr.update(value=NOT_BEGUN, visible=True)}
+            told |= {form.question: gr.Accordion(open=True)} if needs_answer(planned.plan) else {}
             return [told.get(place, gr.skip()) for place in changed]
         job = bench.start_grid(spec, runs, filled.given)
         for run in runs:
             bench.remember_prompts(run, dict.fromkeys(prompt.text for prompt in parse_prompts(filled.prompts or "")))
         earlier.put(job, bench.jobs.known(job_id))
-        return *begun(bench, job, earlier.of(job)), kept, gr.skip()
+        return *begun(bench, job, earlier.of(job)), kept, gr.skip(), gr.skip()
 
-    changed = [*begin_in(form), form.fields["kept"], form.question]
+    changed = [*begin_in(form), form.fields["kept"], form.plan, form.question]
     form.draw.click(start, [form.job_id, *form.asked], changed, show_progress="hidden")
     form.draw.click(None, js=_SHOW)
     form.job_id.change(None, form.job_id, None, js=_REMEMBER_SHOWN)

@@ -21,6 +21,22 @@ MODES = [("fast", "fast"), ("exact", "exact")]
 MODE_INFO = "fast: several at once, within 1/255 of exact · exact: to the bit as diffusers draws"
 DROPPED = [".png", ".jpg", ".jpeg", ".webp", ".txt", ".json"]
 
+# the form is long: what belongs together stands close, so that most of it is seen at once
+FORM_CSS = """
+#compare-left { gap: 8px; }
+#compare-form { gap: 8px; }
+#compare-left .block:not(.hidden) { padding-top: 6px; padding-bottom: 6px; }
+#compare-left .form { gap: 0; }
+#compare-left .wrap:has(> label) { gap: 4px; }
+#compare-left .wrap > label:has(> input) { padding: 3px 8px; }
+#compare-left :is(textarea, input[type="text"]) { padding: 5px 8px; }
+#compare-left [data-testid="block-info"] { margin-bottom: 3px; line-height: 1.3; }
+#compare-left .row { gap: 8px; }
+#compare-ticking { align-items: stretch; }
+#compare-ticking button { min-width: 56px; }
+#compare-ticking :is(textarea, input) { border: 0; font-size: 13px; }
+"""
+
 
 def picks_in(*choices: tuple[str, str], **more: str) -> gr.CheckboxGroup:
     """Checkpoints to tick. What is ticked is looked up by its id, not in the choices: an event may still know those of another run.
@@ -87,23 +103,16 @@ def _drawing(
     source: gr.Radio, runs: gr.Dropdown, f: dict[str, gr.components.Component], unseen: tuple[Any, ...], cfg: float, draws: bool
 ) -> Form:
     """What is to be drawn, and the buttons that do it."""
-    with gr.Group():
-        f["picked"] = picks_in(label="Checkpoints", elem_id="compare-checkpoints")
-        with gr.Row(elem_id="compare-ticking"):
-            fill_picks = gr.Button("Tick all", size="sm", elem_id="compare-fill", min_width=60, scale=1)
-            fill_none = gr.Button("None", size="sm", elem_id="compare-none", min_width=50, scale=1)
-            by_axis = gr.Textbox(
-                label="Tick by expression", placeholder="or: 500:3000:500 · last 4 · best", container=False, lines=1, max_lines=1,
-                elem_id="compare-axis", min_width=120, scale=4,
-            )  # fmt: skip
+    ticking = _ticking(f)
     f["prompts"] = gr.Textbox(label="Prompts, one per line", lines=2, elem_id="compare-prompts", placeholder=PLACEHOLDER, info=PROMPTS_INFO)
     drop, lost = _dropping()
     with gr.Row():
-        draw = gr.Button("Draw", variant="primary", elem_id="compare-draw", min_width=80)
-        pause = gr.Button("Pause", elem_id="compare-pause", min_width=80, interactive=False)
-        cancel = gr.Button("Cancel", elem_id="compare-cancel", min_width=80, interactive=False)
+        draw = gr.Button("Draw", variant="primary", size="md", elem_id="compare-draw", min_width=80)
+        pause = gr.Button("Pause", size="md", elem_id="compare-pause", min_width=80, interactive=False)
+        cancel = gr.Button("Cancel", size="md", elem_id="compare-cancel", min_width=80, interactive=False)
     plan = gr.Textbox(label="Plan", interactive=False, lines=1, max_lines=12, elem_id="compare-plan", container=False)
     status = gr.Textbox(label="Drawing", interactive=False, lines=1, max_lines=8, elem_id="compare-status", visible=False)
+    question = _question(f)
     with gr.Row():
         f["seeds"] = gr.Textbox("0", label="Seeds", info="0 · 1-4 · 7, 11 · -1 random", elem_id="compare-seeds", scale=3, min_width=140)
         f["locked"] = gr.Checkbox(False, label="Lock", info="keep seeds", elem_id="compare-lock", scale=1, min_width=90)
@@ -112,16 +121,13 @@ def _drawing(
     f["preview"] = gr.Checkbox(False, label="Preview first: small and with few steps, then replaced", elem_id="compare-preview")
     fill_samplers = _sampling(f, cfg)
     _more_axes(f)
-    with gr.Accordion(QUESTION, open=False, elem_id="compare-question") as question:
-        f["base"] = gr.Textbox(label="Base model: an id or a folder on this computer", elem_id="compare-base")
-        f["alpha"] = gr.Textbox(label="The LoRA's alpha, where nothing says it", elem_id="compare-alpha")
     watch, watch_too, newest = _watching()
     template, mount = viewer.MATRIX_TEMPLATE, viewer.matrix_on_load()
     grid = gr.HTML(
         EMPTY if draws else NONE_DRAWN, apply_default_css=False, html_template=template, js_on_load=mount, elem_id="grid", render=False
     )
     return Form(
-        source, runs, f, draw, pause, cancel, status, plan, fill_picks, fill_none, by_axis, fill_samplers, question, drop, lost,
+        source, runs, f, draw, pause, cancel, status, plan, *ticking, fill_samplers, question, drop, lost,
         watch, watch_too, newest, grid, *_above_grid(), *unseen,
     )  # fmt: skip
 
@@ -140,6 +146,26 @@ def _above_grid() -> tuple[gr.Dropdown, gr.Textbox]:
         render=False,
     )
     return earlier, whose
+
+
+def _ticking(f: dict[str, gr.components.Component]) -> tuple[gr.Button, gr.Button, gr.Textbox]:
+    with gr.Group():
+        f["picked"] = picks_in(label="Checkpoints", elem_id="compare-checkpoints")
+        with gr.Row(elem_id="compare-ticking"):
+            fill_picks = gr.Button("Tick all", size="sm", elem_id="compare-fill", min_width=60, scale=1)
+            fill_none = gr.Button("None", size="sm", elem_id="compare-none", min_width=50, scale=1)
+            by_axis = gr.Textbox(
+                label="Tick by expression", placeholder="or: 500:3000:500 · last 4 · best", container=False, lines=1, max_lines=1,
+                elem_id="compare-axis", min_width=120, scale=4,
+            )  # fmt: skip
+    return fill_picks, fill_none, by_axis
+
+
+def _question(f: dict[str, gr.components.Component]) -> gr.Accordion:
+    with gr.Accordion(QUESTION, open=False, elem_id="compare-question") as question:
+        f["base"] = gr.Textbox(label="Base model: an id or a folder on this computer", elem_id="compare-base")
+        f["alpha"] = gr.Textbox(label="The LoRA's alpha, where nothing says it", elem_id="compare-alpha")
+    return question
 
 
 def _sampling(f: dict[str, gr.components.Component], cfg: float) -> gr.Button:

@@ -45,7 +45,7 @@ def asks(fault: Fault) -> bool:
 def hint_here(hint: str) -> str:
     """What to do in the words of the page: the section to open in place of the command line's options."""
     if hint.startswith("Give it with --base"):
-        return f"Open “{QUESTION}” and name it there: an id, or a folder on this computer."
+        return f"Name it under “{QUESTION}”: an id, or a folder on this computer."
     hint = re.sub(r"(?:(?:as|with) )?--base( ID_OR_DIR)?(?![\w-])", f"under “{QUESTION}”", hint)
     return re.sub(r"--alpha X\b", f"alpha, under “{QUESTION}”", hint).replace("--alpha", "alpha")
 
@@ -247,8 +247,11 @@ def _against(bench: Workbench, plan: GridPlan) -> list[str]:
     return [*lines, *([f"and {more} more reasons"] if more > 0 else [])]
 
 
-def nothing_told(bench: Workbench, plan: GridPlan) -> str:
-    """Why drawing is not even begun, where not one cell can be drawn; "" where some can."""
-    if not plan.faults or len(plan.faults) < plan.cells:
-        return ""
-    return "\n".join(["Nothing was begun: none of these can be drawn.", *_against(bench, plan)])
+def needs_answer(plan: GridPlan) -> bool:
+    """Whether nothing can be drawn before a base model or an alpha is said."""
+    return none_drawable(plan) and any(asks(fault) for _, fault in plan.faults)
+
+
+def none_drawable(plan: GridPlan) -> bool:
+    """Whether not one cell can be drawn, so that drawing is not even begun: a job would tell each cell the same."""
+    return 0 < plan.cells <= len(plan.faults)

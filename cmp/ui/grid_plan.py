@@ -11,7 +11,7 @@ from cmp.errors import CmpError
 from cmp.ui.clocks import clock
 from cmp.ui.filling import Filled, read_grid
 from cmp.ui.grid_form import Form
-from cmp.ui.grid_jobs import asks, nothing_told, plan_text
+from cmp.ui.grid_jobs import needs_answer, plan_text
 from cmp.ui.planner import Planner
 from cmp.workbench import Workbench
 
@@ -49,8 +49,8 @@ def connect_plan(bench: Workbench, form: Form, dropped: Any) -> None:
         if planned is None:
             return plan_text(bench, spec, None), True, None, before, False
         run = runs[0].id  # another run may have a larger base
-        ask = bool(nothing_told(bench, planned.plan)) and any(asks(fault) for _, fault in planned.plan.faults)
-        return plan_text(bench, spec, planned.plan), False, planned.slow if run != before else None, run, ask
+        slow = planned.slow if run != before else None
+        return plan_text(bench, spec, planned.plan), False, slow, run, needs_answer(planned.plan)
 
     def say_plan(number: str, *values: Any) -> str:
         return json.dumps(dict(zip(("asked", "plan", "waits", "preview", "run", "ask"), (number, *plan(*values)), strict=True)))

@@ -95,3 +95,35 @@ def test_an_earlier_grid_of_which_a_picture_has_gone_says_so_and_fills_the_form(
 def choose_earlier(page: Watched, name: str) -> None:
     page.page.locator("#compare-earlier input").click()
     page.page.get_by_role("option", name=name).first.click()
+
+
+def ticked(page: Watched) -> list[str]:
+    return page.page.locator("#compare-checkpoints label:has(input:checked)").all_inner_texts()
+
+
+def test_none_are_ticked_at_once_or_those_of_an_expression(page: Watched) -> None:
+    compare(page, FULL)
+    count = "n => document.querySelectorAll('#compare-checkpoints input:checked').length === n"
+    page.page.click("#compare-none")
+    page.page.wait_for_function(count, arg=0)
+    box = page.page.locator("#compare-axis :is(textarea, input)")
+    for axis, wanted in (("500:1500:500", ["500", "1000", "1500"]), ("last 2", ["2500", "3000"]), ("all, SKIP: 1000-3000 (+500)", ["500"])):
+        box.fill(axis)
+        box.press("Enter")
+        page.page.wait_for_function(count, arg=len(wanted))
+        assert [text.strip() for text in ticked(page)] == wanted
+    box.fill("75")
+    box.press("Enter")
+    page.page.get_by_text("there is no checkpoint at step 75").first.wait_for()
+    assert [text.strip() for text in ticked(page)] == ["500"], "a slip changes nothing"
+
+
+def test_a_grid_taller_than_the_window_is_seen_to_its_end_without_leaving_the_form(page: Watched) -> None:
+    compare(page, FULL)
+    draw(page, "a shoe in a low window", "base model", "500")
+    page.page.set_viewport_size({"width": 1440, "height": 420})
+    page.page.wait_for_function("parseFloat(document.querySelector('#grid-column').style.getPropertyValue('--cmp-rest')) < 0")
+    page.page.mouse.wheel(0, 400)
+    page.page.wait_for_function("document.querySelector('#grid-column').getBoundingClientRect().bottom <= innerHeight")
+    form = "document.querySelector('#compare-left').getBoundingClientRect().bottom > innerHeight"
+    assert page.page.evaluate(form), "the form goes on below"

@@ -73,7 +73,19 @@ def _the_plan_follows_the_form_and_tells_what_is_drawn_already(compare: Watched)
     unfold(compare, "compare-question")
     fill(compare, seeds="1", base="cmp-demo/not-here")
     assert "base model, step 500: " in compare.status("compare-plan", "2 cells: 2 cannot be drawn")
+    page = compare.page
+    unfold(compare, "compare-question")
+    page.locator("#compare-base").wait_for(state="hidden")
+    fill(compare, seeds="2")
+    page.locator("#compare-base").wait_for(state="visible")  # the plan opens what is to be filled in
+    told = compare.status("compare-plan", "Name it under “Base model and alpha”: an id, or a folder on this computer.")
+    assert "--base" not in told and told.count("cmp-demo/not-here") == 1
+    grid = page.url
+    page.click("#compare-draw")
+    compare.status("compare-status", "Nothing was begun")
+    assert page.url == grid and page.locator("#grid td[data-state=fault]").count() == 0
     fill(compare, base="")
+    compare.status("compare-plan", "2 cells: 2 new")
 
 
 def _a_grid_is_cancelled_and_another_paused_found_again_after_a_reload_and_resumed(compare: Watched) -> None:
@@ -127,6 +139,7 @@ def _a_row_gets_a_new_seed_a_cell_a_row_of_its_own_and_the_lock_keeps_them(compa
     page.evaluate("window.kept = document.querySelectorAll('#grid td img')[0]")
     page.locator("#grid .cmp-again").nth(1).click()
     page.wait_for_function("row => document.querySelectorAll('#grid tbody .cmp-sub')[1].innerText !== row", arg=second.rpartition("| ")[2])
+    page.get_by_text("The grid as it was is among “Earlier grids”").wait_for()
     compare.status("compare-status", "done: 4 of 4 cells drawn, 2 of them earlier")
     assert rows(compare)[0] == first and rows(compare)[1] != second and page.evaluate("kept.isConnected")
     seed = rows(compare)[1].rpartition(" ")[2]
