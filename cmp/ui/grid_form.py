@@ -15,7 +15,6 @@ from cmp.ui.grid_jobs import EMPTY, NONE_DRAWN, QUESTION
 
 PLACEHOLDER = "What to draw, for example: a photo of TOKEN on a beach; with the word that the run was trained on"
 PROMPTS_INFO = "options: --n --d --s --l --w --h --name"
-SAMPLERS_INFO = " · ".join(["base, the base model's own", *SCHEDULERS[1:]])
 DRAWN, SAMPLES = "drawn here", "drawn by the trainer"
 MODES = [("fast", "fast"), ("exact", "exact")]
 MODE_INFO = "fast: several at once, within 1/255 of exact · exact: to the bit as diffusers draws"
@@ -174,9 +173,14 @@ def _sampling(f: dict[str, gr.components.Component], cfg: float) -> gr.Button:
             f["steps"] = gr.Textbox("12", label="Denoising steps", info="12 · 10-30 (+10)", elem_id="compare-steps", min_width=120)
             f["guidance"] = gr.Textbox(f"{cfg:g}", label="CFG scale", info="7.5 · 1-9 [3]", elem_id="compare-guidance", min_width=120)
         f["strengths"] = gr.Textbox("1", label="LoRA strengths", info="1 · 0.5-1 [3] · 0, 0.5, 1", elem_id="compare-strengths")
-        f["scheduler"] = gr.Textbox("base", label="Sampler", info=SAMPLERS_INFO, elem_id="compare-scheduler")
+        f["scheduler"] = gr.Textbox("base", label="Sampler", info=samplers_info(), elem_id="compare-scheduler")
         fill = gr.Button("Fill in all samplers", size="sm", elem_id="compare-fill-samplers")
     return fill
+
+
+def samplers_info(own: str = "") -> str:
+    """What may be written for a sampler; `own` is that of the base model, where it is known."""
+    return " · ".join([f"base, the base model's own{f' ({own})' if own else ''}", *SCHEDULERS[1:]])
 
 
 def _more_axes(f: dict[str, gr.components.Component]) -> None:

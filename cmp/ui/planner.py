@@ -21,10 +21,11 @@ _MOST = 8  # plans in the making that are remembered
 
 
 class Planned(NamedTuple):
-    """A plan, and whether pictures take so long here that previews are worth it."""
+    """A plan, whether pictures take so long here that previews are worth it, and the sampler that the base model comes with."""
 
     plan: GridPlan
     slow: bool
+    sampler: str = ""
 
 
 T = TypeVar("T")
@@ -82,4 +83,9 @@ class Planner(Beside[Planned]):
     def ask(self, spec: GridSpec, runs: Sequence[Run], given: Answers, seconds: float = _MOMENT) -> Planned | None:
         """The plan as things are now, or None, see `made`."""
         key = (spec, tuple(run.place for run in runs), given)
-        return self.made(key, lambda: Planned(self._bench.plan_grid(spec, runs, given), self._bench.slow_here(runs[0])), seconds)
+
+        def plan() -> Planned:
+            bench = self._bench
+            return Planned(bench.plan_grid(spec, runs, given), bench.slow_here(runs[0]), bench.own_sampler(runs[0], given))
+
+        return self.made(key, plan, seconds)

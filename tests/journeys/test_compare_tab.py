@@ -113,6 +113,7 @@ def _axes_of_the_closed_sections_become_rows_and_columns_with_a1111s_labels(comp
     unfold(compare, "compare-more")
     fill(compare, prompts="a red shoe --name R", search_replace="red, blue", title="Axes", seeds="0")
     fill(compare, guidance="2, 4", steps="2, 3", strengths="0.5, 1")
+    compare.page.get_by_text("base, the base model's own (DDIM)").wait_for()
     compare.page.click("#compare-fill-samplers")
     compare.status("compare-scheduler", "DPM++ 2M Karras")
     fill(compare, scheduler="DDIM, euler")
