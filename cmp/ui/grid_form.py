@@ -31,6 +31,8 @@ FORM_CSS = """
 #compare-left :is(textarea, input[type="text"]) { padding: 5px 8px; }
 #compare-left [data-testid="block-info"] { margin-bottom: 3px; line-height: 1.3; }
 #compare-left .row { gap: 8px; }
+#compare-earlier { max-width: 720px; margin: -8px 0; }
+#compare-earlier .wrap-inner { padding-top: 2px; padding-bottom: 2px; }
 #compare-ticking { align-items: stretch; }
 #compare-ticking button { min-width: 56px; }
 #compare-ticking :is(textarea, input) { border: 0; font-size: 13px; }

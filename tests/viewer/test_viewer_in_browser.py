@@ -341,6 +341,6 @@ def test_the_head_names_every_file_and_the_templates_take_no_data() -> None:
 def test_the_same_fault_of_several_cells_is_told_once_and_stays_with_each(page: Any) -> None:
     cells = [cell(0, 0, "fault", fault="no base model"), cell(0, 1, "fault", fault="no base model"), cell(0, 2, "fault", fault="damaged")]
     show(page, grid(3, 1, cells=cells))
-    assert page.locator(".cmp-fault").all_inner_texts() == ["no base model", "Failed for the same reason.", "damaged"]
+    assert page.locator("td .cmp-fault").all_text_contents() == ["no base model", "Failed for the same reason.", "damaged"]
     second = page.locator("td.cmp-cell").nth(1)
     assert second.get_attribute("title") == "no base model" and "failed: no base model" in second.get_attribute("aria-label")
