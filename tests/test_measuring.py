@@ -66,7 +66,7 @@ def test_the_measured_loss_goes_before_the_logged_one_and_decides_for_every_verb
         "500": "trash", "1000": "keep", "1500": "keep", "2000": "trash",
     }  # fmt: skip
     after = bench.heads([f"{RUN}@1000"])[f"{RUN}@1000"]  # which had looked before anything was measured
-    assert after["window"] is True and after["score"] == "loss 0.5" and "window" not in before
+    assert after["window"] is True and after["score"] == "held-out 0.5" and "window" not in before
     assert bench.gate(run, "1000 vs base").passes is True and bench.gate(run, "2000 vs 1000").passes is False
 
 
@@ -75,7 +75,7 @@ def test_heads_and_line_forget_what_a_file_scored_once_it_holds_other_weights(ma
     note(bench, {"500": 0.8, "1000": 0.5, "1500": 0.6, "2000": 0.9})
     run = run_of(bench)
     ids, file = [c.id for c in run.checkpoints], run.checkpoint("1000").file
-    assert bench.heads(ids)[f"{RUN}@1000"]["score"] == "loss 0.5" and "step 1000 has the lowest" in bench.verdict_line(run.checkpoints)
+    assert bench.heads(ids)[f"{RUN}@1000"]["score"] == "held-out 0.5" and "step 1000 has the lowest" in bench.verdict_line(run.checkpoints)
     assert file is not None
     file.write_bytes(file.read_bytes())
     assert bench.heads(ids)[f"{RUN}@1000"]["score"] == "loss 0.5" and "step 1000 has the lowest" in bench.verdict_line(run.checkpoints)

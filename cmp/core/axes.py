@@ -35,6 +35,8 @@ _SKIP = re.compile(r"SKIP\s*:\s*", re.IGNORECASE)
 _PIECE = re.compile(rf"\s*(?:{_SKIP.pattern})?(?:{_QUOTED.pattern})?(?:[^,|]|\|(?!\|))*", re.IGNORECASE)
 _HINT = "Write values like 500, 1000 or ranges like 1-5, 1-5 (+2), 1-10 [5], 500, 1000, .., 3000 or 500:3000:500."
 
+_SEEDS_HINT = "Write seeds like 0, 1-4 or 7, 11, or -1 for a random one."
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -111,7 +113,10 @@ def parse_seeds(text: str, draw: Callable[[], int], what: str = "seeds") -> tupl
 
     Only a value of its own is meant so: a range that runs below 0 is refused.
     """
-    seeds = _whole(_kept(_expand(split_axis(text, what), text, what, draw, whole=True), text, what), text, what)
+    try:
+        seeds = _whole(_kept(_expand(split_axis(text, what), text, what, draw, whole=True), text, what), text, what)
+    except BadInput as fault:
+        raise BadInput(fault.message, _SEEDS_HINT if fault.hint == _HINT else fault.hint) from None
     if below := [seed for seed in seeds if seed < 0]:
         raise BadInput(f"{what} {_short(text)} contains {below[0]}", "Use whole numbers from 0 on, or -1 by itself for a random one.")
     return seeds

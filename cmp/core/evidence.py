@@ -185,6 +185,12 @@ def windows_before(curve: LossCurve, steps: Sequence[int]) -> dict[int, Floats]:
     return {step: values[high - least : high] for step, (_, high) in spans.items()}
 
 
+def head_name(metric: str) -> str:
+    """What a held-out metric is called above a picture: beside the training loss a bare "loss" would say nothing."""
+    last = metric.rpartition("/")[2]
+    return "held-out" if last.lower().endswith("loss") else last
+
+
 def noise_floor(curve: LossCurve, windows: Mapping[int, Floats], errors: Floats) -> str:
     """How much single values scatter, how well the means are known, and what it would take to tell the two lowest apart."""
     from cmp.core.uncertainty import points_needed

@@ -222,6 +222,12 @@ def native_size(base: Path) -> tuple[int, int]:
     return width, height
 
 
+def sampler_of(base: Path) -> str:
+    """The sampler that a pipeline comes with, as diffusers calls it; "" where it does not say."""
+    name = _setting(base / "scheduler" / "scheduler_config.json", "_class_name")
+    return name.removesuffix("Scheduler") if isinstance(name, str) else ""
+
+
 def _setting(file: Path, key: str) -> object:
     try:
         return read_json_table(file).get(key)

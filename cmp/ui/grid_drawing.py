@@ -15,27 +15,27 @@ from cmp.core.rerolling import common_seeds, rows_of, with_new_seed
 from cmp.core.runs import Run
 from cmp.errors import NotFound
 from cmp.jobs import Job
-from cmp.ui.callers import may_draw
 from cmp.ui.choices import BASE
 from cmp.ui.clocks import stop_at_end
-from cmp.ui.faults import cancelling, changing, drawing, told
+from cmp.ui.faults import cancelling, changing, drawing
 from cmp.ui.filling import Filled, fields_locked, line_of, read_grid, runs_of
 from cmp.ui.glance import first_ids
-from cmp.ui.grid_form import DRAWN, SAMPLES, Form
+from cmp.ui.grid_form import DRAWN, Form
 from cmp.ui.grid_jobs import (
-    EMPTY,
-    NONE_CHOSEN,
-    NONE_DRAWN,
     Earlier,
     controls_of,
     grid_status,
     grid_value,
     labels_of,
     last_job,
+    needs_answer,
+    none_drawable,
+    plan_text,
     spec_of,
     stamp_of,
 )
 from cmp.ui.offering import offer
+from cmp.ui.planner import Planner
 from cmp.ui.refilling import FIELDS, fields_of
 from cmp.ui.samples_view import runs_with, value_of
 from cmp.ui.starring import star
@@ -44,9 +44,14 @@ from cmp.workbench.callers import caller
 
 # so that a reload finds this grid again, and not the newest one of somebody else
 _PUT = "const at = new URL(location); at.searchParams.set('grid', id); history.replaceState(history.state, '', at);"
+_CLEAR = """const at = new URL(location); at.searchParams.delete('grid'); at.searchParams.delete('view');
+  history.replaceState(history.state, '', at);"""
 REMEMBER = f"(id) => {{ if (id) {{ {_PUT} }} }}"
 # on another tab the address speaks of what is shown there
-_REMEMBER_SHOWN = f"(id) => {{ if (id && document.querySelector('#grid')?.checkVisibility()) {{ {_PUT} }} }}"
+_REMEMBER_SHOWN = f"""(id) => {{
+  if (!document.querySelector('#grid')?.checkVisibility()) return;
+  if (id) {{ {_PUT} }} else if (window.cmpRecalled) {{ {_CLEAR} }}
+}}"""
 # the grid that the page was opened with: later its address names whatever grid is shown
 _OPENED_WITH = "(window.cmpOpenedWith ??= new URL(location).searchParams.get('grid') || '')"
 _RECALL = f"() => {{ window.cmpRecalled = true; return {_OPENED_WITH}; }}"
@@ -58,50 +63,43 @@ _EARLIER = f"values.at(-1) || ({_OPENED_WITH} && '{RECALLING}' + {_OPENED_WITH})
 # the value before it: the runs that the page's address names
 TELL_RECALLING = f"(...values) => [...values.slice(0, -2), window.cmpRunLink?.compared() ?? '', {_EARLIER}]"
 # the first tab is told to be selected when the page is made, too
-FORGET = """() => {
-  if (!window.cmpRecalled) return;
-  const at = new URL(location);
-  at.searchParams.delete('grid');
-  at.searchParams.delete('view');
-  history.replaceState(history.state, '', at);
-}"""
+FORGET = f"() => {{ if (window.cmpRecalled) {{ {_CLEAR} }} }}"
+NOT_BEGUN = "Nothing was begun: none of these can be drawn, for what is said above."
+_PLANNED_WITHIN = 3.0  # seconds; drawing begins all the same where it is not known by then that nothing can be drawn
 # on a narrow page the grid is far below the button
 _SHOW = "() => { if (innerWidth < 900) document.querySelector('#grid')?.scrollIntoView({ behavior: 'smooth' }); }"
 
 
-def connect_drawing(bench: Workbench, form: Form, page: gr.Blocks, tab: gr.Tab, tabs: gr.Tabs) -> None:
-    """Connects the events of the buttons, the grid and the clock."""
-
-    earlier = Earlier()
+def connect_drawing(bench: Workbench, form: Form, page: gr.Blocks, tab: gr.Tab, tabs: gr.Tabs) -> Earlier:
+    """Connects the events of the buttons, the grid and the clock; gives what was shown before each grid."""
+    earlier, planner = Earlier(), Planner(bench)
 
     @drawing
     def start(job_id: str, *values: Any) -> Any:
         filled = Filled(*values)
         spec, runs, kept = read_grid(bench, filled)
+        bench.require_small(spec)
+        planned = planner.ask(spec, runs, filled.given, _PLANNED_WITHIN)
+        if planned and none_drawable(planned.plan):
+            told = {form.plan: plan_text(bench, spec, planned.plan), form.status: gr.update(value=NOT_BEGUN, visible=True)}
+            told |= {form.question: gr.Accordion(open=True)} if needs_answer(planned.plan) else {}
+            return [told.get(place, gr.skip()) for place in changed]
         job = bench.start_grid(spec, runs, filled.given)
         for run in runs:
             bench.remember_prompts(run, dict.fromkeys(prompt.text for prompt in parse_prompts(filled.prompts or "")))
         earlier.put(job, bench.jobs.known(job_id))
-        return *begun(bench, job, earlier.of(job)), kept
+        return *begun(bench, job, earlier.of(job)), kept, gr.skip(), gr.skip()
 
-    @told
-    def show(which: str, picked: list[str], job: str) -> Any:
-        if which == SAMPLES:
-            return trainer_grid(bench, picked) if picked else NONE_CHOSEN  # as where the page is only just being filled
-        return grid_value(bench, bench.jobs.find(job)) if job else EMPTY if may_draw(bench) else NONE_DRAWN
-
-    form.draw.click(start, [form.job_id, *form.asked], [*begin_in(form), form.fields["kept"]], show_progress="hidden")
+    changed = [*begin_in(form), form.fields["kept"], form.plan, form.question]
+    form.draw.click(start, [form.job_id, *form.asked], changed, show_progress="hidden")
     form.draw.click(None, js=_SHOW)
     form.job_id.change(None, form.job_id, None, js=_REMEMBER_SHOWN)
     tab.select(None, form.job_id, None, js=REMEMBER)
-    # where no Draw button follows, another run is another choice of pictures
-    choices = [form.source.input] if may_draw(bench) else [form.source.input, form.runs.change]
-    asked = [form.source, form.runs, form.job_id]
-    gr.on(choices, show, asked, form.grid, trigger_mode="always_last", queue=False, show_progress="hidden")
     _watching(bench, form, earlier)
     _finding(bench, form, page, tabs)
     _controls(bench, form)
     _rerolling(bench, form, earlier)
+    return earlier
 
 
 def begin_in(form: Form) -> list[Any]:
@@ -139,8 +137,7 @@ def _watching(bench: Workbench, form: Form, earlier: Earlier) -> None:
 
 def _finding(bench: Workbench, form: Form, page: gr.Blocks, tabs: gr.Tabs) -> None:
     """After a reload, the grid that was looked at, or else the newest of this server, and what was to be drawn in it."""
-    chosen = [form.runs, form.fields["picked"], form.fields["prompts"], form.offered, form.came_with, form.fields["seeds"]]
-    chosen += [*(form.fields[name] for name in FIELDS), tabs]
+    chosen = [*fills_in(form), tabs]
     shown = [*begin_in(form), form.watch_id, form.watch, *chosen]
 
     def find(wanted: str) -> str:
@@ -158,12 +155,23 @@ def _finding(bench: Workbench, form: Form, page: gr.Blocks, tabs: gr.Tabs) -> No
         spec = spec_of(job)
         if spec is None or not found.startswith(_WANTED):  # another's grid changes nothing in the form
             return [*begin, *[gr.skip()] * len(chosen)]
-        told = fields_of(spec)
-        return [*begin, *form_of(bench, spec, run_id), *(told.get(name, gr.skip()) for name in FIELDS), gr.Tabs(selected="compare")]
+        return [*begin, *filling(bench, spec, run_id), gr.Tabs(selected="compare")]
 
     found, quiet = gr.Textbox(visible=False), {"queue": False, "show_progress": "hidden"}
     opened = page.load(find, form.job_id, found, js=_RECALL, **quiet)
     opened.then(show, [found, form.job_id, form.came_with], shown, js=_OF_RUN, **quiet)
+
+
+def fills_in(form: Form) -> list[Any]:
+    """Where `filling` goes."""
+    chosen = [form.runs, form.fields["picked"], form.fields["prompts"], form.offered, form.came_with, form.fields["seeds"]]
+    return [*chosen, *(form.fields[name] for name in FIELDS)]
+
+
+def filling(bench: Workbench, spec: GridSpec, run_id: str) -> list[Any]:
+    """All that the form says of how a grid was drawn; see `form_of`."""
+    told = fields_of(spec)
+    return [*form_of(bench, spec, run_id), *(told.get(name, gr.skip()) for name in FIELDS)]
 
 
 def is_recalled(bench: Workbench, wanted: str) -> bool:
@@ -213,12 +221,15 @@ def _rerolling(bench: Workbench, form: Form, earlier: Earlier) -> None:
         row = row_at(before.cells(), labels_of(bench, before, job), dict(event._data.get("at") or {}))
         if row is None:
             raise NotFound("this row is not in the grid any more", "Another grid has been drawn since; choose the row there.")
-        spec = with_new_seed(before, row.key, secrets.randbelow(2**32), beside=event._data.get("what") == "cell")
+        beside = event._data.get("what") == "cell"
+        spec = with_new_seed(before, row.key, secrets.randbelow(2**32), beside=beside)
         if not job.over and job.kind == "grid" and caller().owner:  # its pictures stay; what is missing is drawn with the rest
             bench.jobs.cancel(job.id)
         fields = fields_locked(filled, rows_of(spec))
         new = bench.start_grid(spec, grid_runs(bench, spec), filled.given)
         earlier.put(new, job)
+        if not beside:
+            gr.Info("This row is drawn with another seed in its place. The grid as it was is among “Earlier grids”, above it.")
         return *begun(bench, new, earlier.of(new)), fields.get("seeds", gr.skip()), fields.get("prompts", gr.skip())
 
     changed = [*begin_in(form), form.fields["seeds"], form.fields["prompts"]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -11,10 +12,10 @@ from cmp.core.grids import MOST_CELLS, Cell, Fault, GridPlan, GridSpec, Tile
 from cmp.core.matrices import grid_matrix, upcoming_cell
 from cmp.core.pace import duration_text
 from cmp.core.present import counted, size_text
-from cmp.core.runs import Checkpoint, Run
+from cmp.core.runs import Checkpoint
 from cmp.errors import sentences
 from cmp.jobs import Job
-from cmp.ui.values import names_apart
+from cmp.ui.values import short_names
 from cmp.workbench import Workbench
 
 KINDS = ("grid", "watch")
@@ -31,8 +32,27 @@ EMPTY: dict[str, Any] = {
 NONE_DRAWN: dict[str, Any] = EMPTY | {"note": "No grid was drawn here, and this server only shows pictures."}
 NONE_CHOSEN: dict[str, Any] = EMPTY | {"note": "Choose a run to see what its trainer drew."}
 GONE = Fault("this picture was deleted to make room", "Press Draw to draw it again.")
+QUESTION = "Base model and alpha"  # the section of the form that faults speak of
 _MOST_EARLIER = 16  # grids for which it is remembered what was shown before
 _MOST_FAULTS = 3  # that are told of a plan
+
+
+def asks(fault: Fault) -> bool:
+    """Whether a base model or an alpha would help."""
+    return "--base" in fault.hint or "--alpha" in fault.hint
+
+
+def hint_here(hint: str) -> str:
+    """What to do in the words of the page: the section to open in place of the command line's options."""
+    if hint.startswith("Give it with --base"):
+        return f"Name it under “{QUESTION}”: an id, or a folder on this computer."
+    hint = re.sub(r"(?:(?:as|with) )?--base( ID_OR_DIR)?(?![\w-])", f"under “{QUESTION}”", hint)
+    return re.sub(r"--alpha X\b", f"alpha, under “{QUESTION}”", hint).replace("--alpha", "alpha")
+
+
+def told_here(fault: Fault) -> str:
+    """What happened and what to do on this page."""
+    return sentences(fault.error, hint_here(fault.hint))
 
 
 class Controls(NamedTuple):
@@ -59,6 +79,12 @@ def spec_of(job: Job) -> GridSpec | None:
     return replace(job.subject, checkpoints=tuple(in_order)) if drawn else None
 
 
+def runs_shown(job: Job) -> set[str]:
+    """The ids of the runs that a grid's checkpoints are of; none for one of the base model alone."""
+    spec = spec_of(job)
+    return {c.run_id for c in spec.checkpoints if c} if spec else set()
+
+
 class Earlier:
     """What was shown before each grid, so that what both have stays in sight. Safe to use from several threads."""
 
@@ -83,10 +109,11 @@ def grid_value(bench: Workbench, job: Job, earlier: Sequence[Tile] = ()) -> dict
         return EMPTY | {"note": "" if job.over else f"{job.title}: no picture yet."}
     label = labels_of(bench, spec, job)
     working = job.kind == "grid" and job.state in ("running", "waiting")
-    tiles = [replace(tile, fault=GONE) if job.over and _is_gone(tile) else tile for tile in tiles_of(job).values()]
+    tiles = [_as_shown(tile, job.over) for tile in tiles_of(job).values()]
     marks = bench.heads(c.id for c in spec.checkpoints if c)
     value = grid_matrix(spec, tiles, label, working, earlier, lambda checkpoint: marks.get(checkpoint, {}))
-    title = spec.title or ", ".join(dict.fromkeys(bench.name_of(run) for run in _runs_of(bench, spec)))
+    names = short_names(bench.library(fresh=False), bench.name_of)
+    title = spec.title or ", ".join(names.get(run, run) for run in dict.fromkeys(c.run_id for c in spec.checkpoints if c))
     return value | {
         "title": title,
         "verdict": bench.verdict_line(spec.checkpoints),
@@ -97,15 +124,10 @@ def grid_value(bench: Workbench, job: Job, earlier: Sequence[Tile] = ()) -> dict
     }
 
 
-def _runs_of(bench: Workbench, spec: GridSpec) -> list[Run]:
-    wanted = {c.run_id for c in spec.checkpoints if c}
-    return [run for run in bench.library(fresh=False).runs if run.id in wanted]
-
-
 def labels_of(bench: Workbench, spec: GridSpec, job: Job) -> Label:
     """What a column is called, and below it of which run it is where there are several."""
     several = len({c.run_id for c in spec.checkpoints if c}) > 1
-    names = names_apart(bench.library(fresh=False), bench.name_of) if several else {}
+    names = short_names(bench.library(fresh=False), bench.name_of) if several else {}
 
     # runs may have different bases, and the base column is one of them
     base = next((str(tile.base["id"]) for cell, tile in tiles_of(job).items() if several and not cell.checkpoint and tile.base), "")
@@ -114,6 +136,12 @@ def labels_of(bench: Workbench, spec: GridSpec, job: Job) -> Label:
         return bench.column_name(checkpoint), names.get(checkpoint.run_id, "") if checkpoint else base
 
     return label
+
+
+def _as_shown(tile: Tile, over: bool) -> Tile:
+    if tile.fault:
+        return replace(tile, fault=Fault(tile.fault.error, hint_here(tile.fault.hint), tile.fault.code))
+    return replace(tile, fault=GONE) if over and _is_gone(tile) else tile
 
 
 def _is_gone(tile: Tile) -> bool:
@@ -139,10 +167,10 @@ def grid_status(bench: Workbench, job: Job) -> tuple[str, bool]:
     else:
         lines = [" · ".join(filter(None, (_state(bench, job), f"{drawn} of {total}" if job.total else "", *_ahead(bench, job, tiles))))]
     if faults:
-        lines.append(f"{len(faults)} could not be drawn: {sentences(faults[0].error, faults[0].hint)}")
-    ask = any("--base" in fault.hint or "--alpha" in fault.hint for fault in faults)
+        lines.append(f"{len(faults)} could not be drawn: {told_here(faults[0])}")
+    ask = any(map(asks, faults))
     if ask:
-        lines.append("Which base model, which alpha? Say so under “Base model and alpha” and press Draw again.")
+        lines.append(f"Which base model, which alpha? Say so under “{QUESTION}” and press Draw again.")
     if job.error:
         lines.append(job.error.told)
     return "\n".join(lines), ask
@@ -206,9 +234,24 @@ def plan_text(bench: Workbench, spec: GridSpec, plan: GridPlan | None) -> str:
     if plan.new:
         told += [duration_text(plan.seconds, about=True) if plan.seconds is not None else "time not known yet"]
         told += [size_text(plan.bytes)] if plan.bytes is not None else []
+    return "\n".join([" · ".join(told), *_against(bench, plan)])
+
+
+def _against(bench: Workbench, plan: GridPlan) -> list[str]:
+    """Each reason once, with the columns that it holds for."""
     against: dict[str, dict[str, None]] = {}
     for cell, fault in plan.faults:
-        against.setdefault(sentences(fault.error, fault.hint), {})[bench.column_name(cell.checkpoint)] = None
+        against.setdefault(told_here(fault), {})[bench.column_name(cell.checkpoint)] = None
     lines = [f"{', '.join(names)}: {why}" for why, names in list(against.items())[:_MOST_FAULTS]]
     more = len(against) - len(lines)
-    return "\n".join([" · ".join(told), *lines, *([f"and {more} more reasons"] if more > 0 else [])])
+    return [*lines, *([f"and {more} more reasons"] if more > 0 else [])]
+
+
+def needs_answer(plan: GridPlan) -> bool:
+    """Whether nothing can be drawn before a base model or an alpha is said."""
+    return none_drawable(plan) and any(asks(fault) for _, fault in plan.faults)
+
+
+def none_drawable(plan: GridPlan) -> bool:
+    """Whether not one cell can be drawn, so that drawing is not even begun: a job would tell each cell the same."""
+    return 0 < plan.cells <= len(plan.faults)

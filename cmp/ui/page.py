@@ -12,17 +12,19 @@ from cmp.ui.callers import watch_events
 from cmp.ui.compare_tab import build_compare_tab
 from cmp.ui.curves_tab import build_curves_tab, connect_marks
 from cmp.ui.grid_drawing import FORGET
+from cmp.ui.grid_form import FORM_CSS
 from cmp.ui.pick_tab import build_pick_tab
 from cmp.ui.runs_tab import build_runs_tab
 from cmp.ui.samples_view import LINK
 from cmp.ui.storage_tab import build_storage_tab
 from cmp.workbench import Workbench
 
-CSS = """
+CSS = (
+    """
 .gradio-container { max-width: 1680px !important; overflow: clip !important; }
 /* Gradio's own subdued text has a contrast of 2:1 */
 .gradio-container { --block-info-text-color: color-mix(in srgb, var(--body-text-color) 66%, var(--background-fill-primary)); }
-#compare-plan textarea { border: 0; padding: 0 2px; background: none; box-shadow: none; }
+#compare-plan textarea, #compare-whose textarea { border: 0; padding: 0 2px; background: none; box-shadow: none; }
 #compare-plan { border: 0; background: none; }
 footer { display: none !important; }
 .html-container:has(.cmp-mount) { padding: 0 !important; }
@@ -47,10 +49,12 @@ footer { display: none !important; }
   .cmp-tabs > .tab-wrapper > .tab-container > button { padding: 0 clamp(7px, 2.7vw, 16px); }
 }
 /* the grid stays in view beside the long form; sticking needs ancestors that do not scroll, hence the clip above */
-#grid-column { position: sticky; top: 8px; align-self: flex-start; }
+#grid-column { position: sticky; top: min(8px, var(--cmp-rest, 8px)); align-self: flex-start; }
 /* on a narrow page pictures come before the form */
 @media (max-width: 900px) { #grid-column { order: -1; position: static; } }
 """
+    + FORM_CSS
+)
 DEMO = "This is the bundled demo. Start with `--runs DIR`, or add a folder under *Folders* below, to see your own runs."
 
 

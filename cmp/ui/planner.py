@@ -21,10 +21,11 @@ _MOST = 8  # plans in the making that are remembered
 
 
 class Planned(NamedTuple):
-    """A plan, and whether pictures take so long here that previews are worth it."""
+    """A plan, whether pictures take so long here that previews are worth it, and the sampler that the base model comes with."""
 
     plan: GridPlan
     slow: bool
+    sampler: str = ""
 
 
 T = TypeVar("T")
@@ -38,7 +39,7 @@ class Beside(Generic[T]):
         self._lock = threading.Lock()
         self._making: OrderedDict[object, Future[T]] = OrderedDict()
 
-    def made(self, key: object, make: Callable[[], T]) -> T | None:
+    def made(self, key: object, make: Callable[[], T], seconds: float = _MOMENT) -> T | None:
         """What is made as things are now, None if it takes longer than a moment: who asks again is told once it is there."""
         with self._lock:
             future = self._making.get(key)
@@ -48,7 +49,7 @@ class Beside(Generic[T]):
             while len(self._making) > _MOST:
                 self._making.popitem(last=False)
         try:
-            found = future.result(_MOMENT)
+            found = future.result(seconds)
         except TooLate:
             return None
         except CmpError:
@@ -79,7 +80,12 @@ class Planner(Beside[Planned]):
         super().__init__()
         self._bench = bench
 
-    def ask(self, spec: GridSpec, runs: Sequence[Run], given: Answers) -> Planned | None:
+    def ask(self, spec: GridSpec, runs: Sequence[Run], given: Answers, seconds: float = _MOMENT) -> Planned | None:
         """The plan as things are now, or None, see `made`."""
         key = (spec, tuple(run.place for run in runs), given)
-        return self.made(key, lambda: Planned(self._bench.plan_grid(spec, runs, given), self._bench.slow_here(runs[0])))
+
+        def plan() -> Planned:
+            bench = self._bench
+            return Planned(bench.plan_grid(spec, runs, given), bench.slow_here(runs[0]), bench.own_sampler(runs[0], given))
+
+        return self.made(key, plan, seconds)

@@ -47,6 +47,25 @@ def names_apart(library: Library, name_of: Names) -> dict[str, str]:
     return {run_id: f"{name} ({run_id})" if often[name] > 1 else name for run_id, name in names.items()}
 
 
+def short_names(library: Library, name_of: Names) -> dict[str, str]:
+    """What every run is called where room is short, by its id; those of one name by the shortest end of their ids that tells them apart."""
+    alike: dict[str, list[str]] = {}
+    for run in library.runs:
+        alike.setdefault(name_of(run), []).append(run.id)
+    told = {}
+    for name, ids in alike.items():
+        for run_id in ids:
+            tail = _own_end(run_id, ids)
+            told[run_id] = name if len(ids) == 1 else tail if tail.rpartition("/")[2] == name else f"{name} ({tail})"
+    return told
+
+
+def _own_end(run_id: str, ids: Sequence[str]) -> str:
+    parts = run_id.split("/")
+    ends = ("/".join(parts[-count:]) for count in range(1, len(parts)))
+    return next((end for end in ends if sum(f"/{other}".endswith(f"/{end}") for other in ids) == 1), run_id)
+
+
 def runs_table(
     library: Library, name_of: Names, chosen: str | None, glances: Mapping[str, Glance] = MappingProxyType({})
 ) -> dict[str, Any]:

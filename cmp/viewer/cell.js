@@ -6,6 +6,8 @@
 
   const STATES = { waiting: "not drawn yet", drawing: "being drawn", done: "", fault: "failed" };
 
+  const SAME = "Failed for the same reason.";
+
   const describe = (record, column, row) => {
     const state = record.state === "fault" ? `failed: ${record.fault || "no reason given"}` : STATES[record.state] ?? "not drawn yet";
     return [`${column}, ${row}`, state, record.mark, record.badge, record.caption].filter(Boolean).join("; ");
@@ -81,8 +83,9 @@
       cell.sharpen();
     };
 
-    cell.set = (record, column, row) => {
-      const said = JSON.stringify([record, column, row]);
+    // `again`: another cell tells the same fault already.
+    cell.set = (record, column, row, again = false) => {
+      const said = JSON.stringify([record, column, row, again]);
       if (said === cell.said) return;
       cell.said = said;
       const soft = Boolean(cell.record?.mark) && record.state === "done";
@@ -91,7 +94,7 @@
       node.dataset.state = STATES[record.state] === undefined ? "waiting" : record.state;
       node.setAttribute("aria-label", aria);
       node.title = record.state === "fault" ? record.fault || "" : [record.caption, record.reused ? "reused" : ""].filter(Boolean).join("\n");
-      tell("cmp-fault", record.state === "fault" ? record.fault || "Failed without a reason." : "");
+      tell("cmp-fault", record.state !== "fault" ? "" : again ? SAME : record.fault || "Failed without a reason.");
       tell("cmp-badge", record.badge);
       tell("cmp-mark-corner", record.mark);
       tell("cmp-caption", record.caption, node);

@@ -14,7 +14,7 @@
       moves: el("div", { class: "cmp-full-moves", role: "group", "aria-label": "Other pictures" },
         ...[["‹", "Column before", 0, -1], ["›", "Column after", 0, 1], ["↑", "Row above", -1, 0], ["↓", "Row below", 1, 0]]
           .map(([text, label, dr, dc]) => button(text, { "aria-label": label, title: label, "data-move": `${dr} ${dc}` }))),
-      again: button("New seed", { title: "Draws a row with a new seed below this one (R)" }),
+      again: button("Add a row with a new seed", { title: "Below this one, which stays (R)" }),
       close: button("Close", { "aria-label": "Close the full view", title: "Esc" }),
       stage: el("div", { class: "cmp-stage" }),
       note: el("p", { class: "cmp-full-note", hidden: "" }),

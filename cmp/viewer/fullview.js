@@ -67,7 +67,9 @@
 
     const describeHold = (button, role, key, nothing) => {
       const found = now.items.find((item) => item.role === role);
-      button.hidden = now.mode !== "one" || Boolean(now.chosen);
+      // at the second step both keys hold up the same picture: one button says so
+      const same = role === "is-before" && found && now.items.some((item) => item.role === "is-base" && item.record === found.record);
+      button.hidden = now.mode !== "one" || Boolean(now.chosen) || Boolean(same);
       // Not `disabled`: a button that is disabled while it has the focus drops it, and the keys would go nowhere.
       button.setAttribute("aria-disabled", String(!found));
       button.textContent = found ? `Hold ${key}: ${found.own}` : `Hold ${key}`;

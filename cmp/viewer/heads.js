@@ -2,7 +2,7 @@
 (() => {
   "use strict";
 
-  const AGAIN = { text: "⟳ new seed", title: "Draws this row again with a new seed (Shift+R)" };
+  const AGAIN = { text: "⟳ replace by a new seed", title: "Draws this row with another seed in its place (Shift+R)" };
 
   const figure = (number) => (Math.abs(number) >= 0.001 && Math.abs(number) < 1000 ? Number(number.toPrecision(3)) : number.toExponential(1));
 
@@ -25,7 +25,7 @@
     mark.star ? ["is-star", "★", mark.note ? `starred: ${mark.note}` : "starred"] : null,
     mark.window ? ["is-window", mark.score || "best", "cannot be told from the best"] : null,
     !mark.window && mark.score ? ["", mark.score, "score"] : null,
-    typeof mark.loss === "number" ? ["", `loss ${figure(mark.loss)}`, "smoothed training loss at this step"] : null,
+    typeof mark.loss === "number" ? ["", `train ${figure(mark.loss)}`, "smoothed training loss at this step"] : null,
     mark.converted ? ["is-converted", mark.converted, `converted: ${mark.converted}`] : null,
     mark.flaw ? ["is-flaw", "flaw", mark.flaw] : null,
   ].filter(Boolean);
@@ -56,7 +56,7 @@
     return { node: made.node, set: (head, mark, rerolls) => {
       fill(dom, made, head, mark);
       dom.setText(again, rerolls ? AGAIN.text : "");
-      again.setAttribute("aria-label", `New seed for ${[head.label, head.sub].filter(Boolean).join(", ")}`);
+      again.setAttribute("aria-label", `Replace by a new seed: ${[head.label, head.sub].filter(Boolean).join(", ")}`);
     } };
   };
 

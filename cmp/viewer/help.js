@@ -11,8 +11,8 @@
       ["Enter", "open the cell large"],
       ["B", "while held: the first column in place of the cell under the mouse or at the keyboard"],
       ["V", "while held: the step before in its place"],
-      ["R", "draw a row with a new seed below the cell", () => grid.value().rerolls?.length],
-      ["Shift R", "draw the row again with a new seed", () => grid.value().rerolls?.length],
+      ["R", "add a row with a new seed below the cell", () => grid.value().rerolls?.length],
+      ["Shift R", "replace the row by one with a new seed", () => grid.value().rerolls?.length],
     ]],
     ["Comparing", [
       ["X or Space", "choose the cell, four at most"],
@@ -56,7 +56,7 @@
       ]],
       ["The view", [
         ["I", "details on and off"],
-        ["R", "draw a row with a new seed below", () => grid.value().rerolls?.length && !can.chosen()],
+        ["R", "add a row with a new seed below", () => grid.value().rerolls?.length && !can.chosen()],
         ["?", "this list"],
         ["Esc", "close; so does the browser's way back"],
       ]],

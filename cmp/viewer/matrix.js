@@ -111,7 +111,7 @@
       const needed = value.rerolls || [];
       return needed.length > 0 && arranged.axes.every((axis) => !needed.includes(axis.key) || axis.values.length < 2 || ["y", "Y"].includes(axis.place));
     };
-    // "row" draws the row anew with another seed, "cell" puts a row with another seed below it.
+    // "row" draws the row with another seed in its place, "cell" puts a row with another seed below it.
     grid.reroll = (what, r = cursor.r, c = cursor.c) => {
       if (value.rerolls?.length && grid.cellAt(r, c)) grid.edit(what, { at: grid.coordinates(r, c) });
     };
@@ -187,7 +187,7 @@
 
     const starts = (list, n) => n > 0 && list[n].groupKey !== list[n - 1].groupKey;
 
-    const drawRow = (head, r, rerolls) => {
+    const drawRow = (head, r, rerolls, faults) => {
       if (!rows.has(head.key)) rows.set(head.key, makeRow());
       const row = rows.get(head.key);
       row.head.set(head, heads.marksOf(head, arranged.axes, value.marks || []), rerolls);
@@ -195,7 +195,9 @@
       const name = words(head);
       order.columns.forEach((column, c) => {
         if (!row.cells.has(column)) row.cells.set(column, makeCell(head.key, column));
-        row.cells.get(column).set(arranged.at(r, c) || WAITING, words(arranged.columns[c]), name);
+        const record = arranged.at(r, c) || WAITING;
+        row.cells.get(column).set(record, words(arranged.columns[c]), name, faults.has(record.fault));
+        if (record.fault) faults.add(record.fault);
         row.cells.get(column).node.classList.toggle("starts-group", starts(arranged.columns, c));
       });
       dom.place(row.node, [row.head.node, ...order.columns.map((column) => row.cells.get(column).node)]);
@@ -206,8 +208,9 @@
       const keys = arranged.rows.map((head) => head.key);
       for (const key of rows.keys()) if (!keys.includes(key)) rows.delete(key);
       const rerolls = canReroll();
+      const faults = new Set(); // each is told once
       const nodes = arranged.rows.flatMap((head, r) => {
-        const node = drawRow(head, r, rerolls);
+        const node = drawRow(head, r, rerolls, faults);
         if (!head.group || (r > 0 && !starts(arranged.rows, r))) return [node];
         if (!groups.has(head.groupKey)) groups.set(head.groupKey, heads.groupDown(dom, order.columns.length));
         groups.get(head.groupKey).set(head.group, order.columns.length);

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -49,6 +49,17 @@ class Easel(Watching):
     def ready(self, run: Run, checkpoint: Checkpoint, given: Answers = Answers()) -> Ready:
         """A checkpoint ready to be drawn with; raises what stands against it."""
         return ready_checkpoint(run, checkpoint, self.bases, self.store, given, need_base=True)
+
+    def own_sampler(self, run: Run, given: Answers = Answers()) -> str:
+        """The sampler that the base model of a run comes with, "" where either is not known. No weights are read for it."""
+        from cmp.disk.bases import sampler_of
+
+        answers = self.answers(run) if given == Answers() else given
+        for checkpoint in run.checkpoints:
+            with suppress(CmpError):
+                base = self.ready(run, checkpoint, answers).base
+                return sampler_of(base.path) if base else ""
+        return ""
 
     def draw_grid(
         self, spec: GridSpec, runs: Iterable[Run], given: Answers = Answers(), ray: str | None = None, *, watched: bool = False

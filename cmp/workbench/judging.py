@@ -99,7 +99,7 @@ class Judging(Voting):
 
     def verdict_marks(self, run: Run) -> dict[str, dict[str, object]]:
         """By checkpoint what its head shows: its score, and whether it is in the window; nothing where no held-out loss decides."""
-        from cmp.core.evidence import held_out_tags
+        from cmp.core.evidence import head_name, held_out_tags
         from cmp.core.picking import MEASURED
 
         try:
@@ -109,7 +109,7 @@ class Judging(Voting):
         except CmpError:
             return {}
         apart = len(verdict.window) < len(verdict.scores)
-        told = {score.checkpoint_id: f"{score.metric.rpartition('/')[2]} {score.value:.3g}" for score in verdict.scores if verdict.decides}
+        told = {one.checkpoint_id: f"{head_name(one.metric)} {one.value:.3g}" for one in verdict.scores if verdict.decides}
         return {name: {"score": text} | ({"window": True} if apart and name in verdict.window else {}) for name, text in told.items()}
 
     def heads(self, wanted: Iterable[str]) -> dict[str, dict[str, Any]]:

@@ -127,20 +127,23 @@ class LongWork(Shelf):
             plan = self.plan_grid(spec, runs, given)
         return None if plan.new or plan.faults else self._queue_grid(spec, runs, given)
 
+    def kept_grid(self, job_id: str) -> tuple[GridSpec, tuple[Run, ...], Answers] | None:
+        """What a job of whatever process draws; None where that was not kept, or a checkpoint of it has gone."""
+        with suppress(CmpError):
+            order = self.jobs.order(job_id)
+            with acting_for(Caller()):  # the order names runs by their places
+                return (*self._grid_in(order), read_answers(order)) if order and "grid" in order else None
+        return None
+
     def grid_again(self, job_id: str) -> Job | None:
         """The grid of a job that an earlier process has ended, as a new job, see `show_drawn`.
 
         None as well where it was not kept how the job was made.
         """
-        try:
-            order = self.jobs.order(job_id)
-            if order is None or "grid" not in order:
-                return None
-            with acting_for(Caller()):  # the order names runs by their places
-                spec, runs = self._grid_in(order)
-            return self.show_drawn(spec, runs, read_answers(order))
-        except CmpError:  # a checkpoint or a base model has gone since, or whoever asks has asked too often
-            return None
+        kept = self.kept_grid(job_id)
+        with suppress(CmpError):  # a base model has gone since, or whoever asks has asked too often
+            return self.show_drawn(*kept) if kept else None
+        return None
 
     def _grid_again(self, order: Order) -> tuple[Work, object]:
         spec, runs = self._grid_in(order)

@@ -265,3 +265,9 @@ def test_the_refusal_names_the_steps_there_are() -> None:
     with pytest.raises(BadInput) as fault:
         choose_checkpoints("750", STEPS)
     assert "750" in fault.value.message and "1500" in fault.value.hint
+
+
+def test_what_is_no_seed_is_answered_with_examples_of_seeds() -> None:
+    with pytest.raises(BadInput) as fault:
+        parse_seeds("1-", lambda: 7)
+    assert "'1-'" in fault.value.message and "7, 11" in fault.value.hint and "500" not in fault.value.hint

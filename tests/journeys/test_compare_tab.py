@@ -73,7 +73,19 @@ def _the_plan_follows_the_form_and_tells_what_is_drawn_already(compare: Watched)
     unfold(compare, "compare-question")
     fill(compare, seeds="1", base="cmp-demo/not-here")
     assert "base model, step 500: " in compare.status("compare-plan", "2 cells: 2 cannot be drawn")
+    page = compare.page
+    unfold(compare, "compare-question")
+    page.locator("#compare-base").wait_for(state="hidden")
+    fill(compare, seeds="2")
+    page.locator("#compare-base").wait_for(state="visible")  # the plan opens what is to be filled in
+    told = compare.status("compare-plan", "Name it under “Base model and alpha”: an id, or a folder on this computer.")
+    assert "--base" not in told and told.count("cmp-demo/not-here") == 1
+    grid = page.url
+    page.click("#compare-draw")
+    compare.status("compare-status", "Nothing was begun")
+    assert page.url == grid and page.locator("#grid td[data-state=fault]").count() == 0
     fill(compare, base="")
+    compare.status("compare-plan", "2 cells: 2 new")
 
 
 def _a_grid_is_cancelled_and_another_paused_found_again_after_a_reload_and_resumed(compare: Watched) -> None:
@@ -101,13 +113,14 @@ def _axes_of_the_closed_sections_become_rows_and_columns_with_a1111s_labels(comp
     unfold(compare, "compare-more")
     fill(compare, prompts="a red shoe --name R", search_replace="red, blue", title="Axes", seeds="0")
     fill(compare, guidance="2, 4", steps="2, 3", strengths="0.5, 1")
+    compare.page.get_by_text("base, the base model's own (DDIM)").wait_for()
     compare.page.click("#compare-fill-samplers")
     compare.status("compare-scheduler", "DPM++ 2M Karras")
     fill(compare, scheduler="DDIM, euler")
     draw(compare, "done: 48 of 48 cells")
     assert "R · blue | seed 0 · Steps: 2 · CFG Scale: 4.0 · Sampler: Euler" in rows(compare)
     heads = [
-        text.replace("\n", " ").partition(" loss ")[0] for text in compare.page.locator("#grid thead th").all_inner_texts() if text.strip()
+        text.replace("\n", " ").partition(" train ")[0] for text in compare.page.locator("#grid thead th").all_inner_texts() if text.strip()
     ]
     assert heads == ["base model", "step 500 Strength: 0.5", "step 500 Strength: 1"]
     assert compare.page.locator("#grid .cmp-title").inner_text() == "Axes"
@@ -127,6 +140,7 @@ def _a_row_gets_a_new_seed_a_cell_a_row_of_its_own_and_the_lock_keeps_them(compa
     page.evaluate("window.kept = document.querySelectorAll('#grid td img')[0]")
     page.locator("#grid .cmp-again").nth(1).click()
     page.wait_for_function("row => document.querySelectorAll('#grid tbody .cmp-sub')[1].innerText !== row", arg=second.rpartition("| ")[2])
+    page.get_by_text("The grid as it was is among “Earlier grids”").wait_for()
     compare.status("compare-status", "done: 4 of 4 cells drawn, 2 of them earlier")
     assert rows(compare)[0] == first and rows(compare)[1] != second and page.evaluate("kept.isConnected")
     seed = rows(compare)[1].rpartition(" ")[2]

@@ -128,7 +128,7 @@ def test_the_checkpoint_of_a_picture_is_starred_where_it_is_looked_at(own: Watch
         own.page.locator("#samples .cmp-full").get_by_role("button", name="Column after").click()
         own.page.wait_for_function("document.querySelector('#samples .cmp-full-title').textContent.startsWith('step 15')")
         assert not own.page.locator("#samples .cmp-star").is_visible()
-        assert own.page.locator("#samples .cmp-full").get_by_role("button", name="New seed").count() == 0
+        assert own.page.locator("#samples .cmp-full").get_by_role("button", name="new seed").count() == 0
         own.page.keyboard.press("Escape")
     finally:
         made.unlink()

@@ -244,7 +244,7 @@ def test_a_head_says_what_is_known_of_its_checkpoint(page: Any) -> None:
     mark = {"at": {"step": 1}, "loss": 0.12345, "star": True, "note": "good hands", "window": True, "score": "0.31", "converted": "lora"}
     show(page, four_axes(marks=[mark]))
     told = page.locator("th.cmp-head.is-col").nth(1)
-    assert told.locator(".cmp-facts").inner_text().split("\n") == ["★", "0.31", "loss 0.123", "lora"]
+    assert told.locator(".cmp-facts").inner_text().split("\n") == ["★", "0.31", "train 0.123", "lora"]
     assert "good hands" in told.get_attribute("title") and page.locator("th.in-window").count() == 2
     assert page.locator("th.cmp-head.is-col").nth(3).locator(".cmp-facts").is_hidden()
 

@@ -512,7 +512,7 @@ def test_the_help_lists_what_can_be_done_now(page: Any) -> None:
     show(page, grid(rerolls=["prompt"]))
     page.locator("td.cmp-cell").nth(1).click()
     page.keyboard.press("?")
-    assert "draw a row with a new seed below" in keys_listed(page) and "swap the pictures" not in keys_listed(page)
+    assert "add a row with a new seed below" in keys_listed(page) and "swap the pictures" not in keys_listed(page)
     page.keyboard.press("Escape")
     assert page.locator(".cmp-full").is_visible(), "Escape closes the list, not the view below it"
     page.keyboard.press("m")
@@ -636,13 +636,13 @@ def test_where_no_row_can_be_drawn_anew_nothing_offers_it(page: Any) -> None:
     page.evaluate("""window.edits = [];
         window.M = cmpMatrix(document.querySelector("#matrix"), { onEdit: (what) => edits.push(what) });""")
     opened(page, 1, grid(rerolls=[]))
-    assert page.get_by_role("button", name="New seed").count() == 0
+    assert page.get_by_role("button", name="new seed").count() == 0
     page.keyboard.press("r")
     page.keyboard.press("Escape")
     page.keyboard.press("Shift+R")
     assert page.evaluate("edits") == []
     opened(page, 1, grid(rerolls=["prompt"]))
-    page.get_by_role("button", name="New seed", exact=True).click()
+    page.get_by_role("button", name="Add a row with a new seed").click()
     page.keyboard.press("r")
     assert [told["what"] for told in page.evaluate("edits")] == ["cell", "cell"]
 
@@ -690,3 +690,11 @@ def test_what_is_asked_for_waits_until_it_is_seen_and_both_are_drawn(page: Any) 
     assert page.locator("dialog.cmp-full[open]").count() == 0, "nothing is opened over another tab"
     page.evaluate("document.querySelector('#matrix').hidden = false")
     page.locator("dialog.cmp-full[open]").wait_for()
+
+
+def test_where_both_keys_hold_up_one_picture_there_is_one_button_for_it(page: Any) -> None:
+    opened(page, 1)
+    holds = page.locator(".cmp-full-tools button", has_text="Hold ")
+    assert holds.locator("visible=true").all_inner_texts() == ["Hold B: step 0"]
+    page.keyboard.press("ArrowRight")
+    assert holds.locator("visible=true").all_inner_texts() == ["Hold B: step 0", "Hold V: step 1"]

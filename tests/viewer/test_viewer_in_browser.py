@@ -151,9 +151,9 @@ def test_rows_and_cells_ask_for_a_new_seed_only_where_they_can(page: Any) -> Non
     show(page, grid(2, 2, rerolls=["prompt"]))
     page.keyboard.press("r")
     page.keyboard.press("Shift+R")
-    page.get_by_role("button", name="New seed for prompt 1").click()
+    page.get_by_role("button", name="Replace by a new seed: prompt 1").click()
     page.locator("td.cmp-cell").nth(2).click()
-    page.get_by_role("button", name="New seed", exact=True).click()
+    page.get_by_role("button", name="Add a row with a new seed").click()
     page.keyboard.press("r")
     page.keyboard.press("Escape")
     assert page.evaluate("edits") == [
@@ -336,3 +336,11 @@ def test_the_head_names_every_file_and_the_templates_take_no_data() -> None:
     assert all(f'"cmp/static/{name}?v=' in viewer.HEAD for name in (*viewer.BUNDLES, "plotly.min.js"))
     assert all(viewer.asset(name) in viewer.asset(f"viewer{Path(name).suffix}") for name in viewer.ASSETS)
     assert not any(sign in template for template in (viewer.MATRIX_TEMPLATE, viewer.CURVES_TEMPLATE) for sign in ("{", "$", "@"))
+
+
+def test_the_same_fault_of_several_cells_is_told_once_and_stays_with_each(page: Any) -> None:
+    cells = [cell(0, 0, "fault", fault="no base model"), cell(0, 1, "fault", fault="no base model"), cell(0, 2, "fault", fault="damaged")]
+    show(page, grid(3, 1, cells=cells))
+    assert page.locator("td .cmp-fault").all_text_contents() == ["no base model", "Failed for the same reason.", "damaged"]
+    second = page.locator("td.cmp-cell").nth(1)
+    assert second.get_attribute("title") == "no base model" and "failed: no base model" in second.get_attribute("aria-label")
