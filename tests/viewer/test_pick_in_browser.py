@@ -10,7 +10,7 @@ STEPS = ("500", "1500", "3000")
 def verdict(pick: str, run: str = "shoes") -> dict[str, object]:
     picks = [{"id": f"{run}@{step}", "label": f"step {step}", "star": False} for step in STEPS]
     return {
-        "runs": [{"key": name, "label": name} for name in ("shoes", "cats")], "run": run, "name": run, "told": "Measured loss says step 1500.",
+        "runs": [{"key": name, "label": name} for name in ("shoes", "cats")], "run": run, "name": run, "told": "A rule says step 1500.",
         "agree": None, "panels": [], "next": [], "picks": picks, "pick": f"{run}@{pick}", "ends": [picks[0]["id"], picks[2]["id"]],
         "actions": ["convert", "star"], "vote": "", "scores": "", "share": "",
     }  # fmt: skip
@@ -18,7 +18,8 @@ def verdict(pick: str, run: str = "shoes") -> dict[str, object]:
 
 def show(page: Any, value: dict[str, object]) -> None:
     page.evaluate(
-        """value => { const root = document.querySelector("#pick") ?? document.body.appendChild(Object.assign(document.createElement("div"), { id: "pick" }));
+        """value => { let root = document.querySelector("#pick");
+            if (!root) { root = document.createElement("div"); root.id = "pick"; document.body.append(root); }
             window.P ??= cmpPick(root, { onPick: (what) => picked.push(what), onEdit: (what) => picked.push(what) });
             P.update(value); }""",
         value,
