@@ -1,8 +1,10 @@
 // A table whose rows are ticked (many) or chosen (one): runs and checkpoints. Sorting is by value, so that step 500 stands before 1000.
 (() => {
   "use strict";
-  const { el, setText } = window.cmpDom;
+  const { el, setText, place } = window.cmpDom;
   const { textOf, sortOf, compare, contentOf } = window.cmpTableCells;
+
+  const MANY = 20; // lines
 
   window.cmpTable = (root, { onPick }) => {
     let value = { columns: [], rows: [], ticked: [], many: true };
@@ -131,8 +133,10 @@
       const withThumbs = rows.some((row) => row.thumb);
       made = new Map(rows.map((row) => linesOf(row, withThumbs, figures)));
       const lines = [...made.values()].flatMap((one) => one.lines);
-      const isNew = lines.length !== body.rows.length || [...body.rows].some((line, i) => line !== lines[i]);
-      if (isNew) body.replaceChildren(...lines); // at once: to move a thousand of them one by one takes a second
+      const there = [...body.rows];
+      const moved = lines.reduce((count, line, i) => count + (line !== there[i]), Math.max(there.length - lines.length, 0));
+      if (moved > MANY) body.replaceChildren(...lines); // at once: to move a thousand of them one by one takes a second
+      else if (moved) place(body, lines); // all others are not laid out anew
       refocus(before);
       sift();
     };
