@@ -24,6 +24,7 @@ _PICTURES, _LOSS, _WRITTEN, _SIZE = "pictures over the steps", "loss", "last wri
 RUN_COLUMNS = ("run", _PICTURES, _LOSS, "steps", "checkpoints", _SIZE, _WRITTEN)
 _TITLES = {
     _LOSS: f"The training loss at the end, smoothed by {SMOOTHING} as in the heads of the pictures and under Curves",
+    _SIZE: "What lies in the run's folder, or of several in one folder their checkpoints; Storage also counts what lies elsewhere",
     _WRITTEN: "When the newest checkpoint was written",
 }
 

@@ -70,9 +70,10 @@
     };
 
     // On how many items the scores stand.
-    const standsOn = ({ points, counts }) => {
+    const standsOn = ({ points, counts, means }) => {
       const [least, most] = [Math.min(...points.map(({ n }) => n)), Math.max(...points.map(({ n }) => n))];
-      return `${least === most ? most : `${least} to ${most}`} ${most === 1 ? counts.replace(/s$/, "") : counts}`;
+      const told = `${least === most ? most : `${least} to ${most}`} ${most === 1 ? counts.replace(/s$/, "") : counts}`;
+      return means ? `means of the ${told} logged before each checkpoint` : told;
     };
 
     const makePanel = (rule) => {

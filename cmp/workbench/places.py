@@ -55,12 +55,17 @@ class Places(Permission):
 
     @property
     def bases(self) -> tuple[Path, ...]:
-        """Folders in which base models are sought by name."""
+        """Folders in which base models are sought by name: those given at the start, while serving those that were added on the page, and
+        the demo's.
+        """
         of_demo = Demo(self.settings.home / "demo").bases
-        return (*self.settings.bases, *((of_demo,) if of_demo.is_dir() else ()))
+        return (*self.settings.bases, *(self.added_bases() if self.serves else ()), *((of_demo,) if of_demo.is_dir() else ()))
 
     def added_folders(self) -> tuple[Path, ...]:
         return tuple(Path(folder) for folder in sorted(self.store.all("folder")))
+
+    def added_bases(self) -> tuple[Path, ...]:
+        return tuple(Path(folder) for folder in sorted(self.store.all("base-folder")))
 
     def fetching(self) -> Generator[Progress, None, None]:
         """Brings what was named on the Hub here: logs and LoRA bytes, see `disk.hub_runs`. Once in this process, but for a server, which
