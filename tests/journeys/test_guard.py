@@ -294,7 +294,7 @@ def test_gradios_variables_open_no_server_and_no_folder_and_who_sends_a_file_is_
         listening = {c.laddr.port for c in psutil.Process(server.pid).net_connections("tcp") if c.status == psutil.CONN_LISTEN}
         assert listening == {urlsplit(server.url).port}
         form = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\nx\r\n--x--\r\n'
-        status, told, _ = server.post("/gradio_api/upload", form, Content_Type="multipart/form-data; boundary=x")
+        status, told, _ = server.post("/gradio_api/upload", form, **{"Content-type": "multipart/form-data; boundary=x"})
         assert status == 200 and str(tmp_path) not in str(told), told
         place = Path(told[0]).parents[1]
         assert place.is_dir()
