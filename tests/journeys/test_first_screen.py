@@ -294,3 +294,18 @@ def test_the_list_tells_the_loss_that_the_heads_tell(page: Watched) -> None:
     cell = page.row("runs-table", FULL).locator('td[data-column="loss"]')
     assert cell.inner_text().strip() == head
     assert "smoothed" in page.page.locator('#runs-table th[data-column="loss"]').get_attribute("title")
+
+
+def test_where_base_models_lie_is_said_on_the_page_and_taken_back(own: Watched, trained: dict[str, Training]) -> None:
+    wait_for_pictures(own, 4)
+    own.row("runs-table", "first").click()
+    own.row("checkpoints-table", "first@10").locator(".cmp-look").click()
+    own.page.locator("#details", has_text="not on this disk").wait_for()
+    own.page.locator("#run-actions button", has_text="Folders").first.click()
+    own.page.locator("#base-folder :is(input, textarea)").first.fill(str(trained["first"].bases))
+    own.page.click("#base-folder-add")
+    own.status("base-folders", str(trained["first"].bases))
+    own.page.locator("#details", has_text="recorded by the run").wait_for()
+    assert "not on this disk" not in own.page.locator("#details").inner_text()
+    own.page.click("#base-folder-remove")
+    own.page.locator("#details", has_text="not on this disk").wait_for()
