@@ -24,6 +24,7 @@ from scan import RUNS, STEPS, make_tree
 
 A_SECOND, FOR, LINES = 200, 10, 64  # requests, seconds, connections
 VIEWERS, WAITING, MANY = 50, 8, 40
+PAGES = 310  # a few more than a server remembers
 SOAK = 600.0
 GENERATE = {"model_name": "base", "prompt": "a red casual shoe", "num_inference_steps": 2, "num_images": 1}
 Answer = tuple[int, bytes]
@@ -124,10 +125,10 @@ class Line:
             self._streams = None
 
 
-async def ask(server: tuple[str, int], method: str, path: str, value: object = None) -> Answer:
+async def ask(server: tuple[str, int], method: str, path: str, value: object = None, accept: str = "gzip") -> Answer:
     line = Line(server)
     try:
-        return await line.ask(method, path, value)
+        return await line.ask(method, path, value, accept)
     finally:
         line.close()
 
@@ -182,13 +183,18 @@ async def _close(free: asyncio.Queue[Line]) -> None:
         free.get_nowait().close()
 
 
-async def many_pages(server: tuple[str, int]) -> list[Figure]:
-    """Each viewer loads the page and what it asks for at once, and then three of its looks for news."""
-    config = json.loads((await Line(server).ask("GET", "/config", accept="identity"))[1])
+async def events_of(server: tuple[str, int]) -> tuple[dict[int, object], list[dict[str, Any]], list[dict[str, Any]]]:
+    """The page's fields as they are at first, what it asks for when it is loaded, and its looks for news."""
+    config = json.loads((await ask(server, "GET", "/config", accept="identity"))[1])
     values = {told["id"]: told["props"].get("value") for told in config["components"]}
     events = [told for told in config["dependencies"] if told["backend_fn"]]
     loads = [told for told in events if any(name == "load" for _, name in told["targets"])]
-    ticks = [told for told in events if any(name == "tick" for _, name in told["targets"]) and not told["queue"]]
+    return values, loads, [told for told in events if any(name == "tick" for _, name in told["targets"]) and not told["queue"]]
+
+
+async def many_pages(server: tuple[str, int]) -> list[Figure]:
+    """Each viewer loads the page and what it asks for at once, and then three of its looks for news."""
+    values, loads, ticks = await events_of(server)
     times: list[float] = []
     failed = 0
 
@@ -240,7 +246,17 @@ async def many_pictures(server: tuple[str, int]) -> list[Figure]:
 
 
 async def soak(server: tuple[str, int], process: int, seconds: float) -> list[Figure]:
-    """All of it slowly for a long time, and what the process has in memory."""
+    """All of it slowly for a long time, and what the process has in memory. Before that as many pages are opened as it remembers."""
+    values, _, ticks = await events_of(server)
+
+    async def open_page(line: Line, number: int) -> Answer:
+        event = {"data": [values[one] for one in ticks[0]["inputs"]], "fn_index": ticks[0]["id"], "session_hash": f"soak{number}"}
+        return await line.ask("POST", "/gradio_api/run/predict", event)
+
+    first = Line(server)
+    for number in range(PAGES):
+        await open_page(first, -number)
+    first.close()
     until = time.monotonic() + seconds
     memory: list[float] = []
     counts = {"asked": 0, "failed": 0}
@@ -262,6 +278,7 @@ async def soak(server: tuple[str, int], process: int, seconds: float) -> list[Fi
 
     await asyncio.gather(
         watch(),
+        again(0.2, open_page),
         again(0.05, lambda line, _: line.ask("GET", "/api/models")),
         again(0.5, lambda line, _: line.ask("GET", "/")),
         again(0.5, lambda line, _: line.ask("GET", "/config")),

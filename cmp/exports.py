@@ -67,7 +67,7 @@ class Exports:
         Raises Busy where many wait already. What changes nothing in the file makes no second one.
         """
         wanted = read_view(view)
-        options = {option: options.get(option) for option in _COUNTS.get(FILES[name][0], ())}
+        options = {option: options.get(option) for option in _COUNTS.get(FILES[name][0], ())} | {"owner": caller().owner}
         digest = _digest(value, wanted, name, options)
         folder = self._folder / digest
         with self._alone(digest):
@@ -100,7 +100,8 @@ class Exports:
         from cmp.workbench.exporting import Matrix, write_export
 
         shutil.rmtree(folder, ignore_errors=True)  # what a killed process has begun
-        matrix = Matrix(self._bench, value, view, as_drawn=bool(options.get("as_drawn")), scratch=folder / "within")
+        retell = None if options["owner"] else Curtain(self._bench).picture
+        matrix = Matrix(self._bench, value, view, as_drawn=bool(options.get("as_drawn")), scratch=folder / "within", retell=retell)
         try:
             made = write_export(FILES[name][0], matrix, folder / name, milliseconds=options.get("milliseconds"))
         finally:
@@ -166,6 +167,7 @@ def export_routes(bench: Workbench) -> list[BaseRoute]:
             if name not in FILES:
                 raise NotFound(f"there is no export {name[:60]!r}", f"There are {', '.join(FILES)}.")
             value = value_of(bench, request.path_params["source"], request.query_params.getlist("beside"))
+            value = value if caller().owner else Curtain(bench).hide(value)  # as the page shows it
             path, notes = exports.get(value, _view_in(request), name, _options_in(request))
             return _file(path, str(value.get("title") or ""), name, notes)
 

@@ -5,35 +5,35 @@ What it lets through it marks with the caller's rights, see `cmp.workbench.calle
 
 from __future__ import annotations
 
-import hmac
-import ipaddress
+import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import parse_qs, quote
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from cmp.core.errands import ROUTE as ERRANDS
-from cmp.core.event_files import check_event_files
-from cmp.core.limits import Rates
+from cmp.core.page_events import check_event
+from cmp.core.server_names import client_of, split_host
 from cmp.errors import BadInput, CmpError, NotFound, Refused, TooOften
+from cmp.rules import LOOPBACK, Rules
 from cmp.workbench import Workbench
 from cmp.workbench.callers import Caller, acting_for, caller
 from cmp.workbench.curtain import Curtain
 
 COOKIE = "cmp_token"
 CALLER = "cmp.caller"  # where in a request's scope it stands who asks; page events are carried out later, in other threads
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 LARGEST_API_BODY = 100_000  # bytes; a request is a prompt and a few numbers
 LARGEST_ERRAND = 150_000_000  # a LoRA in base64, and of the owner alone
 LARGEST_EVENT = 4_000_000  # what a page sends of its fields
 LARGEST_UPLOAD = 5_000_000
 MULTIPART_AROUND = 10_000  # what the form around a file takes
-_UPLOADS = (20, 3.0)  # at once, and after them one in so many seconds
+_WITHIN = 30.0  # seconds in which the next part of a body has to come
+
+__all__ = ["COOKIE", "LARGEST_UPLOAD", "LOOPBACK", "Guard", "Rules", "or_refusal", "refusal"]
 
 UPLOAD = "/gradio_api/upload"
 # Of gradio's own routes those that the page and gradio_client need. All others are answered as if they were not there: those that hand out
@@ -48,50 +48,15 @@ _OURS = re.compile(r"/(health|openapi\.json|api/.*|cmp/.*)")
 _EVENTS = re.compile(r"/gradio_api/(queue/join|run/\w+|call/\w+|cancel|reset)/?", re.ASCII)
 # What a mere GET has this server work for: a browser that says it was sent here by another site gets it not even by a link.
 _WORKS = ("/cmp/share/", "/cmp/export/")
+# What costs nothing or is fetched by the dozen when a page opens; everything else of visitors is counted.
+_CHEAP = re.compile(
+    r"/health|/(cmp/(static|cell|sample)|assets|static|svelte|pwa_icon)/.+|/(gradio_api/)?(theme\.css|startup-events|heartbeat/\w+)"
+    r"|/(favicon\.ico|manifest\.json|pwa_icon|robots\.txt)"
+)
 STARTUP = "/gradio_api/startup-events"  # gradio asks its own server for it once when it starts; it tells nothing
 
 Scope = MutableMapping[str, Any]
 App = Callable[[Scope, Any, Any], Awaitable[None]]
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """Whom a server lets in. Without a `token` everybody who reaches it is its owner, unless `strangers` come.
-
-    `open_reading`: looking needs no token. `hosts` are the names that it goes by; `any_address` takes it by any number too, which no
-    foreign page can make its own name. `uploads`: whether files may be sent. `forwarded`: all comes through a proxy, which says who
-    asks; of one that some come through, uvicorn is told by FORWARDED_ALLOW_IPS. `framed`: other sites may show it as a part of theirs.
-    """
-
-    token: str | None = None
-    open_reading: bool = False
-    strangers: bool = False
-    hosts: frozenset[str] = frozenset(LOOPBACK)
-    any_address: bool = False
-    uploads: bool = True
-    forwarded: bool = False
-    framed: bool = False
-    rates: Rates = field(default_factory=lambda: Rates(*_UPLOADS), compare=False)
-
-    def knows(self, host: str) -> bool:
-        """Whether this server goes by the name in a Host or Origin header, whatever the port."""
-        name = host_name(host)
-        return name in self.hosts or any(name.endswith(own[1:]) for own in self.hosts if own.startswith("*.")) or (
-            self.any_address and is_address(name)
-        )  # fmt: skip
-
-
-def host_name(host: str) -> str:
-    """The name or number in a Host header, without port and brackets."""
-    return host.partition("]")[0].lstrip("[").lower() if host.startswith("[") else host.partition(":")[0].lower()
-
-
-def is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
 
 
 class Guard:
@@ -111,6 +76,7 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        self._forget_foreign_names(scope)
         request = Request(scope, receive)
         try:
             if answer := self._token_in_address(request):
@@ -145,14 +111,17 @@ class Guard:
 
     def _token_in_address(self, request: Request) -> Response | None:
         given = parse_qs(request.scope["query_string"].decode("latin-1")).get("token", [""])[0]
-        if not self.rules.token or request.method != "GET" or not _same(given, self.rules.token):
+        if not given or request.method != "GET":
             return None
         self._check_names(request)
+        # by links another site could use up what its visitor may try, and lock the owner out: those are counted for themselves
+        if not self._is_token(self._address(request) + (" by a link" if _is_foreign(request) else ""), given):
+            return None
         last = quote(request.scope["path"].rpartition("/")[2])  # the id of a run may hold any sign
         answer = RedirectResponse(f"./{last}", 303)  # relative: a proxy may have put something in front
         framed = self.rules.framed  # within a page of another site a cookie is sent only if it says all of this
         secure = framed or request.url.scheme == "https"
-        answer.set_cookie(COOKIE, self.rules.token, httponly=True, samesite="none" if framed else "lax", secure=secure)
+        answer.set_cookie(COOKIE, given, httponly=True, samesite="none" if framed else "lax", secure=secure)
         if framed:
             answer.headers["set-cookie"] += "; Partitioned"
         return answer
@@ -170,6 +139,8 @@ class Guard:
         gradios = _GRADIO.fullmatch(path) and all(len(part) < 200 for part in path.split("/"))  # it fails at names that no file can have
         if not (_OURS.fullmatch(path) or gradios) or (path.startswith(UPLOAD) and not self.rules.uploads):
             raise NotFound("there is nothing at this address", "The dashboard is at / and its REST API is described in /openapi.json.")
+        if not caller.owner and not _CHEAP.fullmatch(path) and (wait := self.rules.visits.take(caller.address, time.monotonic())):
+            raise TooOften("this dashboard was asked too much at once", f"Try again in {max(1, wait):.0f} s.", wait)
         return caller
 
     def _may_send(self, path: str) -> bool:
@@ -178,26 +149,43 @@ class Guard:
     def _check_names(self, request: Request) -> None:
         host, origin = request.headers.get("host", ""), request.headers.get("origin")
         if not self.rules.knows(host):
-            hint = f"Start it with CMP_HOSTS={host_name(host)[:100]} if that is its name." if host else "Send a Host header."
+            name, _ = split_host(host)
+            hint = f"Start it with CMP_HOSTS={name[:100]} if that is its name." if name else "Send a Host header: a name, or name:port."
             raise _NotLetIn(400, Refused(f"this server does not go by the name {host[:100]!r}", hint))
-        if origin is not None and not _is_same(origin, host) and _origin_name(origin) not in self.rules.hosts - set(LOOPBACK):
-            raise _NotLetIn(403, Refused(f"the request comes from {origin[:100]!r}, another site", "Use the dashboard's own address."))
+        if origin is not None and not self.rules.takes(origin, host, request.url.scheme):
+            hint = "Use the dashboard's own address; where a proxy serves it at another port, start it with CMP_HOSTS=NAME:PORT."
+            raise _NotLetIn(403, Refused(f"the request comes from {origin[:100]!r}, another site", hint))
         # a picture or a script within a foreign page is asked for without Origin; browsers say so in these, which no page can set
-        foreign = origin is None and request.headers.get("sec-fetch-site") in ("cross-site", "same-site")
-        if foreign and (request.headers.get("sec-fetch-mode") != "navigate" or request.scope["path"].startswith(_WORKS)):
+        if (
+            origin is None
+            and _is_foreign(request)
+            and (request.headers.get("sec-fetch-mode") != "navigate" or request.scope["path"].startswith(_WORKS))
+        ):
             raise _NotLetIn(403, Refused("the request comes from another site", "Open the dashboard itself and ask for it there."))
+
+    def _forget_foreign_names(self, scope: Scope) -> None:
+        """Takes out what gradio would build its addresses from, unless it is a name that this server goes by."""
+
+        def stays(name: bytes, value: bytes) -> bool:
+            first = value.decode("latin-1").partition(",")[0].strip()
+            return name != b"x-gradio-server" and (name != b"x-forwarded-host" or self.rules.is_named(first))
+
+        scope["headers"] = [pair for pair in scope["headers"] if stays(*pair)]
 
     def _is_owner(self, request: Request) -> bool:
         if not self.rules.token:
             return not self.rules.strangers
-        bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
-        shown = (bearer, request.headers.get("x-cmp-token", ""), request.cookies.get(COOKIE, ""))
-        return any(_same(given, self.rules.token) for given in shown)
+        kind, _, bearer = request.headers.get("authorization", "").partition(" ")
+        shown = bearer if kind.lower() == "bearer" else ""  # another kind is for the proxy in front
+        return self._is_token(self._address(request), shown, request.headers.get("x-cmp-token", ""), request.cookies.get(COOKIE, ""))
+
+    def _is_token(self, client: str, *given: str) -> bool:
+        return bool(self.rules.token) and self.rules.guesses.find(given, str(self.rules.token), client)
 
     def _address(self, request: Request) -> str:
         told = request.headers.getlist("x-forwarded-for") if self.rules.forwarded else []
         last = told[-1].rpartition(",")[2].strip() if told else ""  # the proxy's own word; whoever asks may have sent those before it
-        return last[:100] or (request.client.host if request.client else "unknown")
+        return client_of(last or (request.client.host if request.client else "unknown"))
 
     # -- with what -----------------------------------------------------------------------------------------------------
 
@@ -211,7 +199,7 @@ class Guard:
             if kind != "multipart/form-data":
                 raise _NotLetIn(415, BadInput(f"a file was sent as {kind[:60]!r}", "Send it as multipart/form-data."))
             self._check_size(int(told) if told.isdigit() else LARGEST_UPLOAD * 2, LARGEST_UPLOAD + MULTIPART_AROUND)
-            if wait := self.rules.rates.take(self._address(request), time.monotonic()):
+            if wait := self.rules.rates.take(caller.address, time.monotonic()):
                 raise TooOften("files were sent too often", f"Try again in {wait:.0f} s.", wait)
             return receive
         if kind != "application/json" and not (request.method == "DELETE" and told in ("", "0")):
@@ -221,7 +209,7 @@ class Guard:
             most = LARGEST_ERRAND
         self._check_size(int(told) if told.isdigit() else 0, most)
         is_event = _EVENTS.fullmatch(request.scope["path"])
-        return await _received(receive, most, (lambda body: check_event_files(body, self.rules.knows)) if is_event else None)
+        return await _received(receive, most, (lambda body: check_event(body, self.rules.knows, *_called(request))) if is_event else None)
 
     def _check_size(self, size: int, most: int) -> None:
         if size > most:
@@ -240,7 +228,10 @@ async def _received(receive: Any, most: int, check: Callable[[bytes], None] | No
     """Reads the whole body, at most so many bytes of it, has it checked, and gives what hands it on."""
     parts, size, more = [], 0, True
     while more:
-        message = await receive()
+        try:
+            message = await asyncio.wait_for(receive(), _WITHIN)
+        except TimeoutError:
+            raise _NotLetIn(408, BadInput("the request was not sent to its end", "Send it at once.")) from None
         if message["type"] != "http.request":  # the client has gone
             break
         parts.append(message.get("body", b""))
@@ -261,20 +252,18 @@ async def _received(receive: Any, most: int, check: Callable[[bytes], None] | No
     return hand_on
 
 
-def _is_same(origin: str, host: str) -> bool:
-    scheme, _, name = origin.partition("://")
-    return scheme in ("http", "https") and name.lower() == host.lower()
+def _is_foreign(request: Request) -> bool:
+    """Whether a browser says that a page of another site has it ask."""
+    return request.headers.get("sec-fetch-site") in ("cross-site", "same-site")
 
 
-def _origin_name(origin: str) -> str:
-    try:
-        return urlsplit(origin).hostname or ""
-    except ValueError:
-        return ""
-
-
-def _same(given: str, token: str) -> bool:
-    return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), token.encode())
+def _called(request: Request) -> tuple[str | None, Mapping[int, str] | None]:
+    """The name by which a request calls one of the page's events, None where its body has to say which; and the events there are."""
+    page = getattr(request.scope.get("app"), "blocks", None)
+    kind, _, name = request.scope["path"].removeprefix("/gradio_api/").rstrip("/").partition("/")
+    if page is None or kind in ("cancel", "reset"):
+        return None, None
+    return None if kind == "queue" else name, {number: str(event.api_name) for number, event in page.fns.items()}
 
 
 def refusal(fault: CmpError, status: int | None = None, *, hide: Callable[[Any], Any] | None = None) -> Response:

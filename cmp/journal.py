@@ -93,6 +93,7 @@ def open_journal(form: str = "text", file: Path | None = None, secrets: Iterable
             ) from fault
     handler.setFormatter(Line(form, secrets))
     logging.getLogger().addHandler(handler)
+    logging.getLogger("asyncio").addFilter(Seldom())
     logging.getLogger("cmp").setLevel(logging.INFO)
     return handler
 
@@ -104,6 +105,24 @@ def adopt_libraries() -> None:
         logging.getLogger(name).propagate = True
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+class Seldom(logging.Filter):
+    """Tells once a second, and without a traceback, that no connection could be taken: asyncio says so for each of thousands."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._now, self._told = now, float("-inf")
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not record.getMessage().startswith("socket.accept()"):
+            return True
+        if (now := self._now()) - self._told < 1:
+            return False
+        self._told = now
+        fault = record.exc_info[1] if record.exc_info else None
+        record.msg, record.args, record.exc_info, record.exc_text = f"a connection could not be taken: {fault}", None, None, None
+        return True
 
 
 class Requests:

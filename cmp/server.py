@@ -9,7 +9,8 @@ import secrets
 import shutil
 import socket
 import tempfile
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Callable, Mapping, MutableMapping
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from importlib.resources import files
 from typing import Any
@@ -20,19 +21,23 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from cmp.connections import Connections, bounded, is_spared, raise_open_files, room_for
+from cmp.core.server_names import is_address
 from cmp.ending import Ending
 from cmp.errors import BadInput, Refused
-from cmp.guard import LARGEST_UPLOAD, LOOPBACK, Guard, Rules, is_address, or_refusal
+from cmp.guard import LARGEST_UPLOAD, LOOPBACK, Guard, Rules, or_refusal
 from cmp.journal import Requests, adopt_libraries, open_journal
 from cmp.settings import Settings, read_port
 from cmp.viewer import HEAD, asset
 from cmp.workbench import Workbench
 from cmp.workbench.alerting import Alerting
-from cmp.workbench.callers import Caller, acting_for, caller
+from cmp.workbench.callers import BY_CALLER, Caller, acting_for, caller
 from cmp.workbench.curtain import Curtain
 from cmp.workbench.sending import targets_of
 
 FOR_EVER = "private, max-age=31536000, immutable"
+MOST_PAGES = 300  # whose state is kept, of 0.4 MB each; one that was forgotten begins anew with its next event
+SHORTEST_TOKEN = 12  # characters, where others can try
 EVERYWHERE = ("0.0.0.0", "::", "")
 _TYPES = {"css": "text/css", "js": "text/javascript"}
 
@@ -53,9 +58,10 @@ def file_routes(bench: Workbench) -> list[BaseRoute]:
         def answer(request: Request) -> Response:
             def read() -> Response:
                 content, media_type = bench.picture(kind, request.path_params["name"])
-                if media_type.startswith("text/") and not caller().owner:
-                    content = Curtain(bench).hide(content.decode()).encode()
-                return Response(content, media_type=media_type, headers={"Cache-Control": FOR_EVER, "X-Content-Type-Options": "nosniff"})
+                if not caller().owner:
+                    content = Curtain(bench).picture(content, media_type)
+                headers = {"Cache-Control": FOR_EVER, "X-Content-Type-Options": "nosniff", "Vary": BY_CALLER}
+                return Response(content, media_type=media_type, headers=headers)
 
             return or_refusal(bench, read)
 
@@ -111,6 +117,7 @@ def launch_options(bench: Workbench, host: str, *, share: bool = False) -> dict[
                 *api_routes(bench),
             ],
             "middleware": [Middleware(Requests), Middleware(Guard, rules=rules)],
+            "lifespan": without_foreign_readers,
             "title": "cmp",
             "docs_url": None,
             "redoc_url": None,
@@ -124,6 +131,8 @@ def launch_options(bench: Workbench, host: str, *, share: bool = False) -> dict[
         "mcp_server": False,
         "share": share,
         "max_file_size": LARGEST_UPLOAD,
+        "state_session_capacity": MOST_PAGES,
+        "_frontend": False,  # it only has gradio ask its own server for the page, and give up where that takes over 3 s
         "footer_links": [],
         "quiet": True,
     }
@@ -139,6 +148,9 @@ def rules_for(settings: Settings, host: str, *, share: bool = False) -> Rules:
             f"{where} lets others reach this dashboard, and there is no token",
             "Give --token auto to have one made, or --read-only --open-reading: all look and draw a little, nobody changes anything.",
         )
+    if settings.token and not settings.makes_token and len(settings.token) < SHORTEST_TOKEN and (not alone or settings.hosts):
+        told = f"the token has {len(settings.token)} characters, and others can try it"
+        raise Refused(told, f"Give --token auto to have one made, or one of at least {SHORTEST_TOKEN} characters that nobody guesses.")
     named = {socket.gethostname().lower()} if host in EVERYWHERE else {host.lower()}
     shared = {"*.gradio.live"} if share else set()
     in_space = settings.mode == "space"
@@ -147,6 +159,7 @@ def rules_for(settings: Settings, host: str, *, share: bool = False) -> Rules:
         open_reading=settings.open_reading,
         strangers=settings.for_strangers,
         hosts=frozenset({*LOOPBACK, *settings.hosts, *(set() if alone else named), *shared}),
+        origins=frozenset(settings.hosts),
         any_address=not alone and (host in EVERYWHERE or is_address(host)),
         uploads=settings.draws,
         forwarded=settings.on_space,
@@ -227,10 +240,28 @@ def serve_forever(bench: Workbench, host: str = LOOPBACK[0], *, share: bool = Fa
     return serve_page(bench, dashboard(bench), server_name=host, share=share)
 
 
+@asynccontextmanager
+async def without_foreign_readers(app: Any) -> AsyncIterator[None]:
+    """Takes out what gradio puts around the guard when an app starts: it tells browsers that pages of any site may read what is here."""
+    from gradio.route_utils import CustomCORSMiddleware
+
+    app.user_middleware = [one for one in app.user_middleware if one.cls is not CustomCORSMiddleware]
+    app.middleware_stack = None  # it is built anew for the first request
+    yield
+
+
+def bound_connections(server: Any, *, proxied: bool) -> None:
+    """Keeps the connections of a running web server within bounds, from the next on; all are counted together where they are `proxied`."""
+    proxies = "*" if proxied else server.config.forwarded_allow_ips
+    kept = Connections(room_for(raise_open_files()), spared=lambda address: is_spared(address, proxies))
+    server.config.http_protocol_class = bounded(server.config.http_protocol_class, kept)
+
+
 def serve_page(bench: Workbench, page: Any, **asked: Any) -> int:
     """Launches the page, and ends in order when a signal asks for that; gives the exit code."""
     with Ending(bench) as ending:
         page.launch(prevent_thread_lock=True, **asked)
+        bound_connections(page.server, proxied=bench.settings.on_space)
         adopt_libraries()
         return ending.wait(page)
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from cmp.errors import Unreadable
-from cmp.journal import REQUEST, Line, Requests, open_journal
+from cmp.journal import REQUEST, Line, Requests, Seldom, open_journal
 
 
 @pytest.fixture
@@ -103,3 +103,27 @@ def test_requests_to_the_api_and_those_that_fail_are_told_without_their_query(fi
         ("/api/models", 200, "info"), ("/anything", 404, "warning"), ("/api/generate", 500, "error"),
     ]  # fmt: skip
     assert "secret" not in file.read_text() and all(event["request"] for event in found)
+
+
+def test_connections_that_cannot_be_taken_are_told_once_a_second_without_a_traceback() -> None:
+    clock = iter([0.0, 0.1, 0.9, 1.5, 1.6])
+    seldom = Seldom(lambda: next(clock))
+
+    def tells(text: str) -> str | None:
+        try:
+            raise OSError(24, "Too many open files")
+        except OSError:
+            made = logging.LogRecord("asyncio", logging.ERROR, "", 0, text, None, sys.exc_info())
+        return Line("text").format(made) if seldom.filter(made) else None
+
+    told = [tells("socket.accept() out of system resource\nsocket: <TransportSocket fd=6>") for _ in range(5)]
+    assert [line is not None for line in told] == [True, False, False, True, False]
+    assert "Too many open files" in str(told[0]) and "Traceback" not in str(told[0]) and "\n" not in str(told[0])
+    assert "Traceback" in str(tells("Task exception was never retrieved")), "anything else is told whole"
+
+
+def test_what_asyncio_cannot_take_goes_through_the_journal_seldom(file: Path) -> None:
+    open_journal("json", file)
+    for _ in range(50):
+        logging.getLogger("asyncio").error("socket.accept() out of system resource\nsocket: <x>")
+    assert 1 <= len(told(file)) < 50

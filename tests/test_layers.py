@@ -48,13 +48,18 @@ LAYERS = {
     "rest": Layer("version errors core disk.ready workbench viewer guard rest", "fastapi pydantic starlette"),
     "exports": Layer("errors core workbench guard", "starlette", inside="ui"),
     "ballots": Layer("errors core workbench viewer guard", "starlette"),
-    "guard": Layer("errors core workbench", "starlette"),
+    "guard": Layer("errors core workbench rules", "starlette"),
+    # whom a server lets in, and the bounds of connections
+    "rules": Layer("errors core"),
+    "connections": Layer("core"),
     "notices": Layer("workbench", "starlette"),
     # what is told of events, and how a server ends
     "journal": Layer("errors"),
     "ending": Layer("workbench"),
     "server": Layer(
-        "errors settings core workbench viewer guard journal ending", "fastapi starlette gradio", inside="rest ui exports ballots notices"
+        "errors settings core workbench viewer guard connections journal ending",
+        "fastapi starlette gradio",
+        inside="rest ui exports ballots notices",
     ),
     "tools": Layer("errors settings core workbench", "mcp"),
     "cli": Layer("errors settings core disk.ready disk.converted workbench cli", "typer", inside="server tools pictures viewer"),

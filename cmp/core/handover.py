@@ -9,9 +9,9 @@ from typing import Any
 
 from cmp.core.arranging import read_matrix, see, unique_keys
 from cmp.core.views import View
+from cmp.core.whereabouts import OWN_WORDS, without_paths
 
 Value = dict[str, Any]
-OWN_WORDS = ("prompt", "negative", "negative prompt")  # what the user wrote is no path, whatever is in it
 _HANDED = (
     "title",
     "note",
@@ -19,12 +19,11 @@ _HANDED = (
     "place",
     "step_axis",
 )  # of what is not gone through by itself; all else is for the page
-_PATH = re.compile(r"(?<![\w.:/\\])(?:/(?:[^\s/:;,'\"()<>|*?]+/)+|[A-Za-z]:[\\/](?:[^\s\\/:;,'\"()<>|*?]+[\\/])*)(?=[^\s/\\])")
 
 
 def without_folders(text: str, folders: Iterable[PurePath]) -> str:
     """The text with every path in it cut down to its name; those below the given folders also where they have spaces."""
-    for kind in (PurePosixPath, PureWindowsPath):
+    for kind in (PurePosixPath, PureWindowsPath) if text[:1] in ("/", "\\") or text[1:2] == ":" else ():
         if kind(text).is_absolute() and len(kind(text).parts) > 2 and "\n" not in text:
             return kind(text).name if _is_path_alone(text) else _without(text, folders)
     return _without(text, folders)
@@ -39,7 +38,7 @@ def _without(text: str, folders: Iterable[PurePath]) -> str:
     for folder in sorted(map(str, folders), key=len, reverse=True):
         if len(folder) > 1:
             text = re.sub(re.escape(folder.rstrip("/\\")) + r"(?:[/\\]|(?![\w.-]))", "", text)
-    return _PATH.sub("", text)
+    return without_paths(text)
 
 
 def hand_over(value: Mapping[str, Any], view: View, folders: Iterable[PurePath] = ()) -> tuple[Value, View]:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from cmp.core.grids import Cell
 from cmp.core.labels import SEED, number_text, stack_text, values_of, varying
 from cmp.core.samplers import to_a1111
+from cmp.core.whereabouts import is_place, place_name
 
 LONGEST_TEXT = 1_000_000  # characters of a settings text, as Pillow's own bound is
 FEWEST_PAIRS = 3  # with fewer, the last line belongs to the prompt
@@ -46,7 +48,7 @@ def to_infotext(cell: Cell, size: tuple[int, int], base: str, digest: str | None
         ("CFG scale", number_text(cell.sampling.guidance)),
         ("Seed", cell.seed),
         ("Size", f"{size[0]}x{size[1]}"),
-        ("Model", base),
+        ("Model", place_name(base) if is_place(base) else base),  # as A1111 names it: people post pictures
         ("VAE", cell.sampling.vae),
         ("Clip skip", cell.sampling.clip_skip if cell.sampling.clip_skip > 1 else None),
     ]
@@ -104,6 +106,27 @@ def parse_infotext(text: str) -> Infotext:
         if line or target:  # no empty lines at the beginning
             target.append(line)
     return Infotext("\n".join(prompt), "\n".join(negative), {name.strip(): _unquoted(value.strip()) for name, value in pairs})
+
+
+def retold_infotext(text: str, tell: Callable[[Any], Any]) -> str:
+    """The text with `tell` applied to its prompts, and to each pair as a field of that name; it stays as it is where nothing changes.
+
+    `tell` takes a JSON value and gives one of the same form.
+    """
+    stripped = text.strip()[:LONGEST_TEXT]
+    before, newline, last = stripped.rpartition("\n")
+    pairs = list(_PAIR.finditer(last))
+    if len(pairs) < FEWEST_PAIRS:
+        return str(tell(text))
+    out, at = [str(tell({"prompt": before})["prompt"]), newline], 0
+    for pair in pairs:
+        value = _unquoted(pair[2].strip())
+        shown = str(tell({pair[1]: value})[pair[1]])
+        out += [str(tell(last[at : pair.start()])), last[pair.start() : pair.start(2)], pair[2] if shown == value else _quoted(shown)]
+        out.append(last[pair.end(2) : pair.end()])
+        at = pair.end()
+    made = "".join([*out, str(tell(last[at:]))])
+    return text if made == stripped else made
 
 
 def _unquoted(value: str) -> str:

@@ -51,10 +51,20 @@ class Rates:
     def take(self, client: str, now: float) -> float:
         """Takes a turn; gives 0, or the seconds until there is one. `now` in seconds of a clock that never goes back."""
         with self._lock:
-            left, when = self._left.pop(client, (float(self._turns), now))
-            left = min(float(self._turns), left + (now - when) / self._every)
+            left = self._now(client, now)
             taken = left >= 1
+            self._left.pop(client, None)
             self._left[client] = (left - 1 if taken else left, now)
             while len(self._left) > _FORGET_AT:
                 del self._left[next(iter(self._left))]
         return 0.0 if taken else (1 - left) * self._every
+
+    def wait(self, client: str, now: float) -> float:
+        """The same without taking it."""
+        with self._lock:
+            left = self._now(client, now)
+        return 0.0 if left >= 1 else (1 - left) * self._every
+
+    def _now(self, client: str, now: float) -> float:
+        left, when = self._left.get(client, (float(self._turns), now))
+        return min(float(self._turns), left + (now - when) / self._every)

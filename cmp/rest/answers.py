@@ -24,6 +24,7 @@ STATUSES = {
     401: "The token is missing or wrong.",
     403: "The request comes from another site.",
     404: "What was named is not there.",
+    408: "The body did not come.",
     409: "It would lose something, or show something false; or another process is at it.",
     413: "The body is too large.",
     415: "The body is not sent as application/json.",
@@ -32,7 +33,7 @@ STATUSES = {
     503: "There is too much to do already; Retry-After tells when to ask again.",
     507: "The disk cannot hold the result.",
 }
-LOOKING, WRITING = (400, 401, 403, 404, 409, 422, 503), tuple(STATUSES)
+LOOKING, WRITING = (400, 401, 403, 404, 409, 422, 429, 503), tuple(STATUSES)
 
 
 class ErrorDetail(BaseModel):

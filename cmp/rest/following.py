@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -14,12 +14,12 @@ from starlette.concurrency import run_in_threadpool
 from cmp.errors import BadInput, Busy, CmpError, NotFound
 from cmp.rest.answers import LOOKING, WRITING, described, told
 from cmp.workbench import FailedConversion, Workbench
-from cmp.workbench.callers import caller
+from cmp.workbench.callers import Caller, caller
 from cmp.workbench.curtain import Curtain
 from cmp.workbench.storing import NotDone
 from cmp.workbench.telling import job_json
 
-MOST_STREAMS = 100
+MOST_STREAMS, MOST_OF_ONE = 100, 4  # of all, and of one visitor's address
 _LOOK_EVERY = 0.25  # seconds
 _SIGN_OF_LIFE = 60  # looks without news after which a line is sent all the same
 _OVER = "end"  # the last event's id: a client that comes back with it has seen everything
@@ -28,7 +28,7 @@ _OVER = "end"  # the last event's id: a client that comes back with it has seen 
 def add_following(router: APIRouter, bench: Workbench) -> None:
     """Adds the routes."""
     answers: dict[str, Any] = {"responses": described(LOOKING), "response_model": dict[str, Any]}
-    followed: list[object] = []  # one entry for each open stream; all of them are served by one thread
+    followed: list[str] = []  # who follows, once for each open stream; all of them are served by one thread
 
     @router.get("/api/v1/jobs", **answers)
     def jobs() -> JSONResponse:
@@ -52,17 +52,26 @@ def add_following(router: APIRouter, bench: Workbench) -> None:
             return Response(status_code=204)  # by which a client knows that it need not come back
         if not (before.isascii() and before.isdigit() and len(before) < 10):
             raise BadInput(f"Last-Event-ID is {before[:40]!r}", "It is the number of an event that was sent.")
-        if len(followed) >= MOST_STREAMS:
-            raise Busy(f"{MOST_STREAMS} jobs are being followed already", "Ask GET /api/v1/jobs/ID now and then.")
-        curtain = None if caller().owner else Curtain(bench)
+        who = caller()
+        _require_room(followed, who)
+        curtain = None if who.owner else Curtain(bench)
         told_of = _events(bench, job, int(before), curtain, request)
-        return StreamingResponse(_counted(told_of, followed), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+        return StreamingResponse(
+            _counted(told_of, followed, who.address), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
+        )
 
     @router.delete("/api/v1/jobs/{job}", responses=described(WRITING), response_model=dict[str, Any])
     def cancel(job: str) -> JSONResponse:
         """Asks it to stop, wherever it runs."""
         bench.require_writing()
         return told(bench, bench.jobs.ask(job, "cancel").as_json())
+
+
+def _require_room(followed: Sequence[str], who: Caller) -> None:
+    if len(followed) >= MOST_STREAMS:
+        raise Busy(f"{MOST_STREAMS} jobs are being followed already", "Ask GET /api/v1/jobs/ID now and then.")
+    if not who.owner and followed.count(who.address) >= MOST_OF_ONE:
+        raise Busy(f"you follow {MOST_OF_ONE} jobs already", "Close one of them, or ask GET /api/v1/jobs/ID now and then.")
 
 
 _STREAM: dict[int | str, dict[str, Any]] = {
@@ -118,12 +127,11 @@ async def _events(bench: Workbench, job: str, after: int, curtain: Curtain | Non
         await asyncio.sleep(_LOOK_EVERY)
 
 
-async def _counted(events: AsyncIterator[str], followed: list[object]) -> AsyncIterator[str]:
+async def _counted(events: AsyncIterator[str], followed: list[str], who: str) -> AsyncIterator[str]:
     """Counts from the first event on: a stream whose client has gone before is never begun."""
-    mark = object()
-    followed.append(mark)
+    followed.append(who)
     try:
         async for text in events:
             yield text
     finally:
-        followed.remove(mark)
+        followed.remove(who)

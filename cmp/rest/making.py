@@ -206,6 +206,7 @@ def _grid(bench: Workbench, asked: GridRequest) -> JSONResponse:
     )  # fmt: skip
     said: dict[str, Any] = {"passed_over": [{"checkpoint": c.id, "why": c.flaw} for c in columns.flawed], "notes": list(columns.told)}
     if asked.dry_run:
+        bench.require_planning(spec)
         plan, cells = bench.plan_grid(spec, runs, given), spec.cells()
         return told(bench, {**plan.as_json(), "axes": {axis.name: list(values_of(axis, cells)) for axis in varying(cells)}, **said})
     return accepted(bench, bench.start_grid(spec, runs, given).id, {"cells": spec.size} | said)

@@ -8,7 +8,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fastapi import Request
@@ -17,6 +17,8 @@ from starlette.concurrency import run_in_threadpool
 
 from cmp.core.runs import Checkpoint, Library, Run, origin_name, origin_title, plain_text
 from cmp.workbench import Workbench
+from cmp.workbench.callers import BY_CALLER, caller
+from cmp.workbench.curtain import Curtain
 
 _FRESH = 1.0  # seconds for which an answer is given without looking
 _PATIENCE = 0.03  # seconds that a request waits for a newer answer, where there is one that is not old
@@ -24,14 +26,22 @@ _OLD = 30.0  # seconds after which it waits for as long as it takes
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """An answer, what it was made from, and when that was last looked at."""
+class Answer:
+    """A list in the forms in which it is sent, and the tag by which a client asks whether it has changed."""
 
-    library: Library
-    names: Mapping[str, object]
     plain: bytes
     packed: bytes
     tag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The owner's answer and the visitors', what they were made from, and when that was last looked at."""
+
+    library: Library
+    names: Mapping[str, object]
+    owners: Answer
+    visitors: Answer
     at: float
 
 
@@ -46,12 +56,13 @@ class Models:
     async def answer(self, request: Request) -> Response:
         """The list, packed where the client takes that; or that it has not changed since the client asked."""
         kept = await self._newest()
-        headers = {"ETag": kept.tag, "Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
-        if kept.tag in request.headers.get("if-none-match", ""):
+        told = kept.owners if caller().owner else kept.visitors
+        headers = {"ETag": told.tag, "Cache-Control": "private, no-cache", "Vary": f"Accept-Encoding, {BY_CALLER}"}
+        if told.tag in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)
         if "gzip" in request.headers.get("accept-encoding", ""):
-            return Response(kept.packed, media_type="application/json", headers=headers | {"Content-Encoding": "gzip"})
-        return Response(kept.plain, media_type="application/json", headers=headers)
+            return Response(told.packed, media_type="application/json", headers=headers | {"Content-Encoding": "gzip"})
+        return Response(told.plain, media_type="application/json", headers=headers)
 
     async def _newest(self) -> Kept:
         """What is there now. A scan of many runs takes a second or more: meanwhile the last answer is given, if it is not old."""
@@ -69,11 +80,20 @@ class Models:
         at = time.monotonic()
         library, names, kept = self._bench.library(fresh=False), self._bench.store.all("name"), self._kept
         if kept and kept.library is library and kept.names == names:
-            self._kept = Kept(library, names, kept.plain, kept.packed, kept.tag, at)
+            self._kept = replace(kept, at=at)
             return
-        plain = json.dumps({"models": list_models(library, names)}, separators=(",", ":"), allow_nan=False).encode()
-        packed = gzip.compress(plain, 5, mtime=0)
-        self._kept = Kept(library, names, plain, packed, f'"{hashlib.sha256(plain).hexdigest()[:32]}"', at)
+        value = {"models": list_models(library, names)}
+        owners = visitors = packed(value)
+        settings = self._bench.settings
+        # elsewhere everybody who is let in is an owner
+        if (settings.open_reading or settings.for_strangers) and (shown := Curtain(self._bench).public(value)) != value:
+            visitors = packed(shown)
+        self._kept = Kept(library, names, owners, visitors, at)
+
+
+def packed(value: Mapping[str, Any]) -> Answer:
+    plain = json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+    return Answer(plain, gzip.compress(plain, 5, mtime=0), f'"{hashlib.sha256(plain).hexdigest()[:32]}"')
 
 
 def list_models(library: Library, names: Mapping[str, object]) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import secrets
 import threading
@@ -64,11 +65,12 @@ def add_origin(router: APIRouter, bench: Workbench) -> None:
     room = threading.BoundedSemaphore(MOST_WAITING)
 
     @router.get("/health", **looking)  # type: ignore[arg-type]
-    def health() -> dict[str, Any]:
+    async def health() -> dict[str, Any]:
         """Whether the server answers, what it draws with, its memory, its queue, how long it has been up."""
         from cmp.workbench.vitals import vitals
 
-        return {**vitals(bench), "timestamp": _now()}
+        # in a thread of other threads than requests are answered in: of those all may be busy
+        return {**await asyncio.to_thread(vitals, bench), "timestamp": _now()}
 
     @router.get("/api/models", responses=looking["responses"] | NOT_CHANGED, response_model=dict[str, Any])
     async def models(request: Request) -> Response:

@@ -24,6 +24,7 @@ def clock(seconds: float) -> gr.Timer:
 def stop_at_end(clock: gr.Timer, ended: gr.Textbox, job: gr.Textbox) -> None:
     """Stops a clock once `ended` names the job that it runs for now. A tick's own answer must not: it may come when the next has begun.
 
-    Whatever starts the clock for a job that may be over empties `ended`, or the same name again would change nothing.
+    Whatever starts the clock for a job that may be over empties `ended`, or the same name again would change nothing. A tick names the job
+    only if the page has shown its end already: two ticks may be under way at once, and the earlier one be answered last.
     """
     ended.change(None, [ended, job], clock, js=_STOP)

@@ -100,16 +100,19 @@ def _running(bench: Workbench, form: Form, seen: gr.Textbox, changed: gr.Textbox
         job = start_batch(bench, batch)
         return job.id, gr.update(value=batch_text(job), visible=True), gr.Timer(active=True), gr.update(interactive=True)
 
-    def watch(job: str) -> Any:
+    def watch(job: str, shown: str) -> Any:
         found = bench.jobs.known(job)
         if found is None:  # the server was started anew
             return *[gr.skip()] * 4, job
         if not found.over:
             return batch_text(found), gr.update(interactive=True), *[gr.skip()] * 3
-        return batch_text(found), gr.update(interactive=False), "", str(time.time()), job
+        text = batch_text(found)
+        if text != shown:
+            return text, *[gr.skip()] * 4
+        return text, gr.update(interactive=False), "", str(time.time()), job
 
     shown = [job_id, form.status, timer, form.cancel]
     form.convert.click(start, form.asked, shown, show_progress="minimal")
     form.cancel.click(cancelling(bench), job_id, None)
-    timer.tick(watch, job_id, [form.status, form.cancel, seen, changed, ended], queue=False, show_progress="hidden")
+    timer.tick(watch, [job_id, form.status], [form.status, form.cancel, seen, changed, ended], queue=False, show_progress="hidden")
     stop_at_end(timer, ended, job_id)

@@ -129,7 +129,8 @@ def _watching(bench: Workbench, form: Form, earlier: Earlier) -> None:
         text, ask = grid_status(bench, job)
         value = grid_value(bench, job, earlier.of(job)) if stamp != before and which == DRAWN else gr.skip()
         buttons = _buttons(job)  # before it is said to be over, so that the last tick tells the end
-        return value, stamp, text, *buttons, gr.Accordion(open=True) if ask else gr.skip(), job.id if job.over else gr.skip()
+        ended = job.over and stamp == before
+        return value, stamp, text, *buttons, gr.Accordion(open=True) if ask else gr.skip(), job.id if ended else gr.skip()
 
     watched = [form.grid, form.stamp, form.status, form.pause, form.cancel, form.question, form.ended]
     form.clock.tick(watch, [form.job_id, form.stamp, form.source], watched, queue=False, show_progress="hidden")

@@ -12,6 +12,7 @@ from cmp.core.grids import SCHEDULERS
 from cmp.ui.clocks import clock
 from cmp.ui.filling import Filled
 from cmp.ui.grid_jobs import EMPTY, NONE_DRAWN
+from cmp.ui.unlisted import unlisted
 
 PLACEHOLDER = "What to draw, for example: a photo of TOKEN on a beach; with the word that the run was trained on"
 PROMPTS_INFO = "options: --n --d --s --l --w --h --name"
@@ -22,13 +23,8 @@ DROPPED = [".png", ".jpg", ".jpeg", ".webp", ".txt", ".json"]
 
 
 def picks_in(*choices: tuple[str, str], **more: str) -> gr.CheckboxGroup:
-    """Checkpoints to tick. What is ticked is looked up by its id, not in the choices: an event may still know those of another run.
-
-    No class of its own, since Gradio writes a .pyi file beside the module of every class that is derived from a component.
-    """
-    made = gr.CheckboxGroup(list(choices), **more)
-    made.preprocess = lambda payload: payload or []  # type: ignore[method-assign]
-    return made
+    """Checkpoints to tick."""
+    return unlisted(gr.CheckboxGroup(list(choices), **more))
 
 
 @dataclass(slots=True)
@@ -68,7 +64,7 @@ class Form:
 def lay_out(cfg: float, draws: bool = True) -> Form:
     """All widgets of the left column; whoever places the grid renders it. Where nothing is drawn, only the choice of pictures shows."""
     source = gr.Radio([DRAWN, SAMPLES], value=DRAWN if draws else SAMPLES, label="Pictures", elem_id="compare-source")
-    runs = gr.Dropdown([], multiselect=True, label="Runs", elem_id="compare-runs")
+    runs = unlisted(gr.Dropdown([], multiselect=True, label="Runs", elem_id="compare-runs"))
     # outside of the column: what stands in one within a tab is not told what happens to it before the tab was opened
     kept, job_id, stamp, watch_id, ended, offered, came_with = (gr.Textbox(visible=False) for _ in range(7))
     unseen = (job_id, stamp, watch_id, ended, offered, came_with, clock(0.15))

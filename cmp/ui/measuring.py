@@ -160,7 +160,7 @@ def _doing(desk: Desk, section: Section, shown: gr.Textbox, panels: gr.HTML) -> 
         run_id = run_of(job)
         fresh = stamp != seen and noted.partition("\n")[2] == run_id
         _, text, ready, stop = _told_of(desk, job)
-        return desk.value_of(run_id) if fresh else gr.skip(), stamp, text, ready, stop, job.id if job.over else gr.skip()
+        return desk.value_of(run_id) if fresh else gr.skip(), stamp, text, ready, stop, job.id if job.over and stamp == seen else gr.skip()
 
     begun = [section.job, section.status, section.measure, section.cancel, section.clock, section.seen]
     section.measure.click(begin_measuring, [shown, *section.asked], begun, show_progress="minimal", show_progress_on=section.measure)

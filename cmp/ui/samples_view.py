@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from cmp.ui.faults import changing
 from cmp.ui.grid_jobs import KINDS, grid_value
 from cmp.ui.grid_jobs import stamp_of as job_stamp
 from cmp.ui.starring import star
+from cmp.ui.unlisted import unlisted
 from cmp.ui.values import LOOKING, is_unread, names_apart, reading_text
 from cmp.workbench import Workbench
 
@@ -44,7 +46,7 @@ class SamplesView:
 
 def build_samples_view(bench: Workbench, chosen: gr.Textbox) -> SamplesView:
     """Lays out the matrix of the run whose id is in `chosen`, and the choice of runs to be shown beside it."""
-    beside = gr.Dropdown([], multiselect=True, label="Beside the pictures of", visible=False, elem_id="samples-beside")
+    beside = unlisted(gr.Dropdown([], multiselect=True, label="Beside the pictures of", visible=False, elem_id="samples-beside"))
     strip = build_strip("samples-curve")
     empty, template, mount = value_of(bench, Library(), []) | {"note": LOOKING}, viewer.MATRIX_TEMPLATE, viewer.matrix_on_load()
     matrix = gr.HTML(empty, apply_default_css=False, html_template=template, js_on_load=mount, elem_id="samples")
@@ -157,7 +159,8 @@ def stamp_of(bench: Workbench, library: Library, ids: Sequence[str]) -> str:
             is_unread(run),
         )
         parts.append(f"{told}{job_stamp(drawn) if drawn else ''}")
-    return "|".join(parts)
+    # flaws name files, and no text that is quoted twice should go to the page
+    return hashlib.sha256("|".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def choices_beside(bench: Workbench, library: Library, run_id: str) -> list[tuple[str, str]]:

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+BY_CALLER = "Authorization, Cookie, X-CMP-Token"  # the headers by which an owner is known, to whom an address may say more than to others
+
 
 @dataclass(frozen=True, slots=True)
 class Caller:

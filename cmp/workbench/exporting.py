@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import os
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,6 +48,8 @@ class Matrix:
     view: View = field(default_factory=View)
     as_drawn: bool = False  # a page holds its pictures as WebP, which is smaller, unless they are to be as they were drawn
     scratch: Path | None = None  # a folder of ours for pictures that lie within logs: without one these are not here
+    retell: Callable[[bytes, str], bytes] | None = None  # makes of a picture, by its media type, what others are handed; into `scratch`
+    handed: dict[Path, Path | None] = field(default_factory=dict, compare=False)  # what was made of each by now
 
     def path_of(self, cell: Cell) -> Path | None:
         """The picture of a cell by the address under which it is served; None where it is not here."""
@@ -54,9 +57,30 @@ class Matrix:
         address = str(record.get("full") or str(urls.get("full") or "").replace("{key}", cell.key))
         found = _ADDRESS.fullmatch(address)
         try:
-            return self.bench.picture_path(found[1], found[2]) if found else None
+            path = self.bench.picture_path(found[1], found[2]) if found else None
         except NotFound:
-            return self._copied(found[2][:_DIGEST]) if found and found[1] == "sample" else None
+            path = self._copied(found[2][:_DIGEST]) if found and found[1] == "sample" else None
+        if path is None or self.retell is None:
+            return path
+        if path not in self.handed:
+            self.handed[path] = self._retold(path, self.retell)
+        return self.handed[path]
+
+    def _retold(self, path: Path, retell: Callable[[bytes, str], bytes]) -> Path | None:
+        """The picture as others are handed it, where need be a file of its own; None where it cannot be taken apart."""
+        from cmp.pictures.files import whole
+
+        assert self.scratch is not None
+        with suppress(CmpError):
+            content, media_type = whole(path)
+            if (made := retell(content, media_type)) is content:
+                return path
+            named = hashlib.sha256(os.fsencode(path)).hexdigest()  # pictures of two folders may have one name
+            told = self.scratch / "told" / f"{named}{path.suffix}"
+            told.parent.mkdir(parents=True, exist_ok=True)
+            told.write_bytes(made)
+            return told
+        return None
 
     def _copied(self, digest: str) -> Path | None:
         """A picture within a log as a file of its own; None where it cannot be read."""

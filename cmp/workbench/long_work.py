@@ -83,7 +83,10 @@ class LongWork(Shelf):
     def start_grid(self, spec: GridSpec, runs: Iterable[Run], given: Answers = Answers()) -> Job:
         """Queues a grid, see `draw_grid`; it is taken up again where it was if this process is killed."""
         self.require_drawing(spec, given)
-        return self.jobs.start(*self._grid(spec, tuple(runs), given, watched=True))
+        return self._queue_grid(spec, tuple(runs), given)
+
+    def _queue_grid(self, spec: GridSpec, runs: tuple[Run, ...], given: Answers) -> Job:
+        return self.hold_place(lambda: self.jobs.start(*self._grid(spec, runs, given, watched=True)))
 
     def follow_grid(
         self, spec: GridSpec, runs: Iterable[Run], given: Answers = Answers(), ray: str | None = None
@@ -122,7 +125,7 @@ class LongWork(Shelf):
         runs = tuple(runs)
         with acting_for(Caller()):  # whoever looks may see what others had drawn here
             plan = self.plan_grid(spec, runs, given)
-            return None if plan.new or plan.faults else self.start_grid(spec, runs, given)
+        return None if plan.new or plan.faults else self._queue_grid(spec, runs, given)
 
     def grid_again(self, job_id: str) -> Job | None:
         """The grid of a job that an earlier process has ended, as a new job, see `show_drawn`.

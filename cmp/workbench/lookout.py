@@ -47,6 +47,12 @@ class Lookout:
         """Whether something is being read in the background."""
         return self._reader is not None
 
+    @property
+    def last(self) -> Library | None:
+        """What the last scan found; None before the first."""
+        known = self._library
+        return known[1] if known else None
+
     def library(self, roots: tuple[Path, ...], bases: tuple[Path, ...], *, fresh: bool, wait: bool) -> Library:
         """All runs. Without `wait`, what takes longer than a moment is told by names and sizes for now, and read in the background.
 

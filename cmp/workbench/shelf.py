@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 from cmp.core.marks import NONE, Mark, Marks, check_note, read_star, starred_value
 from cmp.core.runs import Checkpoint, Library, Run, folder_name, path_text
 from cmp.core.stages import UNREAD
+from cmp.core.whereabouts import Told, told_of
 from cmp.disk.demo import Demo
 from cmp.disk.locate import locate, locate_in_hub
 from cmp.disk.ready import Answers, remember_answers, remembered_answers
@@ -41,6 +42,7 @@ class Shelf(Places):
         self._lookout = Lookout(self.store)
         self._logbook = Logbook(self.store)
         self.gallery = Gallery(lambda run: self.curves(run).curves)
+        self._told_of_runs = Told()
 
     # -- runs ----------------------------------------------------------------------------------------------------------
 
@@ -91,6 +93,14 @@ class Shelf(Places):
         """All runs of all roots. With `fresh=False` a scan of the last seconds will do; while serving, see `Lookout.library`."""
         found = self._lookout.library(self.roots, self.bases, fresh=fresh, wait=not self.serves)
         return self._with_problems(self._logbook.with_answers(found, fresh=fresh))
+
+    def told_of_runs(self) -> Told:
+        """What sentences may say of the runs that the last scan found; nothing is looked for."""
+        known = self._lookout.last
+        if known is not None and known is not self._told_of_runs.library:
+            places = (*self.known_roots, *self.bases, self.settings.home, Path.home())
+            self._told_of_runs = told_of(known, {str(folder) for place in places for folder in place.parents})
+        return self._told_of_runs
 
     def find(self, target: str, *, only_ids: bool = False) -> tuple[Run, Checkpoint | None]:
         """The run, and the checkpoint if one is meant, of a TARGET: an id, or unless `only_ids` a path. Raises NotFound.

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cmp.core.a1111 import read_infotext
 from cmp.core.grids import SCHEDULERS, Cell, GridSpec, Prompt, Sampling, Stacked, Tile
-from cmp.core.infotext import parse_infotext, script_pairs, to_infotext
+from cmp.core.infotext import parse_infotext, retold_infotext, script_pairs, to_infotext
 from cmp.core.labels import AXES, varying
 from cmp.core.restored import Restored, read_record
 from cmp.core.runs import Checkpoint
@@ -40,6 +40,32 @@ def test_a_picture_says_its_settings_in_a1111s_words() -> None:
     expected = {"Steps": "20", "Sampler": "DPM++ 2M", "Schedule type": "Karras", "CFG scale": "7", "Seed": "7", "Size": "512x768"}
     assert {**told.pairs, **expected} == told.pairs
     assert (told.pairs["Model"], told.pairs["Clip skip"], told.pairs["Checkpoint"]) == ("tiny-sd", "2", "run@500")
+
+
+@pytest.mark.parametrize(
+    ("base", "model"),
+    [("/srv/bases/sd_tiny", "sd_tiny"), ("/mnt/my disk/sd, v2: x", "sd, v2: x"), (r"C:\models\sd", "sd"), ("owner/sd", "owner/sd")],
+)
+def test_a_picture_names_its_base_without_the_folder_that_it_lies_in(base: str, model: str) -> None:
+    assert parse_infotext(_infotext(CELL, base=base)).pairs["Model"] == model
+
+
+def test_pairs_are_told_otherwise_one_by_one_and_prompts_by_their_own_name() -> None:
+    text = 'a /b/ c\nNegative prompt: d, e: f\nSteps: 20, Model: "/a b/c, d", VAE: /x/y, Seed: 1, Note: "q, \\"r\\""'
+
+    def tell(value: object) -> object:
+        other = {"Model": "c, d", "VAE": "no"}
+        return {name: other.get(name, told) for name, told in value.items()} if isinstance(value, dict) else value
+
+    told = retold_infotext(text, tell)
+    assert told == text.replace("/a b/c, d", "c, d").replace("/x/y", "no") and retold_infotext(text, lambda value: value) is text
+    assert retold_infotext("at /a/b", lambda value: "gone" if isinstance(value, str) else value) == "gone", "without pairs it is a sentence"
+
+
+@given(PROMPTS, st.lists(st.tuples(LINES, LINES), max_size=6))
+def test_a_text_of_which_nothing_is_told_otherwise_stays_as_it_is(prompt: str, pairs: list[tuple[str, str]]) -> None:
+    text = f"{prompt}\nSteps: 1, {', '.join(f'{name}: {value}' for name, value in pairs)}"
+    assert retold_infotext(text, lambda value: value) == text
 
 
 def test_no_sampler_is_named_where_a1111_would_take_it_for_another() -> None:

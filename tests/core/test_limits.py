@@ -59,3 +59,9 @@ def test_ten_thousand_clients_fill_no_memory_and_do_not_free_the_one_that_asks_a
         if number % 1000 == 0:
             assert rates.take("greedy", 1.0) > 0
     assert len(rates._left) <= 10_000
+
+
+def test_looking_how_long_to_wait_takes_no_turn() -> None:
+    rates = Rates(1, 10.0)
+    assert rates.wait("a", 0.0) == rates.wait("a", 0.0) == 0.0 and rates.take("a", 0.0) == 0.0
+    assert rates.wait("a", 4.0) == rates.take("a", 4.0) == 6.0 and rates.wait("b", 4.0) == 0.0 and rates.wait("a", 10.0) == 0.0

@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
+from tests.support import origin_run, write_log
+
 from .conftest import FULL, ROOT, Server, environment, start_server
 from .watched import Watched
 
@@ -261,6 +263,34 @@ def test_where_reading_is_open_everybody_looks_and_learns_no_place(opened: Serve
     owned = opened.get("/api/v1/list", Authorization=f"Bearer {TOKEN}")[1]["runs"][0]
     assert owned["folder"].startswith("/") and owned["checkpoints"][0]["path"].startswith("/")
     assert opened.get("/api/v1/doctor")[0] in (401, 409) and opened.get("/api/v1/doctor", Authorization=f"Bearer {TOKEN}")[0] == 200
+
+
+@pytest.fixture(scope="module", params=["a token", *LIMITED])
+def flawed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server over a run with a broken checkpoint, whose base is given by a path."""
+    arguments, around = LIMITED.get(request.param, (("--token", TOKEN, "--open-reading"), {}))
+    training = tmp_path_factory.mktemp("flawed") / 'jane\'s "secret" (x)'
+    made = origin_run(training, (500,), logs=False)
+    told = {"output_dir": str(made.run), "pretrained_model_name_or_path": str(made.base), "train_data_dir": f"{training}/my images"}
+    write_log(training / "logs" / f"train_{made.run.name}", [(1, 0.5)], **told)
+    made.checkpoint(750).mkdir()
+    (made.checkpoint(750) / "model.safetensors").write_text("junk")
+    yield from start_server(training / "home", "--runs", str(made.outputs), "serve", "--port", "0", *arguments, **around)
+
+
+def test_visitors_of_a_server_whose_runs_have_flaws_are_told_these_and_no_place(flawed: Server) -> None:
+    run = "lora_casual_shoes"
+    for path in ("/", "/config", "/health", "/api/models", "/api/v1/list", f"/api/v1/show?target={run}", f"/api/v1/show?target={run}@500",
+                 f"/api/v1/show?target={run}@750", f"/api/v1/curves?run={run}", f"/cmp/curve/settings?run={run}",
+                 "/api/v1/storage"):  # fmt: skip
+        status, body, _ = ask(flawed, "GET", path)
+        assert status == 200 and b"jane" not in body, (path, body[max(0, body.find(b"jane") - 80) :][:200])
+    flaws = [model["flaw"] for model in flawed.get("/api/models")[1]["models"] if model["flaw"]]
+    assert flaws and all("is not a safetensors file" in flaw for flaw in flaws)
+    events = dependencies(flawed)
+    for name, given in (("show", [run, [], ""]), ("look", [run, [], ""]), ("look_1", [f"{run}@750"]), ("refresh", ["", "", ""])):
+        told = flawed.post("/gradio_api/run/predict", {"data": given, "fn_index": events[name], "session_hash": "x"})
+        assert told[0] == 200 and "jane" not in json.dumps(told[1]), (name, told)
 
 
 def test_the_token_comes_by_header_or_once_by_the_address_and_is_then_a_cookie_that_no_script_reads(closed: Server) -> None:

@@ -49,9 +49,13 @@ class Watched:
 
     def status(self, name: str, wanted: str, seconds: float = 60) -> str:
         """Waits until a text field holds the wanted words."""
-        self.page.wait_for_function(
-            "([name, wanted]) => document.querySelector(`#${name} textarea`)?.value.includes(wanted)",
-            arg=[name, wanted],
-            timeout=seconds * 1000,
-        )
+        try:
+            self.page.wait_for_function(
+                "([name, wanted]) => document.querySelector(`#${name} textarea`)?.value.includes(wanted)",
+                arg=[name, wanted],
+                timeout=seconds * 1000,
+            )
+        except Exception as fault:
+            fields = self.page.locator(f"#{name} textarea").evaluate_all("fields => fields.map((field) => field.value)")
+            raise AssertionError(f"#{name} holds {fields}, and not {wanted!r}; {self.complaints}") from fault
         return self.page.locator(f"#{name} textarea").input_value()

@@ -12,7 +12,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from cmp.core.event_files import check_event_files
+from cmp.core.page_events import check_event
 from cmp.errors import BadInput, Refused
 from cmp.guard import Guard, Rules
 
@@ -63,6 +63,6 @@ def test_an_uploaded_file_and_a_text_with_an_address_go_through_as_they_are(path
 def test_an_event_that_is_no_json_is_refused() -> None:
     for body in (b"{", b"", b"[" * 200_000, b"\xff\xfe"):
         with pytest.raises(BadInput):
-            check_event_files(body, lambda _: True)
+            check_event(body, lambda _: True)
     with pytest.raises(Refused):
-        check_event_files(json.dumps([{"path": "http://x/y", "meta": None}]).encode(), lambda _: True)
+        check_event(json.dumps([{"path": "http://x/y", "meta": None}]).encode(), lambda _: True)
