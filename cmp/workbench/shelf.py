@@ -55,38 +55,7 @@ class Shelf(Places):
         of_demo = self.shows_demo if runs is None else all(run.folder.is_relative_to(demo) for run in runs)
         return Sampling(guidance=DEMO_GUIDANCE) if of_demo else Sampling()
 
-    def add_folder(self, text: str) -> Path:
-        """Looks in one more folder for runs from now on; raises BadInput or NotFound."""
-        return self._add("folder", text, "training runs")
-
-    def add_base_folder(self, text: str) -> Path:
-        """Seeks base models in one more folder from now on; raises as `add_folder`."""
-        return self._add("base-folder", text, "base models")
-
-    def _add(self, kind: str, text: str, holds: str) -> Path:
-        self.require_writing()
-        if not text.strip():
-            raise BadInput("no folder was given", f"Type the path of a folder that holds {holds}.")
-        folder = Path(os.path.abspath(os.path.expanduser(text.strip())))
-        if not os.path.isdir(folder):
-            raise NotFound(f"there is no folder {folder}", "Check the path as this computer knows it.")
-        self.store.put(kind, str(folder), True)
-        self._lookout.forget()
-        return folder
-
-    def remove_folder(self, text: str) -> None:
-        """Looks there no longer. Nothing on disk is touched. Raises NotFound for a folder that was not added here."""
-        self._remove("folder", text, self.added_folders())
-
-    def remove_base_folder(self, text: str) -> None:
-        """The same of a folder with base models."""
-        self._remove("base-folder", text, self.added_bases())
-
-    def _remove(self, kind: str, text: str, added: tuple[Path, ...]) -> None:
-        self.require_writing()
-        if Path(text.strip()) not in added:
-            raise NotFound(f"{text!r} is not among the added folders", "Folders given at the start are removed by starting without them.")
-        self.store.put(kind, str(Path(text.strip())), None)
+    def _looked_elsewhere(self) -> None:
         self._lookout.forget()
 
     def library(self, *, fresh: bool = True) -> Library:
