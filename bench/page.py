@@ -19,6 +19,7 @@ from typing import Any
 from report import ROOT, Figure, spread, write
 
 ROUNDS = 7
+RUNS = 1000  # in the long list
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 SHOWN = (
     """before => [...document.querySelectorAll('#grid img')].some(i => i.complete && i.naturalWidth && !before.includes(i.currentSrc))"""
@@ -28,12 +29,17 @@ SHOWN = (
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench-page-") as home, serving(Path(home)) as address:
         times = list(first_pictures(address))
+        listed = {what: max(seconds) for what, seconds in long_list(address).items()}
         seen = list(new_pictures(Path(home)))
     drawn = Figure(f"from Draw to the first picture, median of {ROUNDS}", statistics.median(times), 1.0, "s", spread(times))
     told = f"median {statistics.median(seen):.1f} s"
     write(
         "The page on the warm demo",
-        [drawn, Figure(f"a new picture of the trainer is shown, slowest of {ROUNDS}", max(seen), 5.0, "s", told)],
+        [
+            drawn,
+            Figure(f"a new picture of the trainer is shown, slowest of {ROUNDS}", max(seen), 5.0, "s", told),
+            *(Figure(f"{RUNS:,} runs: {what}, slowest of {ROUNDS}", seconds, 0.5, "s") for what, seconds in listed.items()),
+        ],
     )
 
 
@@ -78,6 +84,44 @@ def first_pictures(address: str) -> Iterator[float]:
             if number:
                 yield seconds
         browser.close()
+
+
+_LONG = """([count, rounds]) => {
+  const line = Array.from({ length: 60 }, (_, i) => [i / 59, ((i * 37) % 60) / 60]);
+  const rows = Array.from({ length: count }, (_, i) => ({ key: `r${i}`, usable: true, flaw: null, find: `run ${i} kohya sd-${i % 9}`,
+    cells: [{ text: `run ${i}`, sort: `run ${i}`, sub: "kohya · sd-1.5" }, { text: "none yet", sort: null, strip: [] },
+    { text: `0.${i}`, sort: (i * 7919) % count, line, pending: false }, { text: "500–3000", sort: 3000 }, { text: "6", sort: 6 },
+    { text: "8.5 MB", sort: i }, { text: "", sort: i, time: 1.7e9 + 1e4 * i }] }));
+  const value = { columns: ["run", "pictures", "loss", "steps", "checkpoints", "size", "last written"], rows, ticked: ["r5"], many: false,
+    note: "", find: "runs", remember: "bench", downs: [] };
+  const root = document.body.appendChild(document.createElement("div"));
+  const table = cmpTable(root, { onPick: () => {} });
+  const [field, head] = [root.querySelector("input"), (name) => root.querySelector(`th[data-column="${name}"]`)];
+  const type = (text) => { field.value = text; field.dispatchEvent(new Event("input")); };
+  const timed = (act) => { const start = performance.now(); act(); root.offsetHeight; return (performance.now() - start) / 1000; };
+  const each = (act) => Array.from({ length: rounds }, (_, i) => timed(() => act(i)));
+  const shown = [timed(() => table.update(value))];
+  const told = { "the list is shown": shown, "a run is chosen": each((i) => root.querySelector(`tr[data-key=r${i * 9 + 1}]`).click()),
+    "it is sorted": each((i) => head(i % 2 ? "loss" : "size").click()), "it is filtered": each((i) => type(`kohya sd-${i}`)),
+    "it is told anew": each((i) => table.update({ ...value, ticked: [`r${i}`] })) };
+  root.remove();
+  localStorage.removeItem("bench");
+  return told;
+}"""
+
+
+def long_list(address: str) -> dict[str, list[float]]:
+    """Seconds that each thing done with the list of many runs takes in the page, layout included."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        page = browser.new_page(viewport={"width": 1400, "height": 900})
+        page.goto(address)
+        page.wait_for_selector("#runs-table tbody tr", timeout=60_000)
+        found: dict[str, list[float]] = page.evaluate(_LONG, [RUNS, ROUNDS])
+        browser.close()
+    return found
 
 
 def draw(page: Any) -> float:

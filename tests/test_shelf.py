@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cmp.core.progress import run_through
+from cmp.errors import BadInput, NotFound
 from cmp.settings import Settings
 from cmp.workbench import Workbench
 from tests.support import as_nobody, bench_of, convert, origin_run
@@ -61,6 +62,21 @@ def test_folders_added_on_the_page_do_not_reach_scripts(tmp_path: Path) -> None:
     assert bench.roots == (made.outputs,)
     bench.serves = True
     assert bench.roots == (made.outputs, other.outputs)
+
+
+def test_folders_of_base_models_that_were_added_on_the_page_do_not_reach_scripts_and_can_be_taken_back(tmp_path: Path) -> None:
+    made = origin_run(tmp_path / "a")
+    bench = Workbench(Settings(tmp_path / "home", (made.outputs,)))
+    with pytest.raises(BadInput, match="no folder was given"):
+        bench.add_base_folder(" ")
+    bench.add_base_folder(str(made.bases))
+    assert bench.bases == ()
+    bench.serves = True
+    assert bench.bases == (made.bases,)
+    bench.remove_base_folder(f"{made.bases} ")
+    assert bench.bases == ()
+    with pytest.raises(NotFound, match="not among the added"):
+        bench.remove_base_folder(str(made.bases))
 
 
 @pytest.fixture

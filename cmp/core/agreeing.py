@@ -97,7 +97,11 @@ def agreement(run: Run, verdicts: Sequence[Verdict]) -> Agreement:
     telling = [verdict for verdict in verdicts if tells_apart(verdict)]
     silent = [rule_name(verdict.rule) for verdict in verdicts if verdict.decides and not tells_apart(verdict)]
     if not telling:
-        told = f"{_upper(_listed(silent))} cannot tell any checkpoint from another." if silent else "Nothing that is known decides."
+        told = (
+            f"{_upper(_listed(silent))} cannot tell any checkpoint from another."
+            if silent
+            else "No verdict yet: nothing that was logged or measured decides."
+        )
         return Agreement(told, None, tuple(order))
     common = tuple(name for name in order if all(name in verdict.window for verdict in telling))
     rest = f" {_upper(_listed(silent))} cannot tell any apart." if silent else ""

@@ -41,29 +41,29 @@ _OF_THESE = "the interval is over the pictures that were looked at: of other pro
 KINDS: Mapping[str, Kind] = {
     kind.metric: kind
     for kind in (
-        Kind(CLIP, False, "100 × the cosine of each picture with its own prompt", (
+        Kind(CLIP, False, "how well each picture fits its prompt in a CLIP model's eyes (100 × their cosine)", (
             "from about 30 to 39 on more does not mean better: a model at 33 can beat one at 36, and single prompts swing from 14 to 39 "
             "(SimpleTuner's CLIP_SCORES.md)",
             "a CLIP model does not know learned words: what a prompt calls by one is not looked for", _ONE_MODEL, _OF_THESE,
         )),
-        Kind(CMMD, True, "1000 × the squared distance (MMD, Gaussian kernel) of the pictures from the reference images in CLIP's eyes", (
+        Kind(CMMD, True, "how unlike the reference images the pictures are as a whole, in CLIP's eyes (1000 × squared MMD, Gaussian)", (
             "it needs many pictures and many references: what few of them are worth, the interval says",
             "it is the unbiased estimate, which may be below zero where both sets look alike; the published code gives the biased one, "
             "which is larger the fewer pictures there are (Jayasumana et al. 2024, arXiv 2401.09603)",
             "the interval is for these reference images: with others it would lie elsewhere", _ONE_MODEL,
         )),
-        Kind(NEAREST, True, "cosine of each picture to the nearest training image", (
+        Kind(NEAREST, True, "how near each picture comes to a training image (its cosine to the nearest)", (
             "less is farther from the training images: near ones may be copies, or may show the subject as it was asked for", _ONE_MODEL,
             _OF_THESE,
         )),
-        Kind(DIVERSITY, False, "1 − the mean cosine between pictures of the same prompt with different seeds", (
+        Kind(DIVERSITY, False, "how unlike each other pictures of one prompt with different seeds are (1 − their mean cosine)", (
             "it says how unlike each other pictures are, not how good: noise is diverse too",
             "each prompt counts once, so that fewer than 5 prompts tell nothing apart", _ONE_MODEL,
         )),
-        Kind(LEAK, True, "1 − the cosine of each picture with the base model's, on prompts without the subject", (
+        Kind(LEAK, True, "how far pictures without the subject have moved from the base model's (1 − their cosine)", (
             "less is nearer to the base model; a change that was wanted, as of a style, counts as leak too", _ONE_MODEL, _OF_THESE,
         )),
-        Kind(IDENTITY, False, "mean cosine of each picture to the reference images of the subject", (
+        Kind(IDENTITY, False, "how much each picture shows the subject of the reference images (mean cosine)", (
             "DINO-like encoders are the usual ones for this (DreamBooth); CLIP sees what kind of thing it is rather than which one",
             "it rises as the references' background and pose are copied too: look at it beside diversity and nearest",
             _ONE_MODEL, _OF_THESE,
@@ -73,7 +73,7 @@ KINDS: Mapping[str, Kind] = {
             "60.8 %, of an aesthetics model in 56.8 % (Kirstain et al. 2023, arXiv 2305.01569); of other models it is not known here",
             "it was trained on pictures of other base models and knows nothing of your subject", _ONE_MODEL, _OF_THESE,
         )),
-        Kind(UPDATE, True, "Frobenius norm of what was trained", (
+        Kind(UPDATE, True, "how far training has moved the weights (Frobenius norm of the change)", (
             "it says how far the weights have moved, not whether that was for the better: it names no best",
         )),
     )

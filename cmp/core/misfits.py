@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 
 from cmp.core.present import counted, size_text
 
@@ -80,9 +81,18 @@ def memory_misfit(base: str, parameters: int, memory: int | None, free: int | No
     return None
 
 
-def base_misfit(base: str | None, runs: Sequence[str], example: str) -> Misfit:
-    """A base model that is not on this disk, with the runs that need it; `example` is one of their checkpoints."""
+def base_misfit(base: str | None, runs: Sequence[str], example: str, below: str = "") -> Misfit:
+    """A base model that is not where base models are sought, with the runs that need it; `example` is one of their checkpoints, `below` a
+    pipeline of its name that lies in the runs folder.
+    """
     named = f"{', '.join(runs[:3])}{f' and {len(runs) - 3} more' if len(runs) > 3 else ''}"
+    if base and below:
+        return Misfit(
+            "base-missing",
+            f"{named}: the base model {base!r} is missing, and one of its name was found at {below}, below your runs folder",
+            "a model of the same name may be another one; it is taken once base models are said to lie there",
+            f"python -m cmp --bases {shlex.quote(str(PurePath(below).parent))} show {shlex.quote(example)}",
+        )
     if base and _HUB_ID.match(base):
         return Misfit(
             "base-not-in-cache",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator
+from collections.abc import Collection, Generator, Iterable
 from contextlib import suppress
 from dataclasses import astuple, dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -171,14 +172,18 @@ def _equal(base: Base, count: int) -> str:
     return f"{base.source}; all {count} frozen tensors equal"
 
 
-def base_otherwise(opened: Opened, places: tuple[Path, ...], store: Store) -> Generator[Progress, None, Base | None]:
-    """The pipeline at hand that full dumps prove to be their base, or the whole trained pipeline that the weights lie in."""
+def base_otherwise(
+    opened: Opened, places: tuple[Path, ...], store: Store, more: Iterable[Path] = ()
+) -> Generator[Progress, None, Base | None]:
+    """The pipeline in those places, or of `more`, that full dumps prove to be their base, or the whole trained pipeline that the weights
+    lie in.
+    """
     around = pipeline_around(opened)
     if around is not None and not opened.weights.adapted:
         return Base(around.name, around, "tensors", "the checkpoint is a whole pipeline")
     if not opened.weights.dumped:
         return None
-    for folder in pipelines_below(places):
+    for folder in chain(pipelines_below(places), more):
         try:
             for name in opened.weights.dumped:
                 if not (yield from comparing(opened, name, folder, store)).proven:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shlex
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -79,6 +80,23 @@ def _from_hub_cache(repository: str) -> Iterator[Path]:
         return
     if is_pipeline(folder):
         yield folder
+
+
+def named_below(run: Run, wanted: str | None) -> Iterator[Path]:
+    """Pipelines at most two levels below the runs folder of a run that bear the last part of a base model's name. Nothing says that they
+    are that model: they are told, or proven by tensors.
+    """
+    name = (wanted or "").replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
+    yield from (folder for folder in pipelines_below([run.root]) if name and folder.name == name)
+
+
+def with_place(missing: NotFound, run: Run, wanted: str | None) -> NotFound:
+    """The same with where a base model of that name lies below the runs folder, if one does."""
+    found = next(named_below(run, wanted), None)
+    if found is None:
+        return missing
+    told = f"A pipeline of that name was found at {found}, below your runs folder; use --bases {shlex.quote(str(found.parent))}."
+    return NotFound(missing.message, told)
 
 
 def is_pipeline(folder: Path) -> bool:

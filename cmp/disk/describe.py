@@ -20,7 +20,7 @@ from cmp.core.runs import Checkpoint, Run, plain_text
 from cmp.core.scale import Scale
 from cmp.core.weights import Weights
 from cmp.disk.base_proof import compared
-from cmp.disk.bases import find_base, is_pipeline, pipelines_below
+from cmp.disk.bases import find_base, is_pipeline, pipelines_below, with_place
 from cmp.disk.checkpoint import Opened
 from cmp.disk.converted import read_record
 from cmp.disk.folders import list_folder, size_below
@@ -184,7 +184,9 @@ def _question(run: Run, checkpoint: Checkpoint, weights: Weights, store: Store, 
 
 def _why_no_base(run: Run, places: tuple[Path, ...], given: Answers, store: Store) -> str | None:
     try:
-        find_base(run, places, given.base, remembered_answers(run, store).base)
+        find_base(run, places, given.base, remembered := remembered_answers(run, store).base)
+    except NotFound as fault:
+        return with_place(fault, run, given.base or remembered or run.base_model).told
     except CmpError as fault:
         return fault.told
     return None

@@ -16,7 +16,7 @@ from cmp.core.present import path_text
 from cmp.core.progress import run_through
 from cmp.core.runs import Checkpoint, Library, Run
 from cmp.disk.base_proof import base_otherwise
-from cmp.disk.bases import find_base, read_component, read_index
+from cmp.disk.bases import find_base, named_below, read_component, read_index
 from cmp.disk.checkpoint import Opened
 from cmp.disk.machine import (
     existing,
@@ -83,22 +83,27 @@ def _bases_of(runs: Iterable[Run], bases: tuple[Path, ...], store: Store) -> tup
         try:
             found[find_base(run, bases, None, remembered).path] = None
         except NotFound:
-            other = _proven(run, bases, store)
+            other = _proven(run, bases, store, remembered or run.base_model)
             if other is None:
                 missing.setdefault(remembered or run.base_model, []).append(run)
             else:
                 found[other] = None
-    return list(found), [judge.base_misfit(base, [run.id for run in its], _usable(its[0])[-1].id) for base, its in missing.items()]
+    return list(found), [_missing(base, its) for base, its in missing.items()]
+
+
+def _missing(base: str | None, runs: list[Run]) -> Misfit:
+    below = next((folder for run in {run.root: run for run in runs}.values() for folder in named_below(run, base)), None)
+    return judge.base_misfit(base, [run.id for run in runs], _usable(runs[0])[-1].id, path_text(below) if below else "")
 
 
 def _usable(run: Run) -> list[Checkpoint]:
     return [c for c in run.checkpoints if c.flaw is None and c.file is not None]
 
 
-def _proven(run: Run, bases: tuple[Path, ...], store: Store) -> Path | None:
+def _proven(run: Run, bases: tuple[Path, ...], store: Store, wanted: str | None) -> Path | None:
     """The base that a full dump proves by its own tensors, or the trained pipeline that the weights lie in."""
     with suppress(CmpError):
-        base = run_through(base_otherwise(open_checkpoint(_usable(run)[-1]), bases, store))
+        base = run_through(base_otherwise(open_checkpoint(_usable(run)[-1]), bases, store, named_below(run, wanted)))
         return base.path if base else None
     return None
 

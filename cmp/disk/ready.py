@@ -16,7 +16,7 @@ from cmp.core.scale import Evidence, Scale, resolve_scale, same_targets
 from cmp.core.stages import UNREAD
 from cmp.core.weights import Weights
 from cmp.disk.base_proof import base_otherwise, check_not_merged, compared, pipeline_around, prove_base, proven_before, require_same_parts
-from cmp.disk.bases import find_base, read_component, read_index
+from cmp.disk.bases import find_base, named_below, read_component, read_index, with_place
 from cmp.disk.checkpoint import Opened, open_weights
 from cmp.disk.evidence import collect_evidence
 from cmp.disk.fit import fit_scale
@@ -85,16 +85,17 @@ def readying(
     remembered = remembered_answers(run, store)
     places = tuple(bases)
     base: Base | None
-    missing = None
+    missing, wanted = None, given.base or remembered.base or run.base_model
     try:
         base = find_base(run, places, given.base, remembered.base)
     except NotFound as fault:
-        base, missing = (yield from base_otherwise(opened, places, store)) if not given.base else None, fault
+        below = named_below(run, wanted)
+        base, missing = (yield from base_otherwise(opened, places, store, below)) if not given.base else None, fault
     scale, evidence = _scale(run, checkpoint, opened, given, remembered, base) if opened.weights.adapted else (None, ())
     _require_whole(checkpoint, opened, evidence)
     unproven = pipeline_around(opened) is not None or not _holds_only_lora(opened.weights, evidence)
     if base is None and missing and (need_base or given.base or unproven):
-        raise missing
+        raise with_place(missing, run, wanted)
     if need_base and opened.weights.layout == "quantised-peft":
         told = f"{checkpoint.id} was trained on a quantised base, which no plain base equals"
         raise Refused(told, "Take its adapter along with --to lora, and use it on the base that you trust with it.")

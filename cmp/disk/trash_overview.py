@@ -40,6 +40,7 @@ def occupancy(run: Run, homes: Collection[Path], bases: tuple[Path, ...], store:
         "folder": path_text(run.folder),
         "state": run.state(now),
         "bytes": occupied([*homes, *(unit.path for unit in units)]),
+        "listed_bytes": run.bytes,  # as a list of runs tells it
         "checkpoints": [_unit(unit, optimizers[unit.path]) for unit in units],
         "parts": sizes_of(_parts(run, homes, units, [target for _, _, target in made], chain(*optimizers.values()))),
         "compacted": list(_compacted(run)),

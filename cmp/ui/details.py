@@ -15,7 +15,7 @@ from cmp.errors import BadInput, CmpError, Refused
 from cmp.ui.faults import changing
 from cmp.workbench import Workbench
 
-NOTE = "Choose a checkpoint above to see what it holds, at which scale, on which base, and what it can become."
+NOTE = "Choose a checkpoint to see what it holds and what it can become."
 
 
 def build_details(bench: Workbench, looked: gr.Textbox, changed: gr.Textbox) -> None:
@@ -24,7 +24,7 @@ def build_details(bench: Workbench, looked: gr.Textbox, changed: gr.Textbox) -> 
     shown = gr.HTML(
         empty, apply_default_css=False, html_template=viewer.DETAILS_TEMPLATE, js_on_load=viewer.details_on_load(), elem_id="details"
     )
-    with gr.Group(visible=False) as question, gr.Row(equal_height=True):
+    with gr.Group(visible=False) as question, gr.Row(elem_classes="cmp-field"):
         alpha = gr.Textbox(label="alpha", placeholder="a number", elem_id="answer-alpha", visible=False, min_width=110)
         base = gr.Textbox(label="Base model", placeholder="a name or a folder", elem_id="answer-base", visible=False, min_width=220)
         use = gr.Button("Use it for this run", elem_id="answer-use", min_width=150)

@@ -10,6 +10,7 @@ from typing import Any
 
 from cmp.core.curves import LossCurve
 from cmp.core.grids import Tile
+from cmp.core.losses import losses_at
 from cmp.core.runs import Library, Run
 from cmp.core.samples import Sample
 from cmp.core.smoothing import smooth
@@ -49,12 +50,14 @@ def first_ids(bench: Workbench, library: Library) -> list[str]:
 
 def _glance(bench: Workbench, run: Run, drawn: Sequence[Tile], until: float) -> Glance:
     ready = not is_unread(run) and (bench.gallery.knows_loss(run) or time.monotonic() < until)
-    line = line_of(bench.gallery.loss(run)) if ready else None
+    curve = bench.gallery.loss(run) if ready else None
+    line = line_of(curve) if ready else None
+    loss = loss_at_end(curve)
     samples = run.samples or (bench.gallery.samples(run) if ready and run.logs else ())
     if samples:
-        return Glance(sample_strip(bench, samples), len(samples), False, line)
+        return Glance(sample_strip(bench, samples), len(samples), False, line, loss=loss)
     tiles = [tile for tile in drawn if tile.cell.checkpoint and tile.cell.checkpoint.step is not None]
-    return Glance(tuple(map(_tile_picture, spread(tiles))), len(drawn), True, line, not ready)
+    return Glance(tuple(map(_tile_picture, spread(tiles))), len(drawn), True, line, not ready, loss)
 
 
 def spread(items: Sequence[Any]) -> list[Any]:
@@ -100,6 +103,11 @@ def _tile_step(tile: Tile) -> int:
 
 def _tile_picture(tile: Tile) -> dict[str, str]:
     return {"url": f"cmp/cell/{tile.key}.256.webp", "label": str(_tile_step(tile))}
+
+
+def loss_at_end(curve: LossCurve | None) -> float | None:
+    """The loss where the log ends, smoothed as in the heads of the pictures; None where it is not known."""
+    return next(iter(losses_at([curve], [int(curve.steps[-1])]).values()), None) if curve and curve.steps.size else None
 
 
 def line_of(curve: LossCurve | None) -> tuple[tuple[float, float], ...]:

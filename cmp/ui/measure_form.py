@@ -17,7 +17,7 @@ _MODEL = "an id in the Hugging Face cache, or a folder"
 _ABOUT = {
     "held_out": f"a folder on this computer of images that were not trained with; {_CAPTIONS}",
     "training": "a folder of images that were trained with: their loss shows what is learned by heart",
-    "draws": "of noise and timestep",
+    "draws": "each with a timestep of its own; more of them make the loss surer",
     "clip": _MODEL,
     "encoder": f"such as DINOv2; {_MODEL}",
     "preference": f"such as PickScore; {_MODEL}",

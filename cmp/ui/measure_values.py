@@ -25,11 +25,11 @@ from cmp.jobs import Job
 from cmp.workbench.targets import in_full
 
 CHOICES = [
-    (f"{LOSS}: on images; that on held-out ones decides which checkpoint is the best", LOSS),
+    (f"{LOSS}: how well it tells noise from images; that on held-out ones decides which checkpoint is the best", LOSS),
     *((f"{metric}: {KINDS[metric].told}", metric) for metric in (UPDATE, *(name for name in KINDS if name != UPDATE))),
 ]
 LABELS = {
-    "held_out": "Held-out images", "training": "Training images", "draws": "Draws an image", "clip": "CLIP model",
+    "held_out": "Held-out images", "training": "Training images", "draws": "Noise draws per image", "clip": "CLIP model",
     "encoder": "Image encoder", "preference": "Preference model", "reference": "Reference images", "subject": "Subject words",
     "base": "Base model", "alpha": "Alpha",
 }  # fmt: skip

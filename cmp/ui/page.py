@@ -21,7 +21,8 @@ from cmp.workbench import Workbench
 
 CSS = (
     """
-.gradio-container { max-width: 1680px !important; overflow: clip !important; }
+/* pictures take the width there is; on a wider screen the page stands in the middle */
+.gradio-container { width: 100%; max-width: 2240px !important; margin-inline: auto !important; overflow: clip !important; }
 /* Gradio's own subdued text has a contrast of 2:1 */
 .gradio-container { --block-info-text-color: color-mix(in srgb, var(--body-text-color) 66%, var(--background-fill-primary)); }
 #compare-plan textarea, #compare-whose textarea { border: 0; padding: 0 2px; background: none; box-shadow: none; }
@@ -38,6 +39,28 @@ footer { display: none !important; }
 #demo-note { margin-bottom: -6px; }
 #demo-note p { font-size: 13px; line-height: 1.5; }
 #samples-column { gap: 8px; }
+/* a field and its buttons are one line: as high as what is typed into, and at its foot */
+.cmp-field { align-items: flex-end !important; }
+.cmp-field > button { flex: 0 1 auto; height: 40px; margin: 0 var(--spacing-lg) var(--spacing-lg) 0; padding-block: 0; }
+.cmp-field > button { border-radius: 6px; font-size: 14px; font-weight: 500; }
+/* beside the name of the run whose checkpoints are ticked below */
+#run-list { position: relative; }
+#run-actions { gap: 12px; }
+#run-list:has(#checkpoints-table .cmp-title[hidden]) { padding-top: 40px; }
+#compare-selected { position: absolute; z-index: 2; top: 0; right: 0; width: auto; height: 32px; padding-block: 0; font-size: 13px; }
+#checkpoints-table .cmp-title { display: flex; align-items: center; min-height: 32px; padding-right: 220px; }
+#checkpoints-table .cmp-box { max-height: 46vh; }
+#checkpoints-table :is(.cmp-thumb, .cmp-thumb img) { width: 36px; }
+#checkpoints-table .cmp-thumb img { height: 36px; }
+/* a run without pictures leaves their room to its checkpoints, and what can be done with them stands beside these */
+@media (min-width: 1100px) {
+  .cmp-run-page:has(#samples .is-empty) { flex-direction: column; }
+  .cmp-run-page:has(#samples .is-empty) > .column { width: 100%; }
+  .cmp-run-page:has(#samples .is-empty) > #run-column { flex-direction: row; gap: 24px; }
+  #samples .is-empty .cmp-note { padding: 12px; }
+  .cmp-run-page:has(#samples .is-empty) #run-list { flex: 3 1 0; }
+  .cmp-run-page:has(#samples .is-empty) #run-actions { flex: 2 1 0; }
+}
 .cmp-tabs > .tab-wrapper { margin-bottom: 12px; }
 /* the name of the page and its tabs share a line where there is room */
 @media (min-width: 901px) {

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from cmp.core.agreeing import agreement, leading, rule_name, sentence, tells_apart
 from cmp.core.measured import MEASURED, TRAINING_LOSS, UPDATE, UPDATE_RELATIVE
-from cmp.core.picking import HELD_OUT, VOTES, Score, Verdict, candidates, judge, ranked
+from cmp.core.picking import HELD_OUT, TRAINING, VOTES, Score, Verdict, candidates, judge, ranked
 from cmp.core.runs import Library, Run
 from cmp.ui.measured_panels import Known, measured_parts, measured_rules
 from cmp.ui.values import Names, run_choices
@@ -105,6 +105,7 @@ def panel(run: Run, verdict: Verdict, labels: Mapping[str, str], leads: bool) ->
         "base": verdict.base,
         "stepped": stepped,
         "counts": _COUNTED.get(verdict.rule, "values"),
+        "means": verdict.rule == TRAINING,  # of what was logged since the checkpoint before; else of a checkpoint alone
         "points": points,
         "unknown": [labels[name] for name in verdict.unknown if name in labels],
     }

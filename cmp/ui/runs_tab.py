@@ -17,11 +17,11 @@ from cmp.errors import BadInput
 from cmp.ui.converting import build_conversion
 from cmp.ui.details import build_details
 from cmp.ui.faults import changing
+from cmp.ui.folders_form import build_folders
 from cmp.ui.glance import first_run, glances, has_pictures
 from cmp.ui.samples_view import build_samples_view
 from cmp.ui.values import LOOKING, checkpoints_table, names_apart, runs_table
 from cmp.workbench import Workbench
-from cmp.workbench.callers import caller
 
 # the run that was clicked, known to the other tabs before the server has answered
 _CLICKED = "() => document.querySelector('#runs-table tr.is-ticked')?.dataset.key ?? ''"
@@ -47,15 +47,17 @@ def build_runs_tab(bench: Workbench, page: gr.Blocks) -> RunsTab:
     with gr.Row(elem_classes="cmp-run-page"):
         with gr.Column(scale=2, min_width=320, elem_id="samples-column"):
             samples = build_samples_view(bench, chosen)
-        with gr.Column(scale=1, min_width=320):
-            checkpoints = _table("checkpoints-table")
-            compare = gr.Button("Compare the ticked ones", variant="primary", elem_id="compare-selected")
-            build_details(bench, looked, changed)
-            with gr.Accordion("Convert", open=False, elem_id="convert", visible=not bench.settings.read_only) as convert:
-                build_conversion(bench, chosen, ticked, seen, changed)
-            with gr.Group(visible=not bench.settings.read_only):
-                _names(bench, chosen, ticked, seen)
-                _folders(bench, seen)
+        with gr.Column(scale=1, min_width=320, elem_id="run-column"):
+            with gr.Column(min_width=320, elem_id="run-list"):
+                compare = gr.Button("Compare the ticked ones", variant="primary", elem_id="compare-selected")
+                checkpoints = _table("checkpoints-table")
+            with gr.Column(min_width=320, elem_id="run-actions"):
+                build_details(bench, looked, changed)
+                with gr.Accordion("Convert", open=False, elem_id="convert", visible=not bench.settings.read_only) as convert:
+                    build_conversion(bench, chosen, ticked, seen, changed)
+                with gr.Group(visible=not bench.settings.read_only):
+                    _names(bench, chosen, ticked, seen)
+                    build_folders(bench, seen, changed)
     problems = gr.Textbox(label="Could not be read", interactive=False, visible=False, elem_id="problems")
 
     def choose(event: gr.EventData) -> Any:
@@ -141,9 +143,9 @@ def pick(event: gr.EventData) -> Any:
 
 
 def _names(bench: Workbench, chosen: gr.Textbox, ticked: gr.Textbox, seen: gr.Textbox) -> None:
-    with gr.Accordion("Names", open=False), gr.Row(equal_height=True):
+    with gr.Accordion("Names", open=False), gr.Row(elem_classes="cmp-field"):
         name = gr.Textbox(label="Display name of the chosen run, or of the one ticked checkpoint", elem_id="display-name", scale=4)
-        save = gr.Button("Save name", elem_id="save-name")
+        save = gr.Button("Save name", elem_id="save-name", min_width=110)
 
     @changing
     def rename(text: str, run_id: str, ticks: str) -> str:
@@ -154,31 +156,3 @@ def _names(bench: Workbench, chosen: gr.Textbox, ticked: gr.Textbox, seen: gr.Te
         return ""
 
     save.click(rename, [name, chosen, ticked], seen, show_progress="hidden")
-
-
-def _folders(bench: Workbench, seen: gr.Textbox) -> None:
-    def folders() -> str:
-        return "\n".join(map(str, bench.roots)) if caller().owner else ""
-
-    with gr.Accordion("Folders", open=False):
-        shown = gr.Textbox(value=folders, label="Looking in", interactive=False, lines=2, elem_id="folders")
-        with gr.Row(equal_height=True):
-            folder = gr.Textbox(label="Folder with training runs", placeholder="/home/me/outputs", elem_id="folder", scale=4)
-            add = gr.Button("Add", elem_id="folder-add")
-            remove = gr.Button("Remove", elem_id="folder-remove")
-
-    def after() -> tuple[str, str]:
-        return folders(), ""
-
-    @changing
-    def add_folder(text: str) -> tuple[str, str]:
-        bench.add_folder(text)
-        return after()
-
-    @changing
-    def remove_folder(text: str) -> tuple[str, str]:
-        bench.remove_folder(text)
-        return after()
-
-    add.click(add_folder, folder, [shown, seen], show_progress="hidden")
-    remove.click(remove_folder, folder, [shown, seen], show_progress="hidden")

@@ -75,8 +75,8 @@ def _lay_out() -> tuple[list[gr.components.Component], gr.Button, gr.Textbox, gr
             last = gr.Textbox(USUAL_LAST, label="How many of the last", elem_id="storage-last", min_width=130)
             every = gr.Textbox(label="And every so many steps", placeholder="1000", elem_id="storage-every", min_width=130)
         with gr.Row():
-            most = gr.Textbox(label="At most so many of a run", placeholder="5", elem_id="storage-most", min_width=130)
-            size = gr.Textbox(label="At most so much of a run", placeholder="20GB", elem_id="storage-size", min_width=130)
+            most = gr.Textbox(label="Keep at most … checkpoints per run", placeholder="5", elem_id="storage-most", min_width=130)
+            size = gr.Textbox(label="Keep at most … per run", placeholder="20GB", elem_id="storage-size", min_width=130)
     with gr.Row():
         age = gr.Textbox(USUAL_AGE, label="Touch nothing younger than", elem_id="storage-age", min_width=130)
         share = gr.Dropdown(SHARE, value="", label="Equal files of pipelines", elem_id="storage-share", min_width=200)

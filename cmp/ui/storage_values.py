@@ -65,6 +65,15 @@ def _total(run: Mapping[str, Any]) -> int:
     return sum(run["parts"].values())
 
 
+def _beside(run: Mapping[str, Any]) -> str:
+    """Why the list of runs, which counts a folder, or of several runs in one their checkpoints, tells another size."""
+    listed, whole = run["listed_bytes"], _total(run)
+    if size_text(listed) == size_text(whole):
+        return ""
+    why = "leaves out logs, training states and trash beside it" if listed < whole else "counts a file once for each of its names"
+    return f"{size_text(listed)} in the list of runs, which {why}"
+
+
 def _part(key: str, label: str, size: int, whole: int) -> dict[str, Any]:
     return {"key": key, "label": label, "text": size_text(size), "share": size / whole if whole else 0.0}
 
@@ -98,11 +107,12 @@ def _run(run: Mapping[str, Any], name: str, most: int) -> dict[str, Any]:
         _part("compacted" if one["checkpoint"] in compacted else "", str(one["checkpoint"]).rpartition("@")[2], one["bytes"], max(sizes))
         for one in run["checkpoints"]
     ]
+    sub = " · ".join(filter(None, (run["run"] if name != run["run"] else "", _beside(run))))
     could = [f"{label} {size_text(size)}" for key, label in FREED.items() if (size := run["could_be_freed"][key])]
     if run["could_be_freed"]["compact"] and (when := run.get("compact_from")):
         could.append(f"frozen weights only from {when.replace('T', ' ').removesuffix('Z')} UTC on, being too young now")
     return {
-        "key": run["run"], "label": name, "sub": run["run"] if name != run["run"] else "", "live": run["state"] == "training",
+        "key": run["run"], "label": name, "sub": sub, "live": run["state"] == "training",
         "text": size_text(whole), "share": whole / most if most else 0.0, "parts": parts, "checkpoints": rows,
         "could": f"Could be freed: {', '.join(could)}." if could else "", "forecast": _forecast(run["forecast"], "this training")
         if run["forecast"] else None,

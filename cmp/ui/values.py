@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
@@ -12,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from cmp.core.describing import kind_text
+from cmp.core.losses import SMOOTHING
 from cmp.core.present import COMPACTED, alias_text, counted, loss_text, size_text, steps_text
 from cmp.core.runs import Checkpoint, Library, Run
 from cmp.core.samples import Sample
@@ -20,13 +20,19 @@ from cmp.core.stages import UNREAD
 Names = Callable[[Run | Checkpoint], str]
 LOOKING = "Looking for training runs …"
 NO_RUN = "No training run was found. Add the folder that holds yours under Folders below."
-RUN_COLUMNS = ("run", "pictures over the steps", "loss", "steps", "checkpoints", "size")
+_PICTURES, _LOSS, _WRITTEN, _SIZE = "pictures over the steps", "loss", "last written", "size"
+RUN_COLUMNS = ("run", _PICTURES, _LOSS, "steps", "checkpoints", _SIZE, _WRITTEN)
+_TITLES = {
+    _LOSS: f"The training loss at the end, smoothed by {SMOOTHING} as in the heads of the pictures and under Curves",
+    _SIZE: "What lies in the run's folder, or of several in one folder their checkpoints; Storage also counts what lies elsewhere",
+    _WRITTEN: "When the newest checkpoint was written",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Glance:
     """`strip` are pictures by their steps, `drawn` whether this program drew them; `line` is (x, y) from 0 to 1, None while the log was
-    not read yet; `pending` says that there may be pictures which were not read yet.
+    not read yet; `pending` says that there may be pictures which were not read yet. `loss` is the smoothed one at the end of the log.
     """
 
     strip: tuple[dict[str, str], ...] = ()
@@ -34,6 +40,7 @@ class Glance:
     drawn: bool = False
     line: tuple[tuple[float, float], ...] | None = None
     pending: bool = False
+    loss: float | None = None
 
 
 Glances = Mapping[str, Glance]  # by the run's id
@@ -83,18 +90,22 @@ def runs_table(
                 "key": run.id,
                 "usable": True,
                 "flaw": "; ".join(run.warnings) or None,
+                "find": " ".join(filter(None, (names[run.id], run.id, run.trainer, run.base_model))),
                 "cells": [
                     {"text": names[run.id], "sort": names[run.id], "sub": about, "live": state == "training"},
                     _strip_cell(glance),
-                    {"text": loss_text(run.last_loss), "sort": _number(run.last_loss), "line": glance.line, "pending": glance.line is None},
+                    _loss_cell(run, glance),
                     {"text": steps_text(run), "sort": max((c.step for c in run.checkpoints if c.step is not None), default=None)},
                     {"text": str(len(run.checkpoints)), "sort": len(run.checkpoints)},
                     {"text": size_text(run.bytes), "sort": run.bytes},
+                    _written_cell(run),
                 ],
             }
         )
     note = reading_text(library) or ("" if rows else NO_RUN)
-    return {"columns": list(RUN_COLUMNS), "rows": rows, "ticked": [chosen] if chosen else [], "many": False, "note": note}
+    found = {"columns": list(RUN_COLUMNS), "rows": rows, "ticked": [chosen] if chosen else [], "many": False, "note": note}
+    sorting = {"find": "runs", "remember": "cmp.runs.order", "downs": ["steps", "checkpoints", _SIZE, _WRITTEN], "unsorted": _PICTURES}
+    return found | sorting | {"titles": _TITLES}
 
 
 def is_unread(run: Run) -> bool:
@@ -110,6 +121,18 @@ def reading_text(library: Library) -> str:
 def _base_name(base: str | None) -> str:
     """An id as it is; of a path what its folder is called."""
     return PurePath(base).name if base and PurePath(base).is_absolute() else base or ""
+
+
+def _loss_cell(run: Run, glance: Glance) -> dict[str, Any]:
+    """The smoothed loss, nothing while the log was not read yet; where none of it is finite, what was logged last."""
+    pending = glance.line is None
+    text = "" if pending else loss_text(run.last_loss) if glance.loss is None else f"{glance.loss:.3g}"
+    return {"text": text, "sort": glance.loss, "line": glance.line, "pending": pending}
+
+
+def _written_cell(run: Run) -> dict[str, Any]:
+    written = max((c.written_at for c in run.checkpoints), default=0.0) or None
+    return {"text": "", "sort": written, "time": written}
 
 
 def _strip_cell(glance: Glance) -> dict[str, Any]:
@@ -156,7 +179,3 @@ def checkpoints_table(
 
 def _same_as(checkpoint: Checkpoint) -> str:
     return f"same weights as {alias_text(checkpoint)}" if checkpoint.aliases else ""
-
-
-def _number(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else value

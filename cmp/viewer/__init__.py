@@ -68,9 +68,14 @@ The table's value:
     columns        [str]
     rows           [{"key", "usable": bool, "cells": [str | {"text", "sort"}], "thumb": url|null, "flaw": str|null}]
                    a cell may also have "sub", a second line; "strip" [{"url", "label"}], pictures by their steps; "line" [[x, y]] from 0
-                   to 1, the course of a value ("pending" while it is being read); the first one "live", a run that is being trained
+                   to 1, the course of a value ("pending" while it is being read); "time", Unix seconds or null; the first one "live", a run
+                   that is being trained
     ticked, many   [key]; bool, False lets one row at a time be chosen
     title          str, above the rows
+    find           str; what the rows are, where they may be filtered ("runs"); each row then has "find", the text that is searched
+    remember       str; under which name this browser remembers the order of the rows
+    downs, titles  [column] that are first asked for their largest, and {column: str}, what a head tells under the pointer
+    unsorted       str; a column that no list of orders names
 It tells `{"ticked": [key]}` after every change, and where many can be ticked `{"looked": key}` of a row that was clicked beside its box.
 
 The details' value:
@@ -109,7 +114,8 @@ ASSETS = (
     "selectors.js", "arrange_panel.js", "export.js", "linking.js", "view_link.js", "chosen.js", "blink.js", "change_curves.js",
     "changes.js", "help.js", "matrix.js", "marks.js",
     "curves_data.js", "curves_axis.js", "curves_plot.js", "curves_hover.js", "curves_bar.js", "curves_facts.js", "curves_theme.js",
-    "curves_pointer.js", "curves_choice.js", "curves.js", "table.js", "details.js", "pick_plot.js", "pick_small.js", "share.js", "pick.js",
+    "curves_pointer.js", "curves_choice.js", "curves.js", "table_cells.js", "table_find.js", "table.js", "details.js",
+    "pick_plot.js", "pick_small.js", "share.js", "pick.js",
     "drop.js", "page_link.js", "storage.js", "storage_plan.js",
     "alerts.js",
 )  # fmt: skip
@@ -206,7 +212,7 @@ def curves_on_load() -> str:
 
 def table_on_load() -> str:
     """`js_on_load` of a `gr.HTML` that holds a table; its `select` event tells which rows are ticked: `{"ticked": [key]}`."""
-    return _mount("cmpTable", "cmpDom")
+    return _mount("cmpTable", "cmpDom", "cmpTableCells", "cmpTableFind")
 
 
 def alerts_on_load() -> str:

@@ -64,7 +64,7 @@
       const entry = plotOf(chart);
       return { lines: entry.lines, window: data ? entry.window : zoom || entry.window, exact: Boolean(zoom), zoomY: entry.zoomY,
         settings: { ...settings, axis: entry.axis ?? settings.axis, ...(chart.zero ? { logY: false } : {}) }, hidden, theme, compact: value.compact,
-        title: chart.title, zero: chart.zero, placeOf, markOf,
+        title: chart.title, several: (value.runs || []).length > 1, zero: chart.zero, placeOf, markOf,
         none: settings.axis !== "step" ? "No times were logged for this." : "None of the chosen runs logged this." };
     };
 

@@ -41,6 +41,9 @@
     return part;
   };
 
+  // A strip has a line for what it shows, and for whose it is where that could be asked.
+  const stripTitle = ({ title, settings, lines, several }) => [`${title.toLowerCase()}${settings.smoothing ? ", smoothed" : ""}`, ...(several && lines.length === 1 ? [lines[0].label] : [])].join(" · ");
+
   window.cmpCurvePlot = (hooks) => {
     const part = build(hooks);
     let view = null;
@@ -136,7 +139,7 @@
 
     const drawLegend = () => {
       const tags = [...new Set(view.lines.map((line) => line.tag))];
-      refill(part.legend, view.compact ? [] : view.lines.map((line) => {
+      refill(part.legend, view.compact && view.lines.length < 2 ? [] : view.lines.map((line) => {
         const { colour, dash } = styleOf(line);
         const swatch = el("i", { class: "cmp-swatch" });
         swatch.style.borderTop = `3px ${{ solid: "solid", dash: "dashed", dot: "dotted", dashdot: "double" }[dash]} ${colour}`;
@@ -149,7 +152,7 @@
     const draw = (next) => {
       view = next;
       part.node.classList.toggle("is-compact", Boolean(view.compact));
-      setText(part.title, view.compact ? "" : view.title);
+      setText(part.title, view.compact ? stripTitle(view) : view.title);
       const width = part.over.clientWidth;
       setText(part.none, view.lines.length ? "" : view.none);
       part.chart.style.visibility = view.lines.length ? "visible" : "hidden";

@@ -11,6 +11,7 @@
     const { figure } = window.cmpPickPlot;
     let value = { runs: [], panels: [], picks: [], next: [], actions: [] };
     let picked = "";
+    let isOwn = false; // picked by somebody; until then it follows the verdict
     let shownRun = null;
     let looked = 0;
     const plots = new Map(); // by rule; what was logged and what was measured may go by one name
@@ -69,9 +70,10 @@
     };
 
     // On how many items the scores stand.
-    const standsOn = ({ points, counts }) => {
+    const standsOn = ({ points, counts, means }) => {
       const [least, most] = [Math.min(...points.map(({ n }) => n)), Math.max(...points.map(({ n }) => n))];
-      return `${least === most ? most : `${least} to ${most}`} ${most === 1 ? counts.replace(/s$/, "") : counts}`;
+      const told = `${least === most ? most : `${least} to ${most}`} ${most === 1 ? counts.replace(/s$/, "") : counts}`;
+      return means ? `means of the ${told} logged before each checkpoint` : told;
     };
 
     const makePanel = (rule) => {
@@ -113,6 +115,7 @@
     const pick = (id) => {
       if (!value.picks.some((one) => one.id === id)) return;
       picked = id;
+      isOwn = true;
       draw();
     };
 
@@ -174,7 +177,8 @@
       if (!given) return;
       value = { actions: [], ends: [], ...given };
       root.removeAttribute("aria-busy");
-      if (value.run !== shownRun || !value.picks.some((one) => one.id === picked)) picked = value.pick ?? "";
+      if (value.run !== shownRun || !value.picks.some((one) => one.id === picked)) isOwn = false;
+      if (!isOwn) picked = value.pick ?? "";
       shownRun = value.run;
       draw();
       if (value.reading) setTimeout(() => { if (root.isConnected && root.clientWidth) onEdit({ what: "look", run: value.run }); }, SOON / 2);

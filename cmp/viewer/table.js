@@ -1,61 +1,15 @@
 // A table whose rows are ticked (many) or chosen (one): runs and checkpoints. Sorting is by value, so that step 500 stands before 1000.
 (() => {
   "use strict";
-  const { el, setText } = window.cmpDom;
+  const { el, setText, place } = window.cmpDom;
+  const { textOf, sortOf, compare, contentOf } = window.cmpTableCells;
 
-  const textOf = (cell) => (cell && typeof cell === "object" ? cell.text : cell) ?? "";
-  const sortOf = (cell) => (cell && typeof cell === "object" && "sort" in cell ? cell.sort : textOf(cell));
-
-  const compare = (a, b) => {
-    const [x, y] = [sortOf(a), sortOf(b)];
-    if (x === null || y === null) return (x === null) - (y === null); // what has no value stands last
-    return typeof x === "number" && typeof y === "number" ? x - y : String(x).localeCompare(String(y));
-  };
-
-  const SVG = "http://www.w3.org/2000/svg";
-  const svg = (tag, attributes) => {
-    const node = document.createElementNS(SVG, tag);
-    for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-    return node;
-  };
-
-  // Pictures over the steps, the oldest first; each with its step below.
-  const stripOf = (cell) => {
-    if (!cell.strip.length) return el("span", { class: "cmp-none", text: cell.text });
-    const pictures = cell.strip.map(({ url, label }) => {
-      const img = el("img", { src: url, alt: `step ${label}`, loading: "lazy", decoding: "async", draggable: "false" });
-      const frame = el("span", { class: "cmp-strip-picture" }, img, el("span", { class: "cmp-strip-step", text: label }));
-      img.addEventListener("load", () => window.cmpDom.sharpen(img, img.clientWidth, img.clientHeight));
-      img.addEventListener("error", () => { frame.classList.add("is-lost"); img.remove(); });
-      return frame;
-    });
-    return el("div", { class: "cmp-strip" }, el("div", { class: "cmp-strip-row" }, ...pictures), el("span", { class: "cmp-sub", text: cell.text }));
-  };
-
-  // The course of a value, scaled to its box; the last point is marked.
-  const WIDE = 104, HIGH = 30, EDGE = 3;
-  const lineOf = (cell) => {
-    if (cell.pending) return el("span", { class: "cmp-line is-pending", role: "img", "aria-label": "the log is being read" });
-    if (!cell.line.length) return null;
-    const at = cell.line.map(([x, y]) => [EDGE + x * (WIDE - 2 * EDGE), HIGH - EDGE - y * (HIGH - 2 * EDGE)].map((n) => n.toFixed(1)));
-    const [x, y] = at[at.length - 1];
-    const node = svg("svg", { class: "cmp-line", viewBox: `0 0 ${WIDE} ${HIGH}`, role: "img", "aria-label": `course of the loss, now ${cell.text}` });
-    node.append(svg("polyline", { points: at.map((point) => point.join(",")).join(" ") }), svg("circle", { cx: x, cy: y, r: 2.4 }));
-    return node;
-  };
-
-  const contentOf = (cell) => {
-    if (cell && typeof cell === "object" && cell.strip) return [stripOf(cell)];
-    if (cell && typeof cell === "object" && "line" in cell) return [el("div", { class: "cmp-loss" }, ...[lineOf(cell)].filter(Boolean), el("span", { text: cell.text }))];
-    return [String(textOf(cell)), ...(cell?.sub ? [el("span", { class: "cmp-sub is-whole", text: cell.sub })] : [])];
-  };
+  const MANY = 20; // lines
 
   window.cmpTable = (root, { onPick }) => {
     let value = { columns: [], rows: [], ticked: [], many: true };
     let ticked = new Set();
-    let order = null; // {column, down}
-    let shownRow = null; // the chosen row as it was told last
-    let isHidden = false; // while the chosen row could not be scrolled to yet
+    let made = new Map(); // by key: of which row and state it was made, and its lines
     let looked = null; // the row whose details are shown; only where many can be ticked, else it is the chosen one
 
     const head = el("tr");
@@ -63,8 +17,12 @@
     const title = el("h3", { class: "cmp-title", hidden: "" });
     const note = el("p", { class: "cmp-note", role: "status" });
     const table = el("table", {}, el("thead", {}, head), body);
+    const box = el("div", { class: "cmp-box" }, table);
+    const find = window.cmpTableFind({ onFilter: () => sift(true), onSort: () => { box.scrollTop = 0; find.update(value); draw(); } });
     root.classList.add("cmp-table");
-    root.replaceChildren(title, el("div", { class: "cmp-box" }, table), note);
+    root.replaceChildren(title, find.node, box, note);
+    // The chosen row stays in sight below the heads, however far the others are scrolled.
+    new ResizeObserver(() => table.style.setProperty("--cmp-heads", `${head.offsetHeight}px`)).observe(head);
 
     const tell = () => onPick({ index: 0, value: [...ticked].join("\n"), ticked: [...ticked] });
 
@@ -96,9 +54,9 @@
     };
 
     // Of the column, not of the cell: a dash among figures stands where they stand.
-    const holdsFigures = (i) => value.rows.some((row) => typeof sortOf(row.cells[i]) === "number" && !row.cells[i].strip);
+    const holdsFigures = (_, i) => value.rows.some((row) => typeof sortOf(row.cells[i]) === "number" && !row.cells[i].strip);
 
-    const drawHead = () => {
+    const drawHead = (figures) => {
       const cells = [];
       if (value.many) {
         const usable = value.rows.filter((row) => row.usable);
@@ -107,20 +65,30 @@
         cells.push(el("th", { class: "cmp-tick" }, all));
       }
       if (value.rows.some((row) => row.thumb)) cells.push(el("th", { text: value.thumbs || "" }));
+      const order = find.order();
       value.columns.forEach((name, i) => {
-        const sorted = order && order.column === i;
-        const button = el("button", { type: "button", text: name + (sorted ? (order.down ? " ↓" : " ↑") : ""), click: () => sortBy(i) });
-        cells.push(el("th", { class: holdsFigures(i) ? "cmp-figure" : "", "data-column": name, "aria-sort": sorted ? (order.down ? "descending" : "ascending") : "none" }, button));
+        const sorted = order?.name === name;
+        const sort = sorted ? (order.down ? "descending" : "ascending") : "none";
+        const button = el("button", { type: "button", text: name }, el("span", { class: "cmp-order", "aria-hidden": "true", text: sorted ? (order.down ? "↓" : "↑") : "↕" }));
+        const about = value.titles?.[name] ? { title: value.titles[name] } : {};
+        cells.push(el("th", { class: figures[i] ? "cmp-figure" : "", "data-column": name, "aria-sort": sort, ...about, click: () => find.sortBy(name) }, button));
       });
       head.replaceChildren(...cells);
     };
 
-    const sortBy = (column) => {
-      order = { column, down: !!order && order.column === column && !order.down };
-      draw();
+    // What has the keyboard, as a way to find it again when the table has been made anew.
+    const focused = () => {
+      const at = document.activeElement;
+      if (!table.contains(at)) return null;
+      const [column, key] = [at.closest("th")?.dataset.column, at.closest("tr")?.dataset.key];
+      const line = key === undefined ? "thead" : `tr[data-key="${CSS.escape(key)}"]`;
+      return { at, line, cell: at.matches("input") ? "input" : column === undefined ? "button" : `th[data-column="${CSS.escape(column)}"] button` };
+    };
+    const refocus = (before) => {
+      if (before && document.activeElement !== before.at) table.querySelector(before.line)?.querySelector(before.cell)?.focus({ preventScroll: true });
     };
 
-    const drawRows = (row, withThumbs) => {
+    const drawRow = (row, withThumbs, figures) => {
       const on = ticked.has(row.key);
       const cells = [];
       const choose = () => (value.many ? look(row) : pick(row));
@@ -133,7 +101,7 @@
       }
       if (withThumbs) cells.push(el("td", { class: "cmp-thumb" }, ...(row.thumb ? [el("img", { src: row.thumb, alt: "sample", loading: "lazy" })] : [])));
       row.cells.forEach((cell, i) => {
-        const kind = holdsFigures(i) ? "cmp-figure" : i ? "cmp-text" : "cmp-text cmp-name";
+        const kind = figures[i] ? "cmp-figure" : i ? "cmp-text" : "cmp-text cmp-name";
         if (i) return void cells.push(el("td", { class: `${kind} ${cell?.strip ? "has-strip" : ""}`, "data-column": value.columns[i] }, ...contentOf(cell)));
         const name = el("button", { type: "button", class: "cmp-look", text: textOf(cell), "aria-pressed": String(value.many ? row.key === looked : on) });
         const live = cell?.live ? [el("span", { class: "cmp-live", text: "training" })] : [];
@@ -146,25 +114,45 @@
       return [main, el("tr", { class: `${on ? "is-ticked" : ""} ${row.key === looked ? "is-looked" : ""}`, click: choose }, flaw)];
     };
 
-    const draw = () => {
-      drawHead();
-      const rows = [...value.rows];
-      if (order) rows.sort((a, b) => compare(a.cells[order.column], b.cells[order.column]) * (order.down ? -1 : 1));
-      const withThumbs = rows.some((row) => row.thumb);
-      body.replaceChildren(...rows.flatMap((row) => drawRows(row, withThumbs)));
+    // A line that would be made as it is stays: its pictures do not load again, and nobody loses the place of the keyboard in it.
+    const linesOf = (row, withThumbs, figures) => {
+      const state = JSON.stringify([row, ticked.has(row.key), looked === row.key, withThumbs, figures, value.many, value.columns]);
+      const before = made.get(row.key);
+      const lines = before?.state === state ? before.lines : drawRow(row, withThumbs, figures);
+      return [row.key, { state, lines, row }];
     };
 
-    // The chosen row may lie far down in a long list; the page itself is not moved.
-    const reveal = () => {
-      const box = table.parentElement;
-      if (!box.clientHeight) return; // it is shown later, and tells so
-      isHidden = false;
-      const row = body.querySelector("tr.is-ticked");
-      if (!row || value.many) return;
-      const [top, bottom] = [row.offsetTop - head.offsetHeight, row.offsetTop + row.offsetHeight];
-      if (top < box.scrollTop || bottom > box.scrollTop + box.clientHeight) box.scrollTop = top - row.offsetHeight;
+    const draw = () => {
+      const before = focused();
+      const figures = value.columns.map(holdsFigures);
+      drawHead(figures);
+      const rows = [...value.rows];
+      const order = find.order();
+      const column = order ? value.columns.indexOf(order.name) : -1;
+      if (column >= 0) rows.sort((a, b) => compare(a.cells[column], b.cells[column], order.down));
+      const withThumbs = rows.some((row) => row.thumb);
+      made = new Map(rows.map((row) => linesOf(row, withThumbs, figures)));
+      const lines = [...made.values()].flatMap((one) => one.lines);
+      const there = [...body.rows];
+      const moved = lines.reduce((count, line, i) => count + (line !== there[i]), Math.max(there.length - lines.length, 0));
+      if (moved > MANY) body.replaceChildren(...lines); // at once: to move a thousand of them one by one takes a second
+      else if (moved) place(body, lines); // all others are not laid out anew
+      refocus(before);
+      sift();
     };
-    new ResizeObserver(() => { if (isHidden) reveal(); }).observe(table.parentElement);
+
+    // Rows that are filtered out stay where they are, out of sight: the way back of the browser still finds them.
+    const sift = (isAsked = false) => {
+      let shown = 0;
+      for (const { lines, row } of made.values()) {
+        const matches = find.matches(row);
+        shown += matches;
+        for (const line of lines) line.hidden = !matches;
+      }
+      if (isAsked) box.scrollTop = 0;
+      find.tell(shown);
+      box.hidden = !shown;
+    };
 
     const update = (next) => {
       if (!next) return;
@@ -172,16 +160,11 @@
       const keys = new Set(value.rows.map((row) => row.key));
       ticked = new Set((value.ticked || []).filter((key) => keys.has(key)));
       if (!keys.has(looked)) looked = null;
-      const before = shownRow;
+      find.update(value);
+      table.classList.toggle("is-single", !value.many);
       draw();
-      shownRow = value.many ? null : [...ticked][0] ?? null;
       setText(title, value.title);
       setText(note, value.note);
-      table.parentElement.hidden = !value.rows.length;
-      if (shownRow !== before) {
-        isHidden = true;
-        reveal();
-      }
     };
     return { update };
   };

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Generator
 from dataclasses import replace
@@ -13,7 +14,7 @@ from cmp.core.progress import Progress, run_through
 from cmp.core.runs import Library, Problem
 from cmp.disk.demo import Demo, open_demo
 from cmp.disk.store import Store
-from cmp.errors import CmpError, Locked, NoSpace, NotFound, Refused, Unreadable
+from cmp.errors import BadInput, CmpError, Locked, NoSpace, NotFound, Refused, Unreadable
 from cmp.settings import Settings
 from cmp.workbench.permission import Permission
 
@@ -55,12 +56,54 @@ class Places(Permission):
 
     @property
     def bases(self) -> tuple[Path, ...]:
-        """Folders in which base models are sought by name."""
+        """Folders in which base models are sought by name: those given at the start, while serving those that were added on the page, and
+        the demo's.
+        """
         of_demo = Demo(self.settings.home / "demo").bases
-        return (*self.settings.bases, *((of_demo,) if of_demo.is_dir() else ()))
+        return (*self.settings.bases, *(self.added_bases() if self.serves else ()), *((of_demo,) if of_demo.is_dir() else ()))
 
     def added_folders(self) -> tuple[Path, ...]:
         return tuple(Path(folder) for folder in sorted(self.store.all("folder")))
+
+    def added_bases(self) -> tuple[Path, ...]:
+        return tuple(Path(folder) for folder in sorted(self.store.all("base-folder")))
+
+    def add_folder(self, text: str) -> Path:
+        """Looks in one more folder for runs from now on; raises BadInput or NotFound."""
+        return self._add("folder", text, "training runs")
+
+    def add_base_folder(self, text: str) -> Path:
+        """Seeks base models in one more folder from now on; raises as `add_folder`."""
+        return self._add("base-folder", text, "base models")
+
+    def _add(self, kind: str, text: str, holds: str) -> Path:
+        self.require_writing()
+        if not text.strip():
+            raise BadInput("no folder was given", f"Type the path of a folder that holds {holds}.")
+        folder = Path(os.path.abspath(os.path.expanduser(text.strip())))
+        if not os.path.isdir(folder):
+            raise NotFound(f"there is no folder {folder}", "Check the path as this computer knows it.")
+        self.store.put(kind, str(folder), True)
+        self._looked_elsewhere()
+        return folder
+
+    def remove_folder(self, text: str) -> None:
+        """Looks there no longer. Nothing on disk is touched. Raises NotFound for a folder that was not added here."""
+        self._remove("folder", text, self.added_folders())
+
+    def remove_base_folder(self, text: str) -> None:
+        """The same of a folder with base models."""
+        self._remove("base-folder", text, self.added_bases())
+
+    def _remove(self, kind: str, text: str, added: tuple[Path, ...]) -> None:
+        self.require_writing()
+        if Path(text.strip()) not in added:
+            raise NotFound(f"{text!r} is not among the added folders", "Folders given at the start are removed by starting without them.")
+        self.store.put(kind, str(Path(text.strip())), None)
+        self._looked_elsewhere()
+
+    def _looked_elsewhere(self) -> None:
+        """What is done once other folders are looked in."""
 
     def fetching(self) -> Generator[Progress, None, None]:
         """Brings what was named on the Hub here: logs and LoRA bytes, see `disk.hub_runs`. Once in this process, but for a server, which

@@ -55,24 +55,7 @@ class Shelf(Places):
         of_demo = self.shows_demo if runs is None else all(run.folder.is_relative_to(demo) for run in runs)
         return Sampling(guidance=DEMO_GUIDANCE) if of_demo else Sampling()
 
-    def add_folder(self, text: str) -> Path:
-        """Looks in one more folder from now on; raises BadInput or NotFound."""
-        self.require_writing()
-        if not text.strip():
-            raise BadInput("no folder was given", "Type the path of a folder that holds training runs.")
-        folder = Path(os.path.abspath(os.path.expanduser(text.strip())))
-        if not os.path.isdir(folder):
-            raise NotFound(f"there is no folder {folder}", "Check the path as this computer knows it.")
-        self.store.put("folder", str(folder), True)
-        self._lookout.forget()
-        return folder
-
-    def remove_folder(self, text: str) -> None:
-        """Looks there no longer. Nothing on disk is touched. Raises NotFound for a folder that was not added here."""
-        self.require_writing()
-        if Path(text) not in self.added_folders():
-            raise NotFound(f"{text!r} is not among the added folders", "Folders given at the start are removed by starting without them.")
-        self.store.put("folder", text, None)
+    def _looked_elsewhere(self) -> None:
         self._lookout.forget()
 
     def library(self, *, fresh: bool = True) -> Library:

@@ -50,7 +50,7 @@ def test_every_rule_has_its_own_verdict_and_says_what_best_says() -> None:
 def test_training_loss_decides_nothing_and_other_losses_are_no_metrics() -> None:
     found = verdicts(training(fall=0.5), training(tag="loss_epoch", fall=0.5))
     assert [one.rule for one in found] == ["training"] and not found[0].decides
-    assert leading(found) is None and "Nothing that is known decides" in agreement(RUN, found).told
+    assert leading(found) is None and "No verdict yet" in agreement(RUN, found).told
 
 
 def test_the_base_model_stands_beside_the_verdict_and_never_in_it() -> None:
@@ -93,7 +93,7 @@ def test_a_rule_that_tells_nothing_apart_is_said_to_and_makes_no_agreement() -> 
     assert both.agree is None and both.told == "Held-out loss says step 1500. Votes cannot tell any apart."
     none = agreement(RUN, [voted(s500=0.0, s1500=0.01)])
     assert none.agree is None and none.told == "Votes cannot tell any checkpoint from another."
-    assert agreement(RUN, []).told == "Nothing that is known decides."
+    assert agreement(RUN, []).told == "No verdict yet: nothing that was logged or measured decides."
 
 
 def test_the_one_to_go_by_is_the_first_that_tells_apart() -> None:

@@ -170,6 +170,30 @@ def test_a_dump_whose_base_is_recorded_nowhere_finds_it_by_its_tensors(tmp_path:
     assert base is not None and (base.path.name, base.proof) == ("under-another-name", "tensors") and base.path != other
 
 
+def test_a_base_of_the_recorded_name_below_the_runs_folder_is_used_where_a_dump_proves_it(tmp_path: Path) -> None:
+    made = origin_run(tmp_path, (500,))
+    for file in made.outputs.rglob("hparams.yml"):
+        file.write_text("lora_alpha: 16\npretrained_model_name_or_path: /gone/tiny-sd\n")
+    below = made.outputs / "models"
+    below.mkdir()
+    made.base.rename(below / "tiny-sd")
+    base = ready(made).base
+    assert base is not None and (base.path, base.proof) == (below / "tiny-sd", "tensors")
+    base_pipeline(below, {n: v + 1 for n, v in base_tensors().items()})
+    with pytest.raises(NotFound, match="no base model"):  # another one of the same name is not
+        ready(made)
+
+
+def test_a_base_below_the_runs_folder_that_nothing_proves_is_named_with_how_to_use_it(tmp_path: Path) -> None:
+    made = diffusers_run(tmp_path / "d")
+    recorded = str(scan([made.outputs]).runs[0].base_model)
+    base_pipeline(made.outputs / "zoo of mine").rename(made.outputs / "zoo of mine" / recorded.rpartition("/")[2])
+    with pytest.raises(NotFound) as fault:
+        ready(made, tmp_path / "none", step=2)
+    found = made.outputs / "zoo of mine"
+    assert f"found at {found / recorded.rpartition('/')[2]}, below your runs folder; use --bases '{found}'" in fault.value.hint
+
+
 def test_a_dump_in_bfloat16_is_compared_in_bfloat16(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     from safetensors.torch import save_file

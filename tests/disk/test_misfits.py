@@ -15,7 +15,7 @@ from cmp.disk import misfits
 from cmp.disk.machine import Version
 from cmp.settings import Settings
 from cmp.workbench import Workbench
-from tests.support import Training, as_nobody, bench_of, diffusers_run, origin_run
+from tests.support import Training, as_nobody, base_pipeline, bench_of, diffusers_run, origin_run
 
 GB = 10**9
 
@@ -93,6 +93,15 @@ def test_a_base_that_was_a_folder_elsewhere_is_asked_for(tmp_path: Path) -> None
     (found,) = missing_base(tmp_path, "/mnt/gone/sd15")
     assert found["kind"] == "base-missing" and "/mnt/gone/sd15" in found["what"]
     assert "--base ID_OR_DIR" in found["type"] and "--bases DIR" in found["type"]
+
+
+def test_a_base_that_lies_below_the_runs_folder_is_named_with_its_place(tmp_path: Path) -> None:
+    below = diffusers_run(tmp_path).outputs / "models"
+    below.mkdir()
+    base_pipeline(below).rename(below / "sd15")
+    (found,) = missing_base(tmp_path, "/mnt/gone/sd15")
+    assert found["kind"] == "base-missing" and f"found at {below / 'sd15'}, below your runs folder" in found["what"]
+    assert f"--bases {below} show" in found["type"]
 
 
 def test_a_base_that_nobody_recorded_but_a_dump_proves_is_not_missing(tmp_path: Path) -> None:

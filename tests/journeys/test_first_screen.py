@@ -217,3 +217,95 @@ def test_on_a_narrow_page_a_run_is_a_card_with_its_pictures(browser: Any, own_se
         return card && strip?.width && strip.left >= card.left && strip.right <= card.right + 1 && card.width <= 390; }""")
     assert page.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing moves the page sideways"
     context.close()
+
+
+# -- room ------------------------------------------------------------------------------------------------------------------
+
+
+def seen_at(browser: Any, server: Server, wide: int, high: int) -> Watched:
+    context = browser.new_context(viewport={"width": wide, "height": high})
+    context.set_default_timeout(60_000)
+    return Watched(context.new_page(), server)
+
+
+@pytest.mark.parametrize("wide", [1920, 2560])
+def test_a_wide_screen_is_used_and_what_is_left_of_it_lies_on_both_sides(browser: Any, own_server: Server, wide: int) -> None:
+    page = seen_at(browser, own_server, wide, 1000)
+    wait_for_pictures(page, 4)
+    box = page.page.locator("#runs-table .cmp-box").bounding_box()
+    right = page.page.evaluate("document.documentElement.clientWidth") - box["x"] - box["width"]
+    assert abs(box["x"] - right) < 4 and box["width"] > min(wide, 2240) - 120
+    page.tab("Compare")
+    page.page.locator("#grid-column").wait_for()
+    grid = page.page.locator("#grid-column").bounding_box()
+    assert grid["x"] + grid["width"] > wide - right - 8
+    page.page.context.close()
+
+
+def test_what_can_be_done_with_a_run_without_pictures_is_in_sight_beside_its_checkpoints(browser: Any, own_server: Server) -> None:
+    page = seen_at(browser, own_server, 1440, 900)
+    wait_for_pictures(page, 4)
+    page.row("runs-table", "bare").click()
+    page.page.get_by_text("The trainer left no pictures in this run.").wait_for()
+    for name in ("Convert", "Names", "Folders"):
+        part = page.page.locator("#run-actions button", has_text=name).first
+        part.wait_for()
+        box = part.bounding_box()
+        assert box["y"] + box["height"] <= 900, f"{name} is below the fold"
+    table = page.page.locator("#checkpoints-table").bounding_box()
+    assert box["x"] > table["x"] + table["width"], "they stand beside the table"
+    page.page.context.close()
+
+
+def test_details_open_right_below_the_checkpoints_and_forms_have_one_height(browser: Any, own_server: Server) -> None:
+    page = seen_at(browser, own_server, 1440, 900)
+    wait_for_pictures(page, 4)
+    page.row("checkpoints-table", "first@10").locator(".cmp-look").click()
+    page.page.locator("#details h4", has_text="first@10").wait_for()
+    last = page.page.locator("#checkpoints-table tr").last.bounding_box()
+    assert page.page.locator("#details h4").bounding_box()["y"] - last["y"] - last["height"] < 60
+    for name in ("Names", "Folders"):
+        page.page.locator("#run-actions button", has_text=name).first.click()
+    for field, buttons in (
+        ("display-name", ["save-name"]),
+        ("folder", ["folder-add", "folder-remove"]),
+        ("base-folder", ["base-folder-add"]),
+    ):
+        typed = page.page.locator(f"#{field} :is(input, textarea)").first
+        typed.wait_for()
+        for name in buttons:
+            box, beside = page.page.locator(f"#{name}").bounding_box(), typed.bounding_box()
+            assert abs(box["height"] - beside["height"]) < 6 and abs(box["y"] - beside["y"]) < 6, name
+    page.page.context.close()
+
+
+def test_the_strip_of_losses_says_what_and_whose_it_is(own: Watched) -> None:
+    wait_for_pictures(own, 4)
+    own.page.locator("#samples-curve .cmp-panel-title", has_text="training loss, smoothed · first").wait_for()
+    own.page.locator("#samples-beside input").click()
+    own.page.get_by_role("option", name="second").click()
+    own.page.locator("#samples-curve .cmp-legend .cmp-entry").nth(1).wait_for()
+    assert own.page.locator("#samples-curve .cmp-panel-title").inner_text() == "training loss, smoothed"
+
+
+def test_the_list_tells_the_loss_that_the_heads_tell(page: Watched) -> None:
+    page.page.wait_for_function("document.querySelector('#samples thead').innerText.includes('loss 0.0')")
+    head = page.page.locator("#samples thead th", has_text="step 3000").inner_text().split("loss ")[1].strip()
+    cell = page.row("runs-table", FULL).locator('td[data-column="loss"]')
+    assert cell.inner_text().strip() == head
+    assert "smoothed" in page.page.locator('#runs-table th[data-column="loss"]').get_attribute("title")
+
+
+def test_where_base_models_lie_is_said_on_the_page_and_taken_back(own: Watched, trained: dict[str, Training]) -> None:
+    wait_for_pictures(own, 4)
+    own.row("runs-table", "first").click()
+    own.row("checkpoints-table", "first@10").locator(".cmp-look").click()
+    own.page.locator("#details", has_text="not on this disk").wait_for()
+    own.page.locator("#run-actions button", has_text="Folders").first.click()
+    own.page.locator("#base-folder :is(input, textarea)").first.fill(str(trained["first"].bases))
+    own.page.click("#base-folder-add")
+    own.status("base-folders", str(trained["first"].bases))
+    own.page.locator("#details", has_text="recorded by the run").wait_for()
+    assert "not on this disk" not in own.page.locator("#details").inner_text()
+    own.page.click("#base-folder-remove")
+    own.page.locator("#details", has_text="not on this disk").wait_for()

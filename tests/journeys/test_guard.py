@@ -138,8 +138,8 @@ def dependencies(server: Server, **headers: str) -> dict[str, int]:
 
 
 CHANGING = (
-    "rename", "add_folder", "remove_folder", "answer", "watch_2", "pause", "cancel", "cancel_1", "cancel_2", "cancel_3",
-    "carry_out", "carry_out_1", "begin_measuring", "follow_measuring",
+    "rename", "add_folder", "remove_folder", "add_folder_1", "remove_folder_1", "answer", "watch_2", "pause",
+    "cancel", "cancel_1", "cancel_2", "cancel_3", "carry_out", "carry_out_1", "begin_measuring", "follow_measuring",
 )  # fmt: skip
 
 

@@ -380,12 +380,12 @@ def test_another_run_is_chosen_on_the_tab_and_one_without_a_verdict_says_what_to
     watched = opened(browser, serving)
     page = watched.page
     page.get_by_label("Run", exact=True).select_option("casual_shoes_lr_5e-4")
-    page.get_by_text("Nothing that is known decides.").wait_for()
+    page.get_by_text("No verdict yet: nothing that was logged or measured decides.").wait_for()
     assert page.locator("#pick .cmp-pick-next li").count() == 3
     assert page.locator("#pick .cmp-pick-panel").evaluate_all("(nodes) => nodes.map((node) => node.dataset.rule)") == ["training"]
     watched.tab("Curves")
     watched.tab("Pick")
-    page.wait_for_function("document.querySelector('#pick .cmp-pick-told').textContent.startsWith('Nothing')")
+    page.wait_for_function("document.querySelector('#pick .cmp-pick-told').textContent.startsWith('No verdict yet')")
     assert page.get_by_label("Run", exact=True).input_value() == "casual_shoes_lr_5e-4"
     closed(watched)
 
@@ -394,7 +394,7 @@ def test_a_run_without_pictures_of_both_ends_has_them_ticked_and_it_is_said(brow
     watched = opened(browser, serving)
     page = watched.page
     page.get_by_label("Run", exact=True).select_option("casual_shoes_lr_5e-4")
-    page.get_by_text("Nothing that is known decides.").wait_for()
+    page.get_by_text("No verdict yet: nothing that was logged or measured decides.").wait_for()
     ends = re.findall(r"step (\d+)", page.locator("#pick [data-do=compare]").inner_text())
     page.locator("#pick [data-do=compare]").click()
     page.get_by_text(f"is there of both step {ends[0]} and step {ends[1]}. They are ticked now: press Draw").wait_for()
@@ -410,7 +410,7 @@ def test_a_page_that_is_opened_at_the_tab_shows_the_run_of_its_address_and_its_m
     context.set_default_timeout(60_000)
     page = context.new_page()
     page.goto(f"{serving.url}/?tab=pick&run=casual_shoes_lr_5e-4")
-    page.get_by_text("Nothing that is known decides.").wait_for()
+    page.get_by_text("No verdict yet: nothing that was logged or measured decides.").wait_for()
     assert page.get_by_label("Run", exact=True).input_value() == "casual_shoes_lr_5e-4"
     page.locator("#measure-start").wait_for()  # open, since nothing decides
     page.get_by_label("Run", exact=True).select_option(FULL)

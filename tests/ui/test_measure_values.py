@@ -39,8 +39,8 @@ def test_a_field_that_nothing_ticked_has_a_use_for_says_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("wrong", "told"),
-    [({"metrics": []}, "nothing is ticked"), ({"held_out": "images"}, "whole path"), ({"draws": "-1"}, "“Draws an image”"),
-     ({"draws": "²"}, "“Draws an image”"), ({"alpha": "x"}, "alpha")],
+    [({"metrics": []}, "nothing is ticked"), ({"held_out": "images"}, "whole path"), ({"draws": "-1"}, "“Noise draws per image”"),
+     ({"draws": "²"}, "“Noise draws per image”"), ({"alpha": "x"}, "alpha")],
 )  # fmt: skip
 def test_what_cannot_be_meant_is_said(wrong: dict[str, object], told: str) -> None:
     with pytest.raises(BadInput) as fault:
@@ -96,7 +96,7 @@ def test_progress_counts_checkpoints_once_whatever_else_comes() -> None:
     lost.state, lost.started, lost.ended = "done", 1.0, 13.0
     assert job_text(lost, None, label).split("\n") == [
         "done: 1 of 2 values measured, in 12 s",
-        "1000 (loss) could not be measured: not finite. Give “Draws an image”.",
+        "1000 (loss) could not be measured: not finite. Give “Noise draws per image”.",
     ]
 
 

@@ -152,6 +152,22 @@ def test_a_page_that_may_only_look_gets_no_way_to_bring_anything_back(made: Trai
     assert str(made.run) not in str(without), "where things lie is the owner's to know"
 
 
+def test_a_run_whose_size_differs_from_that_in_the_list_says_why(made: Training) -> None:
+    bench = bench_of(made)
+    runs = bench.library().runs
+    plan = bench.plan_cleanup(runs, Rules())
+    assert plan.runs[0]["listed_bytes"] == runs[0].bytes
+
+    def sub(listed: float) -> str:
+        told = replace(plan, runs=({**plan.runs[0], "listed_bytes": listed},))
+        return str(overview_value(told, {str(plan.runs[0]["run"]): str(plan.runs[0]["run"])}, True, None)["runs"][0]["sub"])
+
+    whole = sum(plan.runs[0]["parts"].values())  # type: ignore[attr-defined]
+    assert sub(whole) == ""
+    assert sub(1) == "1 B in the list of runs, which leaves out logs, training states and trash beside it"
+    assert sub(5e12) == "5.0 TB in the list of runs, which counts a file once for each of its names"
+
+
 def test_a_training_for_which_the_disk_is_too_small_is_told_so(made: Training) -> None:
     (told,) = (plan := bench_of(made).plan_cleanup(bench_of(made).library().runs, Rules())).runs
     coming = {"checkpoints": 5, "checkpoint_bytes": 2, "needed_bytes": 10 * 10**9, "free_bytes": 3 * 10**9, "fits": False}

@@ -81,7 +81,7 @@ def test_a_row_is_looked_at_by_its_name_and_ticked_by_its_box(page: Any) -> None
     assert page.locator('#table tr[data-key="b"].is-looked').count() == 1
 
 
-def test_a_chosen_row_far_down_is_scrolled_to_within_its_box_also_where_the_table_is_shown_later(page: Any) -> None:
+def test_a_chosen_row_far_down_is_in_sight_and_nothing_is_scrolled_for_it(page: Any) -> None:
     page.set_viewport_size({"width": 900, "height": 600})
     rows = [row(f"r{i}", *cells(f"run {i}")) for i in range(40)]
     inside = """() => { const [box, row, head] = ["#table .cmp-box", "#table tr.is-ticked", "#table thead"]
@@ -94,12 +94,86 @@ def test_a_chosen_row_far_down_is_scrolled_to_within_its_box_also_where_the_tabl
         {"columns": ["run"], "rows": rows, "ticked": ["r30"], "many": False, "note": "", "title": "a title"},
     )
     page.wait_for_function(inside)
+    assert page.evaluate("document.querySelector('#table .cmp-box').scrollTop") == 0
+    page.evaluate("document.querySelector('#table .cmp-box').scrollTop = 800")
+    page.wait_for_function(inside)
     page.evaluate("table.update({ ...value, ticked: ['r2'] })")
     page.wait_for_function(inside)
-    page.evaluate("document.querySelector('#table .cmp-box').scrollTop = 400")
-    page.evaluate("table.update({ ...value, ticked: ['r2'] })")
-    assert page.evaluate("document.querySelector('#table .cmp-box').scrollTop") == 400, "the same run leaves it where somebody scrolled"
+    assert page.evaluate("document.querySelector('#table .cmp-box').scrollTop") == 800, "it stays where somebody scrolled"
     assert page.locator("#table .cmp-title").inner_text() == "a title"
+
+
+# -- many rows -------------------------------------------------------------------------------------------------------------
+
+FOUND = {"find": "runs", "remember": "cmp.test", "downs": ["size"], "unsorted": ""}
+
+
+def many(page: Any, count: int, **more: object) -> None:
+    """A table of so many runs, the newest the smallest; every third one has no loss."""
+    losses = [{"text": "–", "sort": None} if i % 3 == 0 else {"text": f"{i}", "sort": i} for i in range(count)]
+    rows = [
+        row(f"r{i}", f"run {i}", {"text": f"{count - i} B", "sort": count - i}, loss)
+        | {"find": f"run {i} r{i} {'kohya' if i % 5 == 0 else 'diffusers'} sd-{i % 2}"}
+        for i, loss in enumerate(losses)
+    ]
+    value = {"columns": ["run", "size", "loss"], "rows": rows, "ticked": ["r3"], "many": False, "note": "", **FOUND, **more}
+    page.evaluate(
+        """value => { const root = document.createElement("div"); root.id = "table"; document.body.replaceChildren(root);
+            window.table = cmpTable(root, { onPick: (what) => picked.push(what) }); window.value = value; table.update(value); }""",
+        value,
+    )
+
+
+def names(page: Any) -> list[str]:
+    return page.locator("#table tr[data-key]:visible .cmp-look").all_inner_texts()
+
+
+def test_a_field_leaves_the_rows_with_all_its_words_and_counts_them(page: Any) -> None:
+    many(page, 35)
+    page.keyboard.press("/")
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "Filter runs"
+    page.keyboard.type("KOHYA sd-1")
+    assert names(page) == ["run 5", "run 15", "run 25"] and page.locator("#table .cmp-find-count").inner_text() == "3 of 35 runs"
+    page.evaluate("table.update({ ...value, ticked: ['r5'] })")  # told anew, as every few seconds
+    assert names(page) == ["run 5", "run 15", "run 25"]
+    page.keyboard.type(" /")
+    assert names(page) == [] and page.locator("#table .cmp-find-count").inner_text() == "0 of 35 runs"
+    page.keyboard.press("Escape")
+    assert len(names(page)) == 35 and page.locator("#table .cmp-find-count:visible").count() == 0
+
+
+def test_a_few_rows_have_no_field_and_leave_the_key_alone(page: Any) -> None:
+    many(page, 7)
+    assert page.locator("#table .cmp-find:visible").count() == 0
+    page.keyboard.press("/")
+    assert page.evaluate("document.activeElement.tagName") == "BODY"
+
+
+def test_a_click_anywhere_on_a_head_sorts_what_has_no_value_stays_last_and_the_order_is_remembered(page: Any) -> None:
+    many(page, 35)
+    loss = page.locator('#table th[data-column="loss"]')
+    loss.click(position={"x": 2, "y": 2})
+    assert loss.get_attribute("aria-sort") == "ascending" and names(page)[:2] == ["run 1", "run 2"] and names(page)[-1] == "run 33"
+    loss.click()
+    assert loss.get_attribute("aria-sort") == "descending" and names(page)[0] == "run 34" and names(page)[-1] == "run 33"
+    page.locator('#table th[data-column="size"] button').focus()
+    page.keyboard.press("Enter")
+    assert page.locator("#table th[aria-sort=descending]").get_attribute("data-column") == "size", "of sizes the largest is asked for first"
+    page.keyboard.press("Enter")  # who sorts with the keyboard stays at the head
+    assert names(page)[0] == "run 34" and page.locator('#table th[data-column="loss"]').get_attribute("aria-sort") == "none"
+    many(page, 35)  # as after a reload
+    assert names(page)[0] == "run 34" and page.locator('#table th[data-column="size"]').get_attribute("aria-sort") == "ascending"
+    page.locator("#table .cmp-find-sort").select_option("null", force=True)
+    assert names(page)[0] == "run 0"
+
+
+def test_a_row_that_is_told_as_it_was_stays_the_same_node(page: Any) -> None:
+    many(page, 35)
+    page.evaluate("window.before = document.querySelector('#table tr[data-key=r20]')")
+    page.locator('#table tr[data-key="r21"]').click()
+    page.evaluate("table.update({ ...value, ticked: ['r21'] })")
+    assert page.evaluate("before === document.querySelector('#table tr[data-key=r20]')"), "its pictures would load again"
+    assert page.locator("#table tr.is-ticked").get_attribute("data-key") == "r21"
 
 
 def test_until_a_verdict_is_known_the_pick_tab_says_that_it_is_being_read(page: Any) -> None:
