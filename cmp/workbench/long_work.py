@@ -25,7 +25,6 @@ from cmp.workbench.shelf import Shelf
 if TYPE_CHECKING:
     from cmp.core.conversion import ConversionPlan, Writing
     from cmp.core.grids import GridPlan, GridSpec, Tile
-    from cmp.disk.cells import PrunePlan
     from cmp.workbench.zero import DrawRow
 
 _SLOW_ON_CPU = 500_000_000  # bytes of a base model; Stable Diffusion 1.5 has 2 GB in half precision
@@ -260,27 +259,6 @@ class LongWork(Shelf):
         if checkpoint is None:
             raise NotFound(f"{path} is no longer the checkpoint {name}", "Choose the checkpoints anew.")
         return run, checkpoint
-
-    # -- room ----------------------------------------------------------------------------------------------------------
-
-    def cells_size(self) -> tuple[int, int]:
-        """How many cells are kept, and their bytes."""
-        from cmp.disk.cells import cells_size
-
-        return cells_size(self.store)
-
-    def plan_prune(self, *, most_bytes: int | None = None, unused_for: float | None = None) -> PrunePlan:
-        """Which drawn cells would go; see `disk.cells.plan_prune`."""
-        from cmp.disk.cells import plan_prune
-
-        return plan_prune(self.store, self.jobs.unfinished(), most_bytes=most_bytes, unused_for=unused_for)
-
-    def prune(self, plan: PrunePlan) -> int:
-        """Deletes the cells of a plan that were not used since; gives the bytes that came free."""
-        from cmp.disk.cells import prune
-
-        self.require_writing()
-        return prune(plan)
 
 
 def _is_at(checkpoint: Checkpoint, path: str) -> bool:

@@ -22,6 +22,7 @@ from cmp.workbench.storing import Asked, NotDone, Restored, Storing
 
 if TYPE_CHECKING:
     from cmp.core.storage import CleanupPlan, Item, Rules
+    from cmp.disk.cells import PrunePlan
     from cmp.disk.trash import Trashed
 
 
@@ -46,6 +47,27 @@ class Reclaiming(Storing):
         super().__init__(settings)
         self.jobs.make("storage", self._cleanup_again)
         self.jobs.make("restore", self._restore_again)
+
+    # -- pictures ------------------------------------------------------------------------------------------------------
+
+    def cells_size(self) -> tuple[int, int]:
+        """How many cells are kept, and their bytes."""
+        from cmp.disk.cells import cells_size
+
+        return cells_size(self.store)
+
+    def plan_prune(self, *, most_bytes: int | None = None, unused_for: float | None = None) -> PrunePlan:
+        """Which drawn cells would go; see `disk.cells.plan_prune`."""
+        from cmp.disk.cells import plan_prune
+
+        return plan_prune(self.store, self.jobs.unfinished(), most_bytes=most_bytes, unused_for=unused_for)
+
+    def prune(self, plan: PrunePlan) -> int:
+        """Deletes the cells of a plan that were not used since; gives the bytes that came free."""
+        from cmp.disk.cells import prune
+
+        self.require_writing()
+        return prune(plan)
 
     # -- as jobs -------------------------------------------------------------------------------------------------------
 
