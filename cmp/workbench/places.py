@@ -115,6 +115,12 @@ class Places(Permission):
                 if self._mirrors is None:
                     self._mirrors = yield from self._fetch()
 
+    def cells_size(self) -> tuple[int, int]:
+        """How many cells are kept, and their bytes."""
+        from cmp.disk.cells import cells_size
+
+        return cells_size(self.store)
+
     def follow_hub(self, every: float = HUB_EVERY) -> None:
         """Looks until `ends` is set whether the Hub has something newer, and brings it here."""
         if self.settings.hub and not self.settings.offline:

@@ -50,12 +50,6 @@ class Reclaiming(Storing):
 
     # -- pictures ------------------------------------------------------------------------------------------------------
 
-    def cells_size(self) -> tuple[int, int]:
-        """How many cells are kept, and their bytes."""
-        from cmp.disk.cells import cells_size
-
-        return cells_size(self.store)
-
     def plan_prune(self, *, most_bytes: int | None = None, unused_for: float | None = None) -> PrunePlan:
         """Which drawn cells would go; see `disk.cells.plan_prune`."""
         from cmp.disk.cells import plan_prune
