@@ -44,6 +44,17 @@
   // A strip has a line for what it shows, and for whose it is where that could be asked.
   const stripTitle = ({ title, settings, lines, several }) => [`${title.toLowerCase()}${settings.smoothing ? ", smoothed" : ""}`, ...(several && lines.length === 1 ? [lines[0].label] : [])].join(" · ");
 
+  // Where a page has a base, Plotly names its clip paths by the page's whole address, and they are lost as soon as that changes.
+  const withoutBase = (draw) => {
+    const base = document.querySelector("base[href]"), href = base?.getAttribute("href");
+    base?.removeAttribute("href");
+    try {
+      return draw();
+    } finally {
+      base?.setAttribute("href", href);
+    }
+  };
+
   window.cmpCurvePlot = (hooks) => {
     const part = build(hooks);
     let view = null;
@@ -163,7 +174,7 @@
       const traces = [...lines.flatMap(linesOf), ...lines.flatMap(extrasOf)];
       for (const trace of traces) Object.assign(trace, { meta: trace.uid, uid: plainName(trace.uid) });
       const config = { displayModeBar: false, displaylogo: false, doubleClick: false, responsive: false, showTips: false };
-      window.Plotly.react(part.chart, traces, layoutOf(width, part.chart.clientHeight), config);
+      withoutBase(() => window.Plotly.react(part.chart, traces, layoutOf(width, part.chart.clientHeight), config));
       part.chart.setAttribute("aria-label", `Chart of ${view.lines.length} curves: ${view.lines.map((line) => line.label).join(", ")}`);
       if (!heard) listen();
       sayBeyond(lines);

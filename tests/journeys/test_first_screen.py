@@ -87,6 +87,8 @@ def test_a_new_user_of_the_demo_sees_pictures_first(page: Watched) -> None:
     top = page.page.locator("#samples td.cmp-cell").first.bounding_box()
     alerts = page.page.locator(".cmp-alerts").evaluate("bar => bar.offsetHeight")  # of what other tests have done on this server
     assert top["y"] + top["height"] - alerts < 620, "the first row of pictures stands in the upper two thirds"
+    named = page.page.locator("#samples-curve [clip-path]").evaluate_all("nodes => nodes.map(node => node.getAttribute('clip-path'))")
+    assert named and all(name.startswith("url(#") for name in named), "the address changes while a curve is shown"
     assert page.row("runs-table", FULL).get_attribute("aria-selected") == "true"
     assert page.page.locator("#runs-table svg.cmp-line polyline").count() == 2
     assert heads(page, "thead th") == ["step 500", "step 1000", "step 1500", "step 2000", "step 2500", "step 3000"]
