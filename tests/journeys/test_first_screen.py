@@ -93,7 +93,7 @@ def test_a_new_user_of_the_demo_sees_pictures_first(page: Watched) -> None:
     assert page.page.locator("#runs-table svg.cmp-line polyline").count() == 2
     assert heads(page, "thead th") == ["step 500", "step 1000", "step 1500", "step 2000", "step 2500", "step 3000"]
     assert heads(page, "tbody th")[0] == "a blue casual shoe"
-    page.page.wait_for_function("document.querySelector('#samples thead').innerText.includes('loss 0.0')")
+    page.page.wait_for_function("document.querySelector('#samples thead').innerText.includes('train 0.0')")
     page.picture("first_screen")
     address = page.page.locator("#samples td img").first.evaluate("img => img.src")
     assert "immutable" in page.page.request.get(address).headers["cache-control"], "no picture is asked for twice"
@@ -291,7 +291,7 @@ def test_the_strip_of_losses_says_what_and_whose_it_is(own: Watched) -> None:
 
 
 def test_the_list_tells_the_loss_that_the_heads_tell(page: Watched) -> None:
-    page.page.wait_for_function("document.querySelector('#samples thead').innerText.includes('loss 0.0')")
+    page.page.wait_for_function("document.querySelector('#samples thead').innerText.includes('train 0.0')")
     head = page.page.locator("#samples thead th", has_text="step 3000").inner_text().split("loss ")[1].strip()
     cell = page.row("runs-table", FULL).locator('td[data-column="loss"]')
     assert cell.inner_text().strip() == head
