@@ -132,7 +132,7 @@ def picks_by(bench: Workbench, picked: Sequence[str], axis: str) -> list[str]:
     columns = choose_columns(bench, picked, axis, only_ids=True)
     if flawed := next((c for c in columns.checkpoints if c.flaw), None):
         raise Refused(f"{flawed.id} cannot be drawn with: {flawed.flaw}", "Leave it out.")
-    for words in columns.words:  # how sure it is which are the best
+    for words in columns.told:  # how sure it is which are the best
         gr.Info(words)
     return [c.id for c in columns.checkpoints]
 

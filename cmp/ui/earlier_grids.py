@@ -29,8 +29,8 @@ def connect_earlier(bench: Workbench, form: Form, tab: gr.Tab) -> None:
 
     def offer() -> Any:
         choices = earlier_choices(bench)
-        first = (f"Earlier grids ({len(choices)}) …", "")
-        return gr.update(choices=[first, *choices], value="", visible=bool(choices))
+        first = (f"Earlier grids ({len(choices)}) …" if choices else "No earlier grid", "")
+        return gr.update(choices=[first, *choices], value="")
 
     def choose(name: str, run_id: str) -> Any:
         if not name or (not caller().owner and name not in [one for _, one in earlier_choices(bench)]):

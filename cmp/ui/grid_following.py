@@ -33,22 +33,23 @@ def connect_following(bench: Workbench, form: Form, before: Earlier) -> None:
         job = bench.jobs.known(job_id)
         if which == SAMPLES:
             value = _trainers(bench, picked) if picked else NONE_CHOSEN  # as where the page is only just being filled
-            return [*_only(form, shown, {form.grid: value, form.whose: _told("")}), ""]
+            return [*_only(form, shown, {form.grid: value, form.whose: ""}), ""]
         if job is not None and _belongs(job, picked):
             grid = {form.grid: grid_value(bench, job, before.of(job))} if anew else {}
-            return [*_only(form, shown, grid | {form.whose: _told(whose_told(bench, job, picked))}), ""]
+            return [*_only(form, shown, grid | {form.whose: whose_told(bench, job, picked)}), ""]
         if not picked:
             return [*_only(form, shown, {form.grid: EMPTY if may_draw(bench) else NONE_DRAWN} if anew else {}), ""]
         if own := _own(bench, picked):
-            return [*begun(bench, own, before.of(own)), _told(whose_told(bench, own, picked)), ""]
+            return [*begun(bench, own, before.of(own)), whose_told(bench, own, picked), ""]
         earlier = _earlier(bench, picked)
         note = f"Looking for what was drawn of {names_of(bench, picked)} before …" if earlier else none_told(bench, picked)
-        return [*_nothing(note), _told(""), "\n".join(earlier)]
+        nothing = _nothing(note) if job_id else _only(form, begin_in(form), {form.grid: EMPTY | {"note": note}})
+        return [*nothing, "", "\n".join(earlier)]
 
     def bring(found: str, picked: list[str], job_id: str) -> Any:
         for name in found.split("\n") if found and not job_id else ():
             if job := bench.grid_again(name):
-                return [*begun(bench, job), _told(whose_told(bench, job, picked))]
+                return [*begun(bench, job), whose_told(bench, job, picked)]
         return _only(form, shown, {} if job_id or not found else {form.grid: EMPTY | {"note": none_told(bench, picked)}})
 
     asked, quiet = [form.runs, form.job_id, form.source], {"queue": False, "show_progress": "hidden"}
@@ -68,10 +69,6 @@ def _nothing(note: str) -> list[Any]:
     """No grid at all, where `begun` goes."""
     pause, cancel = gr.update(value=controls_of(None).pause, interactive=False), gr.update(interactive=False)
     return ["", "", gr.skip(), EMPTY | {"note": note}, gr.update(value="", visible=False), pause, cancel, gr.Timer(active=False), ""]
-
-
-def _told(text: str) -> Any:
-    return gr.update(value=text, visible=bool(text))
 
 
 def _trainers(bench: Workbench, picked: list[str]) -> Any:

@@ -34,6 +34,7 @@ FORM_CSS = """
 #compare-left .row { gap: 8px; }
 #compare-earlier { max-width: 720px; margin: -8px 0; }
 #compare-earlier .wrap-inner { padding-top: 2px; padding-bottom: 2px; }
+#compare-whose:has(textarea:placeholder-shown) { display: none; }
 #compare-ticking { align-items: stretch; }
 #compare-ticking button { min-width: 56px; }
 #compare-ticking :is(textarea, input) { border: 0; font-size: 13px; }
@@ -130,13 +131,16 @@ def _drawing(
 
 
 def _above_grid() -> tuple[gr.Dropdown, gr.Textbox]:
-    earlier = gr.Dropdown([], label="Earlier grids", container=False, visible=False, elem_id="compare-earlier", render=False)
+    # both are there from the start: a tab whose parts come and go is told to be opened again, and fills its form anew
+    earlier = gr.Dropdown(
+        [("No earlier grid", "")], value="", label="Earlier grids", container=False, elem_id="compare-earlier", render=False
+    )
     earlier.preprocess = lambda payload: payload or ""  # type: ignore[method-assign]  # found again by its id, see `unlisted`
     whose = gr.Textbox(
         label="Whose pictures",
         container=False,
         interactive=False,
-        visible=False,
+        placeholder=" ",
         lines=1,
         max_lines=3,
         elem_id="compare-whose",

@@ -67,8 +67,6 @@ def connect_plan(bench: Workbench, form: Form, dropped: Any) -> None:
         return json.dumps({"asked": number, **plan(*values)._asdict()})
 
     inputs, quiet = [asked, chosen_for, *form.asked], {"queue": False, "show_progress": "hidden"}
-    # while a form is being filled an event may know the ticks of one run and the choices of another, which Gradio takes for a fault
-    quiet["preprocess"] = False
     changes = [widget.change for name, widget in form.fields.items() if name not in ("preview", "title", "kept")]
     gr.on(changes, say_plan, inputs, answer, js=_REST, trigger_mode="always_last", **quiet)
     dropped.then(say_plan, inputs, answer, js=_AT_ONCE, **quiet)

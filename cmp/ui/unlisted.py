@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from abc import ABCMeta
+from functools import cache
+from typing import Any, TypeVar
 
 import gradio as gr
 
@@ -12,8 +14,16 @@ T = TypeVar("T", gr.CheckboxGroup, gr.Dropdown)
 def unlisted(made: T) -> T:
     """The widget, of which several values are taken as they come: an event may still know the choices of another run, and the server none
     at all of a page whose state it has dropped, or that was open before it was started anew.
-
-    No class of its own, since Gradio writes a .pyi file beside the module of every class that is derived from a component.
     """
-    made.preprocess = lambda payload: payload or []  # type: ignore[method-assign]
+    made.__class__ = _taking_all(type(made))
     return made
+
+
+@cache
+def _taking_all(kind: type[Any]) -> type[Any]:
+    """The kind of widget, which looks nothing up. A class, since Gradio makes a widget anew from it whenever its choices change; not one
+    that is written down as others are, since Gradio writes a .pyi file beside the module of each.
+    """
+    return ABCMeta.__new__(
+        type(kind), kind.__name__, (kind,), {"preprocess": lambda self, payload: payload or [], "__module__": kind.__module__}
+    )
