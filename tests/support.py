@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
 import signal
 import tarfile
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import yaml
@@ -25,6 +27,7 @@ from cmp.jobs import Job
 from cmp.settings import Settings
 from cmp.workbench import Workbench
 
+T = TypeVar("T")
 WIDTH = 8
 NOW = 1795430000  # Unix seconds
 DEVICE = os.environ.get("CMP_TEST_DEVICE", "cpu")  # what the tests of the engine draw with; "auto" takes a card
@@ -219,6 +222,12 @@ def diffusers_run(training: Path, steps: Iterable[int] = (2, 4), rank: int = 4, 
 def tiles_of(work: Iterable[object]) -> list[Tile]:
     """What a grid's drawing came to, without the steps between."""
     return [item for item in work if isinstance(item, Tile)]
+
+
+def in_a_loop_of_its_own(work: Coroutine[Any, Any, T]) -> T:
+    """What it comes to; in a thread aside, since a browser's tests in this process may have left a loop running in this one."""
+    with ThreadPoolExecutor(1) as aside:
+        return aside.submit(asyncio.run, work).result()
 
 
 def finished(job: Job) -> Job:

@@ -16,6 +16,7 @@ from uvicorn.server import ServerState
 
 from cmp import connections
 from cmp.connections import Connections, bounded, is_spared, room_for
+from tests.support import in_a_loop_of_its_own
 
 HALF = b"GET / HTTP/1.1\r\nHost: a\r\nX: "
 WHOLE = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -43,7 +44,7 @@ def served(kept: Connections, talk: Talk) -> None:
             for line in list(state.connections):
                 line.transport.abort()
 
-    asyncio.run(run())
+    in_a_loop_of_its_own(run())
 
 
 async def is_answered(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:

@@ -18,6 +18,7 @@ from starlette.testclient import TestClient
 from cmp.core.limits import Rates
 from cmp.guard import LOOPBACK, Guard, Rules
 from cmp.workbench.callers import caller
+from tests.support import in_a_loop_of_its_own
 
 
 def asker(request: Request) -> PlainTextResponse:
@@ -251,5 +252,5 @@ def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyP
         "headers": headers,
         "client": ("192.0.2.1", 1),
     }
-    asyncio.run(asyncio.wait_for(Guard(lambda *_: never(), OPEN)(scope, never, send), 60))
+    in_a_loop_of_its_own(asyncio.wait_for(Guard(lambda *_: never(), OPEN)(scope, never, send), 60))
     assert sent[0]["status"] == 408

@@ -78,7 +78,7 @@ def test_heads_and_line_forget_what_a_file_scored_once_it_holds_other_weights(ma
     assert bench.heads(ids)[f"{RUN}@1000"]["score"] == "held-out 0.5" and "step 1000 has the lowest" in bench.verdict_line(run.checkpoints)
     assert file is not None
     file.write_bytes(file.read_bytes())
-    assert bench.heads(ids)[f"{RUN}@1000"]["score"] == "loss 0.5" and "step 1000 has the lowest" in bench.verdict_line(run.checkpoints)
+    assert bench.heads(ids)[f"{RUN}@1000"]["score"] == "held-out 0.5" and "step 1000 has the lowest" in bench.verdict_line(run.checkpoints)
     save(file, wrapped_tensors(1001), {"format": "pt"})
     heads = bench.heads(ids)
     assert "score" in heads[f"{RUN}@500"] and "score" not in heads[f"{RUN}@1000"]

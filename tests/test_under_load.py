@@ -27,7 +27,7 @@ from cmp.server import rules_for
 from cmp.settings import Settings
 from cmp.workbench import Workbench
 from cmp.workbench.callers import Caller, acting_for
-from tests.support import origin_run
+from tests.support import in_a_loop_of_its_own, origin_run
 from tests.test_jobs import over
 
 RUN = "lora_casual_shoes"
@@ -96,7 +96,7 @@ def test_health_is_told_while_every_thread_that_answers_is_busy(bench: Workbench
             go_on.set()
             await asyncio.gather(*waiting)
 
-    assert asyncio.run(run()) == 200
+    assert in_a_loop_of_its_own(run()) == 200
 
 
 def test_a_plan_is_as_small_as_a_grid_that_may_be_drawn_and_not_asked_for_too_often(bench: Workbench) -> None:
@@ -158,7 +158,7 @@ def test_one_visitor_follows_four_jobs_at_once_and_another_one_more(bench: Workb
         told = [await begin(app, path, "192.0.2.1") for _ in range(5)]
         return [*told, await begin(app, path, "192.0.2.2")]
 
-    assert asyncio.run(run()) == [200] * 4 + [503, 200]
+    assert in_a_loop_of_its_own(run()) == [200] * 4 + [503, 200]
 
 
 # -- what the settings make of it ------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cmp.workbench.shelf import Shelf
 
 # fields that are nothing but places, and who voted
-_OWNERS = frozenset({"folder", "path", "logs", "source", "output", "undo", "voter", "voters"})
+_OWNERS = frozenset({"folder", "path", "logs", "source", "output", "undo", "voter", "voters", "reasons"})
 _INNER = frozenset({"value", "values", "lines"})  # fields that are of the kind of what they are the value of
 # What looks like a path and is none: pictures within a text, and this server's own addresses.
 _NO_PATH = re.compile(

@@ -292,7 +292,7 @@ def test_the_strip_of_losses_says_what_and_whose_it_is(own: Watched) -> None:
 
 def test_the_list_tells_the_loss_that_the_heads_tell(page: Watched) -> None:
     page.page.wait_for_function("document.querySelector('#samples thead').innerText.includes('train 0.0')")
-    head = page.page.locator("#samples thead th", has_text="step 3000").inner_text().split("loss ")[1].strip()
+    head = page.page.locator("#samples thead th", has_text="step 3000").inner_text().split("train ")[1].strip()
     cell = page.row("runs-table", FULL).locator('td[data-column="loss"]')
     assert cell.inner_text().strip() == head
     assert "smoothed" in page.page.locator('#runs-table th[data-column="loss"]').get_attribute("title")
