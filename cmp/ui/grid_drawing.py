@@ -81,7 +81,7 @@ def connect_drawing(bench: Workbench, form: Form, page: gr.Blocks, tab: gr.Tab, 
         bench.require_small(spec)
         planned = planner.ask(spec, runs, filled.given, _PLANNED_WITHIN)
         if planned and none_drawable(planned.plan):
-            told = {form.plan: plan_text(bench, spec, planned.plan), form.status: gr.update(value=NOT_BEGUN, visible=True)}
+            told = {form.plan: plan_text(bench, spec, planned.plan), form.status: NOT_BEGUN}
             told |= {form.question: gr.Accordion(open=True)} if needs_answer(planned.plan) else {}
             return [told.get(place, gr.skip()) for place in changed]
         job = bench.start_grid(spec, runs, filled.given)
@@ -109,7 +109,7 @@ def begin_in(form: Form) -> list[Any]:
 
 def begun(bench: Workbench, job: Job, earlier: Sequence[Tile] = ()) -> tuple[Any, ...]:
     """What shows a job from now on. The clock runs for one that is over, too: its tick tells how it ended, and what is to be answered."""
-    status = gr.update(value=grid_status(bench, job)[0], visible=True)
+    status = grid_status(bench, job)[0]
     return job.id, stamp_of(job), DRAWN, grid_value(bench, job, earlier), status, *_buttons(job), gr.Timer(active=True), ""
 
 

@@ -68,7 +68,7 @@ def _only(form: Form, shown: Sequence[Any], told: dict[Any, Any]) -> list[Any]:
 def _nothing(note: str) -> list[Any]:
     """No grid at all, where `begun` goes."""
     pause, cancel = gr.update(value=controls_of(None).pause, interactive=False), gr.update(interactive=False)
-    return ["", "", gr.skip(), EMPTY | {"note": note}, gr.update(value="", visible=False), pause, cancel, gr.Timer(active=False), ""]
+    return ["", "", gr.skip(), EMPTY | {"note": note}, "", pause, cancel, gr.Timer(active=False), ""]
 
 
 def _trainers(bench: Workbench, picked: list[str]) -> Any:

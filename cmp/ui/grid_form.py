@@ -34,7 +34,8 @@ FORM_CSS = """
 #compare-left .row { gap: 8px; }
 #compare-earlier { max-width: 720px; margin: -8px 0; }
 #compare-earlier .wrap-inner { padding-top: 2px; padding-bottom: 2px; }
-#compare-whose:has(textarea:placeholder-shown) { display: none; }
+/* there from the start, see `_above_grid` */
+:is(#compare-whose, #compare-status):has(textarea:placeholder-shown) { display: none; }
 #compare-ticking { align-items: stretch; }
 #compare-ticking button { min-width: 56px; }
 #compare-ticking :is(textarea, input) { border: 0; font-size: 13px; }
@@ -109,7 +110,7 @@ def _drawing(
         pause = gr.Button("Pause", size="md", elem_id="compare-pause", min_width=80, interactive=False)
         cancel = gr.Button("Cancel", size="md", elem_id="compare-cancel", min_width=80, interactive=False)
     plan = gr.Textbox(label="Plan", interactive=False, lines=1, max_lines=12, elem_id="compare-plan", container=False)
-    status = gr.Textbox(label="Drawing", interactive=False, lines=1, max_lines=8, elem_id="compare-status", visible=False)
+    status = gr.Textbox(label="Drawing", interactive=False, lines=1, max_lines=8, elem_id="compare-status", placeholder=" ")
     question = _question(f)
     with gr.Row():
         f["seeds"] = gr.Textbox("0", label="Seeds", info="0 · 1-4 · 7, 11 · -1 random", elem_id="compare-seeds", scale=3, min_width=140)
@@ -132,10 +133,8 @@ def _drawing(
 
 def _above_grid() -> tuple[gr.Dropdown, gr.Textbox]:
     # both are there from the start: a tab whose parts come and go is told to be opened again, and fills its form anew
-    earlier = gr.Dropdown(
-        [("No earlier grid", "")], value="", label="Earlier grids", container=False, elem_id="compare-earlier", render=False
-    )
-    earlier.preprocess = lambda payload: payload or ""  # type: ignore[method-assign]  # found again by its id, see `unlisted`
+    none = [("No earlier grid", "")]
+    earlier = unlisted(gr.Dropdown(none, value="", label="Earlier grids", container=False, elem_id="compare-earlier", render=False))
     whose = gr.Textbox(
         label="Whose pictures",
         container=False,

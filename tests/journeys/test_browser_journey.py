@@ -229,7 +229,7 @@ def test_boxes_stand_empty_nowhere_and_the_demo_is_told_where_folders_are_added(
     page.tab("Compare")
     page.page.locator("#compare-draw").wait_for()
     shown = page.page.locator("#compare-status textarea")  # with the last grid of this server, if it has drawn one
-    assert not demo.is_visible() and (shown.count() == 0 or shown.input_value())
+    assert not demo.is_visible() and (not shown.is_visible() or shown.input_value())
 
 
 def test_a_checkpoint_is_told_in_detail_and_the_plan_follows_the_form(page: Watched) -> None:

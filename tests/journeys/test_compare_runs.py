@@ -21,6 +21,7 @@ def compare(page: Watched, run: str) -> Any:
     page.page.locator(f'#checkpoints-table tr[data-key^="{run}@"]').first.wait_for()
     page.tab("Compare")
     page.page.wait_for_function("run => document.querySelector('#compare-runs')?.innerText.includes(run)", arg=run)
+    page.page.locator(f'#compare-checkpoints input[name^="{run}@"]').first.wait_for()
     return page.page
 
 
