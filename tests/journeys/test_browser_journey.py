@@ -71,7 +71,7 @@ def _a_grid_of_three_checkpoints_and_two_prompts_is_drawn(page: Watched) -> None
     page.page.click("#compare-selected")
     page.page.locator("#compare-prompts textarea").fill("a red casual shoe\na blue casual shoe")
     page.page.click("#compare-draw")
-    page.status("compare-status", "done:", seconds=120)
+    page.status("compare-status", "done: 8 of 8", seconds=120)
     images = page.page.locator("#grid td img")
     assert images.count() == 8, "base model and three steps, two prompts"
     page.page.wait_for_function("[...document.querySelectorAll('#grid td img')].every(image => image.complete && image.naturalWidth)")
