@@ -73,9 +73,12 @@ def test_grids_drawn_before_and_by_the_command_line_are_listed_shown_and_fill_th
     choose_earlier(page, "From the shell")
     page.page.locator("#grid tbody th", has_text="a shoe of the shell").wait_for()
     page.page.wait_for_function("run => document.querySelector('#compare-runs').innerText.includes(run)", arg=OTHER)
-    wanted = {"prompts": "a shoe of the shell", "seeds": "41"}
-    assert {name: page.page.locator(f"#compare-{name} :is(textarea, input)").first.input_value() for name in wanted} == wanted
-    assert title(page) == "From the shell" and not page.page.locator("#compare-whose").is_visible()
+    for name, wanted in (("prompts", "a shoe of the shell"), ("seeds", "41")):
+        page.page.wait_for_function(
+            "([name, wanted]) => document.querySelector(`#compare-${name} :is(textarea, input)`).value === wanted", arg=[name, wanted]
+        )
+    assert title(page) == "From the shell"
+    page.page.locator("#compare-whose").wait_for(state="hidden")
     choose_earlier(page, "a shoe of this page")
     page.page.locator("#grid tbody th", has_text="a shoe of this page").wait_for()
     assert title(page) == FULL
