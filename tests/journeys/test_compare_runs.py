@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from playwright.sync_api import Error as PlaywrightError
 
 from .conftest import FULL, Server, run_command
 from .watched import Watched
@@ -26,9 +28,15 @@ def compare(page: Watched, run: str) -> Any:
 
 
 def draw(page: Watched, prompt: str, *ticked: str) -> None:
+    """With these ticked. A form that is only just being filled for another run may take a tick back: then it is ticked again."""
     boxes = page.page.locator("#compare-checkpoints label")
+    page.status("compare-plan", "cell")
     for i in range(boxes.count()):
-        boxes.nth(i).locator("input").set_checked(boxes.nth(i).inner_text().strip() in ticked)
+        for _ in range(5):
+            with suppress(PlaywrightError):
+                boxes.nth(i).locator("input").set_checked(boxes.nth(i).inner_text().strip() in ticked)
+                break
+    assert {boxes.nth(i).inner_text().strip() for i in range(boxes.count()) if boxes.nth(i).locator("input").is_checked()} == {*ticked}
     page.page.locator("#compare-prompts textarea").fill(prompt)
     page.page.click("#compare-draw")
     page.status("compare-status", f"done: {len(ticked)} of {len(ticked)}")
