@@ -156,11 +156,8 @@ class Guard:
             hint = "Use the dashboard's own address; where a proxy serves it at another port, start it with CMP_HOSTS=NAME:PORT."
             raise _NotLetIn(403, Refused(f"the request comes from {origin[:100]!r}, another site", hint))
         # a picture or a script within a foreign page is asked for without Origin; browsers say so in these, which no page can set
-        if (
-            origin is None
-            and _is_foreign(request)
-            and (request.headers.get("sec-fetch-mode") != "navigate" or request.scope["path"].startswith(_WORKS))
-        ):
+        foreign = origin is None and _is_foreign(request)
+        if foreign and (request.headers.get("sec-fetch-mode") != "navigate" or request.scope["path"].startswith(_WORKS)):
             raise _NotLetIn(403, Refused("the request comes from another site", "Open the dashboard itself and ask for it there."))
 
     def _forget_foreign_names(self, scope: Scope) -> None:

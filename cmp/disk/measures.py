@@ -86,7 +86,7 @@ class Measures:
         with self._database() as database:
             rows = database.execute(asked, (subject_of(run.place),)).fetchall()
         names = {plain_text(c.key): c for c in run.checkpoints}
-        now = {key: files_of(c) for key, c in names.items()}
+        now = {key: files_of(names[key]) for key in {row[0] for row in rows} & names.keys()}
         groups: dict[str, tuple[object, ...]] = {}
         found: dict[str, list[Measured]] = {}
         unsettled: dict[str, dict[str, None]] = {}
@@ -114,12 +114,10 @@ class Measures:
 
     def adopt(self, run: Run, checkpoint: Checkpoint, files: str, weights: str) -> None:
         """Notes of a checkpoint, whose files are these, all that was noted of the same weights elsewhere; and what of its base with it."""
-        place, asked = (
-            subject_of(run.place),
-            (
-                "INSERT OR IGNORE INTO measured SELECT ?, ?, metric, base, setup, said, weights, ?, max(at) FROM measured"
-                " WHERE weights = ? AND {} GROUP BY metric, base, setup, said"
-            ),
+        place = subject_of(run.place)
+        asked = (
+            "INSERT OR IGNORE INTO measured SELECT ?, ?, metric, base, setup, said, weights, ?, max(at) FROM measured"
+            " WHERE weights = ? AND {} GROUP BY metric, base, setup, said"
         )
         own = "(metric, base, setup, said) IN (SELECT metric, base, setup, said FROM measured WHERE place = ?)"
         with self._database() as database:

@@ -17,15 +17,10 @@ from cmp.workbench.curtain import Curtain
 KEY = "cmp.caller"  # where the guard has put who asks into a request's scope
 
 
-def may_draw(bench: Workbench) -> bool:
-    """Whether anything can be drawn on this page by anybody."""
-    return bench.settings.draws
-
-
 def watch_events(bench: Workbench, page: gr.Blocks) -> None:
     """Takes out what must not be done here, and has everything else done with its caller's rights. Call it when all events are there."""
     if bench.settings.read_only:
-        _take_out(page, lambda does: does == CHANGES or (does in (DRAWS, UPLOADS) and not may_draw(bench)))
+        _take_out(page, lambda does: does == CHANGES or (does in (DRAWS, UPLOADS) and not bench.settings.draws))
     curtain = Curtain(bench)
     for event in page.fns.values():
         if event.fn is not None:

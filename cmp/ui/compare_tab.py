@@ -11,7 +11,6 @@ import gradio as gr
 
 from cmp.core.grids import SCHEDULERS
 from cmp.errors import BadInput, Refused
-from cmp.ui.callers import may_draw
 from cmp.ui.cell_store import build_cell_store
 from cmp.ui.choices import BASE, picks_at, told_picks, usable
 from cmp.ui.curves_tab import build_strip, follow_runs
@@ -24,6 +23,7 @@ from cmp.ui.grid_following import connect_following
 from cmp.ui.grid_form import Form, lay_out
 from cmp.ui.grid_plan import connect_plan
 from cmp.ui.offering import offer
+from cmp.ui.planner import Planner
 from cmp.ui.runs_tab import RunsTab
 from cmp.ui.watching_run import connect_watching
 from cmp.ui.window_ends import connect_ends
@@ -48,7 +48,7 @@ def build_compare_tab(
     bench: Workbench, page: gr.Blocks, tab: gr.Tab, tabs: gr.Tabs, runs_tab: RunsTab, charts: Sequence[gr.HTML], pick: gr.HTML
 ) -> None:
     """Lays out the tab and connects its events; `charts` and `pick` elsewhere tell what is to be compared."""
-    draws = may_draw(bench)
+    draws = bench.settings.draws
     with gr.Row(elem_classes="cmp-drop-zone" if draws else None):
         with gr.Column(scale=1, min_width=320, elem_id="compare-left"):
             form = lay_out(bench.usual_sampling().guidance, draws)
@@ -63,10 +63,11 @@ def build_compare_tab(
     _choosing(bench, form, tab, runs_tab)
     _ticking(bench, form)
     _from_elsewhere(bench, form, tabs, runs_tab, (*charts, strip, runs_tab.strip), pick)
-    connect_following(bench, form, connect_drawing(bench, form, page, tab, tabs))
+    planner = Planner(bench)  # what the line tells is what the button goes by
+    connect_following(bench, form, connect_drawing(bench, form, page, tab, tabs, planner))
     connect_earlier(bench, form, tab)
     if draws:
-        connect_plan(bench, form, connect_dropping(bench, form))
+        connect_plan(bench, form, connect_dropping(bench, form), planner)
         connect_watching(bench, form, tab)
 
 

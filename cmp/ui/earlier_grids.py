@@ -11,7 +11,6 @@ from cmp.core.grids import GridSpec
 from cmp.core.orders import run_reference
 from cmp.core.present import counted
 from cmp.jobs import Job
-from cmp.ui.callers import may_draw
 from cmp.ui.grid_drawing import begin_in, begun, filling, fills_in
 from cmp.ui.grid_form import Form
 from cmp.ui.grid_jobs import spec_of
@@ -79,5 +78,5 @@ def _job(bench: Workbench, name: str) -> Job | None:
 
 def _told(bench: Workbench, name: str) -> GridSpec | None:
     """How a grid was drawn that cannot be shown, for who may draw it again."""
-    kept = bench.kept_grid(name) if caller().owner and may_draw(bench) else None
+    kept = bench.kept_grid(name) if caller().owner and bench.settings.draws else None
     return kept[0] if kept else None

@@ -70,9 +70,9 @@ _PLANNED_WITHIN = 3.0  # seconds; drawing begins all the same where it is not kn
 _SHOW = "() => { if (innerWidth < 900) document.querySelector('#grid')?.scrollIntoView({ behavior: 'smooth' }); }"
 
 
-def connect_drawing(bench: Workbench, form: Form, page: gr.Blocks, tab: gr.Tab, tabs: gr.Tabs) -> Earlier:
+def connect_drawing(bench: Workbench, form: Form, page: gr.Blocks, tab: gr.Tab, tabs: gr.Tabs, planner: Planner) -> Earlier:
     """Connects the events of the buttons, the grid and the clock; gives what was shown before each grid."""
-    earlier, planner = Earlier(), Planner(bench)
+    earlier = Earlier()
 
     @drawing
     def start(job_id: str, *values: Any) -> Any:

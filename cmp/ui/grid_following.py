@@ -12,7 +12,6 @@ from cmp.core.orders import run_reference
 from cmp.core.runs import Run
 from cmp.errors import CmpError
 from cmp.jobs import Job
-from cmp.ui.callers import may_draw
 from cmp.ui.grid_drawing import begin_in, begun, trainer_grid
 from cmp.ui.grid_form import SAMPLES, Form
 from cmp.ui.grid_jobs import EMPTY, KINDS, NONE_CHOSEN, NONE_DRAWN, Earlier, controls_of, grid_value, runs_shown, tiles_of
@@ -38,7 +37,7 @@ def connect_following(bench: Workbench, form: Form, before: Earlier) -> None:
             grid = {form.grid: grid_value(bench, job, before.of(job))} if anew else {}
             return [*_only(form, shown, grid | {form.whose: whose_told(bench, job, picked)}), ""]
         if not picked:
-            return [*_only(form, shown, {form.grid: EMPTY if may_draw(bench) else NONE_DRAWN} if anew else {}), ""]
+            return [*_only(form, shown, {form.grid: EMPTY if bench.settings.draws else NONE_DRAWN} if anew else {}), ""]
         if own := _own(bench, picked):
             return [*begun(bench, own, before.of(own)), whose_told(bench, own, picked), ""]
         earlier = _earlier(bench, picked)
@@ -119,6 +118,6 @@ def whose_told(bench: Workbench, job: Job, picked: Sequence[str]) -> str:
 def none_told(bench: Workbench, picked: Sequence[str]) -> str:
     """What stands in the place of the grid of runs of which there is none."""
     told = f"No grid of {names_of(bench, picked)} is here yet."
-    if not may_draw(bench):
+    if not bench.settings.draws:
         return f"{told} This server only shows pictures."
     return f"{told} Draw makes one of what is ticked at the left; the line below the button says how many pictures that is."

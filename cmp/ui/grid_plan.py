@@ -41,9 +41,8 @@ class Said(NamedTuple):
     samplers: str | None = None
 
 
-def connect_plan(bench: Workbench, form: Form, dropped: Any) -> None:
+def connect_plan(bench: Workbench, form: Form, dropped: Any, planner: Planner) -> None:
     """Has the plan follow the form, and the choice of previews the machine, as long as nobody has chosen."""
-    planner = Planner(bench)
     timer, chosen_for, asked, answer = clock(1.0), *(gr.Textbox(visible=False) for _ in range(3))
 
     def plan(before: str, *values: Any) -> Said:

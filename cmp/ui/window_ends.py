@@ -15,7 +15,6 @@ from cmp.core.samples import FINAL_VARIANT
 from cmp.core.window_ends import cells_of_both, grid_of_both
 from cmp.errors import CmpError
 from cmp.jobs import Job
-from cmp.ui.callers import may_draw
 from cmp.ui.choices import BASE
 from cmp.ui.faults import told
 from cmp.ui.grid_drawing import begin_in, begun
@@ -77,8 +76,8 @@ def _shown(bench: Workbench, form: Form, found: Beside | None, ends: Ends) -> li
     """What goes where `begun` does."""
     places = begin_in(form)
     if found is None:
-        gr.Info(none_told(ends, may_draw(bench)))
-        told = {form.source: DRAWN} if may_draw(bench) else {}
+        gr.Info(none_told(ends, bench.settings.draws))
+        told = {form.source: DRAWN} if bench.settings.draws else {}
     elif found.job is None:
         told = {form.source: SAMPLES, form.grid: found.value}
     else:

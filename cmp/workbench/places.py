@@ -105,6 +105,12 @@ class Places(Permission):
     def _looked_elsewhere(self) -> None:
         """What is done once other folders are looked in."""
 
+    def cells_size(self) -> tuple[int, int]:
+        """How many cells are kept, and their bytes."""
+        from cmp.disk.cells import cells_size
+
+        return cells_size(self.store)
+
     def fetching(self) -> Generator[Progress, None, None]:
         """Brings what was named on the Hub here: logs and LoRA bytes, see `disk.hub_runs`. Once in this process, but for a server, which
         follows it. Raises as that does where nothing else is to be looked at; otherwise what could not be brought is a problem of the
@@ -114,12 +120,6 @@ class Places(Permission):
             with self._fetching:
                 if self._mirrors is None:
                     self._mirrors = yield from self._fetch()
-
-    def cells_size(self) -> tuple[int, int]:
-        """How many cells are kept, and their bytes."""
-        from cmp.disk.cells import cells_size
-
-        return cells_size(self.store)
 
     def follow_hub(self, every: float = HUB_EVERY) -> None:
         """Looks until `ends` is set whether the Hub has something newer, and brings it here."""
