@@ -133,7 +133,10 @@ class Ballots:
 
 
 def ballot_routes(bench: Workbench) -> list[BaseRoute]:
-    """`GET cmp/vote/RUN` is the page; what it asks for lies below `cmp/ballot/`. Whatever changes anything takes a JSON body alone."""
+    """`GET cmp/vote/RUN` is the page; what it asks for lies below `cmp/ballot/`. Whatever changes anything takes a JSON body alone.
+
+    A read-only server tells what the votes came to, and has nothing to vote with.
+    """
     ballots = Ballots(bench)
 
     def picture(request: Request) -> Response:
@@ -151,10 +154,13 @@ def ballot_routes(bench: Workbench) -> list[BaseRoute]:
         "cast": _asking(ballots.cast, "pair", "voter", "outcome"),
         "back": _asking(ballots.take_back, "run", "voter"),
     }
-    return [
+    voting = [
         *(Route(f"/cmp/ballot/{name}", reply, methods=["POST"]) for name, reply in posts.items()),
-        Route("/cmp/ballot/strengths", strengths),
         Route("/cmp/ballot/{pair}/{side}.webp", picture),
+    ]
+    return [
+        *([] if bench.settings.read_only else voting),
+        Route("/cmp/ballot/strengths", strengths),
         Route("/cmp/vote/{run:path}", lambda request: or_refusal(bench, lambda: _page(bench, request.path_params["run"]))),
     ]
 

@@ -156,7 +156,7 @@ def export_routes(bench: Workbench) -> list[BaseRoute]:
     """`GET cmp/export/SOURCE/FILE?view=JSON`. SOURCE is a grid's job or `samples/RUN`, with `beside=RUN` for each run beside that one; no
     path comes from a caller.
 
-    `GET cmp/scores/RUN/FILE` gives the verdicts on a run, `GET cmp/share/TARGET/FILE` what it is handed over as.
+    `GET cmp/scores/RUN/FILE` gives the verdicts on a run; `GET cmp/share/TARGET/FILE` what it is handed over as, unless it is read-only.
     """
     exports = Exports(bench)
     one_at_a_time = threading.Lock()
@@ -184,7 +184,8 @@ def export_routes(bench: Workbench) -> list[BaseRoute]:
 
         return or_refusal(bench, make)
 
-    routes = {"export/{source:path}": answer, "scores/{run:path}": scores, "share/{target:path}": share}
+    routes = {"export/{source:path}": answer, "scores/{run:path}": scores}
+    routes |= {} if bench.settings.read_only else {"share/{target:path}": share}
     return [Route(f"/cmp/{where}/{{name}}", made) for where, made in routes.items()]
 
 

@@ -31,7 +31,8 @@ LARGEST_ERRAND = 150_000_000  # a LoRA in base64, and of the owner alone
 LARGEST_EVENT = 4_000_000  # what a page sends of its fields
 LARGEST_UPLOAD = 5_000_000
 MULTIPART_AROUND = 10_000  # what the form around a file takes
-_WITHIN = 30.0  # seconds in which the next part of a body has to come
+_WITHIN = 30.0  # seconds in which a body has to begin, and each next part of it to come
+_SLOWEST = 20_000  # bytes a second that a body has to come at after that
 
 __all__ = ["COOKIE", "LARGEST_UPLOAD", "LOOPBACK", "Guard", "Rules", "or_refusal", "refusal"]
 
@@ -39,7 +40,7 @@ UPLOAD = "/gradio_api/upload"
 # Of gradio's own routes those that the page and gradio_client need. All others are answered as if they were not there: those that hand out
 # files, copy them, ask other servers, keep histories, or tell what was called how often.
 _GRADIO = re.compile(
-    r"/(gradio_api/(app_id|startup-events|heartbeat/\w+|queue/(join|data|status)|run/\w+|call/\w+(/\w+)?|cancel|reset|info|openapi\.json"
+    r"/(gradio_api/(app_id|startup-events|heartbeat/\w+|queue/(join|data|status)|run/\w+|call/(?!v2/)\w+(/\w+)?|cancel|reset|info|openapi\.json"
     r"|upload_progress|upload|theme\.css)|config|theme\.css|(assets|static|svelte)/.+|favicon\.ico|manifest\.json|pwa_icon(/\d+)?|robots\.txt)?/?",
     re.ASCII,
 )
@@ -198,7 +199,7 @@ class Guard:
             self._check_size(int(told) if told.isdigit() else LARGEST_UPLOAD * 2, LARGEST_UPLOAD + MULTIPART_AROUND)
             if wait := self.rules.rates.take(caller.address, time.monotonic()):
                 raise TooOften("files were sent too often", f"Try again in {wait:.0f} s.", wait)
-            return receive
+            return await _received(receive, LARGEST_UPLOAD + MULTIPART_AROUND)
         if kind != "application/json" and not (request.method == "DELETE" and told in ("", "0")):
             raise _NotLetIn(415, BadInput(f"the body is {kind[:60]!r}", "Send JSON with Content-Type: application/json."))
         most = LARGEST_API_BODY if request.scope["path"].startswith("/api/") else LARGEST_EVENT
@@ -222,11 +223,12 @@ class _NotLetIn(Exception):
 
 
 async def _received(receive: Any, most: int, check: Callable[[bytes], None] | None = None) -> Any:
-    """Reads the whole body, at most so many bytes of it, has it checked, and gives what hands it on."""
-    parts, size, more = [], 0, True
+    """Reads the whole body, at most so many bytes of it and none that hardly comes, has it checked, and gives what hands it on."""
+    parts, size, more, began = [], 0, True, time.monotonic()
     while more:
+        left = began + _WITHIN + size / _SLOWEST - time.monotonic()
         try:
-            message = await asyncio.wait_for(receive(), _WITHIN)
+            message = await asyncio.wait_for(receive(), min(left, _WITHIN))
         except TimeoutError:
             raise _NotLetIn(408, BadInput("the request was not sent to its end", "Send it at once.")) from None
         if message["type"] != "http.request":  # the client has gone

@@ -97,25 +97,26 @@ def curve_route(bench: Workbench) -> BaseRoute:
     return Route("/cmp/curve/{name}", curve)
 
 
-def launch_options(bench: Workbench, host: str, *, share: bool = False) -> dict[str, Any]:
-    """What gradio's `launch` needs so that routes, guard and limits hold however it is started; raises Refused, see `rules_for`."""
+def routes_of(bench: Workbench) -> list[BaseRoute]:
+    """All that is asked for beside the page itself; below `/cmp/` and `/api/` nothing else is there."""
     from cmp.ballots import ballot_routes
     from cmp.exports import export_routes
     from cmp.notices import notice_routes
-    from cmp.rest import api_routes
+    from cmp.rest import Nothing, api_routes
+
+    beside = [*file_routes(bench), *notice_routes(bench), *ballot_routes(bench), *export_routes(bench)]
+    return [*beside, *api_routes(bench), Route("/cmp/{path:path}", Nothing(beside))]
+
+
+def launch_options(bench: Workbench, host: str, *, share: bool = False) -> dict[str, Any]:
+    """What gradio's `launch` needs so that routes, guard and limits hold however it is started; raises Refused, see `rules_for`."""
     from cmp.ui.page import CSS
 
     rules = rules_for(bench.settings, host, share=share)
     return {
         "server_name": host,
         "app_kwargs": {
-            "routes": [
-                *file_routes(bench),
-                *notice_routes(bench),
-                *ballot_routes(bench),
-                *export_routes(bench),
-                *api_routes(bench),
-            ],
+            "routes": routes_of(bench),
             "middleware": [Middleware(Requests), Middleware(Guard, rules=rules)],
             "lifespan": without_foreign_readers,
             "title": "cmp",

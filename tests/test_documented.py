@@ -37,6 +37,18 @@ def test_the_prose_names_every_setting(name: str) -> None:
     assert name in PROSE
 
 
+@pytest.mark.parametrize("tab", re.findall(r'gr\.Tab\("(\w+)"', (ROOT / "cmp" / "ui" / "page.py").read_text("utf-8")))
+def test_the_first_page_has_a_picture_of_every_tab(tab: str) -> None:
+    picture = f"assets/{tab.lower()}.webp"
+    assert f"]({picture})" in PAGES[0].read_text("utf-8") and (ROOT / picture).stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("trainer", ["accelerate", "peft", "diffusers", "kohya", "lycoris", "ai-toolkit", "onetrainer", "simpletuner"])
+def test_every_trainer_whose_runs_are_read_has_a_section(trainer: str) -> None:
+    headings = re.findall(r"^## (.+)$", (ROOT / "docs" / "trainers.md").read_text("utf-8"), re.MULTILINE)
+    assert any(trainer.lower() in heading.lower() for heading in headings), f"docs/trainers.md says nothing of {trainer}"
+
+
 def test_links_between_pages_lead_somewhere() -> None:
     broken = []
     for page in PAGES:

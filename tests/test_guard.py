@@ -233,24 +233,27 @@ def test_another_site_cannot_lock_the_owner_out_by_links_with_wrong_tokens() -> 
     assert client.get("/", headers=right).status_code == 200
 
 
-def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+async def no_part() -> Any:
+    await asyncio.Event().wait()
+
+
+async def one_letter() -> Any:
+    await asyncio.sleep(0.01)
+    return {"type": "http.request", "body": b" ", "more_body": True}
+
+
+@pytest.mark.parametrize("comes", [no_part, one_letter])
+@pytest.mark.parametrize(
+    ("path", "kind"), [("/gradio_api/queue/join", b"application/json"), ("/gradio_api/upload", b"multipart/form-data; boundary=x")]
+)
+def test_a_body_that_hardly_comes_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, path: str, kind: bytes, comes: Any) -> None:
     monkeypatch.setattr("cmp.guard._WITHIN", 0.05)
     sent: list[Any] = []
-
-    async def never() -> Any:
-        await asyncio.Event().wait()
 
     async def send(message: Any) -> None:
         sent.append(message)
 
-    headers = [(b"host", b"testserver"), (b"content-type", b"application/json"), (b"content-length", b"9")]
-    scope = {
-        "type": "http",
-        "method": "POST",
-        "path": "/gradio_api/queue/join",
-        "query_string": b"",
-        "headers": headers,
-        "client": ("192.0.2.1", 1),
-    }
-    in_a_loop_of_its_own(asyncio.wait_for(Guard(lambda *_: never(), OPEN)(scope, never, send), 60))
+    headers = [(b"host", b"testserver"), (b"content-type", kind), (b"content-length", b"90000")]
+    about = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": headers, "client": ("192.0.2.1", 1)}
+    in_a_loop_of_its_own(asyncio.wait_for(Guard(lambda *_: no_part(), OPEN)(about, comes, send), 60))
     assert sent[0]["status"] == 408

@@ -18,18 +18,15 @@ from PIL import ExifTags, Image, PngImagePlugin
 from starlette.middleware import Middleware
 from starlette.testclient import TestClient
 
-from cmp.ballots import ballot_routes
 from cmp.core.describing import checkpoint_facts
 from cmp.core.grids import Fault, GridSpec, Prompt, Sampling, Tile
 from cmp.core.infotext import to_infotext
 from cmp.core.orders import grid_title
-from cmp.exports import FILES, export_routes
+from cmp.exports import FILES
 from cmp.guard import Guard
-from cmp.notices import notice_routes
 from cmp.pictures.files import save_png
 from cmp.pictures.settings import to_exif
-from cmp.rest import api_routes
-from cmp.server import file_routes, rules_for
+from cmp.server import routes_of, rules_for
 from cmp.settings import Settings
 from cmp.ui.details import details_value
 from cmp.ui.runs_tab import problem_text, tables
@@ -144,9 +141,8 @@ def planted(home: Path, request: pytest.FixtureRequest) -> Planted:
 @pytest.fixture(scope="module")
 def app(planted: Planted) -> FastAPI:
     bench = planted.bench
-    routes = [*file_routes(bench), *notice_routes(bench), *ballot_routes(bench), *export_routes(bench), *api_routes(bench)]
     guard = Middleware(Guard, rules=rules_for(bench.settings, "127.0.0.1"))
-    return FastAPI(routes=routes, middleware=[guard], docs_url=None, redoc_url=None, openapi_url=None)
+    return FastAPI(routes=routes_of(bench), middleware=[guard], docs_url=None, redoc_url=None, openapi_url=None)
 
 
 @pytest.fixture(scope="module")
@@ -192,6 +188,7 @@ def addresses(planted: Planted) -> dict[str, list[str]]:
         "/cmp/ballot/strengths": [f"/cmp/ballot/strengths{run}" for run in of_run],
         "/cmp/ballot/{pair}/{side}.webp": ["/cmp/ballot/x/left.webp"],
         "/cmp/vote/{run:path}": [f"/cmp/vote/{run}" for run in runs],
+        "/cmp/{path:path}": ["/cmp/nothing", *(f"/cmp/share/{run}/page.json" for run in runs)],
     }
 
 
@@ -224,7 +221,8 @@ def said(content: bytes) -> list[str]:
 
 # what is the owner's alone, what is not there at all, and what nobody has voted on or measured yet
 CLOSED = {
-    "/api/v1/doctor", "/cmp/share/{target:path}/{name}", "/api/{path:path}", "/cmp/ballot/{pair}/{side}.webp", "/cmp/ballot/strengths",
+    "/api/v1/doctor", "/cmp/share/{target:path}/{name}", "/api/{path:path}", "/cmp/{path:path}", "/cmp/ballot/{pair}/{side}.webp",
+    "/cmp/ballot/strengths",
     "/api/v1/pair", "/api/v1/vote",
 }  # fmt: skip
 

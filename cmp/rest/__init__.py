@@ -7,11 +7,11 @@
 - `errands`: cells that another instance has drawn here
 - `following`: jobs, their events, cancelling
 - `answers`: how errors and values are told
+- `nothing`: what no route answers
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter
@@ -19,22 +19,20 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Match, Route
-from starlette.types import Receive, Scope, Send
+from starlette.routing import BaseRoute, Route
 
 from cmp import __version__
-from cmp.errors import BadInput, CmpError, NotFound
-from cmp.guard import refusal
 from cmp.rest.answers import contract_route
 from cmp.rest.errands import add_errands
-from cmp.rest.following import add_following
+from cmp.rest.following import add_cancelling, add_following
 from cmp.rest.looking import add_looking
 from cmp.rest.making import add_drawing, add_making
 from cmp.rest.measuring import add_measures, add_measuring
+from cmp.rest.nothing import Nothing
 from cmp.rest.origin import add_origin
 from cmp.workbench import Workbench
 
-__all__ = ["api_routes", "openapi_of"]
+__all__ = ["Nothing", "api_routes", "openapi_of"]
 
 ABOUT = (
     "Runs and checkpoints are named by their ids as `GET /api/v1/list` tells them, never by paths. Writing needs a JSON body, and where "
@@ -50,6 +48,7 @@ def api_routes(bench: Workbench) -> list[BaseRoute]:
     add_measures(router, bench)
     add_following(router, bench)
     if not bench.settings.read_only:
+        add_cancelling(router, bench)
         add_making(router, bench)
         add_measuring(router, bench)
         add_errands(router, bench)
@@ -60,30 +59,10 @@ def api_routes(bench: Workbench) -> list[BaseRoute]:
     def openapi(_: Request) -> Response:
         return JSONResponse(described)
 
-    nothing = _Nothing(list(router.routes))
+    nothing = Nothing(list(router.routes))
     named = dict.fromkeys(str(getattr(route, "path", "")) for route in router.routes)
     outside = [Route(path, nothing) for path in named if not path.startswith("/api/")]  # asked with another method
     return [*router.routes, Route("/openapi.json", openapi), *outside, Route("/api/{path:path}", nothing)]
-
-
-class _Nothing:
-    """Answers what no route does: that there is no such path, or which methods it has."""
-
-    def __init__(self, routes: Sequence[BaseRoute]) -> None:
-        self.routes = routes
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        found = (route for route in self.routes if route.matches(scope)[0] is not Match.NONE)
-        allowed = sorted({method for route in found for method in getattr(route, "methods", None) or ()})
-        path, status = scope["path"][:100], 405 if allowed else 404
-        if allowed:
-            fault: CmpError = BadInput(f"{path!r} does not take {scope['method'][:20]}", f"Use {' or '.join(allowed)}.")
-        else:
-            fault = NotFound(f"there is no {path!r}", "/openapi.json lists what there is.")
-        answer = refusal(fault, status)
-        if allowed:
-            answer.headers["Allow"] = ", ".join(allowed)
-        await answer(scope, receive, send)
 
 
 def openapi_of(routes: list[BaseRoute]) -> dict[str, Any]:

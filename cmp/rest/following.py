@@ -26,7 +26,7 @@ _OVER = "end"  # the last event's id: a client that comes back with it has seen 
 
 
 def add_following(router: APIRouter, bench: Workbench) -> None:
-    """Adds the routes."""
+    """Adds the routes that look."""
     answers: dict[str, Any] = {"responses": described(LOOKING), "response_model": dict[str, Any]}
     followed: list[str] = []  # who follows, once for each open stream; all of them are served by one thread
 
@@ -59,6 +59,10 @@ def add_following(router: APIRouter, bench: Workbench) -> None:
         return StreamingResponse(
             _counted(told_of, followed, who.address), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
         )
+
+
+def add_cancelling(router: APIRouter, bench: Workbench) -> None:
+    """Adds the route that changes something."""
 
     @router.delete("/api/v1/jobs/{job}", responses=described(WRITING), response_model=dict[str, Any])
     def cancel(job: str) -> JSONResponse:

@@ -1,0 +1,89 @@
+"""Every event of the page, sent by a visitor with values that it would take from its owner: what changes something is refused."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from .conftest import Server, start_server
+from .events import CHANGING, DRAWING, STARRING, STEP, described, remembered, send_event, state_of
+
+pytestmark = pytest.mark.model
+
+TOKEN = "open sesame"
+OWNER = {"X-Cmp-Token": TOKEN}
+REFUSED, DONE = "only the owner of this dashboard", '"success":true'
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page that everybody may open, of a server whose owner has drawn a grid."""
+
+    server: Server
+    job: str
+    fields: dict[int, Any]
+    events: dict[str, dict[str, Any]]
+
+    def send(self, name: str, **headers: str) -> str:
+        own: dict[str, Any] = {
+            "folder": str(self.server.home),
+            "base-folder": str(self.server.home),
+            "measure-held-out": str(self.server.home),
+        }
+        if name in ("pause", "reroll") or name.startswith("cancel"):
+            own["hidden"] = [self.job]
+        return send_event(self.server, self.events[name], self.fields, own, **headers)
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    for server in start_server(tmp_path_factory.mktemp("opened"), "serve", "--port", "0", "--token", TOKEN, "--open-reading"):
+        told = server.post("/api/v1/grid", {"targets": [STEP], "prompts": ["a shoe"], "steps": "1"}, **OWNER)[1]
+        fields, events = described(server)
+        while server.get(f"/api/v1/jobs/{told['job']}", **OWNER)[1]["state"] != "done":
+            time.sleep(0.2)
+        yield Page(server, told["job"], fields, {event["api_name"]: event for event in events})
+
+
+def settled(page: Page) -> Any:
+    return state_of(page.server.home), remembered(page.server, **OWNER)
+
+
+@pytest.mark.parametrize("name", [*CHANGING, *DRAWING, *STARRING])
+def test_what_changes_something_or_draws_is_refused_to_visitors(opened: Page, name: str) -> None:
+    before = settled(opened)
+    told = opened.send(name)
+    assert REFUSED in told, f"a visitor's {name} was answered: {told[-600:]}"
+    assert settled(opened) == before
+
+
+def test_every_other_event_looks_works_for_visitors_and_changes_nothing(opened: Page) -> None:
+    looking = sorted(set(opened.events) - {*CHANGING, *DRAWING, *STARRING})
+    assert len(looking) > 40
+    before, told = settled(opened), {}
+    for name in looking:
+        told[name] = opened.send(name)
+    del told["take"]  # which wants a file
+    assert not [name for name, said in told.items() if REFUSED in said], "list these among what changes something"
+    failed = {name: said[-300:] for name, said in told.items() if DONE not in said.replace(" ", "")}
+    assert not failed, failed
+    assert settled(opened) == before
+
+
+@pytest.mark.parametrize("name", ["rename", "answer", "add_folder", "remove_folder", "add_folder_1", "newest"])
+def test_the_same_event_is_carried_out_for_the_owner(opened: Page, name: str) -> None:
+    """Which shows that it is its sender and not its values that the others are refused for."""
+    told = opened.send(name, **OWNER)
+    assert DONE in told.replace(" ", "") and REFUSED not in told, told[-600:]
+
+
+@pytest.mark.parametrize("name", ["edit", "act", "act_1"])
+def test_the_same_star_is_given_for_the_owner(opened: Page, name: str) -> None:
+    opened.server.post("/api/v1/star", {"target": STEP, "on": False}, **OWNER)
+    assert STEP not in remembered(opened.server, **OWNER)[1]
+    opened.send(name, **OWNER)
+    assert STEP in remembered(opened.server, **OWNER)[1]
