@@ -122,7 +122,7 @@ def test_a_folder_is_added_and_what_cannot_be_read_is_told(page: Watched, tmp_pa
     page.page.get_by_role("button", name="Folders").click()
     page.page.locator("#folder textarea, #folder input").first.fill(str(tmp_path / "gone"))
     page.page.click("#folder-add")
-    page.page.get_by_text("there is no folder").wait_for()
+    page.text("there is no folder")
     page.page.locator("#folder textarea, #folder input").first.fill(str(tmp_path / "nothing here"))
     page.page.click("#folder-add")
     assert "no training run" in page.status("problems", str(tmp_path))
@@ -176,6 +176,7 @@ def test_a_missing_base_is_asked_for(page: Watched, server: Server) -> None:
     try:
         page.row("runs-table", "orphan").click()
         page.tab("Compare")
+        page.page.get_by_text("No grid of orphan is here").wait_for()  # which takes away what was said of another run's
         page.page.locator("#compare-prompts textarea").fill("a red casual shoe")
         page.page.click("#compare-draw")
         page.status("compare-status", "be drawn")  # at once where the plan is known, or else cell by cell

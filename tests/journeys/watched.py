@@ -19,12 +19,26 @@ class Watched:
         self.page = page
         self.complaints: list[str] = []
         self.asked: set[str] = set()
+        self._server = server
+        self._unanswered: dict[Any, str] = {}
         page.on("console", lambda message: self.complaints.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda fault: self.complaints.append(str(fault)))
         page.on("response", lambda answer: self.complaints.append(f"{answer.status} {answer.url}") if answer.status >= 400 else None)
-        page.on("request", lambda request: self.asked.add(urlsplit(request.url).netloc))
+        page.on("request", self._begun)
+        for over in ("requestfinished", "requestfailed"):
+            page.on(over, lambda request: self._unanswered.pop(request, None))
         page.goto(server.url)
         page.wait_for_selector("#runs-table tbody tr")
+
+    def _begun(self, request: Any) -> None:
+        self.asked.add(urlsplit(request.url).netloc)
+        self._unanswered[request] = f"{request.url} {(request.post_data or '')[:200]}"
+
+    def found(self) -> str:
+        """What may tell why something that was waited for did not come."""
+        jobs = [(told["job"], told["state"], told["done"]) for told in self._server.get("/api/v1/jobs")[1]["jobs"]]
+        toasts = self.page.locator(".toast-body").all_inner_texts()
+        return f"jobs {jobs}; toasts {toasts}; unanswered {list(self._unanswered.values())}; complaints {self.complaints}"
 
     def picture(self, name: str) -> None:
         PICTURES.mkdir(exist_ok=True)
@@ -47,6 +61,13 @@ class Watched:
     def row(self, table: str, key: str) -> Any:
         return self.page.locator(f'#{table} tr[data-key="{key}"]')
 
+    def text(self, wanted: str) -> None:
+        """Waits until these words are in sight."""
+        try:
+            self.page.get_by_text(wanted).first.wait_for()
+        except Exception as fault:
+            raise AssertionError(f"{wanted!r} never came; {self.found()}") from fault
+
     def status(self, name: str, wanted: str, seconds: float = 60) -> str:
         """Waits until a text field holds the wanted words."""
         try:
@@ -57,5 +78,5 @@ class Watched:
             )
         except Exception as fault:
             fields = self.page.locator(f"#{name} textarea").evaluate_all("fields => fields.map((field) => field.value)")
-            raise AssertionError(f"#{name} holds {fields}, and not {wanted!r}; {self.complaints}") from fault
+            raise AssertionError(f"#{name} holds {fields}, and not {wanted!r}; {self.found()}") from fault
         return self.page.locator(f"#{name} textarea").input_value()
