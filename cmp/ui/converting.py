@@ -115,4 +115,4 @@ def _running(bench: Workbench, form: Form, seen: gr.Textbox, changed: gr.Textbox
     form.convert.click(start, form.asked, shown, show_progress="minimal")
     form.cancel.click(cancelling(bench), job_id, None)
     timer.tick(watch, [job_id, form.status], [form.status, form.cancel, seen, changed, ended], queue=False, show_progress="hidden")
-    stop_at_end(timer, ended, job_id)
+    stop_at_end(timer, ended, job_id, form.status)

@@ -27,18 +27,18 @@ class _Kind:
     remove: Callable[[str], None]
 
 
-def build_folders(bench: Workbench, seen: gr.Textbox, changed: gr.Textbox) -> None:
+def build_folders(bench: Workbench, page: gr.Blocks, seen: gr.Textbox, changed: gr.Textbox) -> None:
     """Lays out the folders; `seen` is told when runs are sought elsewhere, `changed` when base models are."""
     with gr.Accordion("Folders", open=False, elem_id="folders-section"):
         _fields(
-            seen,
+            page, seen,
             _Kind(
                 "folder", "Looking in", "Folder with training runs", "/home/me/outputs", lambda: bench.roots,
                 bench.add_folder, bench.remove_folder,
             ),
         )  # fmt: skip
         _fields(
-            changed,
+            page, changed,
             _Kind(
                 "base-folder", "Base models are sought in", "Folder with base models (in diffusers' layout)", "/home/me/models",
                 lambda: bench.bases, bench.add_base_folder, bench.remove_base_folder,
@@ -46,11 +46,13 @@ def build_folders(bench: Workbench, seen: gr.Textbox, changed: gr.Textbox) -> No
         )  # fmt: skip
 
 
-def _fields(heard: gr.Textbox, kind: _Kind) -> None:
+def _fields(page: gr.Blocks, heard: gr.Textbox, kind: _Kind) -> None:
     def folders() -> str:
         return "\n".join(map(str, kind.shown())) if caller().owner else ""
 
-    shown = gr.Textbox(value=folders, label=kind.looking, interactive=False, lines=1, max_lines=6, elem_id=f"{kind.name}s")
+    shown = gr.Textbox(label=kind.looking, interactive=False, lines=1, max_lines=6, elem_id=f"{kind.name}s")
+    # not as a value that is a function: that is asked for in the queue, whose stream would end just when somebody first presses something
+    page.load(folders, None, shown, queue=False, show_progress="hidden")
     with gr.Row(elem_classes="cmp-field"):
         folder = gr.Textbox(label=kind.label, placeholder=kind.placeholder, elem_id=kind.name, scale=4, min_width=200)
         add = gr.Button("Add", elem_id=f"{kind.name}-add", min_width=80)

@@ -132,7 +132,7 @@ def _watching(bench: Workbench, form: Form, earlier: Earlier) -> None:
 
     watched = [form.grid, form.stamp, form.status, form.pause, form.cancel, form.question, form.ended]
     form.clock.tick(watch, [form.job_id, form.stamp, form.source], watched, queue=False, show_progress="hidden")
-    stop_at_end(form.clock, form.ended, form.job_id)
+    stop_at_end(form.clock, form.ended, form.job_id, form.stamp)
 
 
 def _finding(bench: Workbench, form: Form, page: gr.Blocks, tabs: gr.Tabs) -> None:

@@ -56,8 +56,7 @@ def connect_following(bench: Workbench, form: Form, before: Earlier) -> None:
     form.runs.change(None, form.runs, chosen, js=_AS_TEXT)
     gr.on([chosen.change, form.job_id.change], follow, asked, [*shown, sought], trigger_mode="always_last", **quiet)
     form.source.input(partial(follow, anew=True), asked, [*shown, sought], trigger_mode="always_last", **quiet)
-    # in the queue: whether all pictures are there takes a while to find out the first time
-    sought.change(bring, [sought, form.runs, form.job_id], shown, trigger_mode="always_last", show_progress="hidden")
+    sought.change(bring, [sought, form.runs, form.job_id], shown, trigger_mode="always_last", **quiet)
 
 
 def _only(form: Form, shown: Sequence[Any], told: dict[Any, Any]) -> list[Any]:

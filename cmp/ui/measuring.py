@@ -167,4 +167,4 @@ def _doing(desk: Desk, section: Section, shown: gr.Textbox, panels: gr.HTML) -> 
     section.cancel.click(cancelling(desk.bench), section.job, None)
     watched = [panels, section.seen, section.status, section.measure, section.cancel, section.ended]
     section.clock.tick(follow_measuring, [section.job, section.seen, shown], watched, **_QUIET)
-    stop_at_end(section.clock, section.ended, section.job)
+    stop_at_end(section.clock, section.ended, section.job, section.seen)

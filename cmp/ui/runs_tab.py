@@ -57,7 +57,7 @@ def build_runs_tab(bench: Workbench, page: gr.Blocks) -> RunsTab:
                     build_conversion(bench, chosen, ticked, seen, changed)
                 with gr.Group(visible=not bench.settings.read_only):
                     _names(bench, chosen, ticked, seen)
-                    build_folders(bench, seen, changed)
+                    build_folders(bench, page, seen, changed)
     problems = gr.Textbox(label="Could not be read", interactive=False, visible=False, elem_id="problems")
 
     def choose(event: gr.EventData) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,14 +26,15 @@ def served() -> Iterator[str]:
         return str(ticks)
 
     with gr.Blocks() as page:
-        timer, job, ended = clock(0.1), gr.Textbox(visible=False), gr.Textbox(visible=False)
+        timer, job, ended, seen = clock(0.1), *(gr.Textbox(visible=False) for _ in range(3))
         count = gr.Textbox(elem_id="count")
         for name, (begun, over) in ANSWERS.items():
             started = gr.skip() if begun is None else gr.Timer(active=True)
             told = (gr.skip() if begun is None else begun, over, started)
             gr.Button(name).click(lambda told=told: told, None, [job, ended, timer], queue=False)
         timer.tick(tick, None, count, queue=False)
-        stop_at_end(timer, ended, job)
+        gr.Button("an earlier tick is answered").click(lambda: str(time.time()), None, seen, queue=False)
+        stop_at_end(timer, ended, job, seen)
     _, address, _ = page.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", ssr_mode=False)
     yield address
     page.close()
@@ -63,6 +65,10 @@ def test_a_clock_runs_until_its_own_job_has_ended(browser: Any, served: str) -> 
         ticks_on()
         press("begin b")
         press("a has ended")
+        ticks_on()
+        press("b has ended")
+        stands()
+        press("an earlier tick is answered")  # and has overwritten what was shown of the end
         ticks_on()
         press("b has ended")
         stands()

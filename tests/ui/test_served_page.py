@@ -98,3 +98,10 @@ def test_an_event_that_the_page_has_not_is_not_there_and_nothing_fails(page: Any
         told = ask(page, "POST", f"/gradio_api/{path}", {"data": [], "fn_index": number, "session_hash": "x"})
         assert told[0] == status and set(json.loads(told[1])["detail"]) == {"error", "hint", "code"}, (number, told)
     assert "Traceback" not in "".join(capfd.readouterr())
+
+
+def test_what_a_page_asks_for_by_itself_does_not_go_through_the_queue(page: Any) -> None:
+    """Its stream ends with its last answer, and what is pressed in that very moment would never be answered."""
+    told = json.loads(ask(page, "GET", "/config")[1])["dependencies"]
+    alone = [one for one in told if one["backend_fn"] and {name for _, name in one["targets"]} & {"load", "tick"}]
+    assert len(alone) > 8 and [one["api_name"] for one in alone if one["queue"]] == []
