@@ -33,7 +33,7 @@ def test_a_method_that_a_path_does_not_take_is_refused_with_those_that_it_does(
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
 def test_a_verb_that_there_is_not_is_not_found_by_any_method(client: TestClient, method: str) -> None:
-    answer = client.request(method, "/api/v1/watch", json={})
+    answer = client.request(method, "/api/v1/nothing", json={})
     assert answer.status_code == 404 and set(answer.json()["detail"]) == {"error", "hint", "code"}
 
 

@@ -5,7 +5,7 @@
 - `making`: `POST` for those that change or draw; a server that may only be looked at has none of them
 - `measuring`: what was measured, and measuring
 - `errands`: cells that another instance has drawn here
-- `following`: jobs, their events, cancelling
+- `following`: jobs, their events, and what they are asked to do
 - `answers`: how errors and values are told
 - `nothing`: what no route answers
 """
@@ -24,7 +24,7 @@ from starlette.routing import BaseRoute, Route
 from cmp import __version__
 from cmp.rest.answers import contract_route
 from cmp.rest.errands import add_errands
-from cmp.rest.following import add_cancelling, add_following
+from cmp.rest.following import add_asking, add_following
 from cmp.rest.looking import add_looking
 from cmp.rest.making import add_drawing, add_making
 from cmp.rest.measuring import add_measures, add_measuring
@@ -48,7 +48,7 @@ def api_routes(bench: Workbench) -> list[BaseRoute]:
     add_measures(router, bench)
     add_following(router, bench)
     if not bench.settings.read_only:
-        add_cancelling(router, bench)
+        add_asking(router, bench)
         add_making(router, bench)
         add_measuring(router, bench)
         add_errands(router, bench)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Body, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from cmp.errors import BadInput, Busy, CmpError, NotFound
-from cmp.rest.answers import LOOKING, WRITING, described, told
+from cmp.rest.answers import LOOKING, WRITING, Asked, described, told
 from cmp.workbench import FailedConversion, Workbench
 from cmp.workbench.callers import Caller, caller
 from cmp.workbench.curtain import Curtain
@@ -61,8 +61,23 @@ def add_following(router: APIRouter, bench: Workbench) -> None:
         )
 
 
-def add_cancelling(router: APIRouter, bench: Workbench) -> None:
-    """Adds the route that changes something."""
+class JobRequest(Asked):
+    """What a job is to do: stand still after the item in hand, go on, or end."""
+
+    ask: Literal["pause", "resume", "cancel"]
+
+
+def add_asking(router: APIRouter, bench: Workbench) -> None:
+    """Adds the routes that change something."""
+
+    @router.post("/api/v1/jobs/{job}", responses=described(WRITING), response_model=dict[str, Any])
+    def ask(job: str, asked: JobRequest = Body()) -> JSONResponse:
+        """Pauses it, goes on with it, here where no process has it in hand, or asks it to stop, wherever it runs."""
+        bench.require_writing()
+        record = bench.jobs.ask(job, asked.ask)
+        if asked.ask == "resume" and record.asked != "resume" and bench.jobs.known(job) is None:  # no process has it in hand
+            record = bench.jobs.resume(job).record()
+        return told(bench, record.as_json())
 
     @router.delete("/api/v1/jobs/{job}", responses=described(WRITING), response_model=dict[str, Any])
     def cancel(job: str) -> JSONResponse:

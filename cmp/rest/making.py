@@ -70,6 +70,16 @@ class GridRequest(Asked):
     dry_run: bool = False
 
 
+class WatchRequest(Asked):
+    """`grid` is an earlier job, whose prompts, seeds and sampling are used again; else those last used with the run, or its trainer's."""
+
+    run: Target
+    grid: Annotated[str | None, Field(pattern=r"^(grid|watch)-[0-9]{1,18}$")] = None
+    measure: bool = False
+    base: Text = None
+    alpha: float | None = Field(None, gt=0, allow_inf_nan=False)
+
+
 class StarRequest(Asked):
     target: Target
     on: bool = True
@@ -128,6 +138,11 @@ def add_making(router: APIRouter, bench: Workbench) -> None:
     def convert(asked: ConvertRequest = Body()) -> JSONResponse:
         """Converts checkpoints; a run stands for all of its own."""
         return _convert(bench, asked)
+
+    @router.post("/api/v1/watch", **job_answers())
+    def watch(asked: WatchRequest = Body()) -> JSONResponse:
+        """Draws each checkpoint of a run, and each that lands from now on, until the job is cancelled."""
+        return _watch(bench, asked)
 
     @router.post("/api/v1/storage", **job_answers())
     def storage(asked: StorageRequest = Body()) -> JSONResponse:
@@ -210,6 +225,13 @@ def _grid(bench: Workbench, asked: GridRequest) -> JSONResponse:
         plan, cells = bench.plan_grid(spec, runs, given), spec.cells()
         return told(bench, {**plan.as_json(), "axes": {axis.name: list(values_of(axis, cells)) for axis in varying(cells)}, **said})
     return accepted(bench, bench.start_grid(spec, runs, given).id, {"cells": spec.size} | said)
+
+
+def _watch(bench: Workbench, asked: WatchRequest) -> JSONResponse:
+    bench.require_writing()
+    run, given = run_at(bench, asked.run), given_by(asked.alpha, asked.base)
+    pattern = bench.pattern(asked.grid, run, only_ids=True)
+    return accepted(bench, bench.start_watch(run.id, pattern, given, measure=asked.measure).id, {"run": run.id})
 
 
 def _clean_up(bench: Workbench, asked: StorageRequest) -> JSONResponse:

@@ -67,7 +67,8 @@ FORGET = f"() => {{ if (window.cmpRecalled) {{ {_CLEAR} }} }}"
 NOT_BEGUN = "Nothing was begun: none of these can be drawn, for what is said above."
 _PLANNED_WITHIN = 3.0  # seconds; drawing begins all the same where it is not known by then that nothing can be drawn
 # on a narrow page the grid is far below the button
-_SHOW = "() => { if (innerWidth < 900) document.querySelector('#grid')?.scrollIntoView({ behavior: 'smooth' }); }"
+_SHOW = """() => { if (innerWidth < 900) document.querySelector('#grid')?.scrollIntoView({ behavior: 'smooth' });
+    return 'Looking which of these can be drawn …'; }"""
 
 
 def connect_drawing(bench: Workbench, form: Form, page: gr.Blocks, tab: gr.Tab, tabs: gr.Tabs, planner: Planner) -> Earlier:
@@ -91,8 +92,9 @@ def connect_drawing(bench: Workbench, form: Form, page: gr.Blocks, tab: gr.Tab, 
         return *begun(bench, job, earlier.of(job)), kept, gr.skip(), gr.skip()
 
     changed = [*begin_in(form), form.fields["kept"], form.plan, form.question]
-    form.draw.click(start, [form.job_id, *form.asked], changed, show_progress="hidden")
-    form.draw.click(None, js=_SHOW)
+    form.draw.click(None, None, form.status, js=_SHOW)
+    started = form.draw.click(start, [form.job_id, *form.asked], changed, show_progress="hidden")
+    started.failure(None, None, form.status, js="() => ''")
     form.job_id.change(None, form.job_id, None, js=_REMEMBER_SHOWN)
     tab.select(None, form.job_id, None, js=REMEMBER)
     _watching(bench, form, earlier)

@@ -144,8 +144,8 @@ class Watching(LongWork):
                 return replace(pattern, checkpoints=(checkpoint,)), run
         raise NotFound(f"run {run.id!r} has no complete checkpoint yet", "Try again when the trainer has written one.")
 
-    def pattern(self, told: str | None, run: Run) -> GridSpec:
-        """The prompts, seeds and sampling to draw with: of an earlier job, by its id, or of a JSON file.
+    def pattern(self, told: str | None, run: Run, *, only_ids: bool = False) -> GridSpec:
+        """The prompts, seeds and sampling to draw with: of an earlier job, by its id, or of a JSON file, unless it is `only_ids`.
 
         None means the prompts last drawn with this run, or those that its trainer drew with; raises BadInput where there are none.
         """
@@ -158,7 +158,7 @@ class Watching(LongWork):
                 raise BadInput(f"nothing says what to draw with {run.id}", "Give --grid: a JSON file, or the id of an earlier grid job.")
             return GridSpec((None,), tuple(map(Prompt, texts)), samplings=(usual,))
         file = Path(os.path.expanduser(told))
-        if not (file.suffix == ".json" or os.path.exists(file)):
+        if only_ids or not (file.suffix == ".json" or os.path.exists(file)):
             order = self.jobs.order(told)
             if order is None or "grid" not in order:
                 raise BadInput(f"{told!r} is no grid", "`python -m cmp jobs` lists earlier grids.")

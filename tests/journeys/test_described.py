@@ -17,8 +17,8 @@ TOKEN = "open sesame"
 APART = {"FORWARDED_ALLOW_IPS": "*"}  # by which each question comes from an address of its own
 # who asks: how the server is started, and around it; the operations that it describes, and what comes of them at least
 ASKING: dict[str, tuple[tuple[str, ...], dict[str, str], int, set[int]]] = {
-    "the owner": ((), {}, 26, {200, 404, 422}),
-    "a visitor": (("--token", TOKEN, "--open-reading"), APART, 26, {200, 401, 404, 422}),
+    "the owner": ((), {}, 28, {200, 404, 422}),
+    "a visitor": (("--token", TOKEN, "--open-reading"), APART, 28, {200, 401, 404, 422}),
     "a visitor of a Space": ((), {"CMP_MODE": "space"} | APART, 18, {200, 404, 422}),
 }
 

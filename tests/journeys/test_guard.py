@@ -36,7 +36,9 @@ WRITING: dict[str, tuple[str, dict[str, Any] | None]] = {
     "/api/v1/measure": ("POST", {"run": FULL, "held_out": "/etc"}),
     "/api/v1/storage": ("POST", {"keep": "last", "min_age": "0s", "yes": True}),
     "/api/v1/restore": ("POST", {"target": STEP}),
+    "/api/v1/watch": ("POST", {"run": FULL}),
     "/api/v1/jobs/grid-1": ("DELETE", None),
+    "/api/v1/jobs/grid-2": ("POST", {"ask": "pause"}),
 }
 
 

@@ -202,13 +202,47 @@ def test_nothing_of_the_texts_in_a_folder_that_the_owner_names_comes_into_an_ans
     assert status == (200 if name == "a.txt" else 422) and "hunter2" not in json.dumps(told), told
 
 
+def test_a_run_is_watched_paused_gone_on_with_and_left(served: Server) -> None:
+    drawn = served.post("/api/v1/grid", {"targets": [STEP], "prompts": ["a shoe to watch"], "steps": "1"})[1]["job"]
+    assert finished(served, drawn)["state"] == "done"
+    status, told, _ = served.post("/api/v1/watch", {"run": FULL, "grid": drawn})
+    assert status == 202 and told["run"] == FULL
+    at, pause = f"/api/v1/jobs/{told['job']}", threading.Event()
+
+    def until(*states: str) -> None:
+        for _ in range(600):
+            if (now := served.get(at)[1])["state"] in states:
+                return
+            pause.wait(0.1)
+        raise AssertionError(now)
+
+    while len(served.get(at)[1]["items"]) < 6:
+        pause.wait(0.1)
+    assert {item["prompt"] for item in served.get(at)[1]["items"]} == {"a shoe to watch"}
+    assert served.post(at, {"ask": "pause"})[0] == 200
+    until("paused")
+    assert served.post(at, {"ask": "resume"})[0] == 200
+    until("waiting", "running")
+    assert served.post(at, {"ask": "cancel"})[0] == 200
+    until("cancelled")
+    assert served.post(at, {"ask": "resume"})[1]["state"] in ("waiting", "running"), "what was cancelled can be taken up again"
+    assert served.post(at, {"ask": "cancel"})[0] == 200
+    until("cancelled")
+    assert served.post(f"/api/v1/jobs/{drawn}", {"ask": "resume"})[0] == 422, "it is done"
+    for body in ({"run": FULL, "grid": "/etc/passwd"}, {"run": FULL, "grid": "grid-999999"}, {"run": STEP}, {"run": "/etc"}):
+        assert served.post("/api/v1/watch", body)[0] in (404, 422), body
+    assert served.post(at, {"ask": "explode"})[0] == 422 and served.post("/api/v1/jobs/grid-999999", {"ask": "pause"})[0] == 404
+
+
 # -- what OpenAPI promises -------------------------------------------------------------------------------------------------
 
 
 def test_openapi_describes_every_route_and_every_error(served: Server) -> None:
     described = served.get("/openapi.json")[1]
     paths = described["paths"]
-    wanted = "list show curves best measure vote pair storage cells jobs doctor convert grid star restore jobs/{job} jobs/{job}/events"
+    wanted = (
+        "list show curves best measure vote pair storage cells jobs doctor convert grid watch star restore jobs/{job} jobs/{job}/events"
+    )
     assert {f"/api/v1/{name}" for name in wanted.split()} | {"/api/models", "/api/generate", "/api/prompts/examples", "/health"} == set(
         paths
     )
