@@ -361,4 +361,4 @@ def test_nothing_else_is_handed_over(shareable: Given, address: str, code: int) 
 def test_a_read_only_server_hands_nothing_over(shareable: Given) -> None:
     bench = Workbench(replace(shareable.bench.settings, read_only=True))
     with serving(bench) as client:
-        assert client.get(f"/cmp/share/{RUN}/page.zip").status_code == 409
+        assert client.get(f"/cmp/share/{RUN}/page.zip").status_code == 404

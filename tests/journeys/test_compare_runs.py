@@ -27,16 +27,24 @@ def compare(page: Watched, run: str) -> Any:
     return page.page
 
 
-def draw(page: Watched, prompt: str, *ticked: str) -> None:
-    """With these ticked. A form that is only just being filled for another run may take a tick back: then it is ticked again."""
+def tick(page: Watched, *wanted: str) -> None:
+    """Ticks these alone. A form that is only just being filled for another run may take a tick back: then it is ticked again."""
     boxes = page.page.locator("#compare-checkpoints label")
-    page.status("compare-plan", "cell")
-    for i in range(boxes.count()):
-        for _ in range(5):
+    for _ in range(20):
+        for i in range(boxes.count()):
             with suppress(PlaywrightError):
-                boxes.nth(i).locator("input").set_checked(boxes.nth(i).inner_text().strip() in ticked)
-                break
-    assert {boxes.nth(i).inner_text().strip() for i in range(boxes.count()) if boxes.nth(i).locator("input").is_checked()} == {*ticked}
+                boxes.nth(i).locator("input").set_checked(boxes.nth(i).inner_text().strip() in wanted, timeout=5000)
+        page.page.wait_for_timeout(400)  # in which what is under way comes
+        ticked = {boxes.nth(i).inner_text().strip() for i in range(boxes.count()) if boxes.nth(i).locator("input").is_checked()}
+        if ticked == {*wanted}:
+            return
+    raise AssertionError(f"{ticked} stay ticked, and not {wanted}; {page.found()}")
+
+
+def draw(page: Watched, prompt: str, *ticked: str) -> None:
+    """With these ticked."""
+    page.status("compare-plan", "cell")
+    tick(page, *ticked)
     page.page.locator("#compare-prompts textarea").fill(prompt)
     page.page.click("#compare-draw")
     page.status("compare-status", f"done: {len(ticked)} of {len(ticked)}")

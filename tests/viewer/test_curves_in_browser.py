@@ -23,7 +23,7 @@ def chart(*series: dict[str, object], **more: object) -> dict[str, object]:
 
 def plot(page: Any, value: object) -> None:
     page.evaluate("value => C.update(value)", value)
-    page.wait_for_function("() => { const c = document.querySelector('.cmp-chart'); return c._fullLayout && c._fullLayout.width }")
+    page.wait_for_function("() => { const c = document.querySelector('.cmp-chart'); return c?._fullLayout?.width }")
     settle(page)
 
 
