@@ -136,6 +136,8 @@ class Guard:
             looks = request.method in ("GET", "HEAD", "OPTIONS") or (request.method == "POST" and self._may_send(path))
             if not (self.rules.open_reading and looks):
                 hint = "Open the address with ?token=… that was printed where it was started."
+                if not self.rules.token:
+                    raise _NotLetIn(401, Refused("nobody changes anything here", "Whoever started it can, on one that is not read-only."))
                 raise _NotLetIn(401, Refused("this dashboard needs its token", hint))
         gradios = _GRADIO.fullmatch(path) and all(len(part) < 200 for part in path.split("/"))  # it fails at names that no file can have
         if not (_OURS.fullmatch(path) or gradios) or (path.startswith(UPLOAD) and not self.rules.uploads):

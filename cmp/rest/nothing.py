@@ -24,7 +24,7 @@ class Nothing:
         if allowed:
             fault: CmpError = BadInput(f"{path!r} does not take {scope['method'][:20]}", f"Use {' or '.join(allowed)}.")
         else:
-            fault = NotFound(f"there is no {path!r}", "/openapi.json lists what there is to ask for.")
+            fault = NotFound(f"there is no {path!r}", "The dashboard is at / and its REST API is described in /openapi.json.")
         answer = refusal(fault, status)
         if allowed:
             answer.headers["Allow"] = ", ".join(allowed)

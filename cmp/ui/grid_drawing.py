@@ -66,8 +66,9 @@ TELL_RECALLING = f"(...values) => [...values.slice(0, -2), window.cmpRunLink?.co
 FORGET = f"() => {{ if (window.cmpRecalled) {{ {_CLEAR} }} }}"
 NOT_BEGUN = "Nothing was begun: none of these can be drawn, for what is said above."
 _PLANNED_WITHIN = 3.0  # seconds; drawing begins all the same where it is not known by then that nothing can be drawn
-# on a narrow page the grid is far below the button
+# on a narrow page the grid is far below the button; what was told last comes back where nothing can be begun
 _SHOW = """() => { if (innerWidth < 900) document.querySelector('#grid')?.scrollIntoView({ behavior: 'smooth' });
+    window.cmpStatus = document.querySelector('#compare-status textarea')?.value ?? '';
     return 'Looking which of these can be drawn …'; }"""
 
 
@@ -94,7 +95,7 @@ def connect_drawing(bench: Workbench, form: Form, page: gr.Blocks, tab: gr.Tab, 
     changed = [*begin_in(form), form.fields["kept"], form.plan, form.question]
     form.draw.click(None, None, form.status, js=_SHOW)
     started = form.draw.click(start, [form.job_id, *form.asked], changed, show_progress="hidden")
-    started.failure(None, None, form.status, js="() => ''")
+    started.failure(None, None, form.status, js="() => window.cmpStatus ?? ''")
     form.job_id.change(None, form.job_id, None, js=_REMEMBER_SHOWN)
     tab.select(None, form.job_id, None, js=REMEMBER)
     _watching(bench, form, earlier)

@@ -46,7 +46,7 @@ def connect_following(bench: Workbench, form: Form, before: Earlier) -> None:
         return [*nothing, "", "\n".join(earlier)]
 
     def bring(found: str, picked: list[str], job_id: str) -> Any:
-        for name in found.split("\n") if found and not job_id else ():
+        for name in found.split("\n")[:_MOST_TRIED] if found and not job_id else ():
             if job := bench.grid_again(name):
                 return [*begun(bench, job), whose_told(bench, job, picked)]
         return _only(form, shown, {} if job_id or not found else {form.grid: EMPTY | {"note": none_told(bench, picked)}})

@@ -19,7 +19,7 @@ from cmp.disk.ready import Answers, ready_checkpoint
 from cmp.errors import CmpError, NotFound
 from cmp.jobs import Job, Jobs, Work
 from cmp.settings import Settings
-from cmp.workbench.callers import Caller, acting_for
+from cmp.workbench.callers import Caller, acting_for, caller
 from cmp.workbench.shelf import Shelf
 
 if TYPE_CHECKING:
@@ -137,9 +137,11 @@ class LongWork(Shelf):
     def grid_again(self, job_id: str) -> Job | None:
         """The grid of a job that an earlier process has ended, as a new job, see `show_drawn`.
 
-        None as well where it was not kept how the job was made.
+        None as well where it was not kept how the job was made, and for visitors where it shows a run that is not served here.
         """
         kept = self.kept_grid(job_id)
+        if kept and not caller().owner and not {run.place for run in kept[1]} <= {run.place for run in self.library(fresh=False).runs}:
+            return None
         with suppress(CmpError):  # a base model has gone since, or whoever asks has asked too often
             return self.show_drawn(*kept) if kept else None
         return None

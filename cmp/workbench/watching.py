@@ -155,7 +155,12 @@ class Watching(LongWork):
         if told is None:
             texts = self.last_prompts(run) or validation_prompts(run)
             if not texts:
-                raise BadInput(f"nothing says what to draw with {run.id}", "Give --grid: a JSON file, or the id of an earlier grid job.")
+                hint = (
+                    "Draw a grid of it first, and give that job's id."
+                    if only_ids
+                    else "Give --grid: a JSON file, or the id of an earlier grid job."
+                )
+                raise BadInput(f"nothing says what to draw with {run.id}", hint)
             return GridSpec((None,), tuple(map(Prompt, texts)), samplings=(usual,))
         file = Path(os.path.expanduser(told))
         if only_ids or not (file.suffix == ".json" or os.path.exists(file)):

@@ -82,6 +82,10 @@ def test_an_earlier_grid_is_found_again_also_where_nothing_may_be_drawn_as_long_
             found = later.grid_again(record.id)
         assert found is not None
         assert [tile.reused for tile in tiles_of(finished(found).items)] == [True] * len(run.checkpoints)
+    of_other_runs = Workbench(replace(bench.settings, runs=(bench.store.home / "elsewhere",), token="secret", open_reading=True))
+    assert of_other_runs.grid_again(record.id) is not None
+    with acting_for(visitor):
+        assert of_other_runs.grid_again(record.id) is None, "visitors are shown the runs that are served"
     for picture in (bench.store.home / "cells").rglob("*.png"):
         picture.unlink()
     with acting_for(visitor):

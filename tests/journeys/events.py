@@ -76,15 +76,15 @@ def _until_done(lines: Any) -> Iterator[str]:
 
 
 def state_of(home: Path) -> dict[str, str]:
-    """All that a server could change: every file of the demo's runs, and what is remembered."""
+    """Every file of the demo's runs, and the names of all drawn pictures."""
     runs = {str(p.relative_to(home)): hashlib.sha256(p.read_bytes()).hexdigest() for p in (home / "demo").rglob("*") if p.is_file()}
     cells = {str(p.relative_to(home)): "" for p in (home / "cells").rglob("*")} if (home / "cells").is_dir() else {}
     return runs | cells
 
 
 def remembered(server: Server, **headers: str) -> Any:
-    """Jobs, stars, notes and names."""
+    """Jobs, and which checkpoints have a star or a note."""
     jobs = server.get("/api/v1/jobs", **headers)[1]["jobs"]
     runs = server.get("/api/v1/list", **headers)[1]["runs"]
     stars = [c["id"] for run in runs for c in run["checkpoints"] if c["star"] or c["note"]]
-    return [(job["job"], job["state"]) for job in jobs], stars, [run.get("display_name", run.get("name")) for run in runs]
+    return [(job["job"], job["state"]) for job in jobs], stars

@@ -132,6 +132,9 @@ def test_a_read_only_page_has_no_event_that_changes_or_draws(looked_at: Server, 
     assert not there & {*CHANGING, *drawing, "take"}, "a file is taken by `take`"
     for path in WRITING:
         assert send(looked_at, path) in ((409,) if path == "/api/generate" else (404, 405)), path
+    for path in ("/cmp/ballot/next", "/cmp/ballot/cast", "/cmp/ballot/back", "/gradio_api/call/v2/show"):
+        assert ask(looked_at, "POST", path, b"{}", Content_Type="application/json")[0] in (404, 405), path
+    assert ask(looked_at, "GET", f"/cmp/share/{FULL}/page.json")[0] == 404
 
 
 @pytest.mark.parametrize(

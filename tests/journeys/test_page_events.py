@@ -44,8 +44,11 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     for server in start_server(tmp_path_factory.mktemp("opened"), "serve", "--port", "0", "--token", TOKEN, "--open-reading"):
         told = server.post("/api/v1/grid", {"targets": [STEP], "prompts": ["a shoe"], "steps": "1"}, **OWNER)[1]
         fields, events = described(server)
-        while server.get(f"/api/v1/jobs/{told['job']}", **OWNER)[1]["state"] != "done":
+        for _ in range(600):
+            if (state := server.get(f"/api/v1/jobs/{told['job']}", **OWNER)[1]["state"]) not in ("waiting", "running"):
+                break
             time.sleep(0.2)
+        assert state == "done"
         yield Page(server, told["job"], fields, {event["api_name"]: event for event in events})
 
 

@@ -216,7 +216,9 @@ def test_a_run_is_watched_paused_gone_on_with_and_left(served: Server) -> None:
             pause.wait(0.1)
         raise AssertionError(now)
 
-    while len(served.get(at)[1]["items"]) < 6:
+    for _ in range(600):
+        if len(served.get(at)[1]["items"]) >= 6:
+            break
         pause.wait(0.1)
     assert {item["prompt"] for item in served.get(at)[1]["items"]} == {"a shoe to watch"}
     assert served.post(at, {"ask": "pause"})[0] == 200

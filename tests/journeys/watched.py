@@ -36,7 +36,11 @@ class Watched:
 
     def found(self) -> str:
         """What may tell why something that was waited for did not come."""
-        jobs = [(told["job"], told["state"], told["done"]) for told in self._server.get("/api/v1/jobs")[1]["jobs"]]
+        try:
+            told_of = self._server.get("/api/v1/jobs")[1]["jobs"]
+        except OSError as fault:
+            return f"the server does not answer: {fault}"
+        jobs = [(told["job"], told["state"], told["done"]) for told in told_of]
         toasts = self.page.locator(".toast-body").all_inner_texts()
         return f"jobs {jobs}; toasts {toasts}; unanswered {list(self._unanswered.values())}; complaints {self.complaints}"
 
