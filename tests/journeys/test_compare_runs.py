@@ -113,8 +113,15 @@ def test_an_earlier_grid_of_which_a_picture_has_gone_says_so_and_fills_the_form(
 
 
 def choose_earlier(page: Watched, name: str) -> None:
-    page.page.locator("#compare-earlier input").click()
-    page.page.get_by_role("option", name=name).first.click()
+    """The list may be filled anew while it is open: then it is opened again."""
+    for _ in range(6):
+        page.page.locator("#compare-earlier input").click()
+        with suppress(PlaywrightError):
+            page.page.get_by_role("option", name=name).first.click(timeout=8000)
+            return
+        page.page.keyboard.press("Escape")
+        page.page.locator("#compare-earlier input").blur()
+    raise AssertionError(f"{name} cannot be chosen; {page.found()}")
 
 
 def ticked(page: Watched) -> list[str]:
