@@ -54,6 +54,9 @@ _CHEAP = re.compile(
     r"/health|/(cmp/(static|cell|sample)|assets|static|svelte|pwa_icon)/.+|/(gradio_api/)?(theme\.css|startup-events|heartbeat/\w+)"
     r"|/(favicon\.ico|manifest\.json|pwa_icon|robots\.txt)"
 )
+WHAT_THERE_IS = "The dashboard is at / and its REST API is described in /openapi.json."
+_NO_TOKEN = Refused("this dashboard needs its token", "Open the address with ?token=… that was printed where it was started.")
+_NOBODY = Refused("nobody changes anything here", "Whoever started it can, on one that is not read-only.")
 STARTUP = "/gradio_api/startup-events"  # gradio asks its own server for it once when it starts; it tells nothing
 
 Scope = MutableMapping[str, Any]
@@ -135,13 +138,10 @@ class Guard:
         if not caller.owner and path != STARTUP:
             looks = request.method in ("GET", "HEAD", "OPTIONS") or (request.method == "POST" and self._may_send(path))
             if not (self.rules.open_reading and looks):
-                hint = "Open the address with ?token=… that was printed where it was started."
-                if not self.rules.token:
-                    raise _NotLetIn(401, Refused("nobody changes anything here", "Whoever started it can, on one that is not read-only."))
-                raise _NotLetIn(401, Refused("this dashboard needs its token", hint))
+                raise _NotLetIn(401, _NO_TOKEN if self.rules.token else _NOBODY)
         gradios = _GRADIO.fullmatch(path) and all(len(part) < 200 for part in path.split("/"))  # it fails at names that no file can have
         if not (_OURS.fullmatch(path) or gradios) or (path.startswith(UPLOAD) and not self.rules.uploads):
-            raise NotFound("there is nothing at this address", "The dashboard is at / and its REST API is described in /openapi.json.")
+            raise NotFound("there is nothing at this address", WHAT_THERE_IS)
         if not caller.owner and not _CHEAP.fullmatch(path) and (wait := self.rules.visits.take(caller.address, time.monotonic())):
             raise TooOften("this dashboard was asked too much at once", f"Try again in {max(1, wait):.0f} s.", wait)
         return caller

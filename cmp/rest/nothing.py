@@ -8,7 +8,7 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import Receive, Scope, Send
 
 from cmp.errors import BadInput, CmpError, NotFound
-from cmp.guard import refusal
+from cmp.guard import WHAT_THERE_IS, refusal
 
 
 class Nothing:
@@ -24,7 +24,7 @@ class Nothing:
         if allowed:
             fault: CmpError = BadInput(f"{path!r} does not take {scope['method'][:20]}", f"Use {' or '.join(allowed)}.")
         else:
-            fault = NotFound(f"there is no {path!r}", "The dashboard is at / and its REST API is described in /openapi.json.")
+            fault = NotFound(f"there is no {path!r}", WHAT_THERE_IS)
         answer = refusal(fault, status)
         if allowed:
             answer.headers["Allow"] = ", ".join(allowed)
