@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from cmp.core.grids import Tile
 from cmp.errors import Refused
 from cmp.workbench import Workbench
+from cmp.workbench.lending import Lending
 from cmp.workbench.zero import DrawRow, Row, row_drawer, row_seconds
 
+log = logging.getLogger(__name__)
+_LATER = "Try again later, or sign in to Hugging Face for a larger share."
 _TAGS = re.compile("<[^<>]*>")
 
 
@@ -24,8 +29,16 @@ def lend_card(bench: Workbench, environ: Mapping[str, str]) -> Workbench:
         import spaces
     except ImportError:
         return bench
-    bench.draw_row = in_words(spaces.GPU(row_drawer(), duration=row_seconds))
+    bench.lending = Lending(in_words(spaces.GPU(row_drawer(), duration=row_seconds)), in_name_of)
     return bench
+
+
+def in_name_of(request: Any) -> None:
+    """Has the card be lent to whoever sent a request of ours: gradio tells the platform so of its events alone."""
+    from gradio import Request
+    from gradio.context import LocalContext
+
+    LocalContext.request.set(Request(request))
 
 
 def in_words(draw_row: DrawRow) -> DrawRow:
@@ -33,13 +46,15 @@ def in_words(draw_row: DrawRow) -> DrawRow:
 
     def draw(row: Row) -> tuple[Tile, ...]:
         from gradio import Error  # after the server has told it its settings
+        from httpx import HTTPError
 
         try:
             return draw_row(row)
         except Error as fault:
             told = _TAGS.sub("", str(fault.message))[:300]
-            raise Refused(
-                f"no graphics card was lent: {told}", "Try again later, or sign in to Hugging Face for a larger share."
-            ) from fault
+            raise Refused(f"no graphics card was lent: {told}", _LATER) from fault
+        except (RuntimeError, OSError, ValueError, AssertionError, HTTPError) as fault:  # its network, or what it answers
+            log.exception("the platform lent no card")
+            raise Refused(f"no graphics card was lent: the platform failed with {type(fault).__name__}", _LATER) from fault
 
     return draw

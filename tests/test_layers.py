@@ -64,7 +64,7 @@ LAYERS = {
     "tools": Layer("errors settings core workbench", "mcp"),
     "cli": Layer("errors settings core disk.ready disk.converted workbench cli", "typer", inside="server tools pictures viewer"),
     "__main__": Layer("cli"),
-    "zero_gpu": Layer("errors core workbench", "spaces gradio"),
+    "zero_gpu": Layer("errors core workbench", "spaces gradio httpx"),
     "app": Layer("errors settings server workbench zero_gpu"),
 }
 

@@ -6,7 +6,7 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -20,6 +20,7 @@ from cmp.core.grids import Cell, Fault, GridPlan, Tile
 from cmp.core.infotext import to_infotext
 from cmp.core.present import size_text
 from cmp.core.progress import Progress, run_through
+from cmp.core.stacking import Folded
 from cmp.disk.replacing import cannot_write
 from cmp.disk.store import Store
 from cmp.engine.batch import group_of, kind_of, most_at_once, paint_batch
@@ -87,6 +88,14 @@ class Drawing:
         drawn = [*new, *(one for one in small if isinstance(one, Prepared))]
         seconds, size = expect(self.store, self.studio.device.type, drawn)
         return GridPlan(len(cells), len(new), len(cells) - len(fresh) - len(faults), faults, seconds, size, len(fresh) - len(new))
+
+    def wants(self, cell: Cell) -> tuple[str, Callable[[], Folded]] | None:
+        """What the adapter that has to be read for a cell is called, and how it is read; None where none has, or it was drawn before.
+
+        Raises what stands against drawing it.
+        """
+        one = self.preparing.prepare(cell)
+        return None if _found(one, self.store) or one.clothes.merged or one.clothes.words else one.clothes.wanted(cell.strength)
 
     def draw_pass(self, cells: Sequence[Cell], preview: bool = False) -> Steps:
         """One tile per cell: its preview, or the whole picture. What needs a dear switch (another base, whole components) comes later."""

@@ -21,9 +21,10 @@ from cmp.disk.ready import Ready
 from cmp.disk.store import Store
 from cmp.engine.device import realign, without_memory
 from cmp.engine.pipeline import WornPipeline
-from cmp.engine.prepare import Prepared, digest_vae
+from cmp.engine.prepare import Prepared
 from cmp.engine.steps import Report, silent
 from cmp.engine.studio import Studio
+from cmp.engine.vaes import digest_vae
 from cmp.engine.words import read_words
 from cmp.errors import Refused, Unreadable
 

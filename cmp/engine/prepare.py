@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -16,17 +16,16 @@ from cmp.core.progress import Progress, run_through
 from cmp.core.runs import Checkpoint
 from cmp.core.stacking import Folded, stack_adapters
 from cmp.disk.bases import CONTROL, digesting_base, native_size, read_component, read_index
-from cmp.disk.folders import hash_file
 from cmp.disk.lora_file import read_folded
 from cmp.disk.ready import Ready, unlike_lora
 from cmp.disk.store import Store
-from cmp.disk.tensors import identify
 from cmp.engine.prompts import check_clip_skip, reads_beforehand
 from cmp.engine.samplers import check_sampler
 from cmp.engine.stacked import can_stack
 from cmp.engine.studio import Rounded, Studio
+from cmp.engine.vaes import digest_vae, vae_file
 from cmp.engine.words import Bundled, bundled_words, check_words, words_in
-from cmp.errors import NotFound, Refused
+from cmp.errors import Refused
 
 PREVIEW_STEPS = 6
 _Column = tuple[Checkpoint | None, tuple[Stacked, ...]]
@@ -106,9 +105,14 @@ class Clothes:
 
     def adapter(self, strength: float, studio: Studio) -> tuple[Folded, float]:
         """The adapter to wear and the strength to wear it at; an empty one for the base model."""
+        wanted = self.wanted(strength)
+        return ({}, 1.0) if wanted is None else (studio.adapter(*wanted), 1.0 if self.beside else strength)
+
+    def wanted(self, strength: float) -> tuple[str, Callable[[], Folded]] | None:
+        """What that adapter is called, and how it is read; None for the base model."""
         if self.beside:
-            return studio.adapter(self.name(strength), partial(self._stacked, strength)), 1.0
-        return ({}, 1.0) if self.weights is None else (studio.adapter(self.weights, partial(_read, self.ready)), strength)
+            return self.name(strength), partial(self._stacked, strength)
+        return None if self.weights is None else (self.weights, partial(_read, self.ready))
 
     def _stacked(self, strength: float) -> Folded:
         own = [] if self.weights is None else [(_read(self.ready), strength)]
@@ -264,24 +268,6 @@ def smaller(sampling: Sampling, base: Path) -> Sampling:
     width, height = native_size(base)
     sides = [max(8, (side or usual) // 16 * 8) for side, usual in ((sampling.width, width), (sampling.height, height))]
     return replace(sampling, steps=min(sampling.steps, PREVIEW_STEPS), width=sides[0], height=sides[1])
-
-
-def vae_file(name: str) -> Path:
-    """The weights of a VAE given as a file, as its own folder, or as a pipeline's; raises NotFound."""
-    path = Path(name).expanduser()
-    inside = ("diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors")
-    for file in (path, *(path / name for name in inside)):
-        if file.suffix == ".safetensors" and file.is_file():
-            return file.absolute()
-    raise NotFound(f"there is no VAE at {name!r}", "Give a folder that diffusers wrote (vae/), or the whole pipeline that holds it.")
-
-
-def digest_vae(file: Path, store: Store) -> str:
-    """Of the weights and the settings beside them; each is hashed once and remembered."""
-    settings = file.with_name("config.json")
-    if not settings.is_file():
-        raise NotFound(f"{file} has no config.json beside it", "A VAE without its settings cannot be loaded; give diffusers' folder.")
-    return " ".join(store.remembered("file-digest", f"{one}|{identify(one)}", partial(hash_file, one)) for one in (file, settings))
 
 
 def rounding(ready: Ready) -> Rounded:

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +37,7 @@ class Studio:
     _rounded: Rounded = ()
     _worn: WornPipeline | None = field(default=None, repr=False)
     _adapters: OrderedDict[str, Folded] = field(default_factory=OrderedDict, repr=False)
+    _sent: dict[str, Folded] = field(default_factory=dict, repr=False)
     _vae: tuple[str, torch.nn.Module] | None = field(default=None, repr=False)
     _threads: tuple[int, ThreadPoolExecutor] | None = field(default=None, repr=False)  # and the process that they belong to
     most_kept: int = 0
@@ -74,14 +75,21 @@ class Studio:
 
         torch would use them as a model's own memory, and the next checkpoint that is copied into the model would then change this one.
         """
+        if digest in self._sent:
+            return self._sent[digest]
         if digest not in self._adapters:
             while sum(v.nbytes for folded in self._adapters.values() for v in folded.values()) > self.most_kept:
                 self._adapters.popitem(last=False)
             self._adapters[digest] = found = read()
-            for values in found.values():
-                values.flags.writeable = False
+            _protect(found)
         self._adapters.move_to_end(digest)
         return self._adapters[digest]
+
+    def take_sent(self, adapters: Mapping[str, Folded]) -> None:
+        """Has these, which another process has read, at hand in the place of those that it sent before."""
+        self._sent = dict(adapters)
+        for folded in self._sent.values():
+            _protect(folded)
 
     def vae(self, digest: str, load: Callable[[], torch.nn.Module]) -> torch.nn.Module:
         """The VAE of this digest, loaded if it is not the one that was used last beside a base's own."""
@@ -102,3 +110,8 @@ class Studio:
     def circumstances(self, base: Path | None = None) -> dict[str, str]:
         """What changes pixels that are drawn with this base, or with a usual one, on this machine; see `device.circumstances`."""
         return circumstances(self.device, choose_dtype(self.device, base))
+
+
+def _protect(folded: Folded) -> None:
+    for values in folded.values():
+        values.flags.writeable = False

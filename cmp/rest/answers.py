@@ -65,6 +65,8 @@ def contract_route(bench: Workbench) -> type[APIRoute]:
             handle = super().get_route_handler()
 
             async def answer(request: Request) -> Response:
+                if bench.lending:
+                    bench.lending.in_name_of(request)
                 try:
                     return await handle(request)
                 except CmpError as fault:

@@ -125,15 +125,24 @@ def _watching(bench: Workbench, form: Form, earlier: Earlier) -> None:
     def watch(job_id: str, before: str, which: str) -> Any:
         job = bench.jobs.known(job_id)
         if job is None:  # a tick that was under way, or the server was started anew and this job is over
-            return gr.skip(), "", *[gr.skip()] * 4, job_id
+            return gr.skip(), "", *[gr.skip()] * 4, job_id, ""
         stamp = stamp_of(job)
         text, ask = grid_status(bench, job)
         value = grid_value(bench, job, earlier.of(job)) if stamp != before and which == DRAWN else gr.skip()
         buttons = _buttons(job)  # before it is said to be over, so that the last tick tells the end
         ended = job.over and stamp == before
-        return value, stamp, text, *buttons, gr.Accordion(open=True) if ask else gr.skip(), job.id if ended else gr.skip()
+        row = bench.lending.wanted(job.subject) if bench.lending and not job.over else ""
+        return value, stamp, text, *buttons, gr.Accordion(open=True) if ask else gr.skip(), job.id if ended else gr.skip(), row
 
-    watched = [form.grid, form.stamp, form.status, form.pause, form.cancel, form.question, form.ended]
+    @drawing
+    def draw_row(row: str) -> None:
+        """Queued, since for such events alone a Space says who sent them."""
+        if row and bench.lending:
+            bench.lending.carry_out(row)
+
+    watched = [form.grid, form.stamp, form.status, form.pause, form.cancel, form.question, form.ended, form.row]
+    if bench.lending:
+        form.row.change(draw_row, form.row, None, show_progress="hidden")
     form.clock.tick(watch, [form.job_id, form.stamp, form.source], watched, queue=False, show_progress="hidden")
     stop_at_end(form.clock, form.ended, form.job_id, form.stamp)
 

@@ -78,6 +78,7 @@ class Form:
     ended: gr.Textbox
     offered: gr.Textbox  # the prompts that were only offered
     came_with: gr.Textbox  # the run that was chosen in the Runs tab when this one was entered last
+    row: gr.Textbox  # the row that waits to be drawn in an event of this page, where a card is lent for events
     clock: gr.Timer
     asked: list[gr.components.Component] = field(default_factory=list)  # the fields in the order of Filled
 
@@ -92,8 +93,8 @@ def lay_out(cfg: float, draws: bool = True) -> Form:
     source = gr.Radio([DRAWN, SAMPLES], value=DRAWN if draws else SAMPLES, label="Pictures", elem_id="compare-source")
     runs = unlisted(gr.Dropdown([], multiselect=True, label="Runs", elem_id="compare-runs"))
     # outside of the column: what stands in one within a tab is not told what happens to it before the tab was opened
-    kept, job_id, stamp, watch_id, ended, offered, came_with = (gr.Textbox(visible=False) for _ in range(7))
-    unseen = (job_id, stamp, watch_id, ended, offered, came_with, clock(0.15))
+    kept, job_id, stamp, watch_id, ended, offered, came_with, row = (gr.Textbox(visible=False) for _ in range(8))
+    unseen = (job_id, stamp, watch_id, ended, offered, came_with, row, clock(0.15))
     with gr.Column(visible=draws, elem_id="compare-form"):
         return _drawing(source, runs, {"kept": kept}, unseen, cfg, draws)
 

@@ -46,6 +46,14 @@ class Easel(Watching):
             self._studio = self._studio or Studio(self.settings.device, self.loading)
             return self._studio
 
+    def own_studio(self) -> Studio:
+        """The same for work that goes on for long; raises Refused where a card is only lent for a call."""
+        if self.lending:
+            raise Refused(
+                "nothing is measured here: a graphics card is lent for rows of grids alone", "Measure where there is one, or a CPU."
+            )
+        return self.studio()
+
     def ready(self, run: Run, checkpoint: Checkpoint, given: Answers = Answers()) -> Ready:
         """A checkpoint ready to be drawn with; raises what stands against it."""
         return ready_checkpoint(run, checkpoint, self.bases, self.store, given, need_base=True)
@@ -89,11 +97,11 @@ class Easel(Watching):
     ) -> AbstractContextManager[Drawing | Spreading | Elsewhere | InRows]:
         from cmp.core.errands import instance_address, is_instance
 
-        if ray is None and self.draw_row:
+        if ray is None and self.lending:
             from cmp.workbench.zero import InRows, Row
 
-            row = Row(self.settings, spec, runs, given, (), 0)
-            return nullcontext(InRows(self.draw_row, row, self.drawing(spec, runs, given), self.gpu))
+            row = Row(self.settings, spec, runs, given)
+            return nullcontext(InRows(self.lending, row, self.drawing(spec, runs, given), self.gpu))
         if ray is None:
             return nullcontext(self.drawing(spec, runs, given, watched))
         if is_instance(ray):

@@ -25,7 +25,7 @@ from cmp.workbench.shelf import Shelf
 if TYPE_CHECKING:
     from cmp.core.conversion import ConversionPlan, Writing
     from cmp.core.grids import GridPlan, GridSpec, Tile
-    from cmp.workbench.zero import DrawRow
+    from cmp.workbench.lending import Lending
 
 _SLOW_ON_CPU = 500_000_000  # bytes of a base model; Stable Diffusion 1.5 has 2 GB in half precision
 _ASK_AGAIN = 10.0  # seconds after which a card in use is asked for again
@@ -39,7 +39,7 @@ class LongWork(Shelf):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self.gpu, self.loading = threading.Lock(), threading.Lock()
-        self.draw_row: DrawRow | None = None  # where a card is lent for a call at a time
+        self.lending: Lending | None = None  # where a card is lent for a call at a time
         self.cluster = threading.Lock()  # a process has one connection to Ray
         self.jobs = Jobs(Ledger(self.store))
         self.jobs.make("grid", self._grid_again)
@@ -112,7 +112,7 @@ class LongWork(Shelf):
 
     def _as_asked(self, work: Work) -> Work:
         """The work in the context of the request that asks for it, where a card is lent to that."""
-        if self.draw_row is None:
+        if self.lending is None:
             return work
         from cmp.workbench.zero import as_asked
 
@@ -183,8 +183,10 @@ class LongWork(Shelf):
         return self
 
     def why_busy(self) -> str | None:
-        """Why the device should be left alone for now, in words. None where it is free, is no CUDA device, or holds our models already."""
-        if self.settings.busy == "draw" or self.settings.device in ("cpu", "mps") or self.loaded_models() or self.device_name() != "cuda":
+        """Why the device should be left alone for now, in words. None where it is free, lent to us, no CUDA device, or holds our models."""
+        if self.lending or self.settings.busy == "draw" or self.settings.device in ("cpu", "mps"):
+            return None
+        if self.loaded_models() or self.device_name() != "cuda":
             return None
         from cmp.disk.occupied import read_cards, who_holds
         from cmp.engine.device import card_uuid

@@ -131,8 +131,8 @@ class Measuring(Scoring):
         from cmp.core.draws import Draws
         from cmp.core.grids import GridSpec, Prompt
 
+        studio = self.own_studio()
         draws, sets = Draws(spec.draws or 0, spec.seed or 0), self._sets(run, spec)
-        studio = self.studio()
         with self.loading:
             from cmp.engine.measuring import LossMeter
         preparing = self._preparing(GridSpec((None,), (Prompt(""),), mode="exact"), (run,), given)

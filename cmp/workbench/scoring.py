@@ -231,7 +231,7 @@ class Scoring(Known):
         return find_seeing_model(name, self.store)
 
     def _eye(self, name: str) -> Eye:
-        model, studio = self._seeing(name), self.studio()
+        model, studio = self._seeing(name), self.own_studio()
         with self.loading:
             from cmp.engine.embedding import Eye
 

@@ -1,14 +1,15 @@
-"""Drawing where a graphics card is lent for a call at a time, as on ZeroGPU: one call for each row of a grid, in a forked process.
+"""Drawing where a graphics card is lent for a call at a time, as on ZeroGPU: rows of a grid, each in a call, in a forked process.
 
-What such a process changes in memory is lost to this one, so it is told all that it needs and opens its own workbench over the same store:
-it reads the LoRA's tensors itself, puts them on a base of its own, and reads them back. It may be used again, and keeps its base then.
+What such a process changes in memory is lost to this one, so it is told all that it needs and opens its own workbench over the same store.
+The LoRAs that a row wears are read here, before a card is asked for, and sent along; the forked process puts them on a base of its own and
+reads them back. It may be used again, and keeps its base then. Whole components and learned words it reads itself.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -18,28 +19,35 @@ from cmp.core.runs import Run
 from cmp.disk.ready import Answers
 from cmp.errors import CmpError
 from cmp.settings import Settings
-from cmp.workbench.callers import act_for_owner
+from cmp.workbench.callers import Caller, act_for_owner, acting_for
 
 if TYPE_CHECKING:
-    from cmp.core.grids import Cell, GridSpec, Tile
+    from cmp.core.grids import Cell, GridPlan, GridSpec, Tile
+    from cmp.core.stacking import Folded
     from cmp.engine.draw import Drawing
     from cmp.workbench import Workbench
+    from cmp.workbench.lending import Lending
 
 _SHORTEST, _LONGEST = 20, 120  # seconds that a card is asked for
 _LOADING = 20.0  # seconds for reading the base
 _UNKNOWN = 4.0  # seconds for a picture where nothing was drawn with this base yet
+_SLOWER = 1.5  # what is asked for, by what it took before
+_MOST_SENT = 1_000_000_000  # bytes of adapters; what is more is read where it is drawn
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What one call draws, all of it to be pickled; `seconds` is how long that will take."""
+    """What one call draws, all of it to be pickled; `seconds` is how long that will take. `adapters` go by what is worn, as a studio has
+    them: of each module its folded factors.
+    """
 
     settings: Settings
     spec: GridSpec
     runs: tuple[Run, ...]
     given: Answers
-    cells: tuple[Cell, ...]
-    seconds: int
+    cells: tuple[Cell, ...] = ()
+    seconds: int = 0
+    adapters: Mapping[str, Folded] | None = None
 
 
 DrawRow = Callable[[Row], "tuple[Tile, ...]"]
@@ -60,7 +68,10 @@ def row_drawer() -> DrawRow:
 
         if row.settings not in kept:
             kept[row.settings] = Workbench(row.settings)
-        with closing(kept[row.settings].drawing(row.spec, row.runs, row.given).draw(row.cells)) as items:
+        bench = kept[row.settings]
+        bench.studio().take_sent(row.adapters or {})
+        # it was forked in the middle of somebody's request; who asked was allowed to
+        with acting_for(Caller()), closing(bench.drawing(row.spec, row.runs, row.given).draw(row.cells)) as items:
             return tuple(item for item in items if isinstance(item, Tile))
 
     return draw_row
@@ -68,9 +79,9 @@ def row_drawer() -> DrawRow:
 
 @dataclass(slots=True)
 class InRows:
-    """One grid, drawn in as many calls as it has rows with anything new in them."""
+    """One grid, drawn in as many calls as it has rows with anything new in them, or more where a row takes longer than a card is lent."""
 
-    draw_row: DrawRow
+    lending: Lending
     row: Row
     drawing: Drawing  # of this process: it plans, and finds what was drawn before
     gpu: threading.Lock
@@ -84,10 +95,11 @@ class InRows:
             rows.setdefault(row, []).append(cell)
         done = 0
         for its in rows.values():
-            yield Progress(done, len(cells), "asking for a graphics card")
-            for tile in self._tiles(its):
-                done += 1
-                yield tile
+            for call in calls_of(its, self.drawing.plan(its)):
+                yield Progress(done, len(cells), "asking for a graphics card")
+                for tile in self._tiles(call):
+                    done += 1
+                    yield tile
 
     def _tiles(self, cells: Sequence[Cell]) -> Iterator[Tile]:
         from cmp.core.grids import Fault, Tile
@@ -96,14 +108,44 @@ class InRows:
         if not plan.new:
             yield from (item for item in self.drawing.draw(cells) if isinstance(item, Tile))
             return
-        took = _UNKNOWN * plan.new if plan.seconds is None else 1.5 * plan.seconds
-        seconds = round(min(max(took + _LOADING, _SHORTEST), _LONGEST))
+        row = replace(self.row, cells=tuple(cells), seconds=seconds_for(plan), adapters=self._adapters(cells))
         try:
             with self.gpu:
-                tiles = self.draw_row(replace(self.row, cells=tuple(cells), seconds=seconds))
+                tiles = self.lending.draw(row)
         except CmpError as fault:
             tiles = tuple(Tile(cell, "", fault=Fault(fault.message, fault.hint, fault.exit_code)) for cell in cells)
         yield from tiles
+
+    def _adapters(self, cells: Sequence[Cell]) -> dict[str, Folded]:
+        """Those that these cells wear, by what they are called; none of a cell that was drawn before."""
+        sent: dict[str, Folded] = {}
+        for cell in cells:
+            with suppress(CmpError):  # where it is drawn, it becomes the cell's fault
+                worn = self.drawing.wants(cell)
+                if worn and worn[0] not in sent and sum(map(_bytes_of, sent.values())) < _MOST_SENT:
+                    sent[worn[0]] = worn[1]()
+        return sent
+
+
+def seconds_for(plan: GridPlan) -> int:
+    """How long a card is asked for: half as long again as the pictures took before, and what reading the base takes."""
+    return round(min(max(_drawing_takes(plan) + _LOADING, _SHORTEST), _LONGEST))
+
+
+def calls_of(cells: Sequence[Cell], plan: GridPlan) -> list[Sequence[Cell]]:
+    """A row in as many parts as it needs so that each can be drawn while a card is lent."""
+    if not plan.new:
+        return [cells]
+    most = max(1, int((_LONGEST - _LOADING) * plan.new / max(_drawing_takes(plan), 1e-3)))
+    return [cells[start : start + most] for start in range(0, len(cells), most)]
+
+
+def _drawing_takes(plan: GridPlan) -> float:
+    return _UNKNOWN * plan.new if plan.seconds is None else _SLOWER * plan.seconds
+
+
+def _bytes_of(folded: Folded) -> int:
+    return sum(values.nbytes for values in folded.values())
 
 
 def as_asked(work: Callable[[], Iterator[Any]]) -> Callable[[], Iterator[Any]]:

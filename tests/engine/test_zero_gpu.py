@@ -1,6 +1,4 @@
-"""Drawing where a card is lent for a call at a time. The platform is not here: a stand-in of its module forks for each call as it does,
-pickles what goes in and out, and keeps nothing of what the forked process changed.
-"""
+"""Drawing where a card is lent for a call at a time, by the platform's own library. See `tests.lent_card` for what is not its own."""
 
 from __future__ import annotations
 
@@ -8,105 +6,167 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from cmp.core.grids import Cell, GridPlan, Prompt, Sampling
+from cmp.workbench.zero import calls_of, seconds_for
+from tests.lent_card import Platform, lending_cards, variables
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.model
 
-STAND_IN = """
-import contextvars, json, os, pickle
-request = contextvars.ContextVar("request", default=None)
-def GPU(task, *, duration):
-    def call(row):
-        if os.environ.get("STAND_IN_FAILS"):
-            import gradio
-            raise gradio.Error("<b>You have exceeded</b> your quota")
-        asked = {"seconds": duration(row), "request": request.get(), "cells": len(row.cells), "parent": os.getpid()}
-        sent = pickle.dumps(row)
-        reading, writing = os.pipe()
-        child = os.fork()
-        if child == 0:
-            with os.fdopen(writing, "wb") as pipe:
-                pipe.write(pickle.dumps((os.getpid(), task(pickle.loads(sent)))))
-            os._exit(0)
-        os.close(writing)
-        with os.fdopen(reading, "rb") as pipe:
-            pid, told = pickle.loads(pipe.read())
-        os.waitpid(child, 0)
-        with open(os.environ["STAND_IN_LOG"], "a") as log:
-            log.write(json.dumps(asked | {"pid": pid}) + "\\n")
-        return told
-    open(os.environ["STAND_IN_LOG"], "a").close()
-    return call
-"""
 DRAWING = """
-import json, os, sys
+import json, os, sys, time
+from tests.lent_card import token, without_card
+without_card()
 from cmp.settings import Settings, prepare_libraries
 prepare_libraries(os.environ)
 from cmp.workbench import Workbench
 from cmp.zero_gpu import lend_card
 bench = lend_card(Workbench(Settings.from_env(os.environ)), os.environ)
-import spaces
+from gradio import Request
+from gradio.context import LocalContext
 from cmp.core.grids import GridSpec, Prompt, Sampling, Tile
+import cmp.engine.prepare as prepare
+import cmp.workbench.zero as zero
+here, read = os.getpid(), prepare.read_folded
+def reading(*given):
+    if os.getpid() != here and asked.get("dies"):
+        os.kill(os.getpid(), 9)
+    if os.getpid() != here:
+        raise AssertionError("the forked process read the LoRA itself")
+    reads.append(1)
+    return read(*given)
+reads, prepare.read_folded = [], reading
+asked = json.loads(sys.argv[1])
 run, _ = bench.find("lora_casual_shoes_3000steps_full")
-spec = GridSpec((None, *run.checkpoints[:2]), tuple(map(Prompt, ("a red casual shoe", "a blue one"))), samplings=(Sampling(1, 3.0),))
 told = []
-for who in ("ann", "bob"):
-    spaces.request.set(who)
+for who, prompts in asked["grids"]:
+    LocalContext.request.set(Request(headers={"x-ip-token": token(who)}))
+    spec = GridSpec((None, *run.checkpoints[:2]), tuple(map(Prompt, prompts)), samplings=(Sampling(1, 3.0),))
+    plan = bench.plan_grid(spec, [run])
+    zero._MOST_SENT = asked.get("sent", zero._MOST_SENT)
+    reads.clear()
     job = bench.start_grid(spec, [run])
     while not job.over:
-        import time; time.sleep(0.05)
+        time.sleep(0.02)
     tiles = [item for item in job.items if isinstance(item, Tile)]
-    told.append([[tile.key, tile.reused, tile.fault and tile.fault.error, tile.path and os.path.isfile(tile.path)] for tile in tiles])
-print("TOLD", json.dumps({"tiles": told, "loaded": bench.loaded_models(), "pid": os.getpid(), "error": job.error and job.error.told}))
+    shown = [[tile.key, tile.reused, tile.fault and tile.fault.error, bool(tile.path and tile.path.is_file())] for tile in tiles]
+    told.append({"tiles": shown, "new": plan.new, "seconds": plan.seconds, "reads": len(reads), "error": job.error and job.error.told})
+print("TOLD", json.dumps({"grids": told, "loaded": bench.loaded_models(), "pid": here}))
 """
 
 
-def drawn(home: Path, tmp_path: Path, **more: str) -> tuple[dict[str, object], list[dict[str, object]]]:
-    """What a grid drawn twice gives, and the calls in which a card was asked for."""
-    (tmp_path / "modules").mkdir()
-    (tmp_path / "modules" / "spaces.py").write_text(STAND_IN)
-    log = tmp_path / "calls.jsonl"
+@pytest.fixture
+def platform() -> Iterator[Platform]:
+    with lending_cards() as lent:
+        yield lent
+
+
+def drawn(platform: Platform, home: Path, *grids: tuple[str, tuple[str, ...]], device: str = "cpu", **asked: Any) -> dict[str, Any]:
+    """What grids give that are drawn one after another in a process that has to ask for a card: each who asks, and its prompts."""
     around = {name: value for name, value in os.environ.items() if not name.startswith("CMP_")}
-    around |= {
-        "PYTHONPATH": f"{tmp_path / 'modules'}{os.pathsep}{ROOT}",
-        "CMP_HOME": str(home),
-        "CMP_DEVICE": "cpu",
-        "OMP_NUM_THREADS": "1",
-    }
-    around |= {"STAND_IN_LOG": str(log), "SPACES_ZERO_GPU": "true", **more}
-    ended = subprocess.run([sys.executable, "-c", DRAWING], env=around, capture_output=True, text=True, timeout=400, check=False)
+    around |= {"PYTHONPATH": str(ROOT), "CMP_HOME": str(home), "CMP_DEVICE": device, "OMP_NUM_THREADS": "1", **variables(platform)}
+    code = [sys.executable, "-c", DRAWING, json.dumps({"grids": grids, **asked})]
+    ended = subprocess.run(code, env=around, capture_output=True, text=True, timeout=400, check=False)
     assert ended.returncode == 0, ended.stderr[-3000:]
-    return json.loads(ended.stdout.partition("TOLD ")[2]), [
-        json.loads(line) for line in log.read_text().splitlines()
-    ] if log.exists() else []
+    return dict(json.loads(ended.stdout.partition("TOLD ")[2]))
 
 
-def test_each_row_is_one_call_in_another_process_for_whoever_asked_and_what_is_drawn_asks_for_no_card(tmp_path: Path) -> None:
-    told, calls = drawn(tmp_path / "home", tmp_path)
-    first, again = told["tiles"]
-    assert [fault for _, _, fault, _ in first] == [None] * 6 and all(there for *_, there in first) and len({key for key, *_ in first}) == 6
-    assert [reused for _, reused, *_ in again] == [True] * 6 and {key for key, *_ in again} == {key for key, *_ in first}
-    assert [call["cells"] for call in calls] == [3, 3], "two rows, and nothing for the second grid"
-    assert {call["request"] for call in calls} == {"ann"}
-    assert all(call["pid"] != told["pid"] == call["parent"] and 20 <= call["seconds"] <= 120 for call in calls)
+TWO = ("a red casual shoe", "a blue one")
+
+
+def test_each_row_is_one_call_in_another_process_for_whoever_asked_and_what_is_drawn_asks_for_no_card(
+    platform: Platform, tmp_path: Path
+) -> None:
+    told = drawn(platform, tmp_path / "home", ("ann", TWO), ("bob", TWO), ("eve", ("a third shoe",)))
+    first, again, third = told["grids"]
+    assert [fault for _, _, fault, _ in first["tiles"]] == [None] * 6 and all(there for *_, there in first["tiles"])
+    assert len({key for key, *_ in first["tiles"]}) == 6
+    assert [reused for _, reused, *_ in again["tiles"]] == [True] * 6
+    assert {key for key, *_ in again["tiles"]} == {key for key, *_ in first["tiles"]}
+    assert platform.names == ["ann", "ann", "eve"], "two rows, nothing for the second grid, and one row"
+    assert {int(call["pid"]) for call in platform.told("allow")} - {told["pid"]}, "it is drawn in a process that was forked"
+    assert [call["fail"] for call in platform.told("release")] == ["false"] * 3
     assert told["loaded"] == [], "this process holds no model"
+    # 4 s for each of three pictures where nothing is known yet; then half as long again as it took, and 20 s for the base
+    assert platform.seconds[0] == 32 and third["new"] == 3
+    assert platform.seconds[2] == round(1.5 * third["seconds"] + 20) != 32
 
 
-def test_a_row_for_which_no_card_is_lent_says_so_in_its_cells(tmp_path: Path) -> None:
-    told, calls = drawn(tmp_path / "home", tmp_path, STAND_IN_FAILS="1")
-    assert calls == [] and told["error"] is None
-    assert all("no graphics card was lent: You have exceeded your quota" in fault for _, _, fault, _ in told["tiles"][0])
+def test_loras_are_read_here_and_sent_along(platform: Platform, tmp_path: Path) -> None:
+    told = drawn(platform, tmp_path / "home", ("ann", ("a red casual shoe",)))
+    (grid,) = told["grids"]
+    assert [fault for _, _, fault, _ in grid["tiles"]] == [None] * 3 and grid["reads"] == 2
 
 
-def test_elsewhere_the_platforms_module_is_not_even_imported(tmp_path: Path) -> None:
+def test_what_is_too_large_to_be_sent_is_read_where_it_is_drawn(platform: Platform, tmp_path: Path) -> None:
+    (grid,) = drawn(platform, tmp_path / "home", ("ann", ("a red casual shoe",)), sent=0)["grids"]
+    assert grid["reads"] == 0
+    faults = [fault for _, _, fault, _ in grid["tiles"]]
+    assert faults[0] is None and all("the forked process read the LoRA itself" in fault for fault in faults[1:])
+
+
+def test_the_device_that_the_library_plays_is_not_asked_for_what_it_does_not_have(platform: Platform, tmp_path: Path) -> None:
+    """This process is told that there is a card, and must not touch it: it is not there outside of calls."""
+    (grid,) = drawn(platform, tmp_path / "home", ("ann", ("a red casual shoe",)), device="auto")["grids"]
+    assert grid["error"] is None and [fault for _, _, fault, _ in grid["tiles"]] == [None] * 3
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        ((429, b'{"left": 3, "wait": 3600}'), "You have exceeded your ZeroGPU quota (32s requested vs. 3s left). Try again in 1:00:00"),
+        ((500, b""), "the platform failed with RuntimeError"),
+        ((503, b""), "no graphics card was lent: "),
+    ],
+)
+def test_a_row_for_which_no_card_is_lent_says_so_in_its_cells(
+    platform: Platform, tmp_path: Path, answer: tuple[int, bytes], why: str
+) -> None:
+    platform.refusing = answer
+    (grid,) = drawn(platform, tmp_path / "home", ("ann", TWO))["grids"]
+    assert grid["error"] is None and len(platform.seconds) == 2, "the second row is tried as well"
+    assert len(grid["tiles"]) == 6 and all("no graphics card was lent: " in fault and why in fault for _, _, fault, _ in grid["tiles"])
+
+
+def test_a_process_that_is_ended_costs_its_row_alone(platform: Platform, tmp_path: Path) -> None:
+    (grid,) = drawn(platform, tmp_path / "home", ("ann", TWO), sent=0, dies=True)["grids"]
+    assert grid["error"] is None and [fault for _, _, fault, _ in grid["tiles"]] == ["no graphics card was lent: GPU task aborted"] * 6
+    assert [call["fail"] for call in platform.told("release")] == ["true"] * 2
+
+
+def cells(count: int) -> list[Cell]:
+    return [Cell(None, Prompt("a shoe"), seed, 1.0, Sampling(1, 3.0)) for seed in range(count)]
+
+
+def test_a_card_is_asked_for_as_long_as_the_plan_says() -> None:
+    assert seconds_for(GridPlan(10, 10, 0, seconds=40.0)) == 80
+    assert seconds_for(GridPlan(10, 5, 5, seconds=None)) == 40, "4 s a picture where nothing is known"
+    assert seconds_for(GridPlan(1, 1, 0, seconds=0.0)) == 20 and seconds_for(GridPlan(99, 99, 0, seconds=5000.0)) == 120
+
+
+def test_a_row_that_takes_longer_than_a_card_is_lent_is_drawn_in_several_calls() -> None:
+    row = cells(10)
+    assert calls_of(row, GridPlan(10, 10, 0, seconds=60.0)) == [row]
+    assert [len(part) for part in calls_of(row, GridPlan(10, 10, 0, seconds=300.0))] == [2, 2, 2, 2, 2], (
+        "45 s a picture, with what is added"
+    )
+    assert [len(part) for part in calls_of(row, GridPlan(10, 10, 0, seconds=9000.0))] == [1] * 10
+    assert calls_of(row, GridPlan(10, 0, 10, seconds=0.0)) == [row]
+    assert [cell for part in calls_of(row, GridPlan(10, 10, 0, seconds=300.0)) for cell in part] == row
+
+
+def test_elsewhere_the_platforms_library_is_not_even_imported(tmp_path: Path) -> None:
     (tmp_path / "spaces.py").write_text("raise SystemExit('imported')")
     code = (
         "from pathlib import Path\nfrom cmp.settings import Settings\n"
         "from cmp.workbench import Workbench\nfrom cmp.zero_gpu import lend_card\n"
-        f"assert lend_card(Workbench(Settings(Path({str(tmp_path)!r}))), {{}}).draw_row is None"
+        f"assert lend_card(Workbench(Settings(Path({str(tmp_path)!r}))), {{}}).lending is None"
     )
     around = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
     assert subprocess.run([sys.executable, "-c", code], env=around, timeout=60, check=False).returncode == 0

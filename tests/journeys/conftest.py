@@ -10,7 +10,7 @@ import sys
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,10 +84,10 @@ class Server:
         return status, json.loads(body) if kind.startswith("application/json") else body, kind
 
 
-def start_server(home: Path, *arguments: str, **variables: str) -> Iterator[Server]:
+def start_server(home: Path, *arguments: str, program: Sequence[str] = ("-m", "cmp"), **variables: str) -> Iterator[Server]:
     """Starts the dashboard on a free port and ends it afterwards."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "cmp", *arguments], cwd=ROOT,
+        [sys.executable, *program, *arguments], cwd=ROOT,
         env=environment(home) | {"PYTHONUNBUFFERED": "1"} | variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     log: list[str] = []
