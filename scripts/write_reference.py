@@ -102,15 +102,12 @@ def _below(kind: Any) -> list[Any]:
 
 def _routes() -> str:
     """The routes by the OpenAPI document of a server over nothing."""
-    from fastapi import FastAPI
-
-    from cmp.rest import api_routes
+    from cmp.rest import api_routes, openapi_of
     from cmp.settings import Settings
     from cmp.workbench import Workbench
 
     with tempfile.TemporaryDirectory() as home:
-        app = FastAPI(routes=api_routes(Workbench(Settings(home=Path(home), runs=(Path(home),)))))
-        paths = app.openapi()["paths"]
+        paths = openapi_of(api_routes(Workbench(Settings(home=Path(home), runs=(Path(home),)))), shares=True)["paths"]
     rows = []
     for path, methods in sorted(paths.items()):
         for method, told in methods.items():

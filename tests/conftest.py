@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from tests import uploads
+
 settings.register_profile("cmp", deadline=None)  # how long an example takes on a busy machine says nothing
 settings.load_profile("cmp")
 
@@ -73,3 +75,9 @@ def open_path() -> Iterator[Path]:
         for name in folders:  # before they are entered
             os.chmod(os.path.join(path, name), 0o755)
     shutil.rmtree(folder)
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[uploads.Hub]:
+    """What takes uploads in the Hub's place."""
+    yield from uploads.serve(monkeypatch, tmp_path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated
 
 import typer
@@ -10,16 +9,13 @@ import typer
 from cmp.cli.output import Json, in_trouble, print_json, print_table, printing_aside, say
 from cmp.core.pace import duration_text
 from cmp.core.present import counted, size_text
+from cmp.core.storage import parse_age, parse_size
 from cmp.core.work import JobRecord
 from cmp.errors import BadInput, as_error
 from cmp.workbench import Workbench
 from cmp.workbench.telling import cells_json, job_json
 
 app = typer.Typer(rich_markup_mode=None)
-
-_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(k|m|g|t)?b?", re.IGNORECASE | re.ASCII)
-_AGE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(s|min|h|d)", re.IGNORECASE | re.ASCII)
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "s": 1, "min": 60, "h": 3600, "d": 86400}
 
 
 @app.command()
@@ -104,8 +100,8 @@ def cells(
 ) -> None:
     """How much room the drawn pictures take in CMP_HOME, and which would go to make room. Each can be drawn again."""
     bench: Workbench = context.obj
-    size = _parse(max_size, _SIZE, "--max-size", "a size such as 2GB or 500MB")
-    age = _parse(min_age, _AGE, "--min-age", "an age such as 30d or 12h")
+    size = None if max_size is None else parse_size(max_size, "--max-size")
+    age = None if min_age is None else parse_age(min_age, "--min-age")
     if size is None and age is None:
         if yes:
             raise BadInput("--yes was given, and not what may stay", "Give --max-size or --min-age.")
@@ -115,7 +111,7 @@ def cells(
         else:
             say(f"{counted(count, 'cell')}, {size_text(used)}")
         return
-    plan = bench.plan_prune(most_bytes=None if size is None else int(size), unused_for=age)
+    plan = bench.plan_prune(most_bytes=size, unused_for=age)
     if yes:
         bench.prune(plan)
     if json:
@@ -125,12 +121,3 @@ def cells(
     say(f"and {size_text(plan.bytes_after)} stay" + (f", {plan.held} of them for jobs that are not over" if plan.held else "") + ".")
     if plan.going and not yes:
         say("Nothing was deleted: --yes does it. A cell that is gone is drawn again when it is asked for.")
-
-
-def _parse(text: str | None, form: re.Pattern[str], name: str, wanted: str) -> float | None:
-    if text is None:
-        return None
-    found = form.fullmatch(text.strip())
-    if not found:
-        raise BadInput(f"{name} is {text!r}", f"Write {wanted}.")
-    return float(found[1]) * _UNITS[(found[2] or "").lower()]

@@ -51,7 +51,7 @@ def _scatter(values: Floats) -> str:
     level = float(np.mean(values[-max(values.size // _TENTHS, FEWEST) :]))
     if spread <= 1e-9 * abs(level):
         return "Its values do not scatter at all: it was averaged before it was logged, or it is constant."
-    share = f", {100 * spread / abs(level):.2g} % of its level at the end" if level else ""
+    share = f", {_percent(100 * spread / abs(level))} % of its level at the end" if level else ""
     return (
         f"Single values scatter by {number(spread)} around the trend{share}. Most of that is which images, timesteps and noise a batch "
         "drew, so one high or low point says nothing."
@@ -144,3 +144,8 @@ def _broken(curve: LossCurve) -> Iterator[str]:
         verb = "is" if where.size == 1 else "are"
         first = f"first at step {curve.steps[where[0]]:,}"
         yield f"{where.size:,} of {curve.values.size:,} values {verb} not finite, {first}; they count in no mean."
+
+
+def _percent(value: float) -> str:
+    """Two digits that count, and never a power of ten."""
+    return f"{value:.2g}" if value < 100 else f"{value:,.0f}"

@@ -2,10 +2,11 @@
 
 - `origin`: what people already call: models, generate, examples, health
 - `looking`: `GET` for the verbs that look
-- `making`: `POST` for those that change or draw; a server that may only be looked at has none of them
+- `making`, `marking`, `storing`: `POST` for those that change or draw; a server that may only be looked at has none of them
 - `measuring`: what was measured, and measuring
 - `errands`: cells that another instance has drawn here
 - `following`: jobs, their events, and what they are asked to do
+- `beside`: what is told of the addresses of files
 - `answers`: how errors and values are told
 - `nothing`: what no route answers
 """
@@ -23,13 +24,16 @@ from starlette.routing import BaseRoute, Route
 
 from cmp import __version__
 from cmp.rest.answers import contract_route
+from cmp.rest.beside import files_told
 from cmp.rest.errands import add_errands
 from cmp.rest.following import add_asking, add_following
 from cmp.rest.looking import add_looking
 from cmp.rest.making import add_drawing, add_making
+from cmp.rest.marking import add_marking
 from cmp.rest.measuring import add_measures, add_measuring
 from cmp.rest.nothing import Nothing
 from cmp.rest.origin import add_origin
+from cmp.rest.storing import add_storing
 from cmp.workbench import Workbench
 
 __all__ = ["Nothing", "api_routes", "openapi_of"]
@@ -50,11 +54,13 @@ def api_routes(bench: Workbench) -> list[BaseRoute]:
     if not bench.settings.read_only:
         add_asking(router, bench)
         add_making(router, bench)
+        add_marking(router, bench)
+        add_storing(router, bench)
         add_measuring(router, bench)
         add_errands(router, bench)
     if bench.settings.draws:
         add_drawing(router, bench)
-    described = openapi_of(list(router.routes))
+    described = openapi_of(list(router.routes), shares=not bench.settings.read_only)
 
     def openapi(_: Request) -> Response:
         return JSONResponse(described)
@@ -65,6 +71,7 @@ def api_routes(bench: Workbench) -> list[BaseRoute]:
     return [*router.routes, Route("/openapi.json", openapi), *outside, Route("/api/{path:path}", nothing)]
 
 
-def openapi_of(routes: list[BaseRoute]) -> dict[str, Any]:
-    """What /openapi.json tells of these routes."""
-    return get_openapi(title="cmp", version=__version__, description=ABOUT, routes=routes)
+def openapi_of(routes: list[BaseRoute], *, shares: bool) -> dict[str, Any]:
+    """What /openapi.json tells of these routes, and of the files beside them; see `files_told`."""
+    told = get_openapi(title="cmp", version=__version__, description=ABOUT, routes=routes)
+    return told | {"paths": {**told["paths"], **files_told(shares=shares)}}

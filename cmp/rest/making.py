@@ -1,4 +1,4 @@
-"""The verbs that change or draw something, as `POST`. Long ones answer 202 with a job, see `following`."""
+"""The verbs that make something, as `POST`: conversions and pictures. Long ones answer 202 with a job, see `following`."""
 
 from __future__ import annotations
 
@@ -15,16 +15,13 @@ from cmp.core.asking import combine_stacks, to_spec
 from cmp.core.conversion import ConversionPlan, parse_writing
 from cmp.core.grids import USUAL_MODE
 from cmp.core.labels import values_of, varying
-from cmp.core.progress import run_through
 from cmp.core.prompts import parse_prompt_line
 from cmp.core.scale import parse_alpha
-from cmp.core.storage import parse_age, parse_rules
 from cmp.disk.ready import Answers
 from cmp.errors import BadInput, CmpError
 from cmp.rest.answers import WRITING, Asked, described, told
 from cmp.workbench import Workbench
-from cmp.workbench.storing import Asked as AskedOfStorage
-from cmp.workbench.targets import choose_columns, expand_targets, find_stacked, keep_best, run_at, runs_at
+from cmp.workbench.targets import choose_columns, expand_targets, find_stacked, keep_best, run_at
 
 Target = Annotated[str, Field(min_length=1, max_length=1000)]
 Targets = Annotated[list[Target], Field(min_length=1, max_length=1000)]
@@ -80,59 +77,8 @@ class WatchRequest(Asked):
     alpha: float | None = Field(None, gt=0, allow_inf_nan=False)
 
 
-class StarRequest(Asked):
-    target: Target
-    on: bool = True
-    note: Text = None
-
-
-class VoteRequest(Asked):
-    """An answer to a pair of `GET /api/v1/pair`."""
-
-    run: Target
-    voter: Target
-    left: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    right: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    outcome: Literal["left", "right", "tie", "bad"]
-    job: Text = None
-
-
-class StorageRequest(Asked):
-    """Rules as on the command line. Without `yes` the plan is told and nothing is changed."""
-
-    runs: Annotated[tuple[Target, ...], Field(max_length=1000)] = ()
-    keep: Text = None
-    max_count: int | None = Field(None, ge=1, le=10**9)
-    max_size: Text = None
-    min_age: Text = None
-    compact: bool = False
-    drop: Annotated[tuple[Literal["converted", "optimizer"], ...], Field(max_length=2)] = ()
-    share: Literal["reflink", "hardlink"] | None = None
-    empty_trash: bool = False
-    yes: bool = False
-
-
-class RestoreRequest(Asked):
-    """A compacted run or checkpoint, or the id of a thing in the trash."""
-
-    target: Target
-
-
 def add_making(router: APIRouter, bench: Workbench) -> None:
     """Adds the routes."""
-
-    @router.post("/api/v1/star", **job_answers())
-    def star(asked: StarRequest = Body()) -> JSONResponse:
-        """Marks a checkpoint with a star and a note, or takes the star away."""
-        name, mark = bench.star(asked.target, asked.on, asked.note, only_ids=True)
-        return told(bench, {"checkpoint": name, "star": mark.star, "note": mark.note})
-
-    @router.post("/api/v1/vote", **job_answers())
-    def vote(asked: VoteRequest = Body()) -> JSONResponse:
-        """Keeps one blind vote."""
-        run = run_at(bench, asked.run)
-        bench.cast_vote(run, asked.voter, asked.left, asked.right, asked.outcome, asked.job)
-        return told(bench, {"run": run.id, "votes": len(bench.votes(run))})
 
     @router.post("/api/v1/convert", **job_answers())
     def convert(asked: ConvertRequest = Body()) -> JSONResponse:
@@ -143,16 +89,6 @@ def add_making(router: APIRouter, bench: Workbench) -> None:
     def watch(asked: WatchRequest = Body()) -> JSONResponse:
         """Draws each checkpoint of a run, and each that lands from now on, until the job is cancelled."""
         return _watch(bench, asked)
-
-    @router.post("/api/v1/storage", **job_answers())
-    def storage(asked: StorageRequest = Body()) -> JSONResponse:
-        """What would go and what stays; with `yes` it is carried out."""
-        return _clean_up(bench, asked)
-
-    @router.post("/api/v1/restore", **job_answers())
-    def restore(asked: RestoreRequest = Body()) -> JSONResponse:
-        """Brings back what was compacted, to the last byte, or what was moved to the trash."""
-        return _restore(bench, asked)
 
 
 def add_drawing(router: APIRouter, bench: Workbench) -> None:
@@ -232,20 +168,3 @@ def _watch(bench: Workbench, asked: WatchRequest) -> JSONResponse:
     run, given = run_at(bench, asked.run), given_by(asked.alpha, asked.base)
     pattern = bench.pattern(asked.grid, run, only_ids=True)
     return accepted(bench, bench.start_watch(run.id, pattern, given, measure=asked.measure).id, {"run": run.id})
-
-
-def _clean_up(bench: Workbench, asked: StorageRequest) -> JSONResponse:
-    bench.require_writing()
-    rules = parse_rules(asked.keep, asked.max_count, asked.max_size, asked.min_age)
-    older = parse_age(asked.min_age, "min_age") if asked.min_age and asked.empty_trash else None
-    wanted = AskedOfStorage(asked.compact, frozenset(asked.drop), asked.empty_trash, older, asked.share)
-    preview = run_through(bench.previewing(runs_at(bench, asked.runs, "room is made in runs"), rules, wanted))
-    said = preview.plan.as_json(done=False)
-    if not asked.yes:
-        return told(bench, said)
-    return accepted(bench, bench.start_cleanup(preview).id, said)
-
-
-def _restore(bench: Workbench, asked: RestoreRequest) -> JSONResponse:
-    bench.require_writing()
-    return accepted(bench, bench.start_restore(asked.target, by_id=True).id, {})

@@ -11,9 +11,10 @@ from cmp import viewer
 from cmp.core.describing import Fact, checkpoint_facts
 from cmp.core.scale import parse_alpha
 from cmp.disk.ready import Answers
-from cmp.errors import BadInput, CmpError, Refused
+from cmp.errors import BadInput, CmpError
 from cmp.ui.faults import changing
 from cmp.workbench import Workbench
+from cmp.workbench.targets import take_answer
 
 NOTE = "Choose a checkpoint to see what it holds and what it can become."
 
@@ -64,15 +65,3 @@ def details_value(title: str, facts: tuple[Fact, ...], note: str) -> dict[str, A
 def questions(found: dict[str, Any]) -> list[str]:
     """What only the user can tell about a checkpoint: its alpha where nothing says it, its base where none is at hand."""
     return ["alpha"] * bool(found.get("question")) + ["base"] * bool(found.get("base_missing"))
-
-
-def take_answer(bench: Workbench, target: str, given: Answers) -> None:
-    """Remembers an answer once the checkpoint can be read with it; raises what stands against it."""
-    run, checkpoint = bench.find(target, only_ids=True)
-    if checkpoint is None:
-        raise BadInput(f"{target!r} is a run", "Choose one of its checkpoints.")
-    if given.base is not None:
-        bench.ready(run, checkpoint, Answers(given.alpha if given.alpha is not None else bench.answers(run).alpha, given.base))
-    elif (found := bench.show(target, given)).get("scale") is None:
-        raise Refused(f"alpha {given.alpha:g} does not help here", next(iter(found["forms"].values()), ""))
-    bench.answer(run, given)

@@ -15,6 +15,7 @@ from cmp.core.publishing import INDEX, MODEL, README, REPOSITORIES, SharePlan, W
 from cmp.core.runs import Checkpoint, Run, plain_text, rename_run
 from cmp.disk.ready import Answers
 from cmp.errors import BadInput, CmpError, Refused
+from cmp.jobs import Job
 from cmp.workbench.exporting import Matrix
 from cmp.workbench.reclaiming import Reclaiming
 from cmp.workbench.share_parts import Draft, drawn_values, heads_shared, laid_out, loss_of, places_of, row_of, samples_of, settings_of
@@ -47,7 +48,7 @@ class Sharing(Reclaiming):
     """What leaves this computer. Safe to use from several threads."""
 
     @contextmanager
-    def shared(self, target: str, wanted: Wanted, given: Answers = Answers()) -> Iterator[Planning]:
+    def shared(self, target: str, wanted: Wanted, given: Answers = Answers(), *, only_ids: bool = False) -> Iterator[Planning]:
         """What sharing a run would write, made in a folder of ours that goes when the block ends.
 
         TARGET is a run, or where a model is wanted also a checkpoint. Raises what stands against it, Refused as well where anything would
@@ -58,7 +59,7 @@ class Sharing(Reclaiming):
         self.require_writing()
         if wanted.output is not None:
             require_place(wanted.output, force=wanted.force)
-        run, checkpoint = self.find(target)
+        run, checkpoint = self.find(target, only_ids=only_ids)
         if checkpoint is not None and wanted.kind != MODEL:
             raise BadInput(f"{target!r} is a checkpoint, and a page is of a run", f"Name the run: {run.id}.")
         folder = new_draft(self.settings.home)
@@ -194,6 +195,20 @@ class Sharing(Reclaiming):
 
         yield from self.jobs.follow("share", title, len(plan.files), work)
         yield from at
+
+    def start_share(self, target: str, wanted: Wanted, given: Answers = Answers()) -> Job:
+        """Queues planning and carrying out; TARGET is an id. A process that ends meanwhile leaves nothing to go on with."""
+        self.require_writing()
+        run, checkpoint = self.find(target, only_ids=True)
+        name = (checkpoint or run).id
+
+        def work() -> Iterator[object]:
+            with self.shared(name, wanted, given, only_ids=True) as planning:
+                plan = yield from planning
+                at = yield from self.share(plan)
+                yield Progress(len(plan.files), len(plan.files), f"it is at {at}")
+
+        return self.jobs.start("share", f"share {name}: {wanted.kind} {wanted.repository}", 0, work)
 
 
 def _best(own: Run, run: Run, verdict: Verdict | None) -> Checkpoint:

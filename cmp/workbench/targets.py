@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from cmp.core.batch import every_steps
 from cmp.core.runs import Checkpoint, Run
-from cmp.errors import BadInput, NotFound
+from cmp.disk.ready import Answers
+from cmp.errors import BadInput, NotFound, Refused
 
 if TYPE_CHECKING:
     from cmp.workbench import Workbench
@@ -112,3 +113,17 @@ def in_full(name: str | None) -> str:
     """A model's name; of a folder that is there its whole path, since another process may take the work up again elsewhere."""
     place = Path(name).expanduser() if name else None
     return str(place.absolute()) if place and place.is_dir() else name or ""
+
+
+def take_answer(bench: Workbench, target: str, given: Answers) -> Run:
+    """Remembers an answer for the run of a checkpoint once that can be read with it, and gives the run; raises what stands against it."""
+    run, checkpoint = bench.find(target, only_ids=True)
+    if checkpoint is None:
+        raise BadInput(f"{target!r} is a run", "Choose one of its checkpoints.")
+    if given.base is not None:
+        bench.ready(run, checkpoint, Answers(given.alpha if given.alpha is not None else bench.answers(run).alpha, given.base))
+    elif (found := bench.show(target, given)).get("scale") is None:
+        forms = found["forms"]
+        raise Refused(f"alpha {given.alpha:g} does not help here", next(iter(forms.values()), "") if isinstance(forms, dict) else "")
+    bench.answer(run, given)
+    return run

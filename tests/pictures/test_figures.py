@@ -43,6 +43,13 @@ def test_a_png_shows_the_curve_in_colour(tmp_path: Path) -> None:
     assert blue > 1000 and (image[0, 0] == 255).all()
 
 
+def test_the_same_curves_are_the_same_file(tmp_path: Path) -> None:
+    for name in ("one.svg", "other.svg", "one.png", "other.png"):
+        curve_figure([curve(falling(300))], tmp_path / name, markers=(100, 200))
+    assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "other.svg").read_bytes()
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "other.png").read_bytes()
+
+
 def test_an_svg_names_run_tag_and_every_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "loss.svg"
     curve_figure([curve(falling(3000))], path, markers=[500, 1500, 3000])
