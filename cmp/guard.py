@@ -40,7 +40,7 @@ UPLOAD = "/gradio_api/upload"
 # Of gradio's own routes those that the page and gradio_client need. All others are answered as if they were not there: those that hand out
 # files, copy them, ask other servers, keep histories, or tell what was called how often.
 _GRADIO = re.compile(
-    r"/(gradio_api/(app_id|startup-events|heartbeat/\w+|queue/(join|data|status)|run/\w+|call/(?!v2/)\w+(/\w+)?|cancel|reset|info|openapi\.json"
+    r"/(gradio_api/(app_id|startup-events|heartbeat/\w+|queue/(join|data|status)|run/\w+|call/(?!v2/)\w+(/\w+)?|cancel|reset|info"
     r"|upload_progress|upload|theme\.css)|config|theme\.css|(assets|static|svelte)/.+|favicon\.ico|manifest\.json|pwa_icon(/\d+)?|robots\.txt)?/?",
     re.ASCII,
 )
@@ -233,8 +233,8 @@ async def _received(receive: Any, most: int, check: Callable[[bytes], None] | No
             message = await asyncio.wait_for(receive(), min(left, _WITHIN))
         except TimeoutError:
             raise _NotLetIn(408, BadInput("the request was not sent to its end", "Send it at once.")) from None
-        if message["type"] != "http.request":  # the client has gone
-            break
+        if message["type"] != "http.request":  # the client has gone, and nothing is done with the part that came
+            raise _NotLetIn(408, BadInput("the request was not sent to its end", "Send all of it."))
         parts.append(message.get("body", b""))
         size += len(parts[-1])
         if size > most:

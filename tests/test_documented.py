@@ -49,6 +49,28 @@ def test_every_trainer_whose_runs_are_read_has_a_section(trainer: str) -> None:
     assert any(trainer.lower() in heading.lower() for heading in headings), f"docs/trainers.md says nothing of {trainer}"
 
 
+# what a user looks for, where it stands, and a command or address that a page on it cannot do without
+SUBJECTS = {
+    "how to pick": ("docs/picking.md", "python -m cmp best"),
+    "how to compact": ("README.md", "--compact"),
+    "on a Space": ("docs/spaces.md", "hf upload"),
+    "on ZeroGPU": ("docs/spaces.md", "SPACES_ZERO_GPU"),
+    "REST": ("README.md", "/api/v1"),
+    "who may do what": ("docs/serving.md", "--token"),
+    "troubles": ("docs/troubleshooting.md", "python -m cmp doctor"),
+    "alerts": ("docs/operations.md", "--alert-webhook"),
+    "sharing": ("docs/sharing.md", "python -m cmp share"),
+}
+
+
+@pytest.mark.parametrize("subject", SUBJECTS)
+def test_what_a_user_looks_for_has_a_page_that_the_first_one_leads_to(subject: str) -> None:
+    place, words = SUBJECTS[subject]
+    text = (ROOT / place).read_text("utf-8")
+    assert words in text, f"{place} says nothing of {subject}"
+    assert place == "README.md" or f"]({place})" in PAGES[0].read_text("utf-8"), f"README.md does not lead to {place}"
+
+
 def test_links_between_pages_lead_somewhere() -> None:
     broken = []
     for page in PAGES:

@@ -367,6 +367,38 @@ def test_what_a_killed_process_had_in_hand_is_interrupted_and_another_makes_it_a
     assert list(jobs.go_on(paused.id)) == ["d again"], "whoever paused it may go on with it anywhere"
 
 
+def test_a_job_that_was_cancelled_here_and_taken_up_elsewhere_is_asked_there(tmp_path: Path) -> None:
+    first, second, gate = home_of(tmp_path), home_of(tmp_path), Gate("a", "b")
+    job = first.start("grid", "1", 1, gate, order={"words": ["a"]})
+    first.cancel(job.id)
+    gate.let(2)
+    over(job)
+    held = Gate("c", "d")
+    second.make("grid", lambda order: (held, None))
+    again = second.resume(job.id)
+    assert first.ask(job.id, "cancel").asked == "cancel" and job.state == "cancelled"
+    until(lambda: again.cancelled.is_set())
+    assert first.ask(job.id, "pause").state in ("waiting", "running", "cancelled"), "what is known of it is the other one's"
+    held.let(2)
+    over(again)
+
+
+def test_a_job_that_is_over_is_taken_up_again_only_where_there_is_room(tmp_path: Path) -> None:
+    jobs, gate = home_of(tmp_path), Gate(1)
+    job = jobs.start("grid", "1", 1, at_once("a"), order={"words": ["a"]})
+    over(job)
+    failed = left_behind(tmp_path)
+    begun = [jobs.start("grid", "a", 0, gate) for _ in range(MOST_JOBS)]
+    with pytest.raises(Busy, match=f"{MOST_JOBS} jobs"):
+        jobs.resume(failed.id)
+    assert jobs.resume_interrupted() == [], "what is left is taken up when somebody asks for it"
+    for one in begun:
+        jobs.cancel(one.id)
+    gate.let(MOST_JOBS)
+    over(*begun)
+    over(jobs.resume(failed.id))
+
+
 def test_two_processes_never_do_the_same_job(tmp_path: Path) -> None:
     first, second, gate = home_of(tmp_path), home_of(tmp_path), Gate("a")
     job = first.start("grid", "1", 1, gate, order={"words": ["a"]})

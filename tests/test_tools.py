@@ -69,6 +69,9 @@ def test_a_client_lists_shows_reads_curves_and_is_told_errors_in_words(tmp_path:
         assert (await told(session, "show", target="lora_casual_shoes@500"))["step"] == 500
         curves = await told(session, "curves", run="lora_casual_shoes", points=20)
         assert len(curves["curves"][0]["steps"]) <= 20 < curves["points"]["loss"] == 50
+        best = await told(session, "best", run="lora_casual_shoes")
+        assert best["run"] == "lora_casual_shoes" and {"rule", "best", "window", "reason", "scores"} <= set(best)
+        assert "there is no run 'nothing'" in await told(session, "best", run="nothing")
         assert "there is no run 'nothing'" in await told(session, "show", target="nothing")
         assert "there is no run" in await told(session, "show", target=str(made.run)), "a path is opened for nobody"
         assert "points is 1" in await told(session, "curves", run="lora_casual_shoes", points=1)

@@ -18,13 +18,12 @@ from cmp.core.progress import Progress, Rest
 from cmp.core.work import JobRecord
 from cmp.disk.ledger import Ledger, Order, unknown
 from cmp.errors import BadInput, Busy, Cancelled, CmpError, Locked, NotFound, Refused
-from cmp.jobs.closing import Closing
+from cmp.jobs.closing import MOST_JOBS, Closing
 from cmp.jobs.job import Job, Work, log_begin, log_end
 
 _TRIES = 3  # times that a job is taken up by itself and nothing comes of it
-MOST_JOBS = 32  # that wait or run at once in this process
 
-__all__ = ["Job", "Jobs", "Maker", "Work"]
+__all__ = ["MOST_JOBS", "Job", "Jobs", "Maker", "Work"]
 
 Maker = Callable[[Order], tuple[Work, object]]  # work, and its subject
 
@@ -52,8 +51,7 @@ class Jobs(Closing):
 
         Raises Busy where many wait already, whoever asks and from which face: one more would only be forgotten.
         """
-        if sum(not job.over for job in self.all()) >= MOST_JOBS:
-            raise Busy(f"{MOST_JOBS} jobs are waiting already", "Ask again when some of them are done, or cancel some.")
+        self._require_room()
         return self._enter(self._new(kind, title, total, work, subject, order))
 
     def follow(self, kind: str, title: str, total: int, work: Work, subject: object = None, order: Order | None = None) -> Iterator[object]:
@@ -64,9 +62,10 @@ class Jobs(Closing):
         yield from self._here(self._new(kind, title, total, work, subject, order))
 
     def resume(self, job_id: str) -> Job:
-        """Goes on with a paused job, or takes one up that no process has in hand; raises Locked, NotFound or Refused."""
+        """Goes on with a paused job, or takes one up that no process has in hand; raises Busy, Locked, NotFound or Refused."""
         job = self._jobs.get(job_id)
         if job is None or job.over:
+            self._require_room()
             return self._enter(self._adopt(job_id))
         with self._turns:
             job.pausing = False
@@ -85,7 +84,7 @@ class Jobs(Closing):
         for record in self.records():
             if record.state == "interrupted" and record.tries < _TRIES:
                 # another process was faster, and may even be done with it, or it was not kept how it is made
-                with suppress(Locked, BadInput, NotFound, Refused):
+                with suppress(Busy, Locked, BadInput, NotFound, Refused):
                     resumed.append(self.resume(record.id))
         return resumed
 
@@ -140,7 +139,8 @@ class Jobs(Closing):
 
     def ask(self, job_id: str, what: str) -> JobRecord:
         """Has a job of this or of another process do "cancel", "pause" or "resume", and tells how it stands; raises NotFound."""
-        if job_id not in self._jobs:
+        own = self.known(job_id)
+        if own is None or (own.over and own.kept):  # another process may have taken up what has ended here
             if self._ledger is None:
                 raise unknown(job_id)
             return self._ledger.ask(job_id, what)

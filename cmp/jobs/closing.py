@@ -6,9 +6,11 @@ from contextlib import suppress
 
 from cmp.core.progress import Progress
 from cmp.core.work import JobRecord
-from cmp.errors import Refused
+from cmp.errors import Busy, Refused
 from cmp.jobs.job import Job
 from cmp.jobs.turns import Turns
+
+MOST_JOBS = 32  # that wait or run at once in this process
 
 
 class Closing(Turns):
@@ -53,3 +55,9 @@ class Closing(Turns):
         job.leaving = True
         job.state = "paused" if job.pausing or job.state == "paused" else "interrupted"  # a restart goes on with the latter alone
         return True
+
+    def _require_room(self) -> None:
+        with self._turns:
+            going_on = sum(not job.over for job in self._all_jobs())
+        if going_on >= MOST_JOBS:
+            raise Busy(f"{MOST_JOBS} jobs are waiting already", "Ask again when some of them are done, or cancel some.")

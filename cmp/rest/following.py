@@ -11,7 +11,7 @@ from fastapi import APIRouter, Body, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
-from cmp.errors import BadInput, Busy, CmpError, NotFound
+from cmp.errors import BadInput, Busy, CmpError, NotFound, Refused
 from cmp.rest.answers import LOOKING, WRITING, Asked, described, told
 from cmp.workbench import FailedConversion, Workbench
 from cmp.workbench.callers import Caller, caller
@@ -75,7 +75,10 @@ def add_asking(router: APIRouter, bench: Workbench) -> None:
         """Pauses it, goes on with it, here where no process has it in hand, or asks it to stop, wherever it runs."""
         bench.require_writing()
         record = bench.jobs.ask(job, asked.ask)
-        if asked.ask == "resume" and record.asked != "resume" and bench.jobs.known(job) is None:  # no process has it in hand
+        if asked.ask == "pause" and record.over:
+            raise Refused(f"{job} is over already ({record.state})", "There is nothing to pause.")
+        here = bench.jobs.known(job)
+        if asked.ask == "resume" and record.asked != "resume" and (here is None or here.over):  # no process has it in hand
             record = bench.jobs.resume(job).record()
         return told(bench, record.as_json())
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sqlite3
 import urllib.request
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +49,12 @@ def described(server: Server) -> tuple[dict[int, Any], list[dict[str, Any]]]:
     return {one["id"]: one["props"] for one in told["components"]}, [event for event in told["dependencies"] if event["backend_fn"]]
 
 
-def send_event(server: Server, event: dict[str, Any], fields: dict[int, Any], own: dict[str, Any], **headers: str) -> str:
-    """All that comes of an event. `own` are further values of fields, and of its hidden ones as `hidden`."""
+def send_event(
+    server: Server, event: dict[str, Any], fields: dict[int, Any], own: dict[str, Any], way: str = "join", **headers: str
+) -> str:
+    """All that comes of an event that is sent as a page does ("join"), at once ("run"), or as a script does ("call"). `own` are further
+    values of fields, and of its hidden ones as `hidden`.
+    """
     name = event["api_name"]
     kind = "compare_mark" if name.startswith("compare_mark") else name
     hidden = iter(own["hidden"] if "hidden" in own else HIDDEN.get(name, []))
@@ -60,12 +66,23 @@ def send_event(server: Server, event: dict[str, Any], fields: dict[int, Any], ow
     click = CLICKS.get(kind, {"run": FULL, "ticked": [FULL], "what": "look", "id": STEP, "key": STEP})
     page = f"somebody{event['id']}"
     asked = {"data": [value(number) for number in event["inputs"]], "fn_index": event["id"], "session_hash": page, "event_data": click}
+    if way == "run":
+        return json.dumps(server.post("/gradio_api/run/predict", asked, **headers)[1])
+    if way == "call":
+        return _called(server, name, asked["data"], headers)
     status, told, _ = server.post("/gradio_api/queue/join", asked, **headers)
     if status != 200:
         return json.dumps(told)
     stream = urllib.request.Request(f"{server.url}/gradio_api/queue/data?session_hash={page}", headers=headers)
     with urllib.request.urlopen(stream, timeout=60) as lines:
         return "".join(_until_done(lines))
+
+
+def _called(server: Server, name: str, data: list[Any], headers: dict[str, str]) -> str:
+    status, told, _ = server.post(f"/gradio_api/call/{name}", {"data": data}, **headers)
+    if status != 200:
+        return json.dumps(told)
+    return str(server.get(f"/gradio_api/call/{name}/{told['event_id']}", **headers)[1])
 
 
 def _until_done(lines: Any) -> Iterator[str]:
@@ -82,9 +99,22 @@ def state_of(home: Path) -> dict[str, str]:
     return runs | cells
 
 
+# What somebody has said, of all that is remembered; the rest is worked out, and looking may add to it.
+SAID = ("star", "name", "answers", "folder", "base-folder", "logs", "trash", "alert")
+
+
+def said(home: Path) -> list[tuple[str, str, str]]:
+    """All that somebody has said, and all votes, as they are kept."""
+    with closing(sqlite3.connect(f"file:{home / 'state.db'}?mode=ro", uri=True)) as state:
+        facts = state.execute("SELECT kind, subject, value FROM facts ORDER BY kind, subject").fetchall()
+        tables = {name for (name,) in state.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        votes = [("vote", "", str(row)) for row in state.execute("SELECT * FROM votes ORDER BY number")] if "votes" in tables else []
+    return [fact for fact in facts if fact[0] in SAID] + votes
+
+
 def remembered(server: Server, **headers: str) -> Any:
-    """Jobs, and which checkpoints have a star or a note."""
+    """Jobs, which checkpoints have a star or a note, and all else that somebody has said."""
     jobs = server.get("/api/v1/jobs", **headers)[1]["jobs"]
     runs = server.get("/api/v1/list", **headers)[1]["runs"]
     stars = [c["id"] for run in runs for c in run["checkpoints"] if c["star"] or c["note"]]
-    return [(job["job"], job["state"]) for job in jobs], stars
+    return [(job["job"], job["state"]) for job in jobs], stars, said(server.home)

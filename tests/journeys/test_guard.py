@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import subprocess
 import sys
 import urllib.request
@@ -37,6 +38,11 @@ WRITING: dict[str, tuple[str, dict[str, Any] | None]] = {
     "/api/v1/storage": ("POST", {"keep": "last", "min_age": "0s", "yes": True}),
     "/api/v1/restore": ("POST", {"target": STEP}),
     "/api/v1/watch": ("POST", {"run": FULL}),
+    "/api/v1/vote/back": ("POST", {"run": FULL, "voter": "ann"}),
+    "/api/v1/name": ("POST", {"target": STEP, "name": "mine"}),
+    "/api/v1/answer": ("POST", {"target": STEP, "alpha": 4}),
+    "/api/v1/prune": ("POST", {"max_size": "0", "yes": True}),
+    "/api/v1/share": ("POST", {"target": FULL, "space": "me/shoes", "yes": True}),
     "/api/v1/jobs/grid-1": ("DELETE", None),
     "/api/v1/jobs/grid-2": ("POST", {"ask": "pause"}),
 }
@@ -111,6 +117,44 @@ def test_every_writing_route_needs_token_own_site_own_name_and_json_and_changes_
     assert (state_of(opened.home), remembered(opened, **bearer)) == before
 
 
+def test_these_are_all_the_routes_that_are_described_as_writing(opened: Server) -> None:
+    paths = opened.get("/openapi.json")[1]["paths"]
+    described = {(method.upper(), path) for path, methods in paths.items() for method in methods if method != "get"}
+    assert described == {(method, re.sub(r"/jobs/.*", "/jobs/{job}", path)) for path, (method, _) in WRITING.items()}
+
+
+BALLOTS = {
+    "next": {"run": FULL, "voter": "ann"},
+    "cast": {"pair": "x", "voter": "ann", "outcome": "tie"},
+    "back": {"run": FULL, "voter": "ann"},
+}
+
+
+@pytest.mark.parametrize("what", BALLOTS)
+def test_votes_on_their_page_need_the_same(opened: Server, what: str) -> None:
+    bearer, path, body = {"Authorization": f"Bearer {TOKEN}"}, f"/cmp/ballot/{what}", json.dumps(BALLOTS[what]).encode()
+    kind, before = {"Content_Type": "application/json"}, (state_of(opened.home), remembered(opened, **bearer))
+    assert ask(opened, "POST", path, body, **kind)[0] == 401
+    assert ask(opened, "POST", path, body, Authorization="Bearer wrong", **kind)[0] == 401
+    assert ask(opened, "POST", path, body, Origin="http://evil.test", **kind, **bearer)[0] == 403
+    assert ask(opened, "POST", path, body, Host="evil.test", **kind, **bearer)[0] == 400
+    for form in ("application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "text/plain", ""):
+        assert ask(opened, "POST", path, body, Content_Type=form, **bearer)[0] == 415, form
+    assert ask(opened, "GET", path, **bearer)[0] == 405
+    assert (state_of(opened.home), remembered(opened, **bearer)) == before
+
+
+@pytest.mark.parametrize("path", [f"/cmp/share/{FULL}/page.zip", f"/cmp/export/samples/{FULL}/grid.html"])
+def test_files_that_are_made_for_whoever_asks_are_not_made_for_another_site(opened: Server, path: str) -> None:
+    bearer = {"Authorization": f"Bearer {TOKEN}"}
+    assert ask(opened, "GET", path, Origin="http://evil.test", **bearer)[0] == 403
+    assert ask(opened, "GET", path, Host="evil.test", **bearer)[0] == 400
+    for site in ("cross-site", "same-site"):
+        assert ask(opened, "GET", path, Sec_Fetch_Site=site, Sec_Fetch_Mode="navigate", **bearer)[0] == 403, site
+    if "share" in path:
+        assert ask(opened, "GET", path)[0] in (401, 409), "visitors share nothing"
+
+
 @pytest.mark.parametrize("path", ["/gradio_api/queue/join", "/gradio_api/run/predict", "/gradio_api/call/start", "/gradio_api/cancel"])
 def test_page_events_from_another_site_or_name_or_as_a_form_are_refused(opened: Server, path: str) -> None:
     event = json.dumps({"data": [], "fn_index": 0, "session_hash": "x"}).encode()
@@ -142,7 +186,7 @@ def test_a_read_only_page_has_no_event_that_changes_or_draws(looked_at: Server, 
     ["/gradio_api/file=/etc/passwd", "/gradio_api/file/etc/passwd", "/gradio_api/proxy=http://127.0.0.1/", "/gradio_api/deep_link",
      "/monitoring", "/monitoring/summary", "/gradio_api/component_server", "/gradio_api/runs", "/gradio_api/run-history/records",
      "/gradio_api/vibe-code", "/gradio_api/profiling/traces", "/custom_component/a/b/c/d", "/gradio_api/dev/reload", "/docs", "/login",
-     "/gradio_api/stream/a/b/1/playlist.m3u8", "/gradio_api/token", "/mcp", "/gradio_api/mcp/sse"],
+     "/gradio_api/openapi.json", "/gradio_api/stream/a/b/1/playlist.m3u8", "/gradio_api/token", "/mcp", "/gradio_api/mcp/sse"],
 )  # fmt: skip
 def test_gradios_other_routes_are_not_there(server: Server, path: str) -> None:
     status, told, _ = server.get(path)
@@ -169,6 +213,11 @@ def test_nothing_opens_a_file_that_a_client_names(server: Server, tmp_path: Path
             for path in ("/cmp/cell/", "/cmp/sample/", "/cmp/static/", "/cmp/curve/", "/static/", "/assets/", "/api/v1/jobs/"):
                 status, body, _ = ask(server, "GET", path + name.replace("\u202e", "%E2%80%AE"))
                 assert status in (404, 422, 403, 307) and b"the secret" not in body and b"root:" not in body, (path + name, status)
+            for before, behind in (("/cmp/export/", "/sheet.png"), ("/cmp/export/samples/", "/grid.html"), ("/cmp/scores/", "/scores.csv"),
+                                   ("/cmp/share/", "/page.json"), ("/cmp/share/", "/model.zip"), ("/cmp/vote/", ""),
+                                   ("/cmp/ballot/", "/left.webp"), ("/cmp/ballot/strengths?run=", "")):  # fmt: skip
+                status, body, _ = ask(server, "GET", before + name.replace("\u202e", "%E2%80%AE") + behind)
+                assert status in (404, 405, 422) and b"the secret" not in body and b"root:" not in body, (before + name + behind, status)
         for route, field in (("convert", "targets"), ("grid", "targets")):
             for target in (str(secret), str(tmp_path), "../linked", f"{FULL}\x00", "./"):
                 more = {"to": "lora"} if route == "convert" else {"prompts": ["x"]}
@@ -211,6 +260,9 @@ def test_a_file_that_is_too_large_is_not_taken(server: Server) -> None:
     kind = "multipart/form-data; boundary=b"
     assert ask(server, "POST", "/gradio_api/upload", around % (b"x" * 6_000_000), Content_Type=kind)[0] == 413
     assert ask(server, "POST", "/gradio_api/upload", around % b"x", Content_Type=kind, Origin="http://evil.test")[0] == 403
+    assert ask(server, "POST", "/gradio_api/upload", around % b"x", Content_Type=kind, Host="evil.test")[0] == 400
+    for other in ("application/json", "text/plain", "application/x-www-form-urlencoded", ""):
+        assert ask(server, "POST", "/gradio_api/upload", around % b"x", Content_Type=other)[0] == 415, other
     statuses = {ask(server, "POST", "/gradio_api/upload", around % b"x", Content_Type=kind)[0] for _ in range(40)}
     assert statuses == {200, 429}
 
@@ -341,6 +393,8 @@ def test_a_token_is_made_and_told_once_where_that_is_asked_for(demo_home: Path) 
         assert here.get("/health")[0] == 401 and here.get("/health", Authorization=f"Bearer {token}")[0] == 200
         assert here.get("/health", Authorization=f"Bearer {token}", Host="192.168.7.7:1")[0] == 200, "a number is nobody's foreign name"
         assert here.get("/health", Authorization=f"Bearer {token}", Host="evil.test")[0] == 400
+        assert ask(here, "GET", f"/?token={token}")[0] == 303 and here.get("/api/v1/doctor", Authorization=f"Bearer {token}")[0] == 200
+    assert "".join(server.log).count(token) == 1, "not when it is shown, and not at the end"
 
 
 # -- a space ---------------------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ class Page:
     fields: dict[int, Any]
     events: dict[str, dict[str, Any]]
 
-    def send(self, name: str, **headers: str) -> str:
+    def send(self, name: str, way: str = "join", **headers: str) -> str:
         own: dict[str, Any] = {
             "folder": str(self.server.home),
             "base-folder": str(self.server.home),
@@ -36,7 +36,7 @@ class Page:
         }
         if name in ("pause", "reroll") or name.startswith("cancel"):
             own["hidden"] = [self.job]
-        return send_event(self.server, self.events[name], self.fields, own, **headers)
+        return send_event(self.server, self.events[name], self.fields, own, way, **headers)
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +54,27 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 
 def settled(page: Page) -> Any:
     return state_of(page.server.home), remembered(page.server, **OWNER)
+
+
+@pytest.mark.parametrize("way", ["run", "call"])
+def test_the_same_is_refused_by_whichever_way_it_is_sent(opened: Page, way: str) -> None:
+    before = settled(opened)
+    told = {name: opened.send(name, way) for name in (*CHANGING, *DRAWING, *(STARRING if way == "run" else ()))}  # a script tells no click
+    assert not {name: said[-300:] for name, said in told.items() if REFUSED not in said}
+    assert settled(opened) == before
+
+
+FOREIGN = {"another site": {"Origin": "http://evil.test"}, "no site": {"Origin": "null"}, "another name": {"Host": "evil.test"}}
+
+
+@pytest.mark.parametrize("where", FOREIGN)
+@pytest.mark.parametrize("way", ["join", "run", "call"])
+def test_no_event_is_taken_from_another_site_or_by_another_name_not_even_of_the_owner(opened: Page, way: str, where: str) -> None:
+    before = settled(opened)
+    refusal = "does not go by the name" if where == "another name" else "another site"
+    told = {name: opened.send(name, way, **FOREIGN[where], **OWNER) for name in opened.events}
+    assert len(told) > 60 and not {name: said[-300:] for name, said in told.items() if refusal not in said}
+    assert settled(opened) == before
 
 
 @pytest.mark.parametrize("name", [*CHANGING, *DRAWING, *STARRING])

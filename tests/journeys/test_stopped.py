@@ -102,6 +102,41 @@ def test_a_server_that_is_stopped_ends_the_cell_in_hand_and_the_next_one_goes_on
     assert len(after) > len(drawn) and {name: after[name] for name in drawn} == drawn, "a cell was drawn twice"
 
 
+STUCK = """
+import os, signal, sys, threading, time
+from pathlib import Path
+from cmp.ending import Ending
+from cmp.journal import open_journal
+from cmp.settings import Settings
+from cmp.workbench import Workbench
+bench = Workbench(Settings(Path(sys.argv[1])))
+open_journal("json", None, ())
+def work():
+    yield 1
+    threading.Event().wait(600)  # deep in a library, which nothing reaches
+job = bench.jobs.start("grid", "stuck", 2, work, order={"grid": {}})
+while not job.items:
+    time.sleep(0.01)
+class Page:
+    is_running = True
+    def close(self, **_):
+        raise AssertionError("it waits for what is stuck")
+with Ending(bench, within=0.3) as ending:
+    os.kill(os.getpid(), signal.SIGTERM)
+    sys.exit(ending.wait(Page()))
+"""
+
+
+def test_what_does_not_come_to_its_end_is_cut_off_said_so_and_can_be_gone_on_with(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", STUCK, str(tmp_path / "home")]
+    ended = subprocess.run(command, cwd=ROOT, env=environment(tmp_path / "home"), capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 0, ended.stderr
+    told = [json.loads(line) for line in ended.stderr.splitlines() if line.startswith("{")]
+    stopped = next(event for event in told if event["event"] == "server stopped")
+    assert stopped["cut_off"] is True and stopped["jobs_left"] == 1
+    assert jobs(tmp_path / "home")[0]["state"] == "interrupted"
+
+
 def test_a_second_signal_ends_it_at_once_and_nothing_is_lost_by_it(home: Path, begun_grid: int) -> None:
     with serving(home) as (process, _):
         until(lambda: jobs(home)[0]["state"] == "running")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import threading
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from cmp import server
+from cmp.errors import NotFound
 from tests.support import bench_of, origin_run
 
 RUN = "lora_casual_shoes"
@@ -105,3 +108,41 @@ def test_what_a_page_asks_for_by_itself_does_not_go_through_the_queue(page: Any)
     told = json.loads(ask(page, "GET", "/config")[1])["dependencies"]
     alone = [one for one in told if one["backend_fn"] and {name for _, name in one["targets"]} & {"load", "tick"}]
     assert len(alone) > 8 and [one["api_name"] for one in alone if one["queue"]] == []
+
+
+def test_so_many_events_wait_and_the_next_is_told_so_and_none_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight of a kind are carried out at once, and 64 more wait."""
+    bench, gate, begun = bench_of(origin_run(tmp_path)), threading.Event(), threading.Semaphore(0)
+    bench.settings = replace(bench.settings, port=0)
+    page = server.dashboard(bench)
+    monkeypatch.setattr(bench, "show", lambda target: (begun.release(), gate.wait(60), nothing_shown(target))[-1])
+    page.launch(prevent_thread_lock=True)
+    try:
+        config = json.loads(ask(page, "GET", "/config")[1])
+        look = next(one for one in config["dependencies"] if one["api_name"] == "look_1")
+        assert look["queue"] is not False
+
+        def join(number: int) -> tuple[int, bytes]:
+            asked = {"data": [f"{RUN}@500"], "fn_index": look["id"], "session_hash": f"page{number}"}
+            return ask(page, "POST", "/gradio_api/queue/join", asked)[:2]
+
+        assert [join(number)[0] for number in range(8)] == [200] * 8
+        for _ in range(8):
+            assert begun.acquire(timeout=30)
+        assert [join(number)[0] for number in range(8, 72)] == [200] * 64
+        status, told = join(72)
+        assert status == 503 and b"full" in told.lower(), told
+        assert not begun.acquire(blocking=False), "no ninth was carried out"
+        gate.set()
+        for number in range(72):
+            stream = urllib.request.urlopen(f"{page.local_url}gradio_api/queue/data?session_hash=page{number}", timeout=60)
+            with stream:
+                assert any(b"process_completed" in line for line in stream), number
+        assert join(73)[0] == 200
+    finally:
+        gate.set()
+        page.close()
+
+
+def nothing_shown(target: str) -> dict[str, Any]:
+    raise NotFound(f"there is no {target!r}", "It is only asked for here.")
