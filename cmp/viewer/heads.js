@@ -4,6 +4,9 @@
 
   const AGAIN = { text: "⟳ replace by a new seed", title: "Draws this row with another seed in its place (Shift+R)" };
 
+  const SUB_SIGNS = 28; // on a line of a row's head, about
+  const SUB_LINES = 3;
+
   const figure = (number) => (Math.abs(number) >= 0.001 && Math.abs(number) < 1000 ? Number(number.toPrecision(3)) : number.toExponential(1));
 
   // Everything that is known of what this head stands for: a mark belongs to it if the head says every value that the mark names.
@@ -30,9 +33,10 @@
     mark.flaw ? ["is-flaw", "flaw", mark.flaw] : null,
   ].filter(Boolean);
 
-  const fill = (dom, { node, part }, head, mark) => {
+  const fill = (dom, { node, box, part }, head, mark) => {
     dom.setText(part.label, head.label);
     dom.setText(part.sub, head.sub);
+    box.style.setProperty("--cmp-sub-lines", String(Math.min(SUB_LINES, Math.ceil((head.sub || "").length / SUB_SIGNS)))); // what is left is the label's
     const facts = factsOf(mark);
     const said = JSON.stringify(facts);
     if (part.said !== said) {

@@ -50,6 +50,7 @@
       pixels = next;
       slider.value = String(pixels);
       root.style.setProperty("--cmp-size", `${pixels}px`);
+      root.style.setProperty("--cmp-pixels", String(Math.round(pixels))); // for counting lines
       for (const cell of grid.cells()) cell.sharpen();
     };
 

@@ -31,6 +31,24 @@ def test_a_grid_is_paused_found_again_and_a_picture_of_it_fills_the_form(page: W
     _a_picture_that_is_dropped_fills_the_form(compare, server, tmp_path)
 
 
+def test_draw_says_at_once_that_it_was_pressed_and_what_was_told_before_comes_back_where_it_comes_to_nothing(page: Watched) -> None:
+    compare = _the_tab_with_the_base_and_one_checkpoint(page)
+    fill(compare, prompts="a pressed button of a red shoe", seeds="7")
+    draw(compare, "done: 2 of 2 cells")
+    held: list[Any] = []
+    compare.page.route("**/queue/join*", lambda route: held.append(route))
+    compare.page.click("#compare-draw")
+    compare.status("compare-status", "Looking which of these can be drawn …")
+    while not held:
+        compare.page.wait_for_timeout(20)
+    compare.page.unroute("**/queue/join*")  # lets go what was held
+    compare.status("compare-status", "done: 2 of 2 cells")
+    fill(compare, seeds="x")
+    compare.page.click("#compare-draw")
+    compare.text("'x'")
+    compare.status("compare-status", "done: 2 of 2 cells")
+
+
 def _the_tab_with_the_base_and_one_checkpoint(page: Watched) -> Watched:
     page.row("runs-table", FULL).click()
     page.row("checkpoints-table", f"{FULL}@500").wait_for()

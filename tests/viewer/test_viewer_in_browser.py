@@ -267,6 +267,24 @@ def test_few_pixels_are_shown_sharp_and_many_smooth(page: Any) -> None:
     assert rendering == ["pixelated", "auto"]
 
 
+@pytest.mark.parametrize("size", ["96", "176", "512"])
+def test_what_rows_differ_in_is_in_sight_however_long_their_prompt_is(page: Any, size: str) -> None:
+    value: Any = grid(2, 2)
+    for row, sampler in zip(value["axes"][1]["values"], ("Euler a", "DPM++ 2M"), strict=True):
+        row |= {"label": "a red casual shoe on a white table, photographed from the left in the light of a studio, " * 3}
+        row |= {"sub": f"seed 1234567890 · Steps: 30 · Sampler: {sampler}"}
+    show(page, value)
+    page.get_by_label("Size of a cell").fill(size)
+    told = page.evaluate("""() => [...document.querySelectorAll('th.is-row')].map((head) => {
+        const [sub, label] = ['.cmp-sub', '.cmp-label'].map((of) => head.querySelector(of));
+        const [within, it] = [head.firstChild.getBoundingClientRect(), sub.getBoundingClientRect()];
+        const line = parseFloat(getComputedStyle(label).lineHeight);
+        return [it.bottom <= within.bottom + 1, sub.scrollHeight <= sub.clientHeight + 1, label.clientHeight / line];
+    })""")
+    assert len(told) == 2 and all(inside and whole for inside, whole, _ in told), told
+    assert all(abs(lines - round(lines)) < 0.05 and round(lines) >= 2 for _, _, lines in told), told
+
+
 def test_the_size_of_the_cells_is_remembered(page: Any) -> None:
     show(page, grid())
     page.get_by_label("Size of a cell").fill("256")
