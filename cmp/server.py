@@ -205,6 +205,8 @@ def dashboard(bench: Workbench) -> Any:
 
     with acting_for(Caller(owner=not bench.settings.open_reading)):  # what everybody gets to see before it is asked who they are
         page = build_page(bench)
+    if bench.lending:
+        bench.lending.page = page
     page.queue(max_size=64, default_concurrency_limit=8)
     page.prepare = lambda asked: _to_launch(bench, asked)
     return page

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from cmp.core.grids import Tile
@@ -14,6 +14,7 @@ from cmp.workbench.lending import Lending
 from cmp.workbench.zero import DrawRow, Row, row_drawer, row_seconds
 
 log = logging.getLogger(__name__)
+_IN_WORKER = "ZeroGPU worker error"  # how the platform's library titles what went wrong once a card was lent
 _LATER = "Try again later, or sign in to Hugging Face for a larger share."
 _TAGS = re.compile("<[^<>]*>")
 
@@ -29,7 +30,7 @@ def lend_card(bench: Workbench, environ: Mapping[str, str]) -> Workbench:
         import spaces
     except ImportError:
         return bench
-    bench.lending = Lending(in_words(spaces.GPU(row_drawer(), duration=row_seconds)), in_name_of)
+    bench.lending = lending = Lending(in_words(spaces.GPU(row_drawer(), duration=row_seconds), lambda: lending.page), in_name_of)
     return bench
 
 
@@ -41,17 +42,25 @@ def in_name_of(request: Any) -> None:
     LocalContext.request.set(Request(request))
 
 
-def in_words(draw_row: DrawRow) -> DrawRow:
-    """The same, with what the platform has against it as an error of ours: a visitor's share may be used up, or a card not free."""
+def in_words(draw_row: DrawRow, page: Callable[[], Any]) -> DrawRow:
+    """The same, with what the platform has against it as an error of ours: a visitor's share may be used up, or a card not free.
+
+    By the page it finds the server's connections, which the process that it forks must not keep open.
+    """
 
     def draw(row: Row) -> tuple[Tile, ...]:
         from gradio import Error  # after the server has told it its settings
+        from gradio.context import LocalContext
         from httpx import HTTPError
 
+        if LocalContext.blocks.get(None) is None:  # not within an event
+            LocalContext.blocks.set(page())
         try:
             return draw_row(row)
         except Error as fault:
             told = _TAGS.sub("", str(fault.message))[:300]
+            if fault.title == _IN_WORKER:
+                raise Refused(f"the process that drew this row ended: {told}", "Draw it again; what came of it is kept.") from fault
             raise Refused(f"no graphics card was lent: {told}", _LATER) from fault
         except (RuntimeError, OSError, ValueError, AssertionError, HTTPError) as fault:  # its network, or what it answers
             log.exception("the platform lent no card")

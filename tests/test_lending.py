@@ -6,7 +6,6 @@ import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,12 @@ from cmp.disk.ready import Answers
 from cmp.errors import Refused
 from cmp.settings import Settings
 from cmp.workbench import lending as module
+from cmp.workbench.callers import Caller, acting_for
 from cmp.workbench.lending import Lending
 from cmp.workbench.zero import Row
 
 WHO: ContextVar[str] = ContextVar("who", default="nobody")
 SPEC = GridSpec((None,), (Prompt("a shoe"),), samplings=(Sampling(1, 3.0),))
-OTHER = replace(SPEC, prompts=(Prompt("a boot"),))
 CELLS = SPEC.cells()
 
 
@@ -40,16 +39,17 @@ class Library:
         return tuple(Tile(cell, "key") for cell in row.cells)
 
 
-def row(spec: GridSpec = SPEC) -> Row:
-    return Row(Settings(Path("nowhere")), spec, (), Answers(), tuple(spec.cells()), 20)
+def row() -> Row:
+    return Row(Settings(Path("nowhere")), SPEC, (), Answers(), tuple(CELLS), 20)
 
 
-def begin(lending: Lending, spec: GridSpec = SPEC) -> Future[tuple[Tile, ...]]:
-    """The row, drawn by a job, in the request that began it."""
+def begin(lending: Lending, page: str = "tab") -> Future[tuple[Tile, ...]]:
+    """The row, drawn by a job that a page began, in the request that began it."""
 
     def work() -> tuple[Tile, ...]:
         WHO.set("who began it")
-        return lending.draw(row(spec))
+        with acting_for(Caller(page=page)):
+            return lending.draw(row())
 
     pool = ThreadPoolExecutor(1)
     future = pool.submit(work)
@@ -61,9 +61,19 @@ def lends(library: Library) -> Lending:
     return Lending(library, lambda request: None)
 
 
-def offered(lending: Lending, spec: GridSpec = SPEC) -> str:
+def ask(lending: Lending, page: str = "tab") -> str:
+    with acting_for(Caller(owner=False, page=page)):
+        return lending.wanted()
+
+
+def carry_out(lending: Lending, name: str, page: str = "tab") -> None:
+    with acting_for(Caller(owner=False, page=page)):
+        lending.carry_out(name)
+
+
+def offered(lending: Lending, page: str = "tab") -> str:
     for _ in range(500):
-        if found := lending.wanted(spec):
+        if found := ask(lending, page):
             return found
         time.sleep(0.01)
     raise AssertionError("no row was offered")
@@ -76,65 +86,83 @@ def cell_keys(tiles: tuple[Tile, ...]) -> list[tuple[Cell, str]]:
 ALL = [(cell, "key") for cell in CELLS]
 
 
-def test_where_no_page_shows_the_grid_its_row_is_drawn_at_once_in_the_request_that_began_it() -> None:
+def test_where_its_page_is_not_open_a_row_is_drawn_at_once_in_the_request_that_began_it() -> None:
     library = Library()
     lending = lends(library)
-    lending.wanted(OTHER)  # a page that shows another
+    ask(lending, "another tab")
     assert cell_keys(begin(lending).result(5)) == ALL and library.asked == ["who began it"]
+    assert cell_keys(begin(lending, page="").result(5)) == ALL, "no page has begun it"
+    assert ask(lending, "") == ""
 
 
-def test_a_page_that_shows_the_grid_has_it_drawn_in_an_event_of_its_own() -> None:
+def test_the_page_that_began_a_grid_has_it_drawn_in_an_event_of_its_own_and_no_other_page_does() -> None:
     library = Library()
     lending = lends(library)
-    assert lending.wanted(SPEC) == ""
+    assert ask(lending) == ""
     drawn = begin(lending)
     name = offered(lending)
-    assert not drawn.done() and lending.wanted(OTHER) == "", "another page is not told of it"
+    assert not drawn.done() and ask(lending, "another tab") == ask(lending, "") == "", "others are not told of it"
     WHO.set("who looks")
-    lending.carry_out("another id")
-    assert library.asked == []
-    lending.carry_out(name)
+    carry_out(lending, "another id")
+    carry_out(lending, name, "another tab")
+    carry_out(lending, name, "")
+    assert library.asked == [], "nobody pays for a grid of somebody else's, nor spoils it"
+    carry_out(lending, name)
     assert cell_keys(drawn.result(5)) == ALL and library.asked == ["who looks"]
-    lending.carry_out(name)
-    assert library.asked == ["who looks"] and lending.wanted(SPEC) == "", "it is drawn once"
+    carry_out(lending, name)
+    assert library.asked == ["who looks"] and ask(lending) == "", "it is drawn once"
 
 
-def test_of_several_pages_one_draws() -> None:
+def test_pages_that_look_at_other_grids_take_nothing_from_each_other() -> None:
     library = Library()
     lending = lends(library)
-    lending.wanted(SPEC)
+    for page in ("one", "other", "other"):
+        ask(lending, page)
+    for page in ("one", "other"):
+        drawn = begin(lending, page)
+        carry_out(lending, offered(lending, page), page)
+        assert cell_keys(drawn.result(5)) == ALL
+    assert "who began it" not in library.asked
+
+
+def test_of_several_events_of_a_page_one_draws() -> None:
+    library = Library()
+    lending = lends(library)
+    ask(lending)
     drawn = begin(lending)
     name = offered(lending)
-    pages = [threading.Thread(target=lending.carry_out, args=(name,)) for _ in range(8)]
-    for page in pages:
-        page.start()
-    for page in pages:
-        page.join()
+    events = [threading.Thread(target=carry_out, args=(lending, name)) for _ in range(8)]
+    for event in events:
+        event.start()
+    for event in events:
+        event.join()
     assert cell_keys(drawn.result(5)) == ALL and len(library.asked) == 1
 
 
-def test_a_page_that_was_closed_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_PATIENCE", 0.2)
+def test_a_page_that_was_closed_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_PATIENCE", 2.0)
     library = Library()
     lending = lends(library)
-    lending.wanted(SPEC)
+    ask(lending)
     drawn = begin(lending)
     name = offered(lending)
-    assert cell_keys(drawn.result(5)) == ALL and library.asked == ["who began it"]
-    lending.carry_out(name)
+    assert cell_keys(drawn.result(30)) == ALL and library.asked == ["who began it"]
+    carry_out(lending, name)
     assert library.asked == ["who began it"]
+    monkeypatch.setattr(module, "_PATIENCE", 600.0)
+    assert cell_keys(begin(lending).result(30)) == ALL, "its next row is not"
 
 
 @pytest.mark.parametrize(("fault", "told"), [(Refused("no card", "Wait."), "no card"), (ValueError("ours"), "not drawn to its end")])
 def test_what_went_wrong_in_the_event_is_told_to_the_job(fault: Exception, told: str) -> None:
     lending = lends(Library(fault))
-    lending.wanted(SPEC)
+    ask(lending)
     drawn: Any = begin(lending)
     name = offered(lending)
     if isinstance(fault, Refused):
-        lending.carry_out(name)
+        carry_out(lending, name)
     else:
         with pytest.raises(ValueError, match="ours"):
-            lending.carry_out(name)
+            carry_out(lending, name)
     with pytest.raises(Refused, match=told):
         drawn.result(5)

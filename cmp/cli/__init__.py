@@ -91,7 +91,7 @@ def _open_workbench(
         if context.invoked_subcommand != "list":  # which tells it among its problems
             in_trouble(no_folder(folder).told)
     context.obj = Workbench(settings)
-    if settings.hub and context.invoked_subcommand not in ("jobs", "cells"):
+    if settings.hub and context.invoked_subcommand not in ("jobs", "cells", "doctor"):
         for step in context.obj.fetching():
             in_trouble(step.what)
 

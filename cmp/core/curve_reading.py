@@ -148,4 +148,4 @@ def _broken(curve: LossCurve) -> Iterator[str]:
 
 def _percent(value: float) -> str:
     """Two digits that count, and never a power of ten."""
-    return f"{value:.2g}" if value < 100 else f"{value:,.0f}"
+    return f"{value:,.0f}" if value >= 99.5 else f"{value:.2g}" if value >= 1e-4 else "under 0.0001"

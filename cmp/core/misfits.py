@@ -111,6 +111,17 @@ def base_misfit(base: str | None, runs: Sequence[str], example: str, below: str 
     )
 
 
+def hub_misfit(place: str, error: str, *, offline: bool) -> Misfit:
+    """Runs that lie on the Hub and were never brought here."""
+    again = f"python -m cmp --runs {shlex.quote(place)} list"
+    if offline:
+        return Misfit(
+            "hub-offline", f"{place} is not here, and the Hub is not asked: HF_HUB_OFFLINE is set",
+            "none of its runs is listed; what was fetched before would be shown", f"HF_HUB_OFFLINE=0 {again}",
+        )  # fmt: skip
+    return Misfit("hub-unreachable", f"{place} is not here: {error}", "none of its runs is listed", f"hf auth whoami; {again}")
+
+
 def home_misfits(home: str, fault: str | None, of_another_machine: str) -> list[Misfit]:
     """What stands against the folder of state. `fault` is why nothing can be kept there, `of_another_machine` its file system if so."""
     elsewhere = "CMP_HOME=/var/tmp/cmp python -m cmp …"

@@ -42,7 +42,7 @@ def upload(plan: SharePlan, version: str) -> Generator[Progress, None, str]:
         with child.stdin:
             child.stdin.write(json.dumps(order).encode())
         while child.poll() is None:
-            yield Progress(0, len(plan.files), f"uploading {counted(len(plan.files), 'file')} to {repository}")
+            yield Progress(0, len(plan.files), f"uploading {counted(len(plan.files), 'file')}")
             try:
                 child.wait(_MOMENT)
             except subprocess.TimeoutExpired:

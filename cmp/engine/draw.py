@@ -89,6 +89,13 @@ class Drawing:
         seconds, size = expect(self.store, self.studio.device.type, drawn)
         return GridPlan(len(cells), len(new), len(cells) - len(fresh) - len(faults), faults, seconds, size, len(fresh) - len(new))
 
+    def is_drawn(self, cell: Cell) -> bool:
+        """Whether nothing is to be drawn for a cell: it was before, or cannot be."""
+        try:
+            return _found(self.preparing.prepare(cell), self.store) is not None
+        except CmpError:
+            return True
+
     def wants(self, cell: Cell) -> tuple[str, Callable[[], Folded]] | None:
         """What the adapter that has to be read for a cell is called, and how it is read; None where none has, or it was drawn before.
 

@@ -101,11 +101,6 @@ class Jobs(Closing):
         with self._turns:
             return self._jobs.get(job_id)
 
-    def all(self) -> list[Job]:
-        """The jobs of this process."""
-        with self._turns:
-            return self._all_jobs()
-
     def _all_jobs(self) -> list[Job]:
         return list(self._jobs.values())
 
@@ -118,7 +113,9 @@ class Jobs(Closing):
         with self._turns:
             places = {job.id: place for place, job in enumerate(self._queue, start=1)}
             own = {job.id: replace(job.record(), position=places.get(job.id)) for job in self._jobs.values()}
-        return tuple((kept | own).values())
+        # what has ended here may have been taken up by another process since
+        gone = {id for id, one in own.items() if one.over and id in kept and kept[id].queued > (one.ended or 0.0)}
+        return tuple((kept | {id: one for id, one in own.items() if id not in gone}).values())
 
     def record(self, job_id: str) -> JobRecord:
         """One of them; raises NotFound."""
@@ -143,6 +140,8 @@ class Jobs(Closing):
         if own is None or (own.over and own.kept):  # another process may have taken up what has ended here
             if self._ledger is None:
                 raise unknown(job_id)
+            if own:
+                self._keep(own)  # its end may not have been written
             return self._ledger.ask(job_id, what)
         acts = {"cancel": self.cancel, "pause": self.pause, "resume": self.resume}
         if what not in acts:

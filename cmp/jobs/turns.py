@@ -36,7 +36,12 @@ class Turns:
 
     @abstractmethod
     def _all_jobs(self) -> Collection[Job]:
+        """The same, with `_turns` held."""
+
+    def all(self) -> list[Job]:
         """The jobs of this process."""
+        with self._turns:
+            return list(self._all_jobs())
 
     @abstractmethod
     def _hear(self) -> None:

@@ -11,6 +11,7 @@ _DIGEST = "[0-9a-f]{64}"
 _PICTURES = ("image/png", "image/webp", "text/plain")
 _EXPORTS = {"sheet.png": "image/png", "sheet.webp": "image/webp", "cells.zip": "application/zip", "grid.html": "text/html",
             "steps.gif": "image/gif", "steps.webp": "image/webp"}  # fmt: skip
+_CURVES = {"curves.svg": "image/svg+xml", "curves.png": "image/png", "curves.csv": "text/csv"}
 _SCORES = {"scores.csv": "text/csv", "verdicts.json": "application/json"}
 _SHARED = {"page.json": "application/json", "page.zip": "application/zip", "model.zip": "application/zip"}
 
@@ -23,6 +24,15 @@ def files_told(*, shares: bool) -> dict[str, Any]:
             "A drawn picture by its key: KEY.png, KEY.256.webp as wide as said, or KEY.txt of its settings.",
             {"name": {"type": "string", "pattern": rf"^{_DIGEST}\.(png|txt|(64|128|256|512|1024)\.webp)$"}}, _PICTURES,
         ),
+        "/cmp/sample/{name}": _get(
+            "A picture that a trainer left, by the digest of its file: DIGEST.png, or DIGEST.256.webp as wide as said.",
+            {"name": {"type": "string", "pattern": rf"^{_DIGEST}\.(png|(64|128|256|512|1024)\.webp)$"}}, _PICTURES,
+        ),
+        "/cmp/curve/{name}": _get(
+            "The curves of a run as a picture or a table.",
+            {"name": {"type": "string", "enum": list(_CURVES)}}, tuple(_CURVES.values()), {"run": run},
+        ),
+        "/cmp/alerts": _get("What is wrong with runs, jobs and disks just now.", {}, ("application/json",)),
         "/cmp/export/{source}/{name}": _get(
             "A grid as a file. The source is its job, or samples/RUN for the trainer's pictures. The view is JSON, as in the page's link.",
             {"source": job, "name": {"type": "string", "enum": list(_EXPORTS)}}, tuple(_EXPORTS.values()),

@@ -74,11 +74,12 @@ def add_asking(router: APIRouter, bench: Workbench) -> None:
     def ask(job: str, asked: JobRequest = Body()) -> JSONResponse:
         """Pauses it, goes on with it, here where no process has it in hand, or asks it to stop, wherever it runs."""
         bench.require_writing()
+        here = bench.jobs.known(job)
+        elsewhere = here is None or here.over
         record = bench.jobs.ask(job, asked.ask)
         if asked.ask == "pause" and record.over:
             raise Refused(f"{job} is over already ({record.state})", "There is nothing to pause.")
-        here = bench.jobs.known(job)
-        if asked.ask == "resume" and record.asked != "resume" and (here is None or here.over):  # no process has it in hand
+        if asked.ask == "resume" and record.asked != "resume" and elsewhere:  # no process has it in hand
             record = bench.jobs.resume(job).record()
         return told(bench, record.as_json())
 

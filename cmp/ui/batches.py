@@ -17,6 +17,7 @@ from cmp.core.present import size_text
 from cmp.core.runs import Run
 from cmp.errors import BadInput, CmpError
 from cmp.jobs import Job
+from cmp.ui.hints import DETAILS, told_of
 from cmp.workbench import FailedConversion, Workbench
 
 MOST_LINES = 12  # of one kind; a batch of thousands must not fill the page
@@ -124,7 +125,7 @@ def _alike(faults: Iterable[tuple[str, CmpError]]) -> dict[str, list[str]]:
     """What stands against conversions, each with the checkpoints that it stands against."""
     told: dict[str, list[str]] = {}
     for name, fault in faults:
-        told.setdefault(fault.told.removeprefix(f"{name}: "), []).append(name.rpartition("@")[2])
+        told.setdefault(told_of(fault, DETAILS).removeprefix(f"{name}: "), []).append(name.rpartition("@")[2])
     return told
 
 

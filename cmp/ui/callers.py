@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
@@ -64,4 +65,5 @@ def _caller() -> Caller:
     request = LocalContext.request.get(None)
     scope = getattr(getattr(request, "request", None), "scope", None) or {}
     found = scope.get(KEY)
-    return found if isinstance(found, Caller) else Caller(owner=False, address="unknown")
+    who = found if isinstance(found, Caller) else Caller(owner=False, address="unknown")
+    return replace(who, page=str(getattr(request, "session_hash", None) or ""))

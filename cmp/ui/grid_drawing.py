@@ -125,14 +125,15 @@ def _watching(bench: Workbench, form: Form, earlier: Earlier) -> None:
     def watch(job_id: str, before: str, which: str) -> Any:
         job = bench.jobs.known(job_id)
         if job is None:  # a tick that was under way, or the server was started anew and this job is over
-            return gr.skip(), "", *[gr.skip()] * 4, job_id, ""
+            return gr.skip(), "", *[gr.skip()] * 4, job_id, gr.skip()
         stamp = stamp_of(job)
         text, ask = grid_status(bench, job)
         value = grid_value(bench, job, earlier.of(job)) if stamp != before and which == DRAWN else gr.skip()
         buttons = _buttons(job)  # before it is said to be over, so that the last tick tells the end
         ended = job.over and stamp == before
-        row = bench.lending.wanted(job.subject) if bench.lending and not job.over else ""
-        return value, stamp, text, *buttons, gr.Accordion(open=True) if ask else gr.skip(), job.id if ended else gr.skip(), row
+        row = bench.lending.wanted() if bench.lending and not job.over else ""
+        asks = gr.Accordion(open=True) if ask else gr.skip()
+        return value, stamp, text, *buttons, asks, job.id if ended else gr.skip(), row or gr.skip()
 
     @drawing
     def draw_row(row: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from cmp.core.present import counted, size_text
 from cmp.core.runs import Checkpoint
 from cmp.errors import sentences
 from cmp.jobs import Job
+from cmp.ui.hints import QUESTION, hint_here
 from cmp.ui.values import short_names
 from cmp.workbench import Workbench
 
@@ -32,7 +32,6 @@ EMPTY: dict[str, Any] = {
 NONE_DRAWN: dict[str, Any] = EMPTY | {"note": "No grid was drawn here, and this server only shows pictures."}
 NONE_CHOSEN: dict[str, Any] = EMPTY | {"note": "Choose a run to see what its trainer drew."}
 GONE = Fault("this picture was deleted to make room", "Press Draw to draw it again.")
-QUESTION = "Base model and alpha"  # the section of the form that faults speak of
 _MOST_EARLIER = 16  # grids for which it is remembered what was shown before
 _MOST_FAULTS = 3  # that are told of a plan
 
@@ -40,14 +39,6 @@ _MOST_FAULTS = 3  # that are told of a plan
 def asks(fault: Fault) -> bool:
     """Whether a base model or an alpha would help."""
     return "--base" in fault.hint or "--alpha" in fault.hint
-
-
-def hint_here(hint: str) -> str:
-    """What to do in the words of the page: the section to open in place of the command line's options."""
-    if hint.startswith("Give it with --base"):
-        return f"Name it under “{QUESTION}”: an id, or a folder on this computer."
-    hint = re.sub(r"(?:(?:as|with) )?--base( ID_OR_DIR)?(?![\w-])", f"under “{QUESTION}”", hint)
-    return re.sub(r"--alpha X\b", f"alpha, under “{QUESTION}”", hint).replace("--alpha", "alpha")
 
 
 def told_here(fault: Fault) -> str:

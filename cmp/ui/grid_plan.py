@@ -12,6 +12,7 @@ from cmp.ui.clocks import clock
 from cmp.ui.filling import Filled, read_grid
 from cmp.ui.grid_form import Form, samplers_info
 from cmp.ui.grid_jobs import needs_answer, plan_text
+from cmp.ui.hints import QUESTION, told_of
 from cmp.ui.planner import Planner
 from cmp.workbench import Workbench
 
@@ -54,7 +55,7 @@ def connect_plan(bench: Workbench, form: Form, dropped: Any, planner: Planner) -
             bench.require_small(spec)
             planned = planner.ask(spec, runs, filled.given)
         except CmpError as fault:
-            return Said(fault.told, run=before)
+            return Said(told_of(fault, QUESTION), run=before)
         if planned is None:
             return Said(plan_text(bench, spec, None), waits=True, run=before)
         run = runs[0].id  # another run may have a larger base

@@ -61,28 +61,33 @@ class Workbench(Sharing):
 
     def doctor(self, path: Path | None = None) -> dict[str, object]:
         """Why a folder is not listed, or what this machine can do; and in `misfits` what does not fit, with what to type."""
+        from cmp.core.misfits import hub_misfit
         from cmp.disk.describe import describe_machine, why_not_listed
         from cmp.disk.misfits import folder_misfits, machine_misfits
 
+        library, roots = Library(), self.known_roots
+        with suppress(CmpError):  # what lies on the Hub and was not brought here is told below
+            library, roots = self.library(), self.roots
         if path is not None:
             place = Path(os.path.abspath(os.path.expanduser(path)))
             why = why_not_listed(place, self.bases, self._lookout.completed)
-            found = folder_misfits(place, self._runs_in(place), self.roots, self.bases, self.store)
+            found = folder_misfits(place, self._runs_in(place, library), roots, self.bases, self.store)
             return {"why": why, "misfits": [misfit.as_json() for misfit in found]}
         self.load_engine()
         from cmp.engine.device import describe_devices, finds_cuda
 
         count, used = self.cells_size()
         told = {"device": describe_devices(), "cells": f"{counted(count, 'cell')}, {size_text(used)}; `python -m cmp cells` makes room"}
-        found = machine_misfits(self.library(), self.roots, self.bases, self.store, self.settings.device, finds_cuda())
-        machine = describe_machine(self.roots, self.bases, self.settings.home)
+        found = machine_misfits(library, roots, self.bases, self.store, self.settings.device, finds_cuda())
+        found += tuple(hub_misfit(place, fault.message, offline=self.settings.offline) for place, fault in self.not_brought)
+        machine = describe_machine(roots, self.bases, self.settings.home)
         return machine | told | {"misfits": [misfit.as_json() for misfit in found]}
 
-    def _runs_in(self, place: Path) -> tuple[Run, ...]:
+    def _runs_in(self, place: Path, library: Library) -> tuple[Run, ...]:
         """The runs in a folder, whether or not it is looked at; under the ids by which lists have them."""
         from cmp.disk.scan import scan
 
-        known = {run.place: run for run in self.library(fresh=False).runs}
+        known = {run.place: run for run in library.runs}
         return tuple(known.get(run.place) or self._lookout.completed(run) for run in scan([place], self.bases).runs)
 
     # -- conversion ----------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 BY_CALLER = "Authorization, Cookie, X-CMP-Token"  # the headers by which an owner is known, to whom an address may say more than to others
 
@@ -14,12 +14,14 @@ BY_CALLER = "Authorization, Cookie, X-CMP-Token"  # the headers by which an owne
 class Caller:
     """Who asks. `address` tells those apart who ask over the network, and is "" for this process itself.
 
-    `by_id`: what they name is an id and never a path; of visitors this holds in any case.
+    `by_id`: what they name is an id and never a path; of visitors this holds in any case. `page` tells pages in browsers apart, each of
+    which alone knows its own; "" for what no page asks.
     """
 
     owner: bool = True
     address: str = ""
     by_id: bool = False
+    page: str = field(default="", repr=False)
 
     @property
     def only_ids(self) -> bool:
@@ -36,8 +38,8 @@ def caller() -> Caller:
 
 
 def act_for_owner() -> None:
-    """Has all that follows in this context be done for the process itself."""
-    _CALLER.set(_OWNER)
+    """Has all that follows in this context be done for the process itself; which page has asked for it stays known."""
+    _CALLER.set(Caller(page=caller().page))
 
 
 @contextmanager

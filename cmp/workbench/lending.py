@@ -1,7 +1,8 @@
 """In whose name a card is lent: to the request that a row is drawn in.
 
-What says who asks is good for a short time, and a grid of many rows outlives it. A page that shows a grid sends an event for each of its
-rows, in which that is drawn. Where none comes, it is drawn in the name of the request that began the grid.
+What says who asks is good for a short time, and a grid of many rows outlives it. The page that began a grid therefore sends an event for
+each of its rows, in which that is drawn; no other page is told of them. Where none comes, as when it was closed, the row is drawn in the
+name of the request that began the grid.
 """
 
 from __future__ import annotations
@@ -14,20 +15,23 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cmp.errors import CmpError, Refused
+from cmp.workbench.callers import caller
 
 if TYPE_CHECKING:
-    from cmp.core.grids import GridSpec, Tile
+    from cmp.core.grids import Tile
     from cmp.workbench.zero import DrawRow, Row
 
-_SEEN = 5.0  # seconds for which a grid counts as looked at; a page asks several times a second
-_PATIENCE = 10.0  # seconds in which its event has to come
+# Seconds. A page asks several times a second, and one that is hidden once a minute.
+_SEEN = 70.0  # for which a page counts as open
+_PATIENCE = 70.0  # in which its event has to come
 
 
 @dataclass(slots=True, eq=False)
 class _Offer:
-    """A row that waits for an event to be drawn in."""
+    """A row that waits for an event of its page to be drawn in."""
 
     row: Row
+    page: str
     id: str = field(default_factory=lambda: secrets.token_hex(8))
     taken: bool = False
     over: threading.Event = field(default_factory=threading.Event)
@@ -38,17 +42,19 @@ class _Offer:
 class Lending:
     """Has rows drawn, one at a time. Safe to use from several threads.
 
-    `in_name_of` has what follows in this context be done in the name of a request that is not a page's event.
+    `in_name_of` has what follows in this context be done in the name of a request that is not a page's event. `page` is gradio's own, once
+    it is there.
     """
 
     def __init__(self, draw_row: DrawRow, in_name_of: Callable[[Any], None]) -> None:
         self._draw_row, self.in_name_of = draw_row, in_name_of
+        self.page: Any = None
         self._changed = threading.Condition()
         self._offer: _Offer | None = None
-        self._seen: tuple[GridSpec, float] | None = None
+        self._seen: dict[str, float] = {}  # pages that ask, and when they did last
 
     def draw(self, row: Row) -> tuple[Tile, ...]:
-        """The tiles of a row, drawn in an event of a page that shows its grid, or else here. Raises what stands against it."""
+        """The tiles of a row, drawn in an event of the page that began its grid, or else here. Raises what stands against it."""
         offer = self._offered(row)
         if not offer.taken:
             return self._draw_row(row)
@@ -58,29 +64,28 @@ class Lending:
         return offer.tiles
 
     def _offered(self, row: Row) -> _Offer:
-        offer = _Offer(row)
+        offer = _Offer(row, caller().page)
         with self._changed:
-            if self._seen and self._seen[0] == row.spec and time.monotonic() - self._seen[1] < _SEEN:
+            if time.monotonic() - self._seen.get(offer.page, -_SEEN) < _SEEN:
                 self._offer = offer
                 self._changed.wait_for(lambda: offer.taken, _PATIENCE)
                 self._offer = None
+                if not offer.taken:
+                    self._seen.pop(offer.page, None)
         return offer
 
-    def wanted(self, spec: object) -> str:
-        """The id of the row of this grid that waits for an event, "" where none does. Whoever asks is taken for a page that shows it."""
+    def wanted(self) -> str:
+        """The id of the row that waits for an event of the page that asks, "" where none does."""
+        page, now = caller().page, time.monotonic()
         with self._changed:
-            offer = self._offer
-            if offer is not None and offer.row.spec == spec:
-                self._seen = offer.row.spec, time.monotonic()
-                return offer.id
-            self._seen = (spec, time.monotonic()) if spec is not None else self._seen  # type: ignore[assignment]
-            return ""
+            self._seen = {name: last for name, last in self._seen.items() if now - last < _SEEN} | ({page: now} if page else {})
+            return self._offer.id if self._offer and page and self._offer.page == page else ""
 
     def carry_out(self, offer_id: str) -> None:
-        """Draws the row of that id, in the name of the request that is being handled. Nothing where another has taken it."""
+        """Draws the row of that id, in the name of the request that is handled; nothing where it waits for another page, or for none."""
         with self._changed:
             offer = self._offer
-            if offer is None or offer.id != offer_id or offer.taken:
+            if offer is None or offer.taken or (offer.id, offer.page) != (offer_id, caller().page):
                 return
             offer.taken = True
             self._changed.notify_all()

@@ -16,7 +16,7 @@ from cmp.core.progress import Progress, Rest
 from cmp.core.runs import Checkpoint, Run
 from cmp.disk.ledger import Ledger, Order
 from cmp.disk.ready import Answers, ready_checkpoint
-from cmp.errors import CmpError, NotFound
+from cmp.errors import CmpError, NotFound, Refused
 from cmp.jobs import Job, Jobs, Work
 from cmp.settings import Settings
 from cmp.workbench.callers import Caller, acting_for, caller
@@ -109,6 +109,12 @@ class LongWork(Shelf):
         order = {"grid": grid_to_json(spec), "runs": list(map(run_reference, runs)), "ray": ray, **answers_json(given)}
         title = grid_title(spec, [run.id for run in runs])
         return "grid", title, spec.size, self._as_asked(lambda: self.draw_when_free(spec, runs, given, ray, watched=watched)), spec, order
+
+    def require_own_card(self) -> None:
+        """Raises Refused where a card is only lent for a call."""
+        if self.lending:
+            told = "a graphics card is lent here for rows of grids alone"
+            raise Refused(told, "Measure, watch, and draw for others where there is one.")
 
     def _as_asked(self, work: Work) -> Work:
         """The work in the context of the request that asks for it, where a card is lent to that."""

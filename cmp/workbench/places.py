@@ -34,6 +34,7 @@ class Places(Permission):
         self.serves = False  # scripts rely on being told of the given folders alone
         self._mirrors: tuple[Mirror, ...] | None = None if settings.hub else ()
         self._missing: tuple[Problem, ...] = ()
+        self.not_brought: tuple[tuple[str, CmpError], ...] = ()  # places on the Hub, each with what stands against it
         self._fetching, self.ends = threading.Lock(), threading.Event()
 
     @property
@@ -150,9 +151,10 @@ class Places(Permission):
                 found.append((yield from mirroring(place, home, hub)))
             except (NotFound, Unreadable, Refused, Locked, NoSpace) as fault:
                 faults.append((place, fault))
+        self._missing = tuple(Problem(mirror_folder(place, home), f"{place} is not shown: {fault.told}") for place, fault in faults)
+        self.not_brought = tuple((str(place), fault) for place, fault in faults)
         if faults and not found and not self.settings.runs:
             raise faults[0][1]
-        self._missing = tuple(Problem(mirror_folder(place, home), f"{place} is not shown: {fault.told}") for place, fault in faults)
         return tuple(found)
 
     def _with_problems(self, library: Library) -> Library:

@@ -60,8 +60,7 @@ class Sharing(Reclaiming):
         if wanted.output is not None:
             require_place(wanted.output, force=wanted.force)
         run, checkpoint = self.find(target, only_ids=only_ids)
-        if checkpoint is not None and wanted.kind != MODEL:
-            raise BadInput(f"{target!r} is a checkpoint, and a page is of a run", f"Name the run: {run.id}.")
+        _require_fitting(run, checkpoint, wanted)
         folder = new_draft(self.settings.home)
         try:
             yield self._planning(run, checkpoint, wanted, given, folder)
@@ -178,8 +177,7 @@ class Sharing(Reclaiming):
 
         self.require_writing()
         if plan.wanted.repository is not None:
-            if self.settings.offline:
-                raise Refused("HF_HUB_OFFLINE is set, so nothing is uploaded", "Unset it, or write a folder with --output DIR.")
+            self._require_online()
             return (yield from upload(plan, __version__))
         assert plan.wanted.output is not None
         yield from put_in_place(plan.draft, plan.wanted.output, force=plan.wanted.force)
@@ -187,7 +185,7 @@ class Sharing(Reclaiming):
 
     def follow_share(self, plan: SharePlan) -> Iterator[object]:
         """The same as a job within the caller's thread: how far it is, and at the end where it is. Leaving it cancels the job."""
-        title = f"share {plan.run}: {REPOSITORIES[plan.wanted.kind] if plan.wanted.repository else 'folder'} {plan.goes_to}"
+        title = f"share {plan.run}: {REPOSITORIES[plan.wanted.kind] if plan.wanted.repository else 'folder'}"
         at: list[str] = []  # no item of the job, which counts files
 
         def work() -> Iterator[object]:
@@ -201,14 +199,25 @@ class Sharing(Reclaiming):
         self.require_writing()
         run, checkpoint = self.find(target, only_ids=True)
         name = (checkpoint or run).id
+        _require_fitting(run, checkpoint, wanted)
+        self._require_online()
 
         def work() -> Iterator[object]:
             with self.shared(name, wanted, given, only_ids=True) as planning:
                 plan = yield from planning
-                at = yield from self.share(plan)
-                yield Progress(len(plan.files), len(plan.files), f"it is at {at}")
+                yield from self.share(plan)
 
-        return self.jobs.start("share", f"share {name}: {wanted.kind} {wanted.repository}", 0, work)
+        # visitors see which jobs there are, and a repository may be private
+        return self.jobs.start("share", f"share {name}: {REPOSITORIES[wanted.kind]}", 0, work)
+
+    def _require_online(self) -> None:
+        if self.settings.offline:
+            raise Refused("HF_HUB_OFFLINE is set, so nothing is uploaded", "Unset it, or write a folder with --output DIR.")
+
+
+def _require_fitting(run: Run, checkpoint: Checkpoint | None, wanted: Wanted) -> None:
+    if checkpoint is not None and wanted.kind != MODEL:
+        raise BadInput(f"{checkpoint.id!r} is a checkpoint, and a page is of a run", f"Name the run: {run.id}.")
 
 
 def _best(own: Run, run: Run, verdict: Verdict | None) -> Checkpoint:

@@ -111,6 +111,7 @@ class Watching(LongWork):
         from cmp.core.orders import grid_to_json, run_reference
 
         self.require_writing()
+        self.require_own_card()
         run = self._look_at(target)
         if measure:
             self.require_images(run)

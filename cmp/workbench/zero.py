@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from contextvars import Context, copy_context
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from cmp.core.progress import Progress
@@ -85,6 +85,7 @@ class InRows:
     row: Row
     drawing: Drawing  # of this process: it plans, and finds what was drawn before
     gpu: threading.Lock
+    _read: dict[str, Folded] = field(default_factory=dict)  # the adapters of the row before: the next one mostly wears the same
 
     def draw(self, cells: Sequence[Cell], preview: bool = False) -> Generator[Progress | Tile, None, None]:
         """One tile per cell, a row at a time; nothing is previewed, since a second call costs more than it shows."""
@@ -95,7 +96,7 @@ class InRows:
             rows.setdefault(row, []).append(cell)
         done = 0
         for its in rows.values():
-            for call in calls_of(its, self.drawing.plan(its)):
+            for call in calls_of(its, self.drawing.plan(its), self.drawing.is_drawn):
                 yield Progress(done, len(cells), "asking for a graphics card")
                 for tile in self._tiles(call):
                     done += 1
@@ -119,11 +120,15 @@ class InRows:
     def _adapters(self, cells: Sequence[Cell]) -> dict[str, Folded]:
         """Those that these cells wear, by what they are called; none of a cell that was drawn before."""
         sent: dict[str, Folded] = {}
+        left = _MOST_SENT
         for cell in cells:
             with suppress(CmpError):  # where it is drawn, it becomes the cell's fault
                 worn = self.drawing.wants(cell)
-                if worn and worn[0] not in sent and sum(map(_bytes_of, sent.values())) < _MOST_SENT:
-                    sent[worn[0]] = worn[1]()
+                if worn and worn[0] not in sent and left > 0:
+                    folded = self._read.get(worn[0]) or worn[1]()
+                    left -= _bytes_of(folded)
+                    sent |= {worn[0]: folded} if left >= 0 else {}
+        self._read = sent
         return sent
 
 
@@ -132,12 +137,21 @@ def seconds_for(plan: GridPlan) -> int:
     return round(min(max(_drawing_takes(plan) + _LOADING, _SHORTEST), _LONGEST))
 
 
-def calls_of(cells: Sequence[Cell], plan: GridPlan) -> list[Sequence[Cell]]:
-    """A row in as many parts as it needs so that each can be drawn while a card is lent."""
-    if not plan.new:
-        return [cells]
+def calls_of(cells: Sequence[Cell], plan: GridPlan, is_drawn: Callable[[Cell], bool]) -> list[list[Cell]]:
+    """A row in as many parts as it needs so that what is new in each can be drawn while a card is lent."""
     most = max(1, int((_LONGEST - _LOADING) * plan.new / max(_drawing_takes(plan), 1e-3)))
-    return [cells[start : start + most] for start in range(0, len(cells), most)]
+    if plan.new <= most:
+        return [list(cells)]
+    parts: list[list[Cell]] = [[]]
+    new = 0
+    for cell in cells:
+        is_new = not is_drawn(cell)
+        if is_new and new == most:
+            parts.append([])
+            new = 0
+        new += is_new
+        parts[-1].append(cell)
+    return parts
 
 
 def _drawing_takes(plan: GridPlan) -> float:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cmp.core.curve_reading import about, read_curve
+from cmp.core.curve_reading import _percent, about, read_curve
 from cmp.core.curves import LossCurve
 
 
@@ -69,3 +69,8 @@ def test_few_values_are_said_to_be_few_and_none_say_nothing() -> None:
 
 def test_large_counts_are_said_in_two_digits() -> None:
     assert [about(n) for n in (7, 41_234, 1_299_999)] == ["7", "41,000", "1,300,000"]
+
+
+def test_a_share_is_never_told_as_a_power_of_ten() -> None:
+    told = [_percent(value) for value in (5e-05, 0.00012, 0.5, 1.0, 12.34, 99.4, 99.5, 99.99, 280.0, 12345.0)]
+    assert told == ["under 0.0001", "0.00012", "0.5", "1", "12", "99", "100", "100", "280", "12,345"]

@@ -82,6 +82,14 @@ def test_a_server_that_fails_and_repeats_the_token_does_not_make_us_tell_it(
     assert f"Bearer {TOKEN}" in hub.tokens, "it was asked with the token"
 
 
+def test_the_hubs_own_login_is_used_where_no_token_is_set(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_TOKEN")
+    (tmp_path / "hf").mkdir()
+    (tmp_path / "hf" / "token").write_text(f"{TOKEN}\n")
+    run_through(upload(plan_in(tmp_path / "draft", space="me/shoes"), "1"))
+    assert f"Bearer {TOKEN}" in hub.tokens and hub.commit
+
+
 def test_without_a_token_nothing_is_asked(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_TOKEN")
     with pytest.raises(Refused, match="no token"):

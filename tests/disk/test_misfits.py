@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -87,6 +91,22 @@ def test_a_base_that_is_recorded_by_its_name_on_the_hub_is_told_with_how_to_fetc
     (found,) = missing_base(tmp_path, "some-org/never-cached-sd")
     assert found["kind"] == "base-not-in-cache" and found["type"] == "HF_HUB_OFFLINE=0 hf download some-org/never-cached-sd"
     assert "offline" in found["why"] and "sd-lora" in found["what"]
+
+
+@pytest.mark.parametrize("offline", ["1", "0"])
+def test_runs_on_the_hub_that_cannot_be_had_are_told_with_how_to_fetch_them(tmp_path: Path, offline: str) -> None:
+    around = os.environ | {"CMP_HOME": str(tmp_path / "home"), "HF_ENDPOINT": "http://127.0.0.1:1", "HF_HUB_OFFLINE": offline}
+
+    def doctor(*arguments: str) -> dict[str, Any]:
+        command = [sys.executable, "-m", "cmp", "--runs", "hf://ann/shoes", "doctor", *arguments, "--json"]
+        told = subprocess.run(command, env=around, capture_output=True, text=True, timeout=120, check=False)
+        assert told.returncode == 0, told.stderr
+        return dict(json.loads(told.stdout))
+
+    (found,) = (one for one in doctor()["misfits"] if one["kind"].startswith("hub"))
+    assert found["kind"] == ("hub-offline" if offline == "1" else "hub-unreachable") and "hf://ann/shoes is not here" in found["what"]
+    assert found["type"].endswith("python -m cmp --runs hf://ann/shoes list") and ("HF_HUB_OFFLINE=0" in found["type"]) is (offline == "1")
+    assert doctor(str(tmp_path))["why"], "what lies here is judged all the same"
 
 
 def test_a_base_that_was_a_folder_elsewhere_is_asked_for(tmp_path: Path) -> None:

@@ -122,6 +122,9 @@ def _a_grid_is_cancelled_and_another_paused_found_again_after_a_reload_and_resum
     compare.reload()
     compare.status("compare-status", "paused · 1 of 2")
     assert page.locator("#compare-prompts textarea").input_value() == "a very slow shoe"
+    unfold(compare, "compare-sampling")
+    assert page.locator("#compare-steps :is(textarea, input)").first.input_value() == "150"
+    unfold(compare, "compare-sampling")  # which folds it again
     page.get_by_role("button", name="Resume").click()
     compare.status("compare-status", "done: 2 of 2 cells drawn")
 

@@ -18,9 +18,9 @@ TOKEN = "open sesame"
 APART = {"FORWARDED_ALLOW_IPS": "*"}  # by which each question comes from an address of its own
 # who asks: how the server is started, and around it; the operations that it describes, and what comes of them at least
 ASKING: dict[str, tuple[tuple[str, ...], dict[str, str], int, set[int]]] = {
-    "the owner": ((), {}, 37, {200, 202, 404, 409, 422}),
-    "a visitor": (("--token", TOKEN, "--open-reading"), APART, 37, {200, 401, 404, 422}),
-    "a visitor of a Space": ((), {"CMP_MODE": "space"} | APART, 21, {200, 202, 404, 422}),
+    "the owner": ((), {}, 40, {200, 202, 404, 409, 422}),
+    "a visitor": (("--token", TOKEN, "--open-reading"), APART, 40, {200, 401, 404, 422}),
+    "a visitor of a Space": ((), {"CMP_MODE": "space"} | APART, 24, {200, 202, 404, 422}),
 }
 
 
@@ -49,11 +49,11 @@ def test_no_described_call_is_answered_in_a_way_that_is_not_described(asked: tup
     schemathesis = pytest.importorskip("schemathesis", reason="install requirements-dev.txt")
     from hypothesis import HealthCheck, Phase, given, settings
     from hypothesis.errors import Unsatisfiable
-    from schemathesis.checks import not_a_server_error
     from schemathesis.specs.openapi import checks
 
     url, described, statuses = asked
-    wanted = [not_a_server_error, checks.status_code_conformance, checks.content_type_conformance, checks.response_schema_conformance]
+    # with so much asked for at once 503 is one of the answers that are described; 500 is looked for below
+    wanted = [checks.status_code_conformance, checks.content_type_conformance, checks.response_schema_conformance]
     operations = [found.ok() for found in schemathesis.openapi.from_url(f"{url}/openapi.json").get_all_operations()]
     quiet = settings(max_examples=10, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
     seen: set[int] = set()

@@ -255,6 +255,15 @@ def test_bodies_that_are_too_large_or_no_json_are_refused_in_the_contracts_form(
         line.close()
 
 
+def test_a_file_is_taken_of_the_owner_alone(opened: Server, closed: Server) -> None:
+    form = b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\nx\r\n--b--\r\n'
+    for server in (opened, closed):
+        before = sorted((server.home / "gradio").rglob("*"))
+        for bearer in ({}, {"Authorization": "Bearer wrong"}):
+            assert ask(server, "POST", "/gradio_api/upload", form, Content_Type="multipart/form-data; boundary=b", **bearer)[0] == 401
+        assert sorted((server.home / "gradio").rglob("*")) == before
+
+
 def test_a_file_that_is_too_large_is_not_taken(server: Server) -> None:
     around = b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n%s\r\n--b--\r\n'
     kind = "multipart/form-data; boundary=b"
@@ -415,9 +424,10 @@ def test_everybody_draws_a_little_and_changes_nothing(limited: Server) -> None:
             assert send(limited, path) in (401, 404, 405), path
     events = set(dependencies(limited))
     assert not events & {*CHANGING, "start"} and "start_1" in events, "conversions start by the first of these names, grids by the second"
-    told = [limited.post("/api/generate", asked) for _ in range(8)]
-    refused = [one for one in told if one[0] == 429]
-    assert refused and refused[0][1]["detail"]["code"] == 75
+    body, kind = json.dumps(asked).encode(), {"Content_Type": "application/json"}
+    answers = [ask(limited, "POST", "/api/generate", body, **kind) for _ in range(8)]
+    refused = [(json.loads(told)["detail"], headers) for status, told, headers in answers if status == 429]
+    assert refused and refused[0][0]["code"] == 75 and 0 < int(refused[0][1]["retry-after"]) <= 20
     assert {name: digest for name, digest in state_of(limited.home).items() if not name.startswith("cells")} == before
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -15,6 +18,9 @@ from .conftest import Server, start_server
 from .watched import Watched
 
 pytestmark = [pytest.mark.browser, pytest.mark.model]
+NAME = "ann-cmp.hf.space"
+# what the platform sets around a program
+SPACE = {"SYSTEM": "spaces", "SPACE_ID": "ann/cmp", "SPACE_HOST": NAME, "GRADIO_SERVER_NAME": "0.0.0.0", "GRADIO_SERVER_PORT": "0"}
 STARTED = "from tests.lent_card import without_card; without_card(); import runpy; runpy.run_path('app.py', run_name='__main__')"
 
 
@@ -26,46 +32,67 @@ def platform() -> Iterator[Platform]:
 
 @pytest.fixture(scope="module")
 def space(tmp_path_factory: pytest.TempPathFactory, platform: Platform) -> Iterator[Server]:
-    around = {"CMP_MODE": "space", "CMP_PORT": "0", "CMP_DEVICE": "auto", **variables(platform)}
-    yield from start_server(tmp_path_factory.mktemp("space"), program=("-c", STARTED), **around)
+    around = {"CMP_DEVICE": "auto", **SPACE, **variables(platform)}
+    for server in start_server(tmp_path_factory.mktemp("space"), program=("-c", STARTED), **around):
+        yield replace(server, url=server.url.replace("0.0.0.0", "127.0.0.1"))
 
 
-@pytest.fixture
-def visitor(browser: Any, space: Server) -> Iterator[Watched]:
+@contextmanager
+def visiting(browser: Any, space: Server, who: str) -> Iterator[Watched]:
     """A page behind the platform's proxy, which says of every request anew who sent it."""
-    context = browser.new_context(viewport={"width": 1440, "height": 900})
-    context.set_default_timeout(60_000)
-    sent = 0
+    with browser.new_context(viewport={"width": 1440, "height": 900}) as context:
+        context.set_default_timeout(60_000)
+        sent = 0
 
-    def name(route: Any) -> None:
-        nonlocal sent
-        sent += 1
-        kind = "event" if "/queue/join" in route.request.url else "other"
-        route.continue_(headers=route.request.headers | {HEADER: token(f"{kind} {sent}")})
+        def name(route: Any) -> None:
+            nonlocal sent
+            if not route.request.url.startswith(space.url):
+                return route.abort()
+            sent += 1
+            kind = "event" if "/queue/join" in route.request.url else "other"
+            told = {HEADER: token(f"{who} {kind} {sent}"), "x-forwarded-for": f"198.51.100.{len(who)}"}
+            route.continue_(headers=route.request.headers | told)
 
-    context.route("**/*", name)
-    watched = Watched(context.new_page(), space)
-    yield watched
-    context.close()
-    assert watched.complaints == []
+        context.route("**/*", name)
+        watched = Watched(context.new_page(), space)
+        yield watched
+        context.unroute_all(behavior="ignoreErrors")
+    # on a Space gradio itself asks the platform what it knows of the Space, and for its fonts
+    assert watched.asked - {urlsplit(space.url).netloc, ""} <= {"huggingface.co", "fonts.googleapis.com"}
+    assert [told for told in watched.complaints if "ERR_FAILED" not in told and told != "Space not found"] == []
 
 
-def test_each_row_is_lent_to_an_event_of_its_own(visitor: Watched, platform: Platform, space: Server) -> None:
+def test_each_row_is_lent_to_an_event_of_its_own_of_the_page_that_began_the_grid(browser: Any, platform: Platform, space: Server) -> None:
     assert len(platform.told("startup-report")) == 1, "the platform stops a Space that does not say that it wants a card"
-    visitor.tab("Compare")
-    page = visitor.page
-    page.locator("#compare-checkpoints input").first.wait_for()
-    page.locator("#compare-prompts textarea").fill("a red shoe\na blue shoe\na green shoe")
-    before = len(platform.names)
-    page.click("#compare-draw")
-    told = visitor.status("compare-status", "done: ", 120)
-    names = platform.names[before:]
-    assert "cannot" not in told and page.locator("#grid td[data-state=fault]").count() == 0
-    assert page.locator("#grid td[data-state=done]").count() % 3 == 0
-    assert len(names) == len(set(names)) == 3 and all(name.startswith("event ") for name in names), names
-    visitor.picture("lent-card")
+    with visiting(browser, space, "ann") as ann:
+        ann.tab("Compare")
+        page = ann.page
+        page.locator("#compare-checkpoints input").first.wait_for()
+        page.locator("#compare-prompts textarea").fill("a red shoe\na blue shoe\na green shoe")
+        before = len(platform.names)
+        page.click("#compare-draw")
+        ann.status("compare-status", " of ")
+        with visiting(browser, space, "somebody else") as other:  # whose page shows the newest grid, and asks for it as often
+            other.tab("Compare")
+            other.page.locator("#grid td.cmp-cell").first.wait_for()
+            told = ann.status("compare-status", "done: ", 120)
+        names = platform.names[before:]
+        assert "cannot" not in told and page.locator("#grid td[data-state=fault]").count() == 0
+        assert page.locator("#grid td[data-state=done]").count() % 3 == 0
+        assert len(names) == len(set(names)) == 3 and all(name.startswith("ann event ") for name in names), names
+        ann.picture("lent-card")
     told = space.get("/health")
     assert told[0] == 200 and told[1]["device"] == "cuda", "as the library says of a card that is not lent yet"
+
+
+def test_a_space_goes_by_its_public_name_and_tells_its_proxys_callers_apart(space: Server) -> None:
+    assert space.get("/api/models", Host=NAME, Origin=f"https://{NAME}")[0] == 200
+    assert space.get("/api/models", Host="evil.hf.space")[0] == 400
+    assert space.get("/api/models", Host=NAME, Origin="https://evil.hf.space")[0] == 403
+    assert space.post("/api/v1/star", {"target": "x"}, Host=NAME)[0] in (401, 404)
+    asked = {"targets": ["x"], "prompts": ["x"], "dry_run": True}
+    busy = [space.post("/api/v1/grid", asked, **{"X-Forwarded-For": "203.0.113.7"})[0] for _ in range(340)]
+    assert 429 in busy and space.post("/api/v1/grid", asked, **{"X-Forwarded-For": "203.0.113.8"})[0] == 404
 
 
 def test_a_grid_that_nobody_watches_is_drawn_in_the_name_of_who_asked_for_it(platform: Platform, space: Server) -> None:

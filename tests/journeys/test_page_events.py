@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -96,6 +97,38 @@ def test_every_other_event_looks_works_for_visitors_and_changes_nothing(opened: 
     failed = {name: said[-300:] for name, said in told.items() if DONE not in said.replace(" ", "")}
     assert not failed, failed
     assert settled(opened) == before
+
+
+@pytest.mark.parametrize("way", ["join", "run", "call"])
+@pytest.mark.parametrize("who", ["the owner", "a visitor"])
+def test_no_event_reads_a_file_that_was_not_uploaded(opened: Page, tmp_path: Path, way: str, who: str) -> None:
+    secret, link = tmp_path / "secret.txt", opened.server.home / "gradio" / "linked"
+    secret.write_text("a secret prompt")
+    link.parent.mkdir(exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(tmp_path)
+    form = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.txt"\r\n\r\na prompt of mine\r\n--x--\r\n'
+    (uploaded,) = opened.server.post("/gradio_api/upload", form, **{"Content-type": "multipart/form-data; boundary=x"} | OWNER)[1]
+    headers = OWNER if who == "the owner" else {}
+    event = opened.events["take"]
+    for path in (
+        secret,
+        link / secret.name,
+        f"{uploaded}/../../../../{secret}",
+        f"{uploaded}\x00",
+        "/etc/passwd",
+        "../../etc/passwd",
+        "\x00",
+        "",
+    ):
+        file = {"path": str(path), "orig_name": "a.txt", "meta": {"_type": "gradio.FileData"}}
+        told = send_event(opened.server, event, opened.fields, {"compare-drop": file}, way, **headers)
+        assert "secret prompt" not in told and "root:" not in told, (path, told[-300:])
+        assert DONE not in told.replace(" ", "") or way != "join", (path, told[-300:])
+    if who == "the owner":
+        file = {"path": uploaded, "orig_name": "a.txt", "meta": {"_type": "gradio.FileData"}}
+        assert "a prompt of mine" in send_event(opened.server, event, opened.fields, {"compare-drop": file}, way, **headers)
+    link.unlink()
 
 
 @pytest.mark.parametrize("name", ["rename", "answer", "add_folder", "remove_folder", "add_folder_1", "newest"])

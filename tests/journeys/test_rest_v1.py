@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from cmp.cli import VERBS
+
 from .conftest import FULL, ROOT, Said, Server, environment, run_command, start_server
 
 pytestmark = pytest.mark.model
@@ -172,6 +174,17 @@ def test_gradio_client_can_call_the_page(served: Server) -> None:
     assert "picture" in str(client.predict(api_name="/measure"))
 
 
+def test_gradio_client_shows_its_token_and_is_answered(tmp_path: Path) -> None:
+    from gradio_client import Client
+
+    for server in start_server(tmp_path / "home", "serve", "--port", "0", "--token", "open sesame"):
+        with pytest.raises(Exception, match="credentials"):
+            Client(server.url, verbose=False, analytics_enabled=False)
+        client = Client(server.url, verbose=False, analytics_enabled=False, headers={"X-CMP-Token": "open sesame"})
+        told = client.predict(STEP, api_name="/look_1")
+        assert STEP in str(told) and "rank" in str(told)
+
+
 def test_what_is_measured_is_a_job_and_told_as_the_command_line_tells_it(served: Server, said: Callable[..., Said]) -> None:
     held = served.home / "demo" / "data" / "held_out"
     asked = {"run": FULL, "held_out": str(held), "draws": 1, "checkpoints": "500, 3000", "metrics": ["loss", "update"]}
@@ -239,15 +252,17 @@ def test_a_run_is_watched_paused_gone_on_with_and_left(served: Server) -> None:
 # -- what OpenAPI promises -------------------------------------------------------------------------------------------------
 
 
+V1 = """list show curves best measure vote vote/back pair storage cells jobs jobs/{job} jobs/{job}/events doctor
+convert grid watch star name answer prune share restore"""
+FILES = "cell/{name} sample/{name} curve/{name} export/{source}/{name} scores/{run}/{name} share/{target}/{name} alerts"
+ORIGINS = {"/api/models", "/api/generate", "/api/prompts/examples", "/health"}
+
+
 def test_openapi_describes_every_route_and_every_error(served: Server) -> None:
     described = served.get("/openapi.json")[1]
     paths = described["paths"]
-    wanted = (
-        "list show curves best measure vote pair storage cells jobs doctor convert grid watch star restore jobs/{job} jobs/{job}/events"
-    )
-    assert {f"/api/v1/{name}" for name in wanted.split()} | {"/api/models", "/api/generate", "/api/prompts/examples", "/health"} == set(
-        paths
-    )
+    assert {f"/api/v1/{name}" for name in V1.split()} | {f"/cmp/{name}" for name in FILES.split()} | ORIGINS == set(paths)
+    assert set(VERBS) - {"serve", "mcp"} <= set(V1.split()), "every verb but those that serve"
     for path, methods in paths.items():
         for method, told in methods.items():
             errors = {"400", "401", "403"} | ({"409", "413", "415", "422", "429", "503", "507"} if method == "post" else set())
