@@ -123,7 +123,7 @@ class Order:
 
 def _plan(bench: Workbench, wanted: list[Found], order: Order, told: Report) -> list[ConversionPlan]:
     in_trouble(f"{len(wanted)} checkpoint{'s' if len(wanted) != 1 else ''} to convert to {order.form}")
-    plans = []
+    plans, before = [], ""
     for run, checkpoint in wanted:
         target = _target(run, checkpoint, order.form, order.output, len(wanted))
         try:
@@ -141,7 +141,8 @@ def _plan(bench: Workbench, wanted: list[Found], order: Order, told: Report) -> 
         plans.append(plan)
         if order.dry_run:
             scale = f", scale {plan.scale.value:g} ({plan.scale.source})" if plan.scale else ""
-            in_trouble(f"planned {checkpoint.id} → {plan.target} ({size_text(plan.bytes)}{scale})")
+            in_trouble(f"planned {checkpoint.id} → {plan.target} ({size_text(plan.bytes)}{'' if scale == before else scale})")
+            before = scale  # told again only where another one follows
     if plans:
         folder = next(p for p in plans[0].target.parents if p.exists())
         sizes = f"{size_text(sum(plan.bytes for plan in plans))} to write, {size_text(shutil.disk_usage(folder).free)} free"

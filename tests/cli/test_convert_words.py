@@ -35,6 +35,16 @@ def test_each_file_is_told_in_one_line_with_form_size_and_doubts(outputs: Path) 
     assert len(said.err.splitlines()) <= 5 and "B/s" not in said.err, said.told
 
 
+def test_a_plan_tells_the_scale_once_where_all_have_the_same(outputs: Path) -> None:
+    for name in ("a", "b"):
+        shutil.copytree(outputs / "acc_peft_bf16", outputs / name)
+    runs = ("a", "acc_peft_bf16", "b")
+    said = command(outputs.parent / "home", "--runs", str(outputs), "convert", *runs, "--to", "webui", "--dry-run")
+    lines = [line for line in said.err.splitlines() if line.startswith("planned ")]
+    assert said.code == 0 and len(lines) == 3, said.told
+    assert ", scale 2 (" in lines[0] and not [line for line in lines[1:] if ", scale " in line], said.told
+
+
 def test_the_proofs_stand_whole_in_json_and_nothing_else_on_standard_output(outputs: Path) -> None:
     said = convert(outputs, "--to", "lora", "--json")
     assert [len(one["checks"]) >= 3 for one in said.json["converted"]] == [True, True], said.told
