@@ -10,7 +10,7 @@ from typing import Any
 from cmp.core.grids import Tile
 from cmp.errors import Refused
 from cmp.workbench import Workbench
-from cmp.workbench.lending import Lending
+from cmp.workbench.lending import Gone, Lending
 from cmp.workbench.zero import DrawRow, Row, row_drawer, row_seconds
 
 log = logging.getLogger(__name__)
@@ -60,10 +60,18 @@ def in_words(draw_row: DrawRow, page: Callable[[], Any]) -> DrawRow:
         except Error as fault:
             told = _TAGS.sub("", str(fault.message))[:300]
             if fault.title == _IN_WORKER:
-                raise Refused(f"the process that drew this row ended: {told}", "Draw it again; what came of it is kept.") from fault
+                raise Refused(f"drawing this row failed where the card is: {told}", "Draw it again; what came of it is kept.") from fault
             raise Refused(f"no graphics card was lent: {told}", _LATER) from fault
-        except (RuntimeError, OSError, ValueError, AssertionError, HTTPError) as fault:  # its network, or what it answers
-            log.exception("the platform lent no card")
-            raise Refused(f"no graphics card was lent: the platform failed with {type(fault).__name__}", _LATER) from fault
+        except RuntimeError as fault:
+            if "by visitor" in str(fault):  # as the library says of an event whose page was closed while it waited
+                raise Gone("the page was closed before a graphics card was lent", "Press Draw again.") from fault
+            raise _failed(fault) from fault
+        except (OSError, ValueError, AssertionError, HTTPError) as fault:  # its network, or what it answers
+            raise _failed(fault) from fault
 
     return draw
+
+
+def _failed(fault: Exception) -> Refused:
+    log.error("the platform lent no card", exc_info=fault)
+    return Refused(f"no graphics card was lent: the platform failed with {type(fault).__name__}", _LATER)

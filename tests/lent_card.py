@@ -44,9 +44,13 @@ def who_of(shown: str) -> str:
 
 @dataclass
 class Platform:
-    """What was asked of it. `refusing` is what it answers to whoever wants a card: a status and a body."""
+    """What was asked of it. `refusing` is what it answers to whoever wants a card: a status and a body. It lends `first` cards, and more
+    only once `more` is set.
+    """
 
     url: str = ""
+    first: int = 10**9
+    more: threading.Event = field(default_factory=threading.Event)
     asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     refusing: tuple[int, bytes] | None = None
 
@@ -67,6 +71,8 @@ class Platform:
     def answer(self, what: str) -> tuple[int, bytes]:
         if what != "schedule":
             return 200, b""
+        if len(self.told("schedule")) > self.first:
+            self.more.wait(120)
         if self.refusing:
             return self.refusing
         return 200, json.dumps({"idle": True, "nvidiaIndex": 0, "nvidiaUUID": "GPU-0", "allowToken": "allowed"}).encode()

@@ -382,6 +382,10 @@ def test_a_job_that_was_cancelled_here_and_taken_up_elsewhere_is_asked_there(tmp
     assert over_there.queued > (job.ended or 0) and over_there.state != "interrupted", "what is told of it is the other one's"
     held.let(2)
     over(again)
+    again.reasons["no base"] = 2
+    second._keep(again)
+    first.ask(job.id, "cancel")
+    assert second.record(job.id).reasons == first.record(job.id).reasons == (("no base", 2),), "the first has no say in it any more"
 
 
 def test_a_job_that_is_over_is_taken_up_again_only_where_there_is_room(tmp_path: Path) -> None:

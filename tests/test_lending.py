@@ -17,7 +17,7 @@ from cmp.errors import Refused
 from cmp.settings import Settings
 from cmp.workbench import lending as module
 from cmp.workbench.callers import Caller, acting_for
-from cmp.workbench.lending import Lending
+from cmp.workbench.lending import Gone, Lending
 from cmp.workbench.zero import Row
 
 WHO: ContextVar[str] = ContextVar("who", default="nobody")
@@ -30,11 +30,11 @@ class Library:
 
     def __init__(self, fault: BaseException | None = None) -> None:
         self.asked: list[str] = []
-        self.fault = fault
+        self.fault, self.only = fault, ""
 
     def __call__(self, row: Row) -> tuple[Tile, ...]:
         self.asked.append(WHO.get())
-        if self.fault:
+        if self.fault and self.only in ("", WHO.get()):
             raise self.fault
         return tuple(Tile(cell, "key") for cell in row.cells)
 
@@ -48,8 +48,11 @@ def begin(lending: Lending, page: str = "tab") -> Future[tuple[Tile, ...]]:
 
     def work() -> tuple[Tile, ...]:
         WHO.set("who began it")
+        asked = row()
         with acting_for(Caller(page=page)):
-            return lending.draw(row())
+            for _ in lending.offering(asked):
+                pass
+            return lending.draw(asked)
 
     pool = ThreadPoolExecutor(1)
     future = pool.submit(work)
@@ -140,7 +143,7 @@ def test_of_several_events_of_a_page_one_draws() -> None:
 
 
 def test_a_page_that_was_closed_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_PATIENCE", 2.0)
+    monkeypatch.setattr(module, "_TO_COME", 2.0)
     library = Library()
     lending = lends(library)
     ask(lending)
@@ -149,7 +152,7 @@ def test_a_page_that_was_closed_is_waited_for_once(monkeypatch: pytest.MonkeyPat
     assert cell_keys(drawn.result(30)) == ALL and library.asked == ["who began it"]
     carry_out(lending, name)
     assert library.asked == ["who began it"]
-    monkeypatch.setattr(module, "_PATIENCE", 600.0)
+    monkeypatch.setattr(module, "_SEEN", 600.0)
     assert cell_keys(begin(lending).result(30)) == ALL, "its next row is not"
 
 
@@ -166,3 +169,28 @@ def test_what_went_wrong_in_the_event_is_told_to_the_job(fault: Exception, told:
             carry_out(lending, name)
     with pytest.raises(Refused, match=told):
         drawn.result(5)
+
+
+def test_where_its_page_is_closed_while_it_waits_for_a_card_the_row_is_drawn_in_the_request_that_began_it() -> None:
+    library = Library(Gone("the page was closed", "Press Draw again."))
+    lending = lends(library)
+    ask(lending)
+    drawn = begin(lending)
+    name = offered(lending)
+    WHO.set("who looks")
+    library.only = "who looks"
+    carry_out(lending, name)
+    assert cell_keys(drawn.result(5)) == ALL and library.asked == ["who looks", "who began it"]
+
+
+def test_a_wait_that_is_left_takes_the_row_back() -> None:
+    library = Library()
+    lending = lends(library)
+    ask(lending)
+    with acting_for(Caller(page="tab")):
+        waiting = lending.offering(row())
+        next(waiting)
+        name = offered(lending)
+        waiting.close()
+    carry_out(lending, name)
+    assert library.asked == [] and ask(lending) == ""

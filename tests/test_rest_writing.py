@@ -114,6 +114,9 @@ def test_a_page_is_told_file_by_file_and_uploaded_only_when_it_is_said(hub: Hub,
     assert set(committed_paths(hub)) == names
     assert hub.made.get("private") is True or hub.made.get("visibility") == "private", "libraries say it in one way or the other"
     assert "is a checkpoint" in api.post("share", 422, target=f"{RUN}@500", space="me/shoes", yes=True)["error"]
+    hub.failing = 403
+    told = api.finished(api.post("share", 202, target=RUN, space="me/shoes", yes=True)["job"])
+    assert told["state"] == "failed" and "may not write" in told["error"]["error"] and "me/shoes" not in str(told)
     assert "not said where to" in api.post("share", 422, target=RUN)["error"]
     assert "'a b'" in api.post("share", 422, target=RUN, space="a b")["error"]
     assert api.post("share", 404, target=str(given.made.run), space="me/shoes")["code"] == 3, "no path is taken"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -91,9 +92,12 @@ def _open_workbench(
         if context.invoked_subcommand != "list":  # which tells it among its problems
             in_trouble(no_folder(folder).told)
     context.obj = Workbench(settings)
-    if settings.hub and context.invoked_subcommand not in ("jobs", "cells", "doctor"):
-        for step in context.obj.fetching():
-            in_trouble(step.what)
+    if settings.hub and context.invoked_subcommand not in ("jobs", "cells"):
+        from cmp.workbench.places import NOT_BROUGHT
+
+        with suppress(*(NOT_BROUGHT if context.invoked_subcommand == "doctor" else ())):  # which says why, and what to type
+            for step in context.obj.fetching():
+                in_trouble(step.what)
 
 
 def main() -> None:

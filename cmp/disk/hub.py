@@ -53,7 +53,7 @@ def upload(plan: SharePlan, version: str) -> Generator[Progress, None, str]:
         child.wait()
         child.stdout.close()
     if "url" not in answer:
-        raise _fault(answer, repository)
+        raise _fault(answer)
     yield Progress(len(plan.files), len(plan.files), "done")
     return str(answer["url"])
 
@@ -68,22 +68,22 @@ def _answer(told: bytes) -> dict[str, Any]:
     return answer if isinstance(answer, dict) else {}
 
 
-def _fault(answer: dict[str, Any], repository: str) -> CmpError:
-    """What went wrong, told in our own words."""
+def _fault(answer: dict[str, Any]) -> CmpError:
+    """What went wrong, told in our own words; without the repository, which may be private, where jobs are not."""
     why, status = answer.get("fault"), answer.get("status")
     if why == "token":
         return Refused("no token for the Hub was found", "Set HF_TOKEN, or log in with `hf auth login`.")
     if why == "foreign":
-        told = f"{repository} is there already and was not written by this program"
+        told = "the repository is there already and was not written by this program"
         return Refused(told, "Give another name; --force replaces in it what has the same names.")
     if status == 401:
         return Refused("the Hub does not accept the token", "Set another HF_TOKEN, or log in anew with `hf auth login`.")
     if status == 403:
-        return Refused(f"the token may not write to {repository}", "Use one with the right to write there, or another OWNER.")
+        return Refused("the token may not write to the repository", "Use one with the right to write there, or another OWNER.")
     if status == 404:
-        return NotFound(f"the Hub knows no {repository}, or no such owner", "Check OWNER/NAME.")
+        return NotFound("the Hub knows no such repository, or no such owner", "Check OWNER/NAME.")
     if status in (409, 412):
-        return Refused(f"{repository} was changed meanwhile, or is one that the token may not see", "Look at it there, and try again.")
+        return Refused("the repository was changed meanwhile, or is one that the token may not see", "Look at it there, and try again.")
     if status:
-        return Refused(f"the Hub answered {status} for {repository}", "Nothing was committed there. Try again later.")
-    return Refused(f"the Hub gave no answer for {repository}", "Check the network; a new repository may be there, still empty.")
+        return Refused(f"the Hub answered {status}", "Nothing was committed there. Try again later.")
+    return Refused("the Hub gave no answer", "Check the network; a new repository may be there, still empty.")

@@ -65,10 +65,12 @@ class Ledger:
         if record.done > record.reused:  # it gets on
             columns += ", tries = 0"
         with self._database() as database:
-            database.execute(
+            written = database.execute(
                 f"UPDATE jobs SET {columns} WHERE number = :number AND owner = :owner",
                 values | {"number": _number(record.id), "owner": self._owner},
-            )
+            ).rowcount
+            if not written:  # another process has taken it up
+                return
             if record.reasons:
                 database.execute("INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", (_REASONS, record.id, json.dumps(record.reasons)))
             elif record.over:  # it was gone on with, and all went well

@@ -34,14 +34,14 @@ class Turns:
     def _carry_out(self, job: Job) -> None:
         """Does a job that has the turn, in a thread of its own."""
 
-    @abstractmethod
-    def _all_jobs(self) -> Collection[Job]:
-        """The same, with `_turns` held."""
-
     def all(self) -> list[Job]:
         """The jobs of this process."""
         with self._turns:
             return list(self._all_jobs())
+
+    @abstractmethod
+    def _all_jobs(self) -> Collection[Job]:
+        """The same, with `_turns` held."""
 
     @abstractmethod
     def _hear(self) -> None:

@@ -152,7 +152,7 @@ def batch_text(job: Job) -> str:
     lines += [f"{item.checkpoint.rpartition('@')[2]} → {item.output} ({size_text(item.bytes)})" for item in converted[-MOST_LINES:]]
     lines += [f"and {more} before" for more in [len(converted) - MOST_LINES] if more > 0]
     lines += [f"  ✓ {check}" for check in converted[-1].checks] if converted else []
-    return "\n".join([*lines, *([job.error.told] if job.error else [])])
+    return "\n".join([*lines, *([told_of(job.error, DETAILS)] if job.error else [])])
 
 
 def pace_of(job: Job) -> Pace:

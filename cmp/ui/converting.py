@@ -13,6 +13,7 @@ from cmp.errors import BadInput, CmpError
 from cmp.ui.batches import Order, batch_text, plan_batch, plan_text, start_batch
 from cmp.ui.clocks import clock, stop_at_end
 from cmp.ui.faults import cancelling, changing
+from cmp.ui.hints import DETAILS, on_page, told_of
 from cmp.workbench import Workbench
 
 FORMS = [
@@ -76,7 +77,7 @@ def _planning(bench: Workbench, form: Form, changed: gr.Textbox) -> None:
         try:
             return plan_text(plan_batch(bench, order))
         except CmpError as fault:
-            return fault.told
+            return told_of(fault, DETAILS)
 
     changes = [widget.change for widget in form.asked if hasattr(widget, "change")]
     # the first plan of a large dump reads all of it, to compare it with the base: others need not wait for that
@@ -94,7 +95,7 @@ def _running(bench: Workbench, form: Form, seen: gr.Textbox, changed: gr.Textbox
             raise BadInput("no checkpoint is ticked", "Tick the checkpoints that you want to convert, or choose all of the run.")
         batch = plan_batch(bench, order)
         if not batch.due and batch.faults:
-            raise batch.faults[0][1]
+            raise on_page(batch.faults[0][1], DETAILS)
         if not batch.due:
             return "", gr.update(value=f"nothing to do: {plan_text(batch)}", visible=True), gr.Timer(active=False), gr.update()
         job = start_batch(bench, batch)

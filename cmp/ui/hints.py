@@ -22,3 +22,8 @@ def hint_here(hint: str, where: str = QUESTION) -> str:
 def told_of(fault: CmpError, where: str) -> str:
     """What happened and what to do on this page."""
     return sentences(fault.message, hint_here(fault.hint, where))
+
+
+def on_page(fault: CmpError, where: str) -> CmpError:
+    """The same error, to be raised on this page."""
+    return type(fault)(fault.message, hint_here(fault.hint, where))

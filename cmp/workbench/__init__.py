@@ -19,6 +19,7 @@ from cmp.core.runs import Checkpoint, Library, Run
 from cmp.disk.ready import Answers, digesting, trained_tensors
 from cmp.errors import BadInput, CmpError, Refused
 from cmp.settings import Settings
+from cmp.workbench.places import NOT_BROUGHT
 from cmp.workbench.sharing import Sharing
 from cmp.workbench.shelf import Curves
 
@@ -66,7 +67,7 @@ class Workbench(Sharing):
         from cmp.disk.misfits import folder_misfits, machine_misfits
 
         library, roots = Library(), self.known_roots
-        with suppress(CmpError):  # what lies on the Hub and was not brought here is told below
+        with suppress(*NOT_BROUGHT):  # what lies on the Hub and was not brought here is told below
             library, roots = self.library(), self.roots
         if path is not None:
             place = Path(os.path.abspath(os.path.expanduser(path)))

@@ -48,10 +48,7 @@ class Easel(Watching):
 
     def own_studio(self) -> Studio:
         """The same for work that goes on for long; raises Refused where a card is only lent for a call."""
-        if self.lending:
-            raise Refused(
-                "nothing is measured here: a graphics card is lent for rows of grids alone", "Measure where there is one, or a CPU."
-            )
+        self.require_own_card()
         return self.studio()
 
     def ready(self, run: Run, checkpoint: Checkpoint, given: Answers = Answers()) -> Ready:

@@ -32,7 +32,7 @@ def run_errand(bench: Workbench, errand: Errand) -> Iterator[dict[str, Any]]:
     if errand.version != __version__:
         told = f"this is version {__version__} of the program, and {errand.version[:40]!r} asks"
         raise Refused(told, "Both must be the same, since others may draw other pictures.")
-    bench.own_studio()
+    bench.require_own_card()
     base = base_of(bench, errand.base)
     yield {"cmp": __version__, "base": errand.base, "circumstances": bench.studio().circumstances(base)}
     if not errand.cells:

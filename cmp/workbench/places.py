@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 HUB_EVERY = 300.0  # seconds between two looks of a server at what it shows of the Hub
 _LOG = logging.getLogger("cmp.hub")
+NOT_BROUGHT = (NotFound, Unreadable, Refused, Locked, NoSpace)  # why something of the Hub may not be here
 
 
 class Places(Permission):
@@ -149,11 +150,13 @@ class Places(Permission):
         for place in places:
             try:
                 found.append((yield from mirroring(place, home, hub)))
-            except (NotFound, Unreadable, Refused, Locked, NoSpace) as fault:
+            except NOT_BROUGHT as fault:
                 faults.append((place, fault))
-        self._missing = tuple(Problem(mirror_folder(place, home), f"{place} is not shown: {fault.told}") for place, fault in faults)
-        self.not_brought = tuple((str(place), fault) for place, fault in faults)
-        if faults and not found and not self.settings.runs:
+        fails = bool(faults) and not found and not self.settings.runs
+        if not (fails and self._mirrors):  # what was fetched before is shown on
+            self._missing = tuple(Problem(mirror_folder(place, home), f"{place} is not shown: {fault.told}") for place, fault in faults)
+            self.not_brought = tuple((str(place), fault) for place, fault in faults)
+        if fails:
             raise faults[0][1]
         return tuple(found)
 

@@ -69,10 +69,13 @@ def row_drawer() -> DrawRow:
         if row.settings not in kept:
             kept[row.settings] = Workbench(row.settings)
         bench = kept[row.settings]
-        bench.studio().take_sent(row.adapters or {})
-        # it was forked in the middle of somebody's request; who asked was allowed to
-        with acting_for(Caller()), closing(bench.drawing(row.spec, row.runs, row.given).draw(row.cells)) as items:
-            return tuple(item for item in items if isinstance(item, Tile))
+        try:
+            bench.studio().take_sent(row.adapters or {})
+            # it was forked in the middle of somebody's request; who asked was allowed to
+            with acting_for(Caller()), closing(bench.drawing(row.spec, row.runs, row.given).draw(row.cells)) as items:
+                return tuple(item for item in items if isinstance(item, Tile))
+        except CmpError as fault:  # of which only the name would come back
+            return failed(row.cells, fault)
 
     return draw_row
 
@@ -85,36 +88,44 @@ class InRows:
     row: Row
     drawing: Drawing  # of this process: it plans, and finds what was drawn before
     gpu: threading.Lock
+    done: int = 0
+    total: int = 0
+    _too_large: set[str] = field(default_factory=set)  # adapters that are never sent
     _read: dict[str, Folded] = field(default_factory=dict)  # the adapters of the row before: the next one mostly wears the same
 
     def draw(self, cells: Sequence[Cell], preview: bool = False) -> Generator[Progress | Tile, None, None]:
         """One tile per cell, a row at a time; nothing is previewed, since a second call costs more than it shows."""
+        from cmp.core.grids import Tile
+
         rows: dict[tuple[object, ...], list[Cell]] = {}
         strength = next((cell.strength for cell in cells if cell.checkpoint), 1.0)  # the base column, which has none, joins the first
         for cell in cells:
             row = (cell.prompt, cell.seed, cell.sampling, cell.stack, cell.strength if cell.checkpoint else strength)
             rows.setdefault(row, []).append(cell)
-        done = 0
+        self.total = len(cells)
         for its in rows.values():
             for call in calls_of(its, self.drawing.plan(its), self.drawing.is_drawn):
-                yield Progress(done, len(cells), "asking for a graphics card")
-                for tile in self._tiles(call):
-                    done += 1
-                    yield tile
+                yield Progress(self.done, self.total, "asking for a graphics card")
+                for item in self._tiles(call):
+                    self.done += isinstance(item, Tile)
+                    yield item
 
-    def _tiles(self, cells: Sequence[Cell]) -> Iterator[Tile]:
-        from cmp.core.grids import Fault, Tile
+    def _tiles(self, cells: Sequence[Cell]) -> Iterator[Tile | Progress]:
+        from cmp.core.grids import Tile
 
         plan = self.drawing.plan(cells)
         if not plan.new:
             yield from (item for item in self.drawing.draw(cells) if isinstance(item, Tile))
             return
         row = replace(self.row, cells=tuple(cells), seconds=seconds_for(plan), adapters=self._adapters(cells))
+        with closing(self.lending.offering(row)) as waiting:
+            for _ in waiting:
+                yield Progress(self.done, self.total, "asking for a graphics card")
         try:
             with self.gpu:
                 tiles = self.lending.draw(row)
         except CmpError as fault:
-            tiles = tuple(Tile(cell, "", fault=Fault(fault.message, fault.hint, fault.exit_code)) for cell in cells)
+            tiles = failed(cells, fault)
         yield from tiles
 
     def _adapters(self, cells: Sequence[Cell]) -> dict[str, Folded]:
@@ -124,12 +135,22 @@ class InRows:
         for cell in cells:
             with suppress(CmpError):  # where it is drawn, it becomes the cell's fault
                 worn = self.drawing.wants(cell)
-                if worn and worn[0] not in sent and left > 0:
+                if worn and worn[0] not in sent and worn[0] not in self._too_large:
                     folded = self._read.get(worn[0]) or worn[1]()
-                    left -= _bytes_of(folded)
-                    sent |= {worn[0]: folded} if left >= 0 else {}
+                    if (size := _bytes_of(folded)) <= left:
+                        sent[worn[0]] = folded
+                        left -= size
+                    elif size > _MOST_SENT:
+                        self._too_large.add(worn[0])
         self._read = sent
         return sent
+
+
+def failed(cells: Sequence[Cell], fault: CmpError) -> tuple[Tile, ...]:
+    """The tiles of cells that could not be drawn, all for the same reason."""
+    from cmp.core.grids import Fault, Tile
+
+    return tuple(Tile(cell, "", fault=Fault(fault.message, fault.hint, fault.exit_code)) for cell in cells)
 
 
 def seconds_for(plan: GridPlan) -> int:

@@ -106,10 +106,11 @@ def test_loras_are_read_here_and_sent_along(platform: Platform, tmp_path: Path) 
 
 
 def test_what_is_too_large_to_be_sent_is_read_where_it_is_drawn(platform: Platform, tmp_path: Path) -> None:
-    (grid,) = drawn(platform, tmp_path / "home", ("ann", ("a red casual shoe",)), sent=0)["grids"]
-    assert grid["reads"] == 0
+    (grid,) = drawn(platform, tmp_path / "home", ("ann", TWO), sent=0)["grids"]
+    assert grid["reads"] == 2, "once each, by which it is known how large they are"
     faults = [fault for _, _, fault, _ in grid["tiles"]]
-    assert faults[0] is None and all("the forked process read the LoRA itself" in fault for fault in faults[1:])
+    assert [fault is None for fault in faults] == [True, False, False] * 2
+    assert all("the forked process read the LoRA itself" in fault for fault in faults if fault)
 
 
 def test_the_device_that_the_library_plays_is_not_asked_for_what_it_does_not_have(platform: Platform, tmp_path: Path) -> None:
@@ -139,7 +140,7 @@ def test_a_process_that_is_ended_costs_its_row_alone(platform: Platform, tmp_pat
     (grid,) = drawn(platform, tmp_path / "home", ("ann", TWO), sent=0, dies=True)["grids"]
     assert (
         grid["error"] is None
-        and [fault for _, _, fault, _ in grid["tiles"]] == ["the process that drew this row ended: GPU task aborted"] * 6
+        and [fault for _, _, fault, _ in grid["tiles"]] == ["drawing this row failed where the card is: GPU task aborted"] * 6
     )
     assert [call["fail"] for call in platform.told("release")] == ["true"] * 2
 
