@@ -11,14 +11,18 @@ from typing import Any
 
 import pytest
 
+from cmp import __version__
+from cmp.core.errands import Errand
 from cmp.core.grids import Cell, GridSpec, Prompt, Sampling, Tile
 from cmp.disk.ready import Answers
 from cmp.errors import Refused
 from cmp.settings import Settings
 from cmp.workbench import lending as module
 from cmp.workbench.callers import Caller, acting_for
+from cmp.workbench.errands import run_errand
 from cmp.workbench.lending import Gone, Lending
 from cmp.workbench.zero import Row
+from tests.support import bench_of, origin_run
 
 WHO: ContextVar[str] = ContextVar("who", default="nobody")
 SPEC = GridSpec((None,), (Prompt("a shoe"),), samplings=(Sampling(1, 3.0),))
@@ -194,3 +198,18 @@ def test_a_wait_that_is_left_takes_the_row_back() -> None:
         waiting.close()
     carry_out(lending, name)
     assert library.asked == [] and ask(lending) == ""
+
+
+def test_what_needs_a_card_of_its_own_is_refused_in_words(tmp_path: Path) -> None:
+    bench = bench_of(origin_run(tmp_path))
+    bench.lending = lends(Library())
+    run = bench.library().runs[0]
+    errand = Errand(__version__, "0" * 64, "fast")
+    for what in (
+        lambda: bench.start_watch(run.id, SPEC),
+        lambda: bench.own_studio(),
+        lambda: next(run_errand(bench, errand)),
+    ):
+        with pytest.raises(Refused, match="a graphics card is lent here for rows of grids alone"):
+            what()
+    assert bench.why_busy() is None, "no card is looked for"
