@@ -111,9 +111,14 @@ def accepted(bench: Workbench, job: str, more: dict[str, Any]) -> JSONResponse:
 
 def given_by(alpha: float | None, base: str | None) -> Answers:
     """What is said of scale and base. Here a base is named by its id, since no path of a caller is opened."""
-    if base is not None and not _BASE.fullmatch(base):
-        raise BadInput(f"the base model is {base[:100]!r}", "Name it by its id, such as stable-diffusion-v1-5/stable-diffusion-v1-5.")
+    check_model_id("the base model", base)
     return Answers(parse_alpha(alpha), base)
+
+
+def check_model_id(what: str, name: str | None) -> None:
+    """Raises BadInput for what is no model's id."""
+    if name is not None and not _BASE.fullmatch(name):
+        raise BadInput(f"{what} is {name[:100]!r}", "Name it by its id, such as stable-diffusion-v1-5/stable-diffusion-v1-5.")
 
 
 def _convert(bench: Workbench, asked: ConvertRequest) -> JSONResponse:

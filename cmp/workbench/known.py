@@ -140,6 +140,18 @@ class Known(Easel):
         metrics = tuple(map(str, told["metrics"]))
         return replace(last, metrics=metrics, held_out=held, training=training, draws=told.get("draws"), given=given)
 
+    def measured_on(self, run: Run) -> tuple[Path, ...]:
+        """The folders that whoever runs this has named already: those of runs and of base models, the images that the run was trained with,
+        and what it was measured on, and with, before.
+        """
+        from cmp.disk.datasets import data_folders
+
+        last, asked = self.last_measured(run), self.asked_last(run)
+        told = [last.held_out, last.training, asked.held_out, asked.training, *(Path(value) for _, value in asked.given if value)]
+        known = [place for place in told if place and place.is_absolute()]
+        demo = Demo(self.settings.home / "demo").data
+        return (*self.roots, *self.bases, demo, *data_folders(run), *known)
+
     def _completed(self, run: Run, spec: MeasureSpec) -> MeasureSpec:
         """The spec with all that it leaves open as it was the last time."""
         from cmp.core.draws import USUAL_DRAWS

@@ -207,12 +207,33 @@ def test_what_is_measured_is_a_job_and_told_as_the_command_line_tells_it(served:
 
 @pytest.mark.parametrize("name", ["metadata.jsonl", "captions.json", "a.txt"])
 def test_nothing_of_the_texts_in_a_folder_that_the_owner_names_comes_into_an_answer(served: Server, tmp_path: Path, name: str) -> None:
-    picture = next((served.home / "demo" / "data" / "held_out").rglob("*.png"))
-    shutil.copy(picture, tmp_path / "a.png")
+    folder = served.home / "demo" / "data" / f"with {name}"
+    folder.mkdir()
+    shutil.copy(next((served.home / "demo" / "data" / "held_out").rglob("*.png")), folder / "a.png")
     (tmp_path / "secret").write_text("the-password-is-hunter2\n")
-    (tmp_path / name).symlink_to(tmp_path / "secret")
-    status, told, _ = served.post("/api/v1/measure", {"run": FULL, "held_out": str(tmp_path), "draws": 1, "dry_run": True})
+    (folder / name).symlink_to(tmp_path / "secret")
+    status, told, _ = served.post("/api/v1/measure", {"run": FULL, "held_out": str(folder), "draws": 1, "dry_run": True})
     assert status == (200 if name == "a.txt" else 422) and "hunter2" not in json.dumps(told), told
+
+
+def test_measuring_opens_only_what_the_server_was_told_of_before(served: Server, said: Callable[..., Said], tmp_path: Path) -> None:
+    held = served.home / "demo" / "data" / "held_out"
+    other = tmp_path / "other"
+    shutil.copytree(held, other)
+    link = served.home / "demo" / "data" / "link"
+    link.symlink_to(tmp_path)
+    asked: dict[str, Any] = {"run": FULL, "draws": 1, "checkpoints": "500", "dry_run": True}
+    for path in (str(other), "/etc", "/", str(link / "other"), f"{held}/../../../..{other}", f"{held}/\x00", "//etc"):
+        for name in ("held_out", "training", "reference", "clip", "encoder", "preference"):
+            status, told, _ = served.post("/api/v1/measure", asked | {name: path})
+            assert status in (409, 422) and set(told["detail"]) == {"error", "hint", "code"}, (name, path, told)
+    for name in ("clip", "encoder", "preference"):
+        assert served.post("/api/v1/measure", asked | {name: "a/b/c"})[0] == 422, "this is no model's id"
+    assert served.post("/api/v1/measure", asked | {"held_out": str(held)})[0] == 200
+    link.unlink()
+    done = said("measure", FULL, "--held-out", str(other), "--draws", "1", "--checkpoints", "500")
+    assert done.code == 0, done.err
+    assert served.post("/api/v1/measure", asked | {"held_out": str(other)})[0] == 200, "it was measured on from the command line"
 
 
 def test_a_run_is_watched_paused_gone_on_with_and_left(served: Server) -> None:
