@@ -221,6 +221,17 @@ def test_on_a_narrow_page_a_run_is_a_card_with_its_pictures(browser: Any, own_se
     context.close()
 
 
+def test_on_a_narrow_page_pictures_come_before_the_form_that_draws_them(browser: Any, own_server: Server) -> None:
+    context = browser.new_context(viewport={"width": 390, "height": 844})
+    context.set_default_timeout(60_000)
+    page = Watched(context.new_page(), own_server).page
+    page.get_by_role("tab", name="Compare").click()
+    page.locator("#compare-form").wait_for()
+    grid, form = (page.locator(name).bounding_box() for name in ("#grid", "#compare-form"))
+    assert grid["y"] + grid["height"] <= form["y"] and form["width"] <= 390, (grid, form)
+    context.close()
+
+
 # -- room ------------------------------------------------------------------------------------------------------------------
 
 
