@@ -223,6 +223,8 @@ def _to_launch(bench: Workbench, asked: Mapping[str, Any]) -> dict[str, Any]:
     settings = bench.settings
     bench.alerting = Alerting(bench, targets_of(settings.alert_webhook, settings.alert_command))
     open_journal(settings.log_format, settings.log_file, filter(None, (settings.token, settings.alert_webhook)))
+    if settings.on_space:
+        bench.library()  # its reloader goes through all objects when gradio launches: what is read meanwhile in another thread may fail
     bench.serves = True
     if not bench.settings.read_only:
         bench.jobs.resume_interrupted()

@@ -99,7 +99,7 @@ class Lookout:
             library = self._library[1]
         else:
             self._found, before, self._done = found, self._done, {}
-            runs = tuple(self._known_or_completed(run, before.get(run.place), made, until) for run in found.runs)
+            runs = tuple([self._known_or_completed(run, before.get(run.place), made, until) for run in found.runs])
             library = Library(runs, found.problems, found.unread)
         if (self._scanner.unread or self._undigested) and self._reader is None:
             self._reader = threading.Thread(target=self._read_on, args=(roots, bases), name="headers", daemon=True)

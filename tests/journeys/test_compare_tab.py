@@ -35,6 +35,7 @@ def test_draw_says_at_once_that_it_was_pressed_and_what_was_told_before_comes_ba
     compare = _the_tab_with_the_base_and_one_checkpoint(page)
     fill(compare, prompts="a pressed button of a red shoe", seeds="7")
     draw(compare, "done: 2 of 2 cells")
+    compare.page.wait_for_timeout(2000)  # until the clock has told the end, and stands still
     held: list[Any] = []
     compare.page.route("**/queue/join*", lambda route: held.append(route))
     compare.page.click("#compare-draw")

@@ -14,7 +14,8 @@ import pytest
 
 from tests.lent_card import HEADER, Platform, lending_cards, token, variables
 
-from .conftest import Server, start_server
+from .conftest import FULL, Server, start_server
+from .events import STEP
 from .watched import Watched
 
 pytestmark = [pytest.mark.browser, pytest.mark.model]
@@ -89,6 +90,7 @@ def test_each_row_is_lent_to_an_event_of_its_own_of_the_page_that_began_the_grid
 
 
 def test_a_space_goes_by_its_public_name_and_tells_its_proxys_callers_apart(space: Server) -> None:
+    assert [run["id"] for run in space.get("/api/v1/list")[1]["runs"]] == ["casual_shoes_lr_5e-4", FULL], "as they are anywhere else"
     assert space.get("/api/models", Host=NAME, Origin=f"https://{NAME}")[0] == 200
     assert space.get("/api/models", Host="evil.hf.space")[0] == 400
     assert space.get("/api/models", Host=NAME, Origin="https://evil.hf.space")[0] == 403
@@ -104,8 +106,7 @@ def test_a_space_goes_by_its_public_name_and_tells_its_proxys_callers_apart(spac
 
 def test_a_grid_that_nobody_watches_is_drawn_in_the_name_of_who_asked_for_it(platform: Platform, space: Server) -> None:
     before = len(platform.names)
-    checkpoint = space.get("/api/v1/list")[1]["runs"][0]["checkpoints"][0]["id"]
-    asked = {"targets": [checkpoint], "prompts": ["a brown shoe", "a grey shoe"], "steps": "1"}
+    asked = {"targets": [STEP], "prompts": ["a brown shoe", "a grey shoe"], "steps": "1"}
     status, told, _ = space.post("/api/v1/grid", asked, **{HEADER: token("by REST")})
     assert status == 202, told
     job = wait(space, told["job"])
@@ -115,7 +116,7 @@ def test_a_grid_that_nobody_watches_is_drawn_in_the_name_of_who_asked_for_it(pla
 
 def test_the_origins_route_draws_in_the_name_of_who_asks(platform: Platform, space: Server) -> None:
     before = len(platform.names)
-    asked = {"model_name": "base", "prompt": "a white shoe", "num_inference_steps": 1}
+    asked = {"model_name": f"{FULL}/checkpoint-500", "prompt": "a white shoe", "num_inference_steps": 1}
     status, told, _ = space.post("/api/generate", asked, **{HEADER: token("a script")})
     assert status == 200, told
     assert base64.b64decode(told["images"][0]["image_data"]).startswith(b"\x89PNG") and platform.names[before:] == ["a script"]
