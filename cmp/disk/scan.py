@@ -115,7 +115,7 @@ class Scanner:
         try:
             with looking(self._look), suppress(CmpError, OSError):  # a folder that went
                 self._read(list_folder(place[0]), place[1], True)
-        except SystemError:  # the same with any other tuple: the folder is read again, and not taken for what its names say
+        except SystemError:  # another thread goes through all objects, and met a tuple that was still being filled: it is read again
             self._unread[place] = None
         return True
 
@@ -234,9 +234,8 @@ def _reading(folder: Folder, root: Path, found: tuple[Found, ...], shared: Share
 
 
 def _as_reading(folder: Folder, root: Path, found: tuple[Found, ...], logs: Iterable[Logs | None] = repeat(None)) -> Reading:
-    # from a list: a tuple that is still being filled fails where another thread goes through all objects, as a Space's reloader does
-    runs = tuple([_run(folder, root, each, its) for each, its in zip(found, logs, strict=False)])
-    return Reading(runs, frozenset().union(*(each.claimed for each in found)), any(each.whole for each in found))
+    runs = [_run(folder, root, each, its) for each, its in zip(found, logs, strict=False)]
+    return Reading(tuple(runs), frozenset().union(*(each.claimed for each in found)), any(each.whole for each in found))
 
 
 def _run(folder: Folder, root: Path, found: Found, given: Logs | None) -> Run:
