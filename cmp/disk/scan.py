@@ -1,8 +1,7 @@
 """Finds every run below the given folders. Only names and headers are read; nothing is followed out of the roots.
 
 A run's id is the path of its folder below the root. Where a folder holds the files of several runs (see `trainers/loose.py`) each is
-called `FOLDER/NAME` by the name of its files, with `~files` behind it if a folder of that name lies there too; `Run.folder` stays the
-folder that is really there.
+called `FOLDER/NAME` by the name of its files, with `~files` behind it if a folder of that name lies there too; `Run.folder` stays as it is.
 """
 
 from __future__ import annotations
